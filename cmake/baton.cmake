@@ -1,0 +1,55 @@
+# Flags that every target shares, and two helpers: baton_library(folder LINK ...) makes one static library of a
+# floor's folder; baton_program(name SOURCES ... LINK ...) makes one executable in build/<preset>/bin.
+
+add_compile_definitions(_GNU_SOURCE)
+add_compile_options(-Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith
+                    -Wno-unused-parameter -Wno-missing-field-initializers
+                    -fno-strict-aliasing -ffp-contract=off -g)
+# Asserts guard our own invariants and stay on in release builds.
+string(REPLACE "-DNDEBUG" "" CMAKE_C_FLAGS_RELEASE "${CMAKE_C_FLAGS_RELEASE}")
+string(REPLACE "-O3" "-O2" CMAKE_C_FLAGS_RELEASE "${CMAKE_C_FLAGS_RELEASE}")
+if(BATON_WERROR)
+    add_compile_options(-Werror)
+endif()
+if(BATON_SANITIZE)
+    add_compile_options(-fsanitize=${BATON_SANITIZE} -fno-omit-frame-pointer)
+    if(BATON_SANITIZE MATCHES "undefined")
+        add_compile_options(-fno-sanitize-recover=undefined)
+    endif()
+    string(REPLACE "fuzzer-no-link" "" _link "${BATON_SANITIZE}")
+    string(REGEX REPLACE ",$" "" _link "${_link}")
+    add_link_options(-fsanitize=${_link})
+    add_compile_options(-O1)
+    if(BATON_SANITIZE MATCHES "thread")
+        add_compile_definitions(BATON_TSAN=1)
+    endif()
+endif()
+
+set(BATON_VERSION ${PROJECT_VERSION})
+find_package(Git QUIET)
+set(BATON_REVISION "unknown")
+if(GIT_FOUND)
+    execute_process(COMMAND ${GIT_EXECUTABLE} rev-parse --short=12 HEAD
+                    WORKING_DIRECTORY ${CMAKE_SOURCE_DIR}
+                    OUTPUT_VARIABLE BATON_REVISION OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+endif()
+file(WRITE ${CMAKE_BINARY_DIR}/generated/baton_version.h.new
+     "#define BATON_VERSION \"${BATON_VERSION}\"\n#define BATON_REVISION \"${BATON_REVISION}\"\n")
+configure_file(${CMAKE_BINARY_DIR}/generated/baton_version.h.new
+               ${CMAKE_BINARY_DIR}/generated/baton_version.h COPYONLY)
+
+function(baton_library folder)
+    cmake_parse_arguments(A "" "" "LINK;SOURCES" ${ARGN})
+    if(NOT A_SOURCES)
+        file(GLOB A_SOURCES CONFIGURE_DEPENDS *.c)
+    endif()
+    string(REPLACE "-" "_" target "baton_${folder}")
+    add_library(${target} STATIC ${A_SOURCES})
+    target_link_libraries(${target} PUBLIC ${A_LINK})
+endfunction()
+
+function(baton_program name)
+    cmake_parse_arguments(A "" "" "LINK;SOURCES" ${ARGN})
+    add_executable(${name} ${A_SOURCES})
+    target_link_libraries(${name} PRIVATE ${A_LINK})
+endfunction()
