@@ -1,0 +1,50 @@
+/* Where a key or value lives in a rank's KV pool.
+ *
+ *     pool[layer][block][K or V][kv_head][slot in block][head_dim]          elements of `dtype`
+ *
+ * so that one (layer, block) is contiguous, which is what a handoff of equal layouts moves, and one head's keys of a block are
+ * contiguous, which is what attention reads. A token at absolute position p of a sequence lives in the sequence's
+ * block_table[p / block_tokens], slot p % block_tokens. Pure; offsets are in bytes from the pool's base.
+ */
+#ifndef KERNELS_KV_LAYOUT_H
+#define KERNELS_KV_LAYOUT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/dtype.h"
+
+struct kv_layout {
+    int32_t layers, kv_heads, head_dim; /* heads of this rank */
+    int32_t block_tokens;
+    int32_t blocks; /* capacity of the pool */
+    enum dtype dtype;
+};
+
+enum kv_part { KV_KEY = 0, KV_VALUE = 1 };
+
+static inline size_t kv_head_run_bytes(const struct kv_layout *l) /* one head's slots of a block */
+{
+    return (size_t)l->block_tokens * (size_t)l->head_dim * dtype_bytes(l->dtype);
+}
+static inline size_t kv_block_bytes(const struct kv_layout *l) /* K and V of one layer of a block */
+{
+    return 2 * (size_t)l->kv_heads * kv_head_run_bytes(l);
+}
+static inline size_t kv_layer_bytes(const struct kv_layout *l)
+{
+    return (size_t)l->blocks * kv_block_bytes(l);
+}
+static inline size_t kv_pool_bytes(const struct kv_layout *l)
+{
+    return (size_t)l->layers * kv_layer_bytes(l);
+}
+static inline size_t kv_offset(const struct kv_layout *l, int layer, int32_t block,
+                               enum kv_part part, int head, int slot)
+{
+    return (size_t)layer * kv_layer_bytes(l) + (size_t)block * kv_block_bytes(l) +
+           ((size_t)part * (size_t)l->kv_heads + (size_t)head) * kv_head_run_bytes(l) +
+           (size_t)slot * (size_t)l->head_dim * dtype_bytes(l->dtype);
+}
+
+#endif

@@ -1,0 +1,70 @@
+/* A model: config and weights, able to run a ragged batch.
+ *
+ * Weights are mapped from the checkpoint and never copied. One model serves one engine thread: model_forward() runs on the
+ * team given at load and uses the model's own scratch memory, sized at load for max_batch_tokens rows. The KV pool belongs to
+ * the caller.
+ *
+ * Owner: model_load() gives an object freed by model_free(); the team must outlive it.
+ */
+#ifndef MODEL_MODEL_H
+#define MODEL_MODEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "base/team.h"
+#include "kernels/kv_layout.h"
+#include "kernels/ops.h"
+#include "model/config.h"
+
+struct model;
+
+struct model_load_args {
+    const char *dir;
+    const struct ops *ops;
+    struct team *team;
+    int32_t max_batch_tokens; /* most rows of one forward */
+    int32_t max_logits_rows;  /* most rows that want logits */
+};
+
+/* A step's work. Rows of one sequence are adjacent, ascending in position; see struct op_rows. */
+struct batch {
+    const int32_t *ids;       /* [tokens] */
+    const int32_t *positions; /* [tokens] */
+    const int32_t *seq_of;    /* [tokens] index into block_tables */
+    const int32_t *const *block_tables;
+    int32_t tokens;
+    const int32_t *logits_rows; /* [n_logits] rows whose logits are wanted, ascending */
+    int32_t n_logits;
+};
+
+struct model_kv {
+    void *pool;
+    struct kv_layout layout;
+};
+
+/* Called on the thread of model_forward() when a layer's keys and values of this batch are all in the pool. */
+typedef void model_layer_done_fn(void *ctx, int layer);
+
+/* 128 bits over config, tensor table, sampled weight bytes, RoPE settings (LAW 2): equal fingerprints mean KV may be
+ * exchanged. */
+struct fingerprint {
+    uint64_t w[2];
+};
+
+enum status model_load(const struct model_load_args *args, struct model **out, struct error *err);
+void model_free(struct model *m);
+const struct model_config *model_get_config(const struct model *m);
+const struct generation_defaults *model_get_defaults(const struct model *m);
+struct fingerprint model_fingerprint(const struct model *m);
+uint64_t model_weight_bytes(const struct model *m);
+/* Layout of a pool for this model; blocks = as many as fit pool_bytes. */
+struct kv_layout model_kv_layout(const struct model *m, enum dtype dtype, int32_t block_tokens,
+                                 uint64_t pool_bytes);
+/* Runs the batch; logits[n_logits][vocab] go to `logits`. `done` may be NULL. Never fails: the caller keeps within the
+ * limits given at load (asserted). */
+void model_forward(struct model *m, const struct batch *b, const struct model_kv *kv, float *logits,
+                   model_layer_done_fn *done, void *ctx);
+
+#endif
