@@ -1,0 +1,212 @@
+/* The messages between Baton's programs as plain C structs.
+ *
+ * Everything above floor 1 speaks these; codec_*.c turns them into protobuf bytes and back (proto/baton/v1/*.proto is
+ * the published contract). A decoded message owns one arena: msg_*_fini() frees all of it; encoders only read, so an encoder's input may
+ * point anywhere. Decoders check every count against the limits below and every enum against its range: what
+ * comes out of a decoder is safe to use, but not yet meaningful (ids < vocab is the node's business).
+ */
+#ifndef PROTO_MESSAGES_H
+#define PROTO_MESSAGES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+#define MSG_WIRE_VERSION 1
+#define MSG_IDS_MAX (16 << 20)
+#define MSG_CHOICES_MAX 128
+#define MSG_LOGPROBS_MAX 20
+#define MSG_STOP_IDS_MAX 64
+#define MSG_BIAS_MAX 1024
+#define MSG_RANKS_MAX 64
+#define MSG_ADDRESS_MAX 4096
+#define MSG_REQUEST_ID_MAX 128
+#define MSG_TOKENS_MAX 4096 /* tokens in one message */
+
+/* An array of token ids; on the wire little-endian u32 bytes. */
+struct msg_ids {
+    const int32_t *v;
+    uint32_t n;
+};
+
+struct msg_bias {
+    int32_t id;
+    float bias;
+};
+
+/* How to choose tokens: with the prompt and the generated ids it determines a sequence completely (LAW 5). */
+struct msg_sampling {
+    float temperature; /* 0: greedy */
+    float top_p, min_p; /* 1, 0: off */
+    int32_t top_k;      /* 0: off */
+    float repetition_penalty; /* 1: off; over prompt and generated ids */
+    float presence_penalty, frequency_penalty; /* 0: off; over generated ids */
+    uint64_t seed; /* always set: the router fixes a missing one */
+    int32_t logprobs; /* -1: none; 0..20 alternatives beside the chosen one */
+    int32_t max_tokens; /* generated tokens at most, >= 1 */
+    int32_t min_tokens; /* EOS and stop ids are masked before */
+    bool ignore_eos;
+    struct msg_ids stop_ids; /* besides the model's EOS */
+    const struct msg_bias *bias;
+    uint32_t n_bias;
+};
+
+struct msg_ticket { /* 128 random bits, minted by D per prompt */
+    uint64_t w[2];
+};
+
+/* How to reach one rank of D. Each is opaque to all but its transport; empty: not offered. */
+struct msg_rank_address {
+    int32_t rank;
+    int32_t head_begin, head_end; /* kv heads that this rank holds */
+    const char *host; /* identity of the host (boot id), to see whether shm can work */
+    const char *shm;  /* name of its socket */
+    const uint8_t *ucx; /* worker address */
+    uint32_t ucx_bytes;
+};
+
+struct msg_logprob {
+    int32_t id;
+    float logprob;
+};
+
+struct msg_token {
+    int32_t choice;
+    int32_t position; /* 0: first generated token */
+    int32_t id;
+    float logprob;    /* of id; meaningful when logprobs were asked for */
+    const struct msg_logprob *top; /* descending */
+    uint32_t n_top;
+};
+
+enum msg_finish_reason { MSG_FINISH_STOP = 1, MSG_FINISH_LENGTH = 2 };
+
+/* router -> D, first message of Decode.Start */
+struct msg_start {
+    const char *request_id;
+    struct msg_ids prompt;
+    int32_t n; /* choices */
+    const struct msg_ids *emitted; /* [n] ids already said per choice (a resumed request) */
+    const bool *finished;          /* [n] choices that need nothing more */
+    struct msg_sampling sampling;
+    const char *cache_salt; /* "": shared */
+    int64_t deadline_ms;    /* from now */
+    int64_t credits;        /* tokens (over all choices) that may be sent before more credit comes */
+    bool local_prefill;     /* no prefill node will come: compute the prompt here */
+    uint64_t fingerprint[2];
+};
+
+/* D -> router */
+struct msg_accepted {
+    struct msg_ticket ticket;
+    int32_t have_tokens; /* KV that D has already; P offers only what follows */
+    const struct msg_rank_address *ranks;
+    uint32_t n_ranks;
+};
+
+struct msg_usage {
+    int32_t prompt_tokens, cached_tokens, completion_tokens;
+};
+
+struct msg_finish {
+    int32_t choice;
+    enum msg_finish_reason reason;
+    int32_t stop_id; /* the id that stopped it, -1: none */
+};
+
+enum msg_decode_kind { MSG_D_ACCEPTED = 1, MSG_D_REJECTED, MSG_D_TOKENS, MSG_D_FINISH, MSG_D_DONE };
+
+struct msg_decode_event {
+    enum msg_decode_kind kind;
+    struct msg_accepted accepted;
+    enum status rejected; /* BUSY, NEVER_FITS, INVALID, INCOMPATIBLE */
+    const char *reason;
+    const struct msg_token *tokens;
+    uint32_t n_tokens;
+    struct msg_finish finish;
+    struct msg_usage usage; /* with MSG_D_DONE: every choice has finished */
+    int64_t kv_wait_us, decode_us;
+};
+
+/* router -> D, later messages */
+struct msg_decode_control {
+    int64_t credit; /* > 0: more tokens may flow */
+    uint32_t stop_choice_plus1; /* > 0: this choice ends (a stop string matched) */
+};
+
+/* router -> P */
+struct msg_prefill {
+    const char *request_id;
+    struct msg_ids prompt; /* prompt (n > 1) or prompt + emitted (n == 1) */
+    int32_t prompt_tokens; /* of these, how many are the prompt: penalties tell them apart */
+    int32_t n;
+    bool want_first; /* sample the first token of each choice */
+    struct msg_sampling sampling;
+    const char *cache_salt;
+    struct msg_ticket ticket;
+    int32_t have_tokens;
+    const struct msg_rank_address *ranks;
+    uint32_t n_ranks;
+    int64_t deadline_ms;
+    uint64_t fingerprint[2];
+};
+
+/* P -> router */
+struct msg_prefill_event {
+    const struct msg_token *first; /* one per choice, or none */
+    uint32_t n_first;
+    int32_t cached_tokens; /* prefix hit on P */
+    int64_t queue_us, compute_us;
+};
+
+struct msg_blocks {
+    int64_t total, free, reserved, receiving, running, cached, quarantined;
+};
+
+/* Admin.Status */
+struct msg_status {
+    const char *name, *role; /* "prefill" "decode" "both" */
+    const char *model;
+    uint64_t fingerprint[2];
+    uint64_t boot; /* random per process start */
+    uint32_t wire_min, wire_max;
+    bool draining, ready;
+    int32_t max_context, vocab;
+    int64_t running, waiting, waiting_tokens; /* sequences, sequences, prompt tokens to compute */
+    int64_t slots; /* calls it will take at once */
+    struct msg_blocks blocks;
+    int32_t block_tokens;
+    int64_t prefill_ns_per_token, decode_ns_per_step; /* smoothed, measured */
+    const char *http; /* its own HTTP address */
+};
+
+enum msg_admin_verb { MSG_ADMIN_STATUS = 1, MSG_ADMIN_DRAIN };
+
+/* public gRPC: Generate */
+struct msg_generate {
+    const char *model, *request_id;
+    const char *text; /* "" when ids are given */
+    struct msg_ids ids;
+    struct msg_sampling sampling;
+    bool has_seed, has_temperature, has_top_p, has_top_k, has_min_p, has_repetition_penalty;
+    int32_t n;
+    const char *const *stop;
+    uint32_t n_stop;
+    const char *cache_salt;
+    bool add_special; /* for text */
+};
+
+struct msg_generate_event {
+    int32_t choice;
+    const char *text; /* delta */
+    struct msg_ids ids; /* delta */
+    const struct msg_token *tokens; /* with logprobs, when asked for */
+    uint32_t n_tokens;
+    int32_t finish_reason; /* 0: not yet */
+    bool has_usage;
+    struct msg_usage usage; /* with the last event */
+};
+
+#endif
