@@ -134,6 +134,7 @@ struct msg_decode_event {
 struct msg_decode_control {
     int64_t credit; /* > 0: more tokens may flow */
     uint32_t stop_choice_plus1; /* > 0: this choice ends (a stop string matched) */
+    bool prefill_here; /* no prefill node will come after all: compute what is missing here */
 };
 
 /* router -> P */
