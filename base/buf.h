@@ -1,6 +1,7 @@
-/* A growable byte buffer with a hard cap. Zero-initialised is empty and valid; it frees with buf_fini(). A growth
- * over the cap or a failed malloc sets `failed` and drops further appends, so a writer checks once at the end.
- * data is NUL-terminated after any append (the NUL is not counted). Thread: owner only. */
+/* A growable byte buffer with a hard cap. Zero-initialised is empty and valid; it frees with
+ * buf_fini(). A growth over the cap or a failed malloc sets `failed` and drops further appends, so
+ * a writer checks once at the end. data is NUL-terminated after any append (the NUL is not
+ * counted). Thread: owner only. */
 #ifndef BASE_BUF_H
 #define BASE_BUF_H
 

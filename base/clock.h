@@ -1,5 +1,5 @@
-/* Time: monotonic nanoseconds for everything that is measured or waited for, wall time only for stamps shown to
- * people. Pure code never reads a clock: it is given `now_ns`. Thread: any. */
+/* Time: monotonic nanoseconds for everything that is measured or waited for, wall time only for
+ * stamps shown to people. Pure code never reads a clock: it is given `now_ns`. Thread: any. */
 #ifndef BASE_CLOCK_H
 #define BASE_CLOCK_H
 

@@ -1,7 +1,8 @@
-/* The configuration of every program: one struct, read from YAML and then overridden by flags of the same names.
- * libyaml is confined to config_yaml.c. A mistake is one line: `FILE:LINE: KEY: expected WHAT, got GOT`; unknown
- * keys and duplicates are mistakes. Defaults are in config_default(). Durations accept `250ms`, `10s`, `5m`, sizes plain
- * bytes or `64KiB`, `1GiB`. Strings are owned by the config and freed by config_fini().
+/* The configuration of every program: one struct, read from YAML and then overridden by flags of
+ * the same names. libyaml is confined to config_yaml.c. A mistake is one line: `FILE:LINE: KEY:
+ * expected WHAT, got GOT`; unknown keys and duplicates are mistakes. Defaults are in
+ * config_default(). Durations accept `250ms`, `10s`, `5m`, sizes plain bytes or `64KiB`, `1GiB`.
+ * Strings are owned by the config and freed by config_fini().
  */
 #ifndef BASE_CONFIG_H
 #define BASE_CONFIG_H
@@ -23,7 +24,7 @@ struct config_node {
 
 struct config {
     struct {
-        char *path, *name; /* name defaults to the folder's last component */
+        char *path, *name;   /* name defaults to the folder's last component */
         int64_t max_context; /* tokens; 0: the model's own */
     } model;
     struct {
@@ -39,9 +40,9 @@ struct config {
     } router;
     struct {
         char *name, *listen, *http;
-        int64_t threads;    /* 0: all cores */
-        char *cpu_features; /* auto | portable | avx2 | avx512 | amx */
-        char *device;       /* cpu */
+        int64_t threads;     /* 0: all cores */
+        char *cpu_features;  /* auto | portable | avx2 | avx512 | amx */
+        char *device;        /* cpu */
         enum node_role role; /* baton-decode --role both */
     } node;
     struct {
@@ -79,15 +80,15 @@ void config_fini(struct config *c);
 enum status config_read_file(struct config *c, const char *path, struct error *err);
 enum status config_read_text(struct config *c, const char *name, const char *text, size_t len,
                              struct error *err);
-/* Sets one value by its dotted key ("kv.block_tokens") from text, with the same checks as the file. `where` names
- * the source in the message ("--block-tokens"). */
+/* Sets one value by its dotted key ("kv.block_tokens") from text, with the same checks as the file.
+ * `where` names the source in the message ("--block-tokens"). */
 enum status config_set(struct config *c, const char *key, const char *value, const char *where,
                        struct error *err);
 /* Checks what needs more than one key (TLS all-or-none ...). */
 enum status config_check(const struct config *c, struct error *err);
-/* Parses flags of a server program: --config FILE first, then every other `--some-key VALUE` where SOME-KEY is the last
- * part of a dotted key or the whole with dashes (--listen, --kv-dtype, --block-tokens); see config_flags.c for the list.
- * Returns as flags_parse(). */
+/* Parses flags of a server program: --config FILE first, then every other `--some-key VALUE` where
+ * SOME-KEY is the last part of a dotted key or the whole with dashes (--listen, --kv-dtype,
+ * --block-tokens); see config_flags.c for the list. Returns as flags_parse(). */
 int config_parse_args(struct config *c, const char *program, const char *about, int argc,
                       char **argv, struct error *err);
 /* The text of the effective configuration, as YAML: for logs and tests. */

@@ -1,5 +1,5 @@
-/* An intrusive doubly-linked list: the node sits in the owner's struct, nothing is allocated. An initialised
- * node points at itself, so removing twice is harmless. Thread: owner only. */
+/* An intrusive doubly-linked list: the node sits in the owner's struct, nothing is allocated. An
+ * initialised node points at itself, so removing twice is harmless. Thread: owner only. */
 #ifndef BASE_LIST_H
 #define BASE_LIST_H
 

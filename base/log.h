@@ -1,8 +1,10 @@
-/* Logging: one line per event, logfmt (`ts=... level=info event=node_joined node=p0`) or JSON, to stderr.
+/* Logging: one line per event, logfmt (`ts=... level=info event=node_joined node=p0`) or JSON, to
+ * stderr.
  *
- * A line is formatted on the caller's stack and written with one write(2): lines never interleave and nothing is
- * allocated. Thread: any. Never log prompt or completion text. `fields` is printf-formatted logfmt ("id=%s n=%d");
- * values that may hold spaces or quotes go through log_quote().
+ * A line is formatted on the caller's stack and written with one write(2): lines never interleave
+ * and nothing is allocated. Thread: any. Never log prompt or completion text. `fields` is
+ * printf-formatted logfmt ("id=%s n=%d"); values that may hold spaces or quotes go through
+ * log_quote().
  *
  *     log_info("node_joined", "node=%s role=%s", name, role);
  */
@@ -15,7 +17,8 @@
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 enum log_format { LOG_TEXT, LOG_JSON };
 
-/* Once at start, before other threads. `program` is put on each line; the string must outlive the process. */
+/* Once at start, before other threads. `program` is put on each line; the string must outlive the
+ * process. */
 void log_init(const char *program, enum log_level level, enum log_format format);
 bool log_level_parse(const char *name, enum log_level *out);
 bool log_enabled(enum log_level level);

@@ -1,9 +1,11 @@
-/* Metrics: counters, gauges and histograms with fixed labels, rendered as Prometheus text (version 0.0.4).
+/* Metrics: counters, gauges and histograms with fixed labels, rendered as Prometheus text (version
+ * 0.0.4).
  *
- * Register everything at start (before other threads update or render); updates are relaxed atomics, wait-free,
- * from any thread. A series is {name, labels} with the labels given once as a ready string
- * (`role="decode",state="free"`; may be ""). Registering the same series twice gives the same object. Common labels
- * (model, node, role) are set once for the registry and put on every series.
+ * Register everything at start (before other threads update or render); updates are relaxed
+ * atomics, wait-free, from any thread. A series is {name, labels} with the labels given once as a
+ * ready string
+ * (`role="decode",state="free"`; may be ""). Registering the same series twice gives the same
+ * object. Common labels (model, node, role) are set once for the registry and put on every series.
  */
 #ifndef BASE_METRICS_H
 #define BASE_METRICS_H
@@ -33,8 +35,14 @@ double metric_value(const struct metric *x);     /* counter, gauge; a histogram'
 /* HELP and TYPE once per family, families and series in order of registration. */
 void metrics_render(struct metrics *m, struct buf *out);
 
+/* Appends `name="value"`, escaped, after a comma where `out` holds labels already: how a label
+ * string is built from a value that comes from outside. */
+void metrics_label(struct buf *out, const char *name, const char *value);
+
 /* Usual bounds in seconds: 100 us to 100 s, and the short ones of a step: 10 us to 10 s. */
 extern const double metrics_latency_bounds[];
 extern const size_t metrics_latency_bounds_n;
+extern const double metrics_step_bounds[];
+extern const size_t metrics_step_bounds_n;
 
 #endif

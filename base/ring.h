@@ -1,8 +1,10 @@
-/* A bounded multi-producer single-consumer ring of fixed-size records, with an eventfd that becomes readable when
- * the ring turns non-empty (Vyukov's bounded queue). This is the only way threads of a process talk. A full ring
- * refuses (false): the bound is part of the design, the producer decides what that means.
+/* A bounded multi-producer single-consumer ring of fixed-size records, with an eventfd that becomes
+ * readable when the ring turns non-empty (Vyukov's bounded queue). This is the only way threads of
+ * a process talk. A full ring refuses (false): the bound is part of the design, the producer
+ * decides what that means.
  *
- * Owner: the consumer creates and destroys. Thread: ring_push from any; ring_pop, ring_fd handling by one.
+ * Owner: the consumer creates and destroys. Thread: ring_push from any; ring_pop, ring_fd handling
+ * by one.
  */
 #ifndef BASE_RING_H
 #define BASE_RING_H

@@ -1,6 +1,7 @@
-/* Counter-based randomness: a draw is a pure function of what it is for, so a sequence can be replayed anywhere
- * (LAW 5). The mixer is SplitMix64's finaliser (Steele et al., OOPSLA 2014) applied over the words in turn.
- * struct rng is a plain stream for tests, simulators and load generators. Thread: any; no global state. */
+/* Counter-based randomness: a draw is a pure function of what it is for, so a sequence can be
+ * replayed anywhere (LAW 5). The mixer is SplitMix64's finaliser (Steele et al., OOPSLA 2014)
+ * applied over the words in turn. struct rng is a plain stream for tests, simulators and load
+ * generators. Thread: any; no global state. */
 #ifndef BASE_RNG_H
 #define BASE_RNG_H
 

@@ -1,6 +1,6 @@
-/* A fixed pool of objects addressed by {slot, generation}: a handle to an object that has been freed since is
- * recognised as stale, so an event that arrives late harms nobody. Sized once; never grows. Thread: owner only
- * (handles may be passed through other threads freely).
+/* A fixed pool of objects addressed by {slot, generation}: a handle to an object that has been
+ * freed since is recognised as stale, so an event that arrives late harms nobody. Sized once; never
+ * grows. Thread: owner only (handles may be passed through other threads freely).
  */
 #ifndef BASE_SLOTS_H
 #define BASE_SLOTS_H

@@ -1,11 +1,13 @@
 /* Status codes and the one error record.
  *
- * Every fallible function returns `enum status`: 0 is ok, ST_PENDING (1) is "not yet, no error", negatives are
- * failures, grouped by what they destroy: the request, the link to a peer, or this node. Outputs are set only on
- * success. The place that decides an error fills `struct error` once with err_set() (and, where it is an event of
- * interest, logs it once); everything above only passes the status on.
+ * Every fallible function returns `enum status`: 0 is ok, ST_PENDING (1) is "not yet, no error",
+ * negatives are failures, grouped by what they destroy: the request, the link to a peer, or this
+ * node. Outputs are set only on success. The place that decides an error fills `struct error` once
+ * with err_set() (and, where it is an event of interest, logs it once); everything above only
+ * passes the status on.
  *
- * Owner: the caller provides `struct error` (may be NULL: text is dropped). Thread: any; no global state.
+ * Owner: the caller provides `struct error` (may be NULL: text is dropped). Thread: any; no global
+ * state.
  *
  *     if (n > LIMIT)
  *         return err_set(err, ST_INVALID, "%s: %zu entries, at most %d", path, n, LIMIT);
@@ -47,7 +49,8 @@ struct error {
 /* Formats `text`, sets `status` in *err (when not NULL) and returns `status`. */
 enum status err_set(struct error *err, enum status status, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-/* Puts "prefix: " in front of the text that is there. Returns err->status (ST_INTERNAL when err is NULL). */
+/* Puts "prefix: " in front of the text that is there. Returns err->status (ST_INTERNAL when err is
+ * NULL). */
 enum status err_prefix(struct error *err, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 /* "invalid", "busy" ...: lower-case word of a status, never NULL. */

@@ -1,6 +1,6 @@
-/* A team of threads that run one function together (SPMD): the caller is member 0. Between steps of that function
- * the members meet at team_barrier(). Waiting spins briefly when the team was told that it has the cores for it,
- * then sleeps on a futex; an idle team uses no CPU.
+/* A team of threads that run one function together (SPMD): the caller is member 0. Between steps of
+ * that function the members meet at team_barrier(). Waiting spins briefly when the team was told
+ * that it has the cores for it, then sleeps on a futex; an idle team uses no CPU.
  *
  * Owner: the creating thread; only it may call team_run(). Members are pinned when `pin` is set.
  *

@@ -5,6 +5,10 @@ add_compile_definitions(_GNU_SOURCE)
 add_compile_options(-Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith
                     -Wno-unused-parameter -Wno-missing-field-initializers
                     -fno-strict-aliasing -ffp-contract=off -g)
+if(CMAKE_C_COMPILER_ID STREQUAL "GNU")
+    # Texts for people are cut to fit by design.
+    add_compile_options(-Wno-format-truncation)
+endif()
 # Asserts guard our own invariants and stay on in release builds.
 string(REPLACE "-DNDEBUG" "" CMAKE_C_FLAGS_RELEASE "${CMAKE_C_FLAGS_RELEASE}")
 string(REPLACE "-O3" "-O2" CMAKE_C_FLAGS_RELEASE "${CMAKE_C_FLAGS_RELEASE}")
@@ -44,6 +48,10 @@ function(baton_library folder)
         file(GLOB A_SOURCES CONFIGURE_DEPENDS *.c)
     endif()
     string(REPLACE "-" "_" target "baton_${folder}")
+    if(NOT A_SOURCES)
+        message(STATUS "${folder}: no sources, no library")
+        return()
+    endif()
     add_library(${target} STATIC ${A_SOURCES})
     target_link_libraries(${target} PUBLIC ${A_LINK})
 endfunction()

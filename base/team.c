@@ -1,0 +1,204 @@
+/* Two counters are waited on, each a `gate`: `go` tells the workers that a run began, `phase` tells
+ * everybody that a barrier was passed. A gate's value only grows (it may wrap); who waits remembers
+ * the value from before. A waiter counts itself in `sleepers` before it sleeps, and the opener
+ * looks at `sleepers` after raising the value: both sequentially consistent, so one of them sees
+ * the other, and no system call is made while all spin.
+ */
+#include "base/team.h"
+
+#include <assert.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define TEAM_MAX 1024
+#define SPIN_ROUNDS 4000 /* some 20 to 100 us: longer than the gap between two ops of a step */
+
+struct gate {
+    _Alignas(64) _Atomic uint32_t value;
+    _Atomic uint32_t sleepers;
+};
+
+struct team {
+    struct gate go, phase;
+    _Alignas(64) _Atomic uint32_t arrived; /* at the barrier now forming */
+    _Alignas(64) team_fn *fn;
+    void *arg;
+    int parts;
+    bool spin, pin, running, quit;
+    pthread_t *threads; /* members 1.. */
+    int started;
+};
+
+struct member {
+    struct team *team;
+    int part;
+};
+
+static void pause_cpu(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static void gate_wait(struct gate *g, uint32_t before, bool spin)
+{
+    if (spin) {
+        for (int i = 0; i < SPIN_ROUNDS; i++) {
+            if (atomic_load_explicit(&g->value, memory_order_acquire) != before)
+                return;
+            pause_cpu();
+        }
+    }
+    atomic_fetch_add(&g->sleepers, 1);
+    while (atomic_load(&g->value) == before)
+        syscall(SYS_futex, &g->value, FUTEX_WAIT_PRIVATE, before, NULL, NULL, 0);
+    atomic_fetch_sub(&g->sleepers, 1);
+}
+
+static void gate_open(struct gate *g)
+{
+    atomic_fetch_add(&g->value, 1);
+    if (atomic_load(&g->sleepers) != 0)
+        syscall(SYS_futex, &g->value, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+void team_barrier(struct team *t)
+{
+    if (t->parts == 1)
+        return;
+    uint32_t before = atomic_load_explicit(&t->phase.value, memory_order_relaxed);
+    if (atomic_fetch_add(&t->arrived, 1) + 1 == (uint32_t)t->parts) {
+        atomic_store_explicit(&t->arrived, 0, memory_order_relaxed); /* published by the opening */
+        gate_open(&t->phase);
+    } else {
+        gate_wait(&t->phase, before, t->spin);
+    }
+}
+
+/* Member 0 stays where its creator left it: a pinned creator would hand its mask to every thread it
+ * makes later. */
+static void pin_member(int part)
+{
+    cpu_set_t allowed, one;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0 || CPU_COUNT(&allowed) == 0)
+        return;
+    int skip = part % CPU_COUNT(&allowed);
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (CPU_ISSET(cpu, &allowed) && skip-- == 0) {
+            CPU_ZERO(&one);
+            CPU_SET(cpu, &one);
+            sched_setaffinity(0, sizeof one, &one);
+            return;
+        }
+    }
+}
+
+static void *member_main(void *arg)
+{
+    struct member me = *(struct member *)arg;
+    free(arg);
+    struct team *t = me.team;
+    if (t->pin)
+        pin_member(me.part);
+    for (uint32_t seen = 0;; seen++) {
+        gate_wait(&t->go, seen, t->spin);
+        if (t->quit)
+            return NULL;
+        t->fn(t->arg, me.part, t->parts);
+        team_barrier(t);
+    }
+}
+
+static bool start_member(struct team *t, int part)
+{
+    struct member *m = malloc(sizeof *m);
+    if (m == NULL)
+        return false;
+    *m = (struct member){.team = t, .part = part};
+    /* Signals are for the program's own threads. */
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int rc = pthread_create(&t->threads[part - 1], NULL, member_main, m);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (rc != 0) {
+        free(m);
+        return false;
+    }
+    t->started++;
+    return true;
+}
+
+struct team *team_create(int threads, bool spin, bool pin)
+{
+    if (threads < 1)
+        threads = 1;
+    if (threads > TEAM_MAX)
+        threads = TEAM_MAX;
+    struct team *t = aligned_alloc(_Alignof(struct team), sizeof *t);
+    if (t == NULL)
+        return NULL;
+    *t = (struct team){.parts = threads, .spin = spin, .pin = pin};
+    t->threads = calloc((size_t)threads, sizeof *t->threads);
+    bool ok = t->threads != NULL;
+    for (int part = 1; ok && part < threads; part++)
+        ok = start_member(t, part);
+    if (!ok) {
+        team_destroy(t);
+        return NULL;
+    }
+    return t;
+}
+
+void team_destroy(struct team *t)
+{
+    if (t == NULL)
+        return;
+    assert(!t->running);
+    t->quit = true; /* published by the opening */
+    gate_open(&t->go);
+    for (int i = 0; i < t->started; i++)
+        pthread_join(t->threads[i], NULL);
+    free(t->threads);
+    free(t);
+}
+
+int team_size(const struct team *t)
+{
+    return t->parts;
+}
+
+void team_run(struct team *t, team_fn *fn, void *arg)
+{
+    assert(!t->running);
+    t->running = true;
+    t->fn = fn;
+    t->arg = arg;
+    if (t->parts > 1)
+        gate_open(&t->go);
+    fn(arg, 0, t->parts);
+    team_barrier(t);
+    t->running = false;
+}
+
+void team_split(size_t n, size_t grain, int part, int parts, size_t *begin, size_t *end)
+{
+    assert(grain > 0 && parts > 0 && part >= 0 && part < parts);
+    size_t grains = n / grain + (n % grain != 0);
+    size_t each = grains / (size_t)parts, extra = grains % (size_t)parts, p = (size_t)part;
+    size_t first = p * each + (p < extra ? p : extra);
+    size_t last = first + each + (p < extra);
+    *begin = first * grain < n ? first * grain : n;
+    *end = last * grain < n ? last * grain : n;
+}
