@@ -9,7 +9,7 @@
  * M, `parts`, the batch's other rows or the block size are. Attention walks positions in fixed spans of
  * OPS_KV_SPAN absolute positions, so chunking and prefix hits change no bit. Across bodies results agree to a tolerance.
  *
- * Shapes are row-major; [M,K] means M rows of K. Pointers must not overlap unless said.
+ * Shapes are row-major; [M,K] means M rows of K; a stride of 0 means dense. Pointers must not overlap unless said.
  */
 #ifndef KERNELS_OPS_H
 #define KERNELS_OPS_H
@@ -22,6 +22,7 @@
 #include "kernels/kv_layout.h"
 
 #define OPS_KV_SPAN 64 /* absolute positions per step of the online softmax */
+#define OPS_HEAD_DIM_MAX 1024
 
 /* A weight matrix as stored: [rows, cols], possibly unaligned (mapped file). */
 struct matrix {

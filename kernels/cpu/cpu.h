@@ -1,0 +1,26 @@
+/* The CPU bodies and whether this CPU can run them.
+ *
+ * gemm_body.h, attention_body.h and rows_body.h hold each algorithm once, written in the small
+ * vector vocabulary of vec_*.h; gemm_avx2.c and its like are that text compiled for one instruction
+ * set. Within a body a row's bits depend on that row's inputs alone: lanes run along the summed
+ * dimension in one order whatever else is computed beside it. */
+#ifndef KERNELS_CPU_CPU_H
+#define KERNELS_CPU_CPU_H
+
+#include <stdbool.h>
+
+#include "kernels/ops.h"
+
+#define CPU_BODY(isa)                                                                              \
+    bool cpu_has_##isa(void);                                                                      \
+    extern const struct ops cpu_ops_##isa;                                                         \
+    void gemm_##isa(const struct op_gemm *a, int part, int parts);                                 \
+    void attention_##isa(const struct op_attention *a, int part, int parts);
+
+CPU_BODY(portable)
+CPU_BODY(avx2)
+CPU_BODY(avx512)
+
+#undef CPU_BODY
+
+#endif

@@ -1,0 +1,60 @@
+#include "kernels/ops.h"
+
+#include <string.h>
+
+#include "kernels/cpu/cpu.h"
+#include "kernels/ref/ref.h"
+
+static const struct ops ref = {
+    .name = "ref",
+    .embed = ref_embed,
+    .rmsnorm = ref_rmsnorm,
+    .gemm = ref_gemm,
+    .rope = ref_rope,
+    .kv_store = ref_kv_store,
+    .attention = ref_attention,
+    .silu_mul = ref_silu_mul,
+};
+
+/* The CPU bodies, best first. */
+static const struct body {
+    const struct ops *ops;
+    bool (*supported)(void);
+} bodies[] = {
+    {&cpu_ops_portable, cpu_has_portable},
+};
+
+#define BODIES (sizeof bodies / sizeof bodies[0])
+
+const struct ops *ops_ref(void)
+{
+    return &ref;
+}
+
+enum status ops_cpu(const char *features, const struct ops **out, struct error *err)
+{
+    bool automatic = strcmp(features, "auto") == 0;
+    for (size_t i = 0; i < BODIES; i++) {
+        if (!automatic && strcmp(features, bodies[i].ops->name) != 0)
+            continue;
+        if (bodies[i].supported()) {
+            *out = bodies[i].ops;
+            return ST_OK;
+        }
+        if (!automatic)
+            return err_set(err, ST_UNSUPPORTED, "cpu features %s: this CPU or its OS lacks them",
+                           features);
+    }
+    return err_set(err, ST_UNSUPPORTED, "cpu features %s: expected auto, portable, avx2 or avx512",
+                   features);
+}
+
+const struct ops *ops_at(int i)
+{
+    if (i == 0)
+        return &ref;
+    for (size_t b = BODIES; b > 0; b--)
+        if (bodies[b - 1].supported() && --i == 0)
+            return bodies[b - 1].ops;
+    return NULL;
+}

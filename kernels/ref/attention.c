@@ -1,0 +1,65 @@
+#include "kernels/ref/ref.h"
+
+#include <assert.h>
+#include <math.h>
+
+static double element(const struct op_attention *a, size_t at, int i)
+{
+    const struct kv_layout *l = a->layout;
+    const char *pool = a->pool;
+    float v;
+    dtype_convert(&v, DTYPE_F32, pool + at + (size_t)i * dtype_bytes(l->dtype), l->dtype, 1);
+    return (double)v;
+}
+
+static size_t at_position(const struct op_attention *a, int32_t row, int32_t position,
+                          enum kv_part part, int kv_head)
+{
+    const struct kv_layout *l = a->layout;
+    const int32_t *blocks = a->rows->block_tables[a->rows->seq_of[row]];
+    return kv_offset(l, a->layer, blocks[position / l->block_tokens], part, kv_head,
+                     position % l->block_tokens);
+}
+
+static double score(const struct op_attention *a, int32_t row, int head, int32_t position)
+{
+    int kv_head = head / (a->heads / a->layout->kv_heads), dim = a->layout->head_dim;
+    const float *q =
+        a->q + (size_t)row * ref_stride(a->q_stride, a->heads * dim) + (size_t)head * (size_t)dim;
+    size_t key = at_position(a, row, position, KV_KEY, kv_head);
+    double sum = 0;
+    for (int i = 0; i < dim; i++)
+        sum += (double)q[i] * element(a, key, i);
+    return sum * (double)a->scale;
+}
+
+/* softmax over positions 0..own, in two passes. */
+static void attend(const struct op_attention *a, int32_t row, int head)
+{
+    int kv_head = head / (a->heads / a->layout->kv_heads), dim = a->layout->head_dim;
+    int32_t own = a->rows->positions[row];
+    float *out = a->out + ((size_t)row * (size_t)a->heads + (size_t)head) * (size_t)dim;
+    double acc[OPS_HEAD_DIM_MAX] = {0}, max = -INFINITY, total = 0;
+
+    for (int32_t p = 0; p <= own; p++)
+        max = fmax(max, score(a, row, head, p));
+    for (int32_t p = 0; p <= own; p++) {
+        double weight = exp(score(a, row, head, p) - max);
+        size_t value = at_position(a, row, p, KV_VALUE, kv_head);
+        total += weight;
+        for (int i = 0; i < dim; i++)
+            acc[i] += weight * element(a, value, i);
+    }
+    for (int i = 0; i < dim; i++)
+        out[i] = (float)(acc[i] / total);
+}
+
+void ref_attention(const struct op_attention *a, int part, int parts)
+{
+    int32_t begin, end;
+    assert(a->layout->head_dim <= OPS_HEAD_DIM_MAX);
+    ref_split(a->rows->tokens, part, parts, &begin, &end);
+    for (int32_t row = begin; row < end; row++)
+        for (int32_t head = 0; head < a->heads; head++)
+            attend(a, row, head);
+}

@@ -1,0 +1,22 @@
+#include "kernels/ref/ref.h"
+
+void ref_gemm(const struct op_gemm *a, int part, int parts)
+{
+    size_t k_count = (size_t)a->w->cols;
+    size_t x_stride = ref_stride(a->x_stride, a->w->cols);
+    size_t out_stride = ref_stride(a->out_stride, a->w->rows);
+    int32_t begin, end;
+    ref_split(a->w->rows, part, parts, &begin, &end);
+    for (size_t n = (size_t)begin; n < (size_t)end; n++)
+        for (size_t m = 0; m < (size_t)a->tokens; m++) {
+            float *out = &a->out[m * out_stride + n];
+            double sum = 0;
+            for (size_t k = 0; k < k_count; k++)
+                sum += (double)a->x[m * x_stride + k] * (double)ref_element(a->w, n, k);
+            if (a->bias)
+                sum += (double)a->bias[n];
+            if (a->accumulate)
+                sum += (double)*out;
+            *out = (float)sum;
+        }
+}
