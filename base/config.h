@@ -43,7 +43,7 @@ struct config {
         int64_t threads;     /* 0: all cores */
         char *cpu_features;  /* auto | portable | avx2 | avx512 | amx */
         char *device;        /* cpu */
-        enum node_role role; /* baton-decode --role both */
+        enum node_role role; /* not given: ROLE_ROUTER, which stands for the program's own */
     } node;
     struct {
         int64_t tensor, expert, rank;
@@ -78,6 +78,7 @@ void config_default(struct config *c);
 void config_fini(struct config *c);
 /* Reads `path` over what is there. ST_NOT_FOUND, ST_INVALID. */
 enum status config_read_file(struct config *c, const char *path, struct error *err);
+/* After a failure *c is a mixture that is good for config_fini() only. */
 enum status config_read_text(struct config *c, const char *name, const char *text, size_t len,
                              struct error *err);
 /* Sets one value by its dotted key ("kv.block_tokens") from text, with the same checks as the file.
@@ -86,11 +87,16 @@ enum status config_set(struct config *c, const char *key, const char *value, con
                        struct error *err);
 /* Checks what needs more than one key (TLS all-or-none ...). */
 enum status config_check(const struct config *c, struct error *err);
-/* Parses flags of a server program: --config FILE first, then every other `--some-key VALUE` where
- * SOME-KEY is the last part of a dotted key or the whole with dashes (--listen, --kv-dtype,
- * --block-tokens); see config_flags.c for the list. Returns as flags_parse(). */
+/* Parses the flags of a server program: reads --config FILE first, then sets every other flag,
+ * checks and resolves, and starts the log. Every key is a flag by its whole name with dashes
+ * (--kv-block-tokens) and, where no other key ends alike, by its last part (--block-tokens, --http,
+ * --nodes ROLE=HOST:PORT,...). Of those that do end alike --listen is router.listen for a router,
+ * else node.listen; --name is model.name for a router, else node.name; --device is node.device.
+ * --model is model.path. Returns as flags_parse(); a mistake was said on stderr. */
 int config_parse_args(struct config *c, const char *program, const char *about, int argc,
                       char **argv, struct error *err);
+/* Fills in what follows from other keys: model.name from model.path. */
+void config_resolve(struct config *c);
 /* The text of the effective configuration, as YAML: for logs and tests. */
 void config_dump(const struct config *c, char *out, size_t cap);
 /* Splits "host:port" ("[v6]:port"); port 0..65535. */
