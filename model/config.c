@@ -8,13 +8,14 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "kernels/ops.h"
 #include "model/config_reader.h"
 
 #define CONFIG_MAX_BYTES ((size_t)8 << 20)
 #define VOCAB_MAX (4 << 20)
 #define HIDDEN_MAX 65536
 #define HEADS_MAX 4096
-#define HEAD_DIM_MAX 1024
+#define HEAD_DIM_MAX OPS_HEAD_DIM_MAX
 #define FFN_MAX (1 << 20)
 #define CONTEXT_MAX (16 << 20)
 #define ROPE_FACTOR_MAX 1e6

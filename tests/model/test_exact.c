@@ -1,0 +1,160 @@
+/* Results do not depend, in any bit, on threads, on what else is in the batch, on chunking or on
+ * the block size. */
+#include <criterion/criterion.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/model/model_rig.h"
+
+#define N 150 /* more than two spans of the attention */
+static const char *const models[] = {"llama3-gqa", "bias-tied"};
+
+static void random_ids(int32_t *ids, int32_t n, int32_t vocab, unsigned seed)
+{
+    for (int32_t i = 0; i < n; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        ids[i] = (int32_t)((seed >> 8) % (unsigned)vocab);
+    }
+}
+
+static struct rig *open_rig(const char *model, const struct ops *ops, int threads, int32_t block)
+{
+    return rig_open(&(struct rig_args){rig_golden_path(model), ops, threads, DTYPE_BF16, block});
+}
+
+/* Logits of all N rows, alone, in chunks. */
+static float *run_alone(struct rig *r, const int32_t *ids, int32_t chunk)
+{
+    float *logits = calloc((size_t)N * (size_t)r->vocab, sizeof *logits);
+    struct sequence s;
+    rig_begin(r, &s, ids);
+    while (s.done < N) {
+        int32_t n = N - s.done < chunk ? N - s.done : chunk, at = s.done;
+        rig_step(r, &(struct feed){&s, n, WANT_ALL}, 1, logits + (size_t)at * (size_t)r->vocab);
+    }
+    return logits;
+}
+
+static void expect_same(const float *a, const float *b, int32_t rows, const struct rig *r,
+                        const char *what)
+{
+    for (int32_t i = 0; i < rows; i++)
+        cr_assert(memcmp(a + (size_t)i * (size_t)r->vocab, b + (size_t)i * (size_t)r->vocab,
+                         (size_t)r->vocab * sizeof *a) == 0,
+                  "%s: row %d differs", what, i);
+}
+
+static void each_body(void (*test)(const char *model, const struct ops *ops))
+{
+    const struct ops *ops;
+    for (size_t m = 0; m < sizeof models / sizeof models[0]; m++)
+        for (int i = 1; (ops = ops_at(i)); i++) /* 0 is ref */
+            test(models[m], ops);
+}
+
+static void vary_shape(const char *model, const struct ops *ops)
+{
+    static const struct {
+        int threads;
+        int32_t chunk, block;
+    } cases[] = {{2, N, 16},  {3, N, 16}, {4, N, 16}, {1, 1, 16}, {1, 3, 16},
+                 {1, 16, 16}, {1, N, 1},  {1, N, 7},  {1, N, 32}, {3, 5, 7}};
+    int32_t ids[N];
+    struct rig *base = open_rig(model, ops, 1, 16);
+    random_ids(ids, N, base->vocab, 5);
+    float *expected = run_alone(base, ids, N);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char what[128];
+        snprintf(what, sizeof what, "%s %s: %d threads, chunks of %d, blocks of %d", model,
+                 ops->name, cases[i].threads, cases[i].chunk, cases[i].block);
+        struct rig *r = open_rig(model, ops, cases[i].threads, cases[i].block);
+        float *got = run_alone(r, ids, cases[i].chunk);
+        expect_same(expected, got, N, base, what);
+        free(got);
+        rig_close(r);
+    }
+    free(expected);
+    rig_close(base);
+}
+
+Test(exact, threads_chunks_and_blocks, .timeout = 240)
+{
+    each_body(vary_shape);
+}
+
+/* Three sequences at different stages in one ragged batch, one after the other alone. */
+static void vary_company(const char *model, const struct ops *ops)
+{
+    int32_t ids[3][N];
+    float *alone[3];
+    struct rig *base = open_rig(model, ops, 1, 16), *r = open_rig(model, ops, 2, 16);
+    const size_t vocab = (size_t)base->vocab;
+    for (int i = 0; i < 3; i++) {
+        random_ids(ids[i], N, base->vocab, 17u + (unsigned)i);
+        alone[i] = run_alone(base, ids[i], N);
+    }
+    struct sequence s[3];
+    float *logits = calloc(RIG_TOKENS_MAX * vocab, sizeof *logits);
+    for (int i = 0; i < 3; i++)
+        rig_begin(r, &s[i], ids[i]);
+    rig_step(r, &(struct feed){&s[1], 33, WANT_NONE}, 1, logits);
+    for (int step = 0; step < 40; step++) {
+        /* one prefills in chunks of three, one decodes, one joins late and leaves early */
+        struct feed feeds[3] = {{&s[0], 3, WANT_LAST}, {&s[1], 1, WANT_LAST}, {&s[2], 5, WANT_ALL}};
+        int n = step >= 10 && step < 30 ? 3 : 2;
+        rig_step(r, feeds, n, logits);
+        for (int i = 0; i < 2; i++)
+            expect_same(logits + (size_t)i * vocab, alone[i] + (size_t)(s[i].done - 1) * vocab, 1,
+                        base, "in company");
+        if (n == 3)
+            expect_same(logits + 2 * vocab, alone[2] + (size_t)(s[2].done - 5) * vocab, 5, base,
+                        "all rows in company");
+    }
+    for (int i = 0; i < 3; i++)
+        free(alone[i]);
+    free(logits);
+    rig_close(r);
+    rig_close(base);
+}
+
+Test(exact, company_in_the_batch, .timeout = 240)
+{
+    each_body(vary_company);
+}
+
+/* The last layer goes on with the rows that want logits only, except where a selection has gaps. */
+static void vary_selection(const char *model, const struct ops *ops)
+{
+    int32_t ids[N], positions[40], seq_of[40] = {0};
+    struct rig *r = open_rig(model, ops, 2, 16);
+    const size_t vocab = (size_t)r->vocab;
+    random_ids(ids, N, r->vocab, 3);
+    float *expected = run_alone(r, ids, N), *logits = calloc(40 * vocab, sizeof *logits);
+    static const int32_t selections[][4] = {{0, 1, 2, 3}, {0, 2, 17, 39}, {36, 37, 38, 39}};
+    for (size_t k = 0; k < 3; k++) {
+        struct sequence s;
+        rig_begin(r, &s, ids);
+        const int32_t *tables[] = {s.table};
+        for (int32_t i = 0; i < 40; i++)
+            positions[i] = i;
+        struct batch b = {ids, positions, seq_of, tables, 40, selections[k], 4};
+        model_forward(r->model, &b, &r->kv, logits, NULL, NULL);
+        for (int i = 0; i < 4; i++)
+            expect_same(logits + (size_t)i * vocab, expected + (size_t)selections[k][i] * vocab, 1,
+                        r, "selection");
+        /* and the keys and values of every row are there for what follows */
+        s.done = 40;
+        rig_step(r, &(struct feed){&s, 1, WANT_LAST}, 1, logits);
+        expect_same(logits, expected + 40 * vocab, 1, r, "after a selection");
+    }
+    free(expected);
+    free(logits);
+    rig_close(r);
+}
+
+Test(exact, selected_rows, .timeout = 120)
+{
+    each_body(vary_selection);
+}
