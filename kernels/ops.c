@@ -21,6 +21,10 @@ static const struct body {
     const struct ops *ops;
     bool (*supported)(void);
 } bodies[] = {
+#if defined(__x86_64__)
+    {&cpu_ops_avx512, cpu_has_avx512},
+    {&cpu_ops_avx2, cpu_has_avx2},
+#endif
     {&cpu_ops_portable, cpu_has_portable},
 };
 

@@ -12,10 +12,11 @@
 
 #define GEMM_M_BLOCK 64
 #define GEMM_N_BLOCK 24
-#define GEMM_K_BLOCK 512                      /* a multiple of every LANES */
-#define GEMM_PANEL_STRIDE (GEMM_K_BLOCK + 16) /* rows a power of two apart would share cache sets  \
-                                               */
-#define GEMM_PANEL_MIN 8                      /* rows from which widening first is faster */
+#define GEMM_K_BLOCK 512 /* a multiple of every LANES */
+#define GEMM_PANEL_STRIDE                                                                          \
+    (GEMM_K_BLOCK + 16)  /* rows a power of two apart would share cache sets                       \
+                          */
+#define GEMM_PANEL_MIN 8 /* rows from which widening first is faster */
 
 struct gemm_view {
     const struct op_gemm *op;

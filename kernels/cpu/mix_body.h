@@ -33,7 +33,9 @@ INLINE void mix_tile(const struct mix_args *a, size_t d, enum dtype t, int rows,
     for (int i = 0; i < rows; i++)
         for (int e = 0; e < vecs; e++) {
             const float *acc = a->acc + (size_t)i * a->acc_stride + d + (size_t)e * LANES;
-            sum[i * vecs + e] = a->fade ? vec_load(acc) * vec_set1(a->fade[i]) : vec_zero();
+            sum[i * vecs + e] = vec_zero();
+            if (a->fade)
+                sum[i * vecs + e] = vec_load(acc) * vec_set1(a->fade[i]);
         }
     for (int j = 0, r = 0; j < a->count; r++) {
         const char *value = a->runs[r].value + d * bytes;

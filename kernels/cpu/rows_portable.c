@@ -1,8 +1,3 @@
 #include "kernels/cpu/vec_portable.h"
 
 #include "kernels/cpu/rows_body.h"
-
-bool cpu_has_portable(void)
-{
-    return true;
-}

@@ -1,0 +1,48 @@
+#include "kernels/cpu/cpu.h"
+
+bool cpu_has_portable(void)
+{
+    return true;
+}
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+/* Registers whose state the OS saves and restores: without that an instruction that the CPU knows
+ * still faults. */
+#define XCR0_AVX 0x06u    /* SSE and upper halves of YMM */
+#define XCR0_AVX512 0xe6u /* and mask registers and ZMM */
+
+#define LEAF1_ECX_FMA (1u << 12)
+#define LEAF1_ECX_OSXSAVE (1u << 27)
+#define LEAF1_ECX_AVX (1u << 28)
+#define LEAF1_ECX_F16C (1u << 29)
+#define LEAF7_EBX_AVX2 (1u << 5)
+#define LEAF7_EBX_AVX512 (1u << 16 | 1u << 17 | 1u << 30 | 1u << 31) /* F DQ BW VL */
+
+static bool has_bits(uint32_t value, uint32_t bits)
+{
+    return (value & bits) == bits;
+}
+
+static bool has_features(uint32_t ecx1, uint32_t ebx7, uint32_t xcr0)
+{
+    uint32_t a, b, c, d, low, high;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !has_bits(c, ecx1 | LEAF1_ECX_OSXSAVE))
+        return false;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    if (!has_bits(low, xcr0))
+        return false;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && has_bits(b, ebx7);
+}
+
+bool cpu_has_avx2(void)
+{
+    return has_features(LEAF1_ECX_FMA | LEAF1_ECX_AVX | LEAF1_ECX_F16C, LEAF7_EBX_AVX2, XCR0_AVX);
+}
+
+bool cpu_has_avx512(void)
+{
+    return cpu_has_avx2() && has_features(LEAF1_ECX_FMA, LEAF7_EBX_AVX512, XCR0_AVX512);
+}
+#endif

@@ -1,0 +1,131 @@
+/* The vector vocabulary in AVX-512 (F, BW, VL, DQ): 16 floats. *_n touch only n elements and read
+ * the rest as zero. */
+#ifndef KERNELS_CPU_VEC_AVX512_H
+#define KERNELS_CPU_VEC_AVX512_H
+
+#include <immintrin.h>
+#include <string.h>
+
+#include "kernels/cpu/cpu.h"
+
+#define BODY_NAME "avx512"
+#define BODY(name) name##_avx512
+#define INLINE static inline __attribute__((always_inline))
+#define LANES 16
+#define DOT_ROWS 4 /* register tile of dot products: rows of x by rows of w */
+#define DOT_COLS 6
+#define MIX_ROWS 4 /* register tile of weighted sums: rows by vectors */
+#define MIX_VECS 4
+
+typedef __m512 vec;
+typedef __m512i ivec;
+
+INLINE vec vec_set1(float v)
+{
+    return _mm512_set1_ps(v);
+}
+INLINE vec vec_zero(void)
+{
+    return _mm512_setzero_ps();
+}
+INLINE vec vec_load(const void *p)
+{
+    return _mm512_loadu_ps(p);
+}
+INLINE __mmask16 vec_first(int n)
+{
+    return (__mmask16)((1u << n) - 1);
+}
+INLINE vec vec_load_n(const void *p, int n)
+{
+    return _mm512_maskz_loadu_ps(vec_first(n), p);
+}
+INLINE void vec_store(float *p, vec v)
+{
+    _mm512_storeu_ps(p, v);
+}
+INLINE void vec_store_n(float *p, vec v, int n)
+{
+    _mm512_mask_storeu_ps(p, vec_first(n), v);
+}
+/* The second operand where either is NaN. */
+INLINE vec vec_max(vec a, vec b)
+{
+    return _mm512_max_ps(a, b);
+}
+INLINE vec vec_min(vec a, vec b)
+{
+    return _mm512_min_ps(a, b);
+}
+INLINE vec vec_fma(vec a, vec b, vec c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+INLINE __m128 vec_fold_add(vec v) /* lanes 8 apart, then 4 apart */
+{
+    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+INLINE float vec_reduce_add(vec v)
+{
+    __m128 a = vec_fold_add(v);
+    a = _mm_add_ps(a, _mm_movehl_ps(a, a));
+    return _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)));
+}
+INLINE float vec_reduce_max(vec v)
+{
+    return _mm512_reduce_max_ps(v);
+}
+/* out[i] = vec_reduce_add(v[i]), bit for bit, for four at a time */
+INLINE void vec_reduce_add4(float *out, const vec *v)
+{
+    __m128 a = vec_fold_add(v[0]), b = vec_fold_add(v[1]);
+    __m128 c = vec_fold_add(v[2]), d = vec_fold_add(v[3]);
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_storeu_ps(out, _mm_add_ps(_mm_add_ps(a, c), _mm_add_ps(b, d)));
+}
+INLINE vec vec_from_bf16(__m256i h)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+INLINE vec vec_load_bf16(const void *p)
+{
+    return vec_from_bf16(_mm256_loadu_si256(p));
+}
+INLINE vec vec_load_bf16_n(const void *p, int n)
+{
+    return vec_from_bf16(_mm256_maskz_loadu_epi16(vec_first(n), p));
+}
+INLINE vec vec_load_f16(const void *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256(p));
+}
+INLINE vec vec_load_f16_n(const void *p, int n)
+{
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(vec_first(n), p));
+}
+/* Nearest integers, and 2^k for -126 <= k <= 127. */
+INLINE ivec vec_round(vec v)
+{
+    return _mm512_cvtps_epi32(v);
+}
+INLINE vec vec_of_int(ivec v)
+{
+    return _mm512_cvtepi32_ps(v);
+}
+INLINE vec vec_pow2(ivec k)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(k, _mm512_set1_epi32(127)), 23));
+}
+INLINE ivec vec_half_int(ivec k)
+{
+    return _mm512_srai_epi32(k, 1);
+}
+INLINE ivec vec_sub_int(ivec a, ivec b)
+{
+    return _mm512_sub_epi32(a, b);
+}
+
+#include "kernels/cpu/vec_common.h"
+
+#endif
