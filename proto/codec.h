@@ -1,6 +1,7 @@
-/* Plain structs to protobuf bytes and back; protobuf-c is confined to codec_*.c. Encoders append to *out and fail only when
- * memory is out (out->failed). Decoders give ST_PROTOCOL for malformed or over-limit input; on success the message's pointers live in
- * *arena until codec_arena_fini(). Pure; any thread.
+/* Plain structs to protobuf bytes and back; protobuf-c is confined to codec_*.c. Encoders append to
+ * *out and fail only when memory is out (out->failed). Decoders give ST_PROTOCOL for malformed or
+ * over-limit input; on success the message's pointers live in *arena until codec_arena_fini().
+ * Pure; any thread.
  */
 #ifndef PROTO_CODEC_H
 #define PROTO_CODEC_H
@@ -8,7 +9,8 @@
 #include "base/buf.h"
 #include "proto/messages.h"
 
-struct codec_arena { /* zero-initialise; one per decoded message, reusable after codec_arena_fini() */
+struct codec_arena { /* zero-initialise; one per decoded message, reusable after codec_arena_fini()
+                      */
     void *head;
 };
 void codec_arena_fini(struct codec_arena *a);
@@ -42,7 +44,8 @@ enum status codec_get_generate(const uint8_t *data, size_t len, struct codec_are
 void codec_put_generate_event(struct buf *out, const struct msg_generate_event *m);
 enum status codec_get_generate_event(const uint8_t *data, size_t len, struct codec_arena *a,
                                      struct msg_generate_event *m);
-/* baton.v1.Inference Tokenize {model, text, add_special} -> {ids}; Models {} -> {names, max_context} */
+/* baton.v1.Inference Tokenize {model, text, add_special} -> {ids}; Models {} -> {names,
+ * max_context} */
 enum status codec_get_tokenize(const uint8_t *data, size_t len, struct codec_arena *a,
                                const char **model, const char **text, bool *add_special);
 void codec_put_tokenized(struct buf *out, const struct msg_ids *ids);

@@ -1,9 +1,10 @@
 /* The messages between Baton's programs as plain C structs.
  *
- * Everything above floor 1 speaks these; codec_*.c turns them into protobuf bytes and back (proto/baton/v1/*.proto is
- * the published contract). A decoded message owns one arena: msg_*_fini() frees all of it; encoders only read, so an encoder's input may
- * point anywhere. Decoders check every count against the limits below and every enum against its range: what
- * comes out of a decoder is safe to use, but not yet meaningful (ids < vocab is the node's business).
+ * Everything above floor 1 speaks these; codec_*.c turns them into protobuf bytes and back (those
+ * under proto/baton/v1 are the published contract). A decoded message owns one arena: msg_*_fini()
+ * frees all of it; encoders only read, so an encoder's input may point anywhere. Decoders check
+ * every count against the limits below and every enum against its range: what comes out of a
+ * decoder is safe to use, but not yet meaningful (ids < vocab is the node's business).
  */
 #ifndef PROTO_MESSAGES_H
 #define PROTO_MESSAGES_H
@@ -36,15 +37,16 @@ struct msg_bias {
     float bias;
 };
 
-/* How to choose tokens: with the prompt and the generated ids it determines a sequence completely (LAW 5). */
+/* How to choose tokens: with the prompt and the generated ids it determines a sequence completely
+ * (LAW 5). */
 struct msg_sampling {
-    float temperature; /* 0: greedy */
-    float top_p, min_p; /* 1, 0: off */
-    int32_t top_k;      /* 0: off */
-    float repetition_penalty; /* 1: off; over prompt and generated ids */
+    float temperature;                         /* 0: greedy */
+    float top_p, min_p;                        /* 1, 0: off */
+    int32_t top_k;                             /* 0: off */
+    float repetition_penalty;                  /* 1: off; over prompt and generated ids */
     float presence_penalty, frequency_penalty; /* 0: off; over generated ids */
-    uint64_t seed; /* always set: the router fixes a missing one */
-    int32_t logprobs; /* -1: none; 0..20 alternatives beside the chosen one */
+    uint64_t seed;                             /* always set: the router fixes a missing one */
+    int32_t logprobs;   /* -1: none; 0..20 alternatives beside the chosen one */
     int32_t max_tokens; /* generated tokens at most, >= 1 */
     int32_t min_tokens; /* EOS and stop ids are masked before */
     bool ignore_eos;
@@ -61,9 +63,9 @@ struct msg_ticket { /* 128 random bits, minted by D per prompt */
 struct msg_rank_address {
     int32_t rank;
     int32_t head_begin, head_end; /* kv heads that this rank holds */
-    const char *host; /* identity of the host (boot id), to see whether shm can work */
-    const char *shm;  /* name of its socket */
-    const uint8_t *ucx; /* worker address */
+    const char *host;             /* identity of the host (boot id), to see whether shm can work */
+    const char *shm;              /* name of its socket */
+    const uint8_t *ucx;           /* worker address */
     uint32_t ucx_bytes;
 };
 
@@ -76,7 +78,7 @@ struct msg_token {
     int32_t choice;
     int32_t position; /* 0: first generated token */
     int32_t id;
-    float logprob;    /* of id; meaningful when logprobs were asked for */
+    float logprob;                 /* of id; meaningful when logprobs were asked for */
     const struct msg_logprob *top; /* descending */
     uint32_t n_top;
 };
@@ -87,14 +89,14 @@ enum msg_finish_reason { MSG_FINISH_STOP = 1, MSG_FINISH_LENGTH = 2 };
 struct msg_start {
     const char *request_id;
     struct msg_ids prompt;
-    int32_t n; /* choices */
+    int32_t n;                     /* choices */
     const struct msg_ids *emitted; /* [n] ids already said per choice (a resumed request) */
     const bool *finished;          /* [n] choices that need nothing more */
     struct msg_sampling sampling;
     const char *cache_salt; /* "": shared */
     int64_t deadline_ms;    /* from now */
-    int64_t credits;        /* tokens (over all choices) that may be sent before more credit comes */
-    bool local_prefill;     /* no prefill node will come: compute the prompt here */
+    int64_t credits;    /* tokens (over all choices) that may be sent before more credit comes */
+    bool local_prefill; /* no prefill node will come: compute the prompt here */
     uint64_t fingerprint[2];
 };
 
@@ -132,7 +134,7 @@ struct msg_decode_event {
 
 /* router -> D, later messages */
 struct msg_decode_control {
-    int64_t credit; /* > 0: more tokens may flow */
+    int64_t credit;             /* > 0: more tokens may flow */
     uint32_t stop_choice_plus1; /* > 0: this choice ends (a stop string matched) */
     bool prefill_here; /* no prefill node will come after all: compute what is missing here */
 };
@@ -176,11 +178,11 @@ struct msg_status {
     bool draining, ready;
     int32_t max_context, vocab;
     int64_t running, waiting, waiting_tokens; /* sequences, sequences, prompt tokens to compute */
-    int64_t slots; /* calls it will take at once */
+    int64_t slots;                            /* calls it will take at once */
     struct msg_blocks blocks;
     int32_t block_tokens;
     int64_t prefill_ns_per_token, decode_ns_per_step; /* smoothed, measured */
-    const char *http; /* its own HTTP address */
+    const char *http;                                 /* its own HTTP address */
 };
 
 enum msg_admin_verb { MSG_ADMIN_STATUS = 1, MSG_ADMIN_DRAIN };
@@ -201,8 +203,8 @@ struct msg_generate {
 
 struct msg_generate_event {
     int32_t choice;
-    const char *text; /* delta */
-    struct msg_ids ids; /* delta */
+    const char *text;               /* delta */
+    struct msg_ids ids;             /* delta */
     const struct msg_token *tokens; /* with logprobs, when asked for */
     uint32_t n_tokens;
     int32_t finish_reason; /* 0: not yet */

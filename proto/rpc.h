@@ -1,18 +1,22 @@
-/* Calls between programs: unary, server-streaming and bidirectional, carrying bytes; gRPC core is the body
- * (rpc_grpc*.c), so any gRPC client or server is a peer. Messages are encoded and decoded by the callers (codec.h).
+/* Calls between programs: unary, server-streaming and bidirectional, carrying bytes; gRPC core is
+ * the body (rpc_grpc*.c), so any gRPC client or server is a peer. Messages are encoded and decoded
+ * by the callers (codec.h).
  *
- * One `struct rpc` per process part: it owns two completion-queue threads, any number of listening ports and channels, and one queue of
- * events that one thread (the loop) polls; rpc_fd() is readable when events wait. No callback ever runs user code on a
- * gRPC thread. Everything is bounded: calls, message size, bytes queued per call. One message per call is delivered at a time:
+ * One `struct rpc` per process part: it owns two completion-queue threads, any number of listening
+ * ports and channels, and one queue of events that one thread (the loop) polls; rpc_fd() is
+ * readable when events wait. No callback ever runs user code on a gRPC thread. Everything is
+ * bounded: calls, message size, bytes queued per call. One message per call is delivered at a time:
  * the next arrives only after rpc_call_read() was called, which is the back-pressure.
  *
- * A call lives from rpc_call_start() (client) or RPC_EV_OPEN (server) until its RPC_EV_CLOSED has been polled and
- * rpc_call_release() called; RPC_EV_CLOSED comes exactly once for every call, whatever happened. Statuses travel as gRPC codes with
- * the exact `enum status` in trailing metadata `baton-status`.
+ * A call lives from rpc_call_start() (client) or RPC_EV_OPEN (server) until its RPC_EV_CLOSED has
+ * been polled and rpc_call_release() called; RPC_EV_CLOSED comes exactly once for every call,
+ * whatever happened. Statuses travel as gRPC codes with the exact `enum status` in trailing
+ * metadata `baton-status`.
  *
  * Thread: rpc_poll and all call functions from the loop thread only; rpc_wake from any.
  *
- * The server answers grpc.health.v1.Health (Check, Watch) and, when asked to, reflection (v1, v1alpha) by itself.
+ * The server answers grpc.health.v1.Health (Check, Watch) and, when asked to, reflection (v1,
+ * v1alpha) by itself.
  */
 #ifndef PROTO_RPC_H
 #define PROTO_RPC_H
@@ -27,27 +31,29 @@ struct rpc;
 struct rpc_channel;
 struct rpc_call;
 
-struct rpc_tls { /* PEM text, all NULL: plaintext. Server: demands client certificates signed by `ca`. */
+struct rpc_tls { /* PEM text, all NULL: plaintext. Server: demands client certificates signed by
+                    `ca`. */
     const char *ca, *cert, *key;
 };
 
 struct rpc_args {
     struct rpc_tls tls;
-    int32_t max_calls;            /* server calls at once; more are refused RESOURCE_EXHAUSTED */
-    size_t max_message_bytes;     /* both ways */
-    size_t max_outbox_bytes;      /* queued per call before rpc_call_send says BUSY */
-    int64_t keepalive_ns;         /* ping interval; the timeout is the same, at least 5 s */
+    int32_t max_calls;        /* server calls at once; more are refused RESOURCE_EXHAUSTED */
+    size_t max_message_bytes; /* both ways */
+    size_t max_outbox_bytes;  /* queued per call before rpc_call_send says BUSY */
+    int64_t keepalive_ns;     /* ping interval; the timeout is the same, at least 5 s */
     bool reflection;
-    const char *const *methods;   /* server: "/baton.v1.Decode/Start" ...; others are UNIMPLEMENTED */
+    const char *const *methods; /* server: "/baton.v1.Decode/Start" ...; others are UNIMPLEMENTED */
     size_t n_methods;
 };
 
 enum rpc_event_kind {
-    RPC_EV_OPEN,    /* server: a new call; method is the index into args.methods */
-    RPC_EV_MESSAGE, /* data[0..len): valid until the next rpc_poll */
+    RPC_EV_OPEN,        /* server: a new call; method is the index into args.methods */
+    RPC_EV_MESSAGE,     /* data[0..len): valid until the next rpc_poll */
     RPC_EV_HALF_CLOSED, /* server: the client will send no more */
-    RPC_EV_DRAINED, /* the outbox went from full to empty: send again */
-    RPC_EV_CLOSED,  /* status, text: the call is over (server: cancelled, deadline, or our finish was sent) */
+    RPC_EV_DRAINED,     /* the outbox went from full to empty: send again */
+    RPC_EV_CLOSED, /* status, text: the call is over (server: cancelled, deadline, or our finish was
+                      sent) */
 };
 
 struct rpc_event {
@@ -64,7 +70,8 @@ struct rpc_event {
 };
 
 enum status rpc_create(const struct rpc_args *args, struct rpc **out, struct error *err);
-/* Refuses new calls, cancels what is left after `grace_ns`, joins the threads, frees. Events no longer come. */
+/* Refuses new calls, cancels what is left after `grace_ns`, joins the threads, frees. Events no
+ * longer come. */
 void rpc_destroy(struct rpc *r, int64_t grace_ns);
 enum status rpc_listen(struct rpc *r, const char *address, int *bound_port, struct error *err);
 /* Starts the threads; ports and methods are fixed from here on. */
@@ -79,14 +86,17 @@ enum status rpc_connect(struct rpc *r, const char *address, struct rpc_channel *
                         struct error *err);
 void rpc_disconnect(struct rpc_channel *c); /* its calls must have been released */
 
-/* Client: starts a call; `deadline_ns` on clock_now_ns(). Never blocks; failures come as RPC_EV_CLOSED. */
+/* Client: starts a call; `deadline_ns` on clock_now_ns(). Never blocks; failures come as
+ * RPC_EV_CLOSED. */
 enum status rpc_call_start(struct rpc_channel *c, const char *method, int64_t deadline_ns,
                            void *user, struct rpc_call **out);
 void rpc_call_set_user(struct rpc_call *c, void *user);
 void *rpc_call_user(const struct rpc_call *c);
-/* Copies the bytes into the outbox. ST_BUSY when full (nothing was taken), ST_CANCELLED when the call is over. */
+/* Copies the bytes into the outbox. ST_BUSY when full (nothing was taken), ST_CANCELLED when the
+ * call is over. */
 enum status rpc_call_send(struct rpc_call *c, const uint8_t *data, size_t len);
-void rpc_call_read(struct rpc_call *c); /* ready for the next message; initially ready for the first */
+void rpc_call_read(
+    struct rpc_call *c); /* ready for the next message; initially ready for the first */
 void rpc_call_half_close(struct rpc_call *c); /* client: no more messages from us */
 /* Server: sends what is queued, then the status. */
 void rpc_call_finish(struct rpc_call *c, enum status status, const char *text);
