@@ -1,0 +1,269 @@
+#include "kvtransfer/mover_internal.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/log.h"
+
+static struct plan *plan_by_ticket(struct mover *m, struct msg_ticket t)
+{
+    for (int32_t i = 0; i < m->args.max_plans; i++) {
+        struct plan *p = &m->plans[i];
+        if (p->used && !p->quiet_due && p->ticket.w[0] == t.w[0] && p->ticket.w[1] == t.w[1])
+            return p;
+    }
+    return NULL;
+}
+
+static struct plan *plan_by_user(struct mover *m, uint64_t user)
+{
+    for (int32_t i = 0; i < m->args.max_plans; i++)
+        if (m->plans[i].used && m->plans[i].user == user)
+            return &m->plans[i];
+    return NULL;
+}
+
+enum status mover_expect(struct mover *m, const struct mover_plan *plan)
+{
+    struct plan *p = NULL;
+    for (int32_t i = 0; i < m->args.max_plans && !p; i++)
+        if (!m->plans[i].used)
+            p = &m->plans[i];
+    if (!p)
+        return ST_BUSY;
+    const struct kv_layout *l = &m->args.pool.layout;
+    assert(plan->token_begin < plan->token_end);
+    assert((int64_t)plan->n_blocks * l->block_tokens >= plan->token_end);
+    struct kv_slice need = {0,
+                            l->layers,
+                            plan->token_begin,
+                            plan->token_end,
+                            m->args.pool.head_base,
+                            m->args.pool.head_base + l->kv_heads};
+    memset(p, 0, sizeof(*p));
+    p->landing_memory = malloc(landing_bytes(&need));
+    p->blocks = malloc(sizeof(int32_t) * (size_t)plan->n_blocks);
+    if (!p->landing_memory || !p->blocks) {
+        free(p->landing_memory);
+        free(p->blocks);
+        return ST_NO_MEMORY;
+    }
+    memcpy(p->blocks, plan->blocks, sizeof(int32_t) * (size_t)plan->n_blocks);
+    p->n_blocks = plan->n_blocks;
+    landing_init(&p->landing, &need, p->landing_memory);
+    p->user = plan->user;
+    p->ticket = plan->ticket;
+    p->generation = ++m->generation;
+    p->used = true;
+    m->stats.plans++;
+    return ST_OK;
+}
+
+void mover_forget(struct mover *m, uint64_t user)
+{
+    struct plan *p = plan_by_user(m, user);
+    if (!p || p->quiet_due)
+        return;
+    /* The pool is touched only inside our own calls, so the plan's blocks are quiet now; pulls that
+     * are still in flight fill staging, whose generation no longer matches. */
+    p->quiet_due = true;
+}
+
+void mover_plan_fini(struct plan *p)
+{
+    free(p->landing_memory);
+    free(p->blocks);
+    free(p->first_memory);
+    memset(p, 0, sizeof(*p));
+}
+
+/* Checks what has arrived in staging and lands it. */
+static void land(struct mover *m, struct staging *s, bool arrived)
+{
+    struct plan *p = plan_by_user(m, s->user);
+    if (p && (p->generation != s->generation || p->quiet_due))
+        p = NULL;
+    if (!p) {
+        mover_staging_free(m, s);
+        return;
+    }
+    bool good = arrived && hash_crc32c(0, s->memory, s->bytes) == s->crc;
+    if (arrived && !good) {
+        m->stats.checksum_failures++;
+        p->landing.bad_crc++;
+        if (m->m_crc)
+            metric_inc(m->m_crc);
+        log_warn("slice_damaged", "layers=%d-%d tokens=%d-%d", s->slice.layer_begin,
+                 s->slice.layer_end, s->slice.token_begin, s->slice.token_end);
+    }
+    if (good) {
+        const struct kv_blocks_view blocks = {p->blocks, p->n_blocks, 0};
+        const struct kv_scatter_args a = {.from = &s->slice,
+                                          .take = &s->take,
+                                          .from_dtype = s->dtype,
+                                          .bytes = s->memory,
+                                          .pool = &m->args.pool,
+                                          .blocks = &blocks};
+        assert(kv_slice_fits(&s->take, &m->args.pool, &blocks));
+        kv_slice_scatter(&a);
+    }
+    landing_settle(&p->landing, &s->take, good);
+    mover_staging_free(m, s);
+}
+
+/* The sender's pool is mapped: copy out of it now. */
+static void land_from_mapping(struct mover *m, struct staging *s, const struct kv_pool_view *pool,
+                              const struct wire_offer *o)
+{
+    const struct kv_blocks_view from = {o->blocks, (int32_t)o->n_blocks,
+                                        o->slice.token_begin -
+                                            o->slice.token_begin % o->block_tokens};
+    bool fits = pool && pool->layout.block_tokens == o->block_tokens &&
+                pool->layout.dtype == o->dtype && pool->layout.head_dim == o->head_dim &&
+                kv_slice_fits(&o->slice, pool, &from);
+    if (fits)
+        kv_slice_gather(&o->slice, pool, &from, s->memory);
+    else
+        m->stats.frames_refused++;
+    land(m, s, fits);
+}
+
+static void wait_for_staging(struct mover *m, struct plan *p, const struct waiting *w)
+{
+    if (m->n_waiting < MOVER_WAITING_MAX) {
+        m->waiting[m->n_waiting++] = *w;
+        return;
+    }
+    w->transport->ops->drop(w->transport, w->incoming);
+    landing_settle(&p->landing, &w->as.take, false); /* Missing will ask for it again */
+}
+
+void mover_on_offer(struct mover *m, const struct transport_event *ev, const struct wire_frame *f)
+{
+    struct transport *t = ev->link->transport;
+    const struct wire_offer *o = &f->offer;
+    struct plan *p = plan_by_ticket(m, f->ticket);
+    struct waiting w = {.transport = t, .incoming = ev->incoming};
+    bool by_mapping = o->n_blocks > 0;
+    bool sane = o->head_dim == m->args.pool.layout.head_dim && o->bytes <= MOVER_SLICE_BYTES_MAX &&
+                (by_mapping ? !ev->incoming : ev->incoming && ev->payload_bytes == o->bytes);
+    if (!p) {
+        m->stats.unknown_tickets++;
+        if (m->m_unknown)
+            metric_inc(m->m_unknown);
+    } else if (!sane) {
+        m->stats.frames_refused++;
+        p = NULL;
+    } else if (landing_offer(&p->landing, &o->slice, &w.as.take) != LANDING_TAKE) {
+        m->stats.dropped_offers++;
+        p = NULL;
+    }
+    if (!p) {
+        if (ev->incoming)
+            t->ops->drop(t, ev->incoming);
+        return;
+    }
+    m->stats.bytes_in += (int64_t)o->bytes;
+    if (m->m_in[mover_transport_index(m, t)])
+        metric_add(m->m_in[mover_transport_index(m, t)], (double)o->bytes);
+    w.as.slice = o->slice;
+    w.as.crc = o->crc;
+    w.as.dtype = o->dtype;
+    w.as.bytes = (size_t)o->bytes;
+    w.as.user = p->user;
+    w.as.generation = p->generation;
+    struct staging *s = mover_staging_take(m, STAGING_PULL);
+    if (s) {
+        w.as.memory = s->memory;
+        w.as.use = s->use;
+        *s = w.as;
+        if (by_mapping)
+            land_from_mapping(m, s, t->ops->peer_pool(ev->link), o);
+        else
+            t->ops->pull(t, ev->incoming, s->memory, (uint64_t)(s - m->staging));
+    } else if (by_mapping) {
+        landing_settle(&p->landing, &w.as.take, false); /* asked for again through Missing */
+    } else {
+        wait_for_staging(m, p, &w);
+    }
+}
+
+void mover_on_pulled(struct mover *m, const struct transport_event *ev)
+{
+    assert(ev->token < (uint64_t)m->args.staging_buffers);
+    land(m, &m->staging[ev->token], ev->status == ST_OK);
+}
+
+void mover_on_filled(struct mover *m, const struct transport_event *ev, const struct wire_frame *f)
+{
+    struct plan *p = plan_by_ticket(m, f->ticket);
+    if (!p) {
+        m->stats.unknown_tickets++;
+        if (m->m_unknown)
+            metric_inc(m->m_unknown);
+        return;
+    }
+    if (!p->first && f->filled.n_first > 0) {
+        p->first_memory = mover_copy_first(f->filled.first, f->filled.n_first, &p->first);
+        if (!p->first_memory)
+            return; /* it is said again in a second */
+        p->n_first = f->filled.n_first;
+    }
+    if (!landing_filled(&p->landing, f->filled.kv_tokens)) {
+        m->stats.frames_refused++;
+        return;
+    }
+    p->reply = ev->link;
+}
+
+static bool answer(struct mover *m, struct plan *p)
+{
+    struct wire_missing missing;
+    enum landing_reply r = landing_reply(&p->landing, &missing);
+    if (r == LANDING_QUIET)
+        return false;
+    buf_clear(&m->frame);
+    if (r == LANDING_SAY_LANDED) {
+        wire_put_landed(&m->frame, p->ticket);
+    } else {
+        m->stats.missing_rounds++;
+        wire_put_missing(&m->frame, p->ticket, &missing);
+    }
+    /* An answer that cannot be sent is asked for again: Filled is repeated. */
+    if (p->reply && !m->frame.failed)
+        p->reply->transport->ops->send(p->reply, m->frame.data, m->frame.len, NULL, 0, 0);
+    return true;
+}
+
+bool mover_recv_work(struct mover *m)
+{
+    bool any = false;
+    while (m->n_waiting > 0 && m->stats.staging_free > 0) {
+        struct waiting w = m->waiting[0];
+        memmove(m->waiting, m->waiting + 1, (size_t)--m->n_waiting * sizeof(w));
+        struct plan *p = plan_by_user(m, w.as.user);
+        if (!p || p->generation != w.as.generation || p->quiet_due) {
+            w.transport->ops->drop(w.transport, w.incoming);
+            continue;
+        }
+        struct staging *s = mover_staging_take(m, STAGING_PULL);
+        w.as.memory = s->memory;
+        w.as.use = s->use;
+        *s = w.as;
+        w.transport->ops->pull(w.transport, w.incoming, s->memory, (uint64_t)(s - m->staging));
+        any = true;
+    }
+    for (int32_t i = 0; m->stats.plans > 0 && i < m->args.max_plans; i++)
+        if (m->plans[i].used && !m->plans[i].quiet_due)
+            any |= answer(m, &m->plans[i]);
+    return any;
+}
+
+void mover_recv_link_down(struct mover *m, struct transport_link *link)
+{
+    for (int32_t i = 0; i < m->args.max_plans; i++)
+        if (m->plans[i].used && m->plans[i].reply == link)
+            m->plans[i].reply = NULL;
+}

@@ -1,0 +1,116 @@
+#include "kvtransfer/slice.h"
+
+#include <string.h>
+
+#include "base/hash.h"
+
+bool kv_slice_fits(const struct kv_slice *s, const struct kv_pool_view *pool,
+                   const struct kv_blocks_view *blocks)
+{
+    const struct kv_layout *l = &pool->layout;
+    int64_t end_token = (int64_t)blocks->token_base + (int64_t)blocks->n_blocks * l->block_tokens;
+    if (s->layer_begin < 0 || s->layer_begin >= s->layer_end || s->layer_end > l->layers)
+        return false;
+    if (s->head_begin < pool->head_base || s->head_begin >= s->head_end ||
+        s->head_end > pool->head_base + l->kv_heads)
+        return false;
+    if (s->token_begin < blocks->token_base || s->token_begin >= s->token_end ||
+        s->token_end > end_token)
+        return false;
+    int32_t first = (s->token_begin - blocks->token_base) / l->block_tokens;
+    int32_t last = (s->token_end - 1 - blocks->token_base) / l->block_tokens;
+    for (int32_t i = first; i <= last; i++)
+        if (blocks->blocks[i] < 0 || blocks->blocks[i] >= l->blocks)
+            return false;
+    return true;
+}
+
+bool kv_slice_intersect(const struct kv_slice *a, const struct kv_slice *b, struct kv_slice *out)
+{
+#define MAX_OF(x, y) ((x) > (y) ? (x) : (y))
+#define MIN_OF(x, y) ((x) < (y) ? (x) : (y))
+    out->layer_begin = MAX_OF(a->layer_begin, b->layer_begin);
+    out->layer_end = MIN_OF(a->layer_end, b->layer_end);
+    out->token_begin = MAX_OF(a->token_begin, b->token_begin);
+    out->token_end = MIN_OF(a->token_end, b->token_end);
+    out->head_begin = MAX_OF(a->head_begin, b->head_begin);
+    out->head_end = MIN_OF(a->head_end, b->head_end);
+#undef MAX_OF
+#undef MIN_OF
+    return out->layer_begin < out->layer_end && out->token_begin < out->token_end &&
+           out->head_begin < out->head_end;
+}
+
+/* Address of token `token`'s vector, and how many of the tokens from there on follow it
+ * contiguously. */
+static char *run_at(const struct kv_pool_view *pool, const struct kv_blocks_view *blocks, int layer,
+                    enum kv_part part, int32_t head, int32_t token, int32_t *run_tokens)
+{
+    const struct kv_layout *l = &pool->layout;
+    int32_t at = token - blocks->token_base, slot = at % l->block_tokens;
+    *run_tokens = l->block_tokens - slot;
+    return (char *)pool->base + kv_offset(l, layer, blocks->blocks[at / l->block_tokens], part,
+                                          head - pool->head_base, slot);
+}
+
+uint32_t kv_slice_gather(const struct kv_slice *s, const struct kv_pool_view *pool,
+                         const struct kv_blocks_view *blocks, void *dst)
+{
+    size_t vector_bytes = (size_t)pool->layout.head_dim * dtype_bytes(pool->layout.dtype);
+    uint32_t crc = 0;
+    char *to = dst;
+    for (int layer = s->layer_begin; layer < s->layer_end; layer++) {
+        for (int part = KV_KEY; part <= KV_VALUE; part++) {
+            for (int32_t head = s->head_begin; head < s->head_end; head++) {
+                for (int32_t token = s->token_begin; token < s->token_end;) {
+                    int32_t run;
+                    const char *from =
+                        run_at(pool, blocks, layer, (enum kv_part)part, head, token, &run);
+                    if (run > s->token_end - token)
+                        run = s->token_end - token;
+                    size_t bytes = (size_t)run * vector_bytes;
+                    /* The CRC is of the bytes that were copied: the source may be changing under us
+                     * when the sender has given the slice up, and then the receiver must notice. */
+                    if (to) {
+                        memcpy(to, from, bytes);
+                        crc = hash_crc32c(crc, to, bytes);
+                        to += bytes;
+                    } else {
+                        crc = hash_crc32c(crc, from, bytes);
+                    }
+                    token += run;
+                }
+            }
+        }
+    }
+    return crc;
+}
+
+void kv_slice_scatter(const struct kv_scatter_args *a)
+{
+    const struct kv_slice *f = a->from, *t = a->take;
+    size_t head_dim = (size_t)a->pool->layout.head_dim;
+    size_t vector_bytes = head_dim * dtype_bytes(a->from_dtype);
+    size_t tokens = (size_t)(f->token_end - f->token_begin);
+    size_t heads = (size_t)(f->head_end - f->head_begin);
+    for (int layer = t->layer_begin; layer < t->layer_end; layer++) {
+        for (int part = KV_KEY; part <= KV_VALUE; part++) {
+            for (int32_t head = t->head_begin; head < t->head_end; head++) {
+                size_t plane = ((size_t)(layer - f->layer_begin) * 2 + (size_t)part) * heads +
+                               (size_t)(head - f->head_begin);
+                const char *row = (const char *)a->bytes + plane * tokens * vector_bytes;
+                for (int32_t token = t->token_begin; token < t->token_end;) {
+                    int32_t run;
+                    char *to =
+                        run_at(a->pool, a->blocks, layer, (enum kv_part)part, head, token, &run);
+                    if (run > t->token_end - token)
+                        run = t->token_end - token;
+                    dtype_convert(to, a->pool->layout.dtype,
+                                  row + (size_t)(token - f->token_begin) * vector_bytes,
+                                  a->from_dtype, (size_t)run * head_dim);
+                    token += run;
+                }
+            }
+        }
+    }
+}
