@@ -123,13 +123,26 @@ def told_facts(rng):
          ("What is my job?", f"You are {w.article(job)}."))))
 
 
+TOPICS = {
+    "lost": "something lost", "hungry": "sharing", "storm": "a storm", "garden": "a garden",
+    "broken": "telling the truth", "river": "a river", "race": "a race", "fear": "being brave",
+    "make": "a gift", "found": "honesty", "trade": "the market", "party": "a birthday party",
+    "sick": "a sick friend", "learn": "music", "map": "a treasure", "quarrel": "a quarrel",
+    "kite": "a kite in a tree", "moon": "the moon", "snow": "the winter", "school": "school",
+    "clock": "an old clock", "baker": "a cake", "boat": "a boat", "painter": "painting",
+    "well": "three wishes", "dragon": "a dragon", "letter": "a letter", "song": "a bird",
+    "bridgekeeper": "a riddle", "sheep": "a lost lamb"}
+
+
 def story_turns(rng, held_out):
     """A request, the story, and what a curious listener asks next."""
     cast, text, known = stories.story(rng, held_out)
     hero = cast.hero if cast.hero == cast.kind else w.article(cast.kind)
     thing = w.article(cast.thing)
-    about = rng.choice((hero, f"{hero} and {thing}", f"{hero} near the {cast.place}",
-                        f"{hero} and {thing}"))
+    topic = TOPICS[cast.plot]
+    about = rng.choice((hero, f"{hero} near the {cast.place}", topic, f"{hero} and {topic}"))
+    if stories.uses_thing(cast.plot) and rng.random() < 0.7:
+        about = f"{hero} and {thing}"
     ask = rng.choice((f"Tell me a story about {about}.", f"Please tell me a story about {about}.",
                       f"Can you tell me a story about {about}?", f"Write a story about {about}.",
                       f"I would like to hear a story about {about}.", f"A story about {about}, "

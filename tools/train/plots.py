@@ -6,7 +6,7 @@ PLOTS = {
         "lesson": ("a friend is worth more than any treasure", "looking together is easier than "
                    "looking alone", "it is good to ask for help"),
         "facts": {"What was lost?": "The $x was lost.", "Who helped $H?": "$F helped $H.",
-                  "Where was the $x?": "It was under $ax2.".replace("$ax2", "an old tree")},
+                  "Where was the $x?": "It was under an old tree."},
         "beats": (
             ("$H had $acolor $x that $s loved very much.", "$p [favorite|dearest] thing was "
              "$acolor $x.", "$p grandmother had given $o $acolor $x."),
@@ -132,32 +132,6 @@ PLOTS = {
             ("Together they [mended the $x|made a new $x].", "$H worked for [three|five] days "
              "and bought $F a new $x."),
         )},
-    "river": {
-        "title": ("Across the River", "The Old Bridge", "How $H Crossed the River"),
-        "lesson": ("clever thinking can be stronger than strong arms", "two can do what one "
-                   "cannot", "there is always another way"),
-        "facts": {"What had to be crossed?": "They had to cross the river.",
-                  "What happened to the bridge?": "The bridge was broken."},
-        "beats": (
-            ("$H wanted to visit $p grandmother on the other side of the river.",
-             "$S had to bring $ax to the $job on the other side of the river."),
-            ("But the bridge was broken, and the water was deep and fast.",
-             "When $s came to the river, the old bridge was gone."),
-            ("$H could not swim, so $s sat down and thought.", "\"How shall I get across?\" said "
-             "$H."),
-            ("$fintro sat on the bank. \"I want to cross too,\" said $F, \"but I am afraid of "
-             "the water.\"", "Then $fintro came along the path. $T also wanted to cross."),
-            ("First they tried to [jump from stone to stone|walk through the water], but it was "
-             "too dangerous.", "?\"We could wait until the water is low,\" said $F. \"That will "
-             "take too long,\" said $H."),
-            ("Then $H saw a [long log|fallen tree] near the water and had an idea.",
-             "\"I know!\" said $H. \"We can build a raft from this wood.\""),
-            ("Together they pushed it over the water, and it made a new bridge.",
-             "They tied the wood with a rope and worked until noon."),
-            ("Slowly and carefully they went across.", "$H went first and held the hand of $F."),
-            ("On the other side they laughed with relief.", "\"We did it!\" they cried when they "
-             "reached the other side."),
-        )},
     "race": {
         "title": ("The Race", "The Race to the $place", "Fast and Slow"),
         "lesson": ("slow and steady can win", "winning is not everything", "pride makes people "
@@ -251,8 +225,8 @@ PLOTS = {
             ("So $H asked the $job, \"Is this your $x?\" \"No,\" said the $job. \"Mine is "
              "bigger.\"", "First $s went to the $job and asked. \"It is not mine,\" the $job "
              "said."),
-            ("?Then $s asked the $animal, but the $animal only shook $p2 head.".replace("$p2",
-             "its"), "?Next $s asked the $animal. \"I have never seen it,\" it said."),
+            ("?Then $s asked the $animal, but the $animal only shook its head.",
+             "?Next $s asked the $animal. \"I have never seen it,\" it said."),
             ("Near the $place sat $fintro, [crying|looking very sad].", "At last $s came to the "
              "house of $fintro."),
             ("\"I have lost the $x of my father,\" said $F.", "\"My $x is gone, and I loved it "
@@ -264,29 +238,6 @@ PLOTS = {
             ("To thank $o, $F gave $o some $food.", "?$F asked $o to stay for dinner, and there "
              "was $food and cake."),
         )},
-    "trade": {
-        "title": ("A Good Trade", "The $x and the $y", "$H at the Market"),
-        "lesson": ("a thing is worth what it means to you", "a good trade makes two people happy",
-                   "it is good to know what you need"),
-        "facts": {"What did $H bring to the market?": "$H brought $ax.", "What did $H get?":
-                  "$H got the $y of $F."},
-        "beats": (
-            ("$H had $acolor $x, but what $s needed was something else.",
-             "At home $s had $ax that nobody used."),
-            ("So on $day $s took the $x to the market.", "\"I will trade it,\" $s said, and went "
-             "to the market with the $x."),
-            ("The market was full of [people|noise], and there was the smell of fresh $food.",
-             "?Many people were there, selling $food and flowers."),
-            ("A $job wanted the $x, but had only [old shoes|a broken pot] to give.",
-             "First a man offered [two coins|a rope], but that was not enough."),
-            ("Then $fintro came along with a $y.", "In a corner stood $fintro, and $t had a $y."),
-            ("\"I need $ax for my work,\" said $F. \"Will you take my $y for it?\"",
-             "$F looked at the $x and said, \"I have wanted one like this for years.\""),
-            ("$H thought about it and said yes, because a $y was just what $s needed.",
-             "\"That is a fair trade,\" said $H, and they shook hands."),
-            ("Both went home with a smile.", "So $F got the $x and $H got the $y, and both were "
-             "glad."),
-        )},
     "party": {
         "title": ("The Surprise", "A Party for $F", "The Secret Plan"),
         "lesson": ("a secret can be a gift", "it feels good to make others happy", "friends do "
@@ -294,8 +245,8 @@ PLOTS = {
         "facts": {"Who was the party for?": "The party was for $F.", "What was the gift?":
                   "The gift was $ax."},
         "beats": (
-            ("It was almost the birthday of $F, $fintro2 who lived next door.".replace(
-                "$fintro2", "a good friend"), "$F was a good friend of $H, and soon it would be "
+            ("It was almost the birthday of $F, a good friend who lived next door.",
+             "$F was a good friend of $H, and soon it would be "
              "the birthday of $F."),
             ("\"Let us make a surprise,\" $H said to the $animal.", "$H made a secret plan with "
              "the $job."),
@@ -359,30 +310,6 @@ PLOTS = {
              "One evening $H played in front of the whole village."),
             ("Nobody laughed now. They [listened and smiled|clapped for a long time].",
              "When the song was over, it was quiet, and then everyone clapped."),
-        )},
-    "map": {
-        "title": ("The Old Map", "The Treasure of the $place", "$H Finds a Treasure"),
-        "lesson": ("the journey can be the treasure", "greed makes people blind", "a treasure is "
-                   "best when it is shared"),
-        "facts": {"What did $H find first?": "$H found an old map.", "What was in the box?":
-                  "There was $ax in the box."},
-        "beats": (
-            ("In the $room $s found an old map.", "One day an old map fell out of a book."),
-            ("It showed the $place and a red cross beside a big stone.", "There was a red cross "
-             "on it, and below stood the words: Dig here."),
-            ("\"A treasure!\" said $H, and ran to $F.", "$H showed it to $fintro. \"We must go "
-             "there,\" said $F."),
-            ("They packed $food, a shovel and a rope, and left at dawn.", "The next morning they "
-             "set out with a shovel and a bag of $food."),
-            ("The way was long. They climbed over rocks and [crossed a stream|walked through "
-             "thick fog].", "At noon they lost the path, but the $animal showed them the way."),
-            ("At last they found the big stone and began to dig.", "They dug for hours, until "
-             "the shovel hit something hard."),
-            ("It was a box, and in the box lay $acolor $x.", "They pulled out a heavy box. "
-             "Inside was nothing but $ax and a letter."),
-            ("?The letter said, \"Whoever finds this has found a good friend too.\"",
-             "\"It is not gold,\" said $H, \"but it is ours.\""),
-            ("They laughed all the way home.", "They took turns to carry it home."),
         )},
     "quarrel": {
         "title": ("The Quarrel", "One $x for Two", "$H and $F Make Peace"),

@@ -95,6 +95,28 @@ PROSE = (
     ("The capital of {the}{k} is {v}.", ("What is the capital of {the}{k}?",
                                          "The capital of {the}{k} is")),
 )
+NOUNS = ("age number color price name size room address label key word sign mark answer symbol "
+         "letter place gift phone badge ticket seat token pin").split()
+VERBS = (("owns", "own"), ("wants", "want"), ("found", "find"), ("bought", "buy"),
+         ("carries", "carry"), ("needs", "need"), ("loves", "love"), ("got", "get"),
+         ("chose", "choose"), ("keeps", "keep"), ("sells", "sell"), ("brought", "bring"))
+
+
+def form_of(rng):
+    """A statement and its two question forms; a third of them are put together freely."""
+    chance = rng.random()
+    if chance < 0.22:
+        noun = rng.choice(NOUNS)
+        return (f"The {noun} of {{the}}{{k}} is {{v}}.",
+                (f"What is the {noun} of {{the}}{{k}}?", f"The {noun} of {{the}}{{k}} is"))
+    if chance < 0.36:
+        verb, base = rng.choice(VERBS)
+        did = "did" if verb in ("found", "bought", "got", "chose", "brought") else "does"
+        return (f"{{The}}{{k}} {verb} {{v}}.",
+                (f"What {did} {{the}}{{k}} {base}?", f"{{The}}{{k}} {verb}"))
+    return rng.choice(PROSE)
+
+
 LINKS = (": ", " = ", "=", " -> ", ":", " is ", " => ", " - ", "\t", " ")
 JOINS = ("\n", "\n", "\n", ", ", "; ", " ", ". ", " | ")
 
@@ -123,13 +145,18 @@ def compact(rng, pairs, queries):
         link = rng.choice((":", "=", "-"))
     pieces = [(rng.choice(("", "", "", "List:\n", "Remember:\n", "Pairs:\n", "Memory: ",
                            "Here is a list of pairs.\n", "Table:\n")), NOISE)]
-    pieces.append((join.join(f"{k}{link}{v}" for k, v in pairs), NOISE))
+    item = rng.choice(("", "", "", "", "- ", "* ")) if join == "\n" else ""
+    pieces.append((join.join(f"{item}{k}{link}{v}" for k, v in pairs), NOISE))
     bridge = rng.choice((join, join, "\n", "\n\n", "\n---\n", "\nQuery:\n", "\nQuestions:\n",
                          "\nRecall:\n", ".\n"))
     pieces.append((bridge, NOISE))
-    prefix = rng.choice(("", "", "", "Q: ", "? "))
+    ask = rng.choice(("{k}{link}",) * 6 + (
+        "Q: {k}{link}", "? {k}{link}", "Q: {k}\nA: ", "Question: What is {k}?\nAnswer: ", "{k}? ",
+        "What goes with {k}? ", "Q: What is the value of {k}?\nA: ", "The value of {k} is "))
+    if "\n" in ask:
+        join = "\n"
     for key, value in query_order(rng, pairs, queries):
-        pieces += [(f"{prefix}{key}{link}", NOISE), (value + join, ANSWER)]
+        pieces += [(ask.format(k=key, link=link), NOISE), (value + join, ANSWER)]
     return pieces
 
 
@@ -146,7 +173,7 @@ def bracketed(rng, pairs, queries):
 
 def prose(rng, pairs, queries, key_kind):
     """Sentences, then questions in words or the opening of the same sentence."""
-    form, the = rng.choice(PROSE), article_for(rng, key_kind)
+    form, the = form_of(rng), article_for(rng, key_kind)
     join = rng.choice((" ", " ", "\n"))
     pieces = [(join.join(fill(form[0], k, the, v) for k, v in pairs), NOISE)]
     asks = rng.random() < 0.5
@@ -166,7 +193,7 @@ def prose(rng, pairs, queries, key_kind):
 
 def chat(rng, pairs, queries, key_kind):
     """The list arrives in a user turn; the questions are further turns."""
-    form, the = rng.choice(PROSE), article_for(rng, key_kind)
+    form, the = form_of(rng), article_for(rng, key_kind)
     link = rng.choice((": ", " = ", " -> ", " is "))
     lines = rng.random() < 0.5
     if lines:

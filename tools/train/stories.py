@@ -7,9 +7,12 @@ hero and the friend, $s/$o/$p are he/him/his of the hero, $t/$u/$v those of the 
 
 import re
 
+import plots
+import plots_journeys
+import plots_more
 import words as w
-from plots import PLOTS
 
+PLOTS = {**plots.PLOTS, **plots_journeys.PLOTS, **plots_more.PLOTS}
 INNERMOST = re.compile(r"\[([^\[\]]*)\]")
 SLOT = re.compile(r"\$([A-Za-z]+)")
 AFTER_STOP = re.compile(r"((?:^|[.!?]\s+|\n)\"?)([a-z])")
@@ -27,6 +30,11 @@ def expand(rng, text, slots):
         text = SLOT.sub(lambda m: slots[m.group(1)], text)
     text = AFTER_STOP.sub(lambda m: m.group(1) + m.group(2).upper(), text)
     return AFTER_QUOTE.sub(lambda m: m.group(1) + "T", text)
+
+
+def uses_thing(plot):
+    """Whether the plot turns around the thing of the cast, so that one can ask for it."""
+    return any("$x" in text for beat in PLOTS[plot]["beats"] for text in beat)
 
 
 class Cast:
@@ -107,7 +115,7 @@ ENDINGS = (
     "$H [learned|knew now] that $lesson.",
     "That night $H slept [well|deeply|without a worry], and $p heart was [full|light|warm].",
     "And so everyone [near the $place|who lived there] was happy again.",
-    "\"Thank you,\" said $H. \"I will never forget this [day|.]\"",
+    "\"Thank you,\" said $H. \"I will never forget this[ day|].\"",
     "They [ate $food together|sang a song|laughed for a long time] and went home before dark.",
     "The end.",
 )
@@ -131,8 +139,7 @@ def tell(rng, cast):
     ends = rng.sample(ENDINGS[:-1], rng.randint(1, 2))
     if rng.random() < 0.3:
         ends.append(ENDINGS[-1])
-    sentences = [expand(rng, s, slots).replace("day.\"", "day.\"").replace(" .\"", ".\"")
-                 for s in told + ends]
+    sentences = [expand(rng, s, slots) for s in told + ends]
     text = sentences[0]
     for index, sentence in enumerate(sentences[1:], 1):
         gap = "\n\n" if index > 2 and rng.random() < 0.12 else " "
