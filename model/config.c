@@ -339,14 +339,16 @@ enum status model_config_read(const char *dir, struct model_config *out,
 
     if (snprintf(path, sizeof path, "%s/generation_config.json", dir) >= (int)sizeof path)
         return err_set(err, ST_INVALID, "%.200s: path too long", dir);
-    struct error ignored;
-    st = json_read_file(path, CONFIG_MAX_BYTES, &root, err ? err : &ignored);
+    struct error mine = {0};
+    st = json_read_file(path, CONFIG_MAX_BYTES, &root, &mine);
     if (st == ST_OK) {
         r = (struct config_reader){.root = root, .file = path, .err = err};
         st = read_generation(&r, &config, &generation);
         json_free(root);
     } else if (st == ST_NOT_FOUND) {
         st = ST_OK;
+    } else if (err) {
+        *err = mine;
     }
     if (st)
         return st;

@@ -71,6 +71,11 @@ struct weight_spec {
 /* Visits them: start with *cursor 0; false past the end. */
 bool weights_spec(const struct model_config *c, size_t *cursor, struct weight_spec *out);
 
+/* Presence (t may be NULL), shape and type of one tensor; `dir` names the checkpoint in messages.
+ */
+enum status weights_check_tensor(const struct tensor *t, const struct weight_spec *s,
+                                 const char *dir, enum dtype *dtype, struct error *err);
+
 /* Index of the first NaN or infinity among n elements, or n. */
 size_t weights_find_nonfinite(const void *data, enum dtype dtype, size_t n);
 

@@ -136,8 +136,8 @@ bool weights_dtype_of(enum tensor_type t, enum dtype *out)
     }
 }
 
-static enum status check_tensor(const struct tensor *t, const struct weight_spec *s,
-                                const char *dir, enum dtype *dtype, struct error *err)
+enum status weights_check_tensor(const struct tensor *t, const struct weight_spec *s,
+                                 const char *dir, enum dtype *dtype, struct error *err)
 {
     const bool vector = s->cols == 0;
     char expected[64], found[256];
@@ -209,7 +209,7 @@ static enum status bind_one(struct binding *b, const struct weight_spec *s)
 {
     const struct tensor *t = checkpoint_find(b->checkpoint, s->name);
     enum dtype dtype;
-    enum status st = check_tensor(t, s, b->dir, &dtype, b->err);
+    enum status st = weights_check_tensor(t, s, b->dir, &dtype, b->err);
     if (st)
         return st;
     size_t bad = find_nonfinite(t, dtype, b->scan_whole || s->cols == 0);

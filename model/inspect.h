@@ -1,0 +1,47 @@
+/* What a model folder holds and what serving it costs, for `baton inspect`: facts only, printing is
+ * the caller's.
+ *
+ * Nothing is loaded: files are mapped, headers checked, weights not read. A folder that cannot be
+ * served still gives what could be found out, with the reasons in `problems`. Plain data, no
+ * ownership.
+ */
+#ifndef MODEL_INSPECT_H
+#define MODEL_INSPECT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "formats/safetensors.h"
+#include "kernels/dtype.h"
+#include "model/config.h"
+
+#define INSPECT_PROBLEMS_MAX 8
+
+struct model_facts {
+    bool has_config;     /* `config` and everything computed from it is valid */
+    bool has_checkpoint; /* tensors, files and bytes are valid */
+    struct model_config config;
+    struct generation_defaults defaults;
+    uint64_t parameters;
+    uint64_t active_parameters; /* read per token: for a dense model all but an untied embedding */
+    uint64_t tensors, tensors_unused, files;
+    struct {
+        uint64_t tensors, bytes;
+    } by_type[TENSOR_TYPES];
+    uint64_t weight_bytes;                    /* of the tensors in use */
+    uint64_t kv_bytes_per_token[DTYPE_COUNT]; /* over all layers */
+    /* weights and the KV of one sequence as long as the model allows */
+    uint64_t memory_at_max_context_bytes[DTYPE_COUNT];
+    struct {
+        bool tokenizer_json, tokenizer_config, chat_template_jinja, generation_config;
+    } files_present;
+    char problems[INSPECT_PROBLEMS_MAX][480]; /* why it cannot be served */
+    int n_problems, n_problems_hidden;        /* listed; found beyond those */
+};
+
+/* ST_NOT_FOUND when `dir` is no folder; else ST_OK, however broken its content. */
+enum status model_inspect(const char *dir, struct model_facts *out, struct error *err);
+const char *model_rope_name(enum rope_kind kind); /* "default" "linear" "llama3" */
+
+#endif

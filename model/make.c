@@ -1,0 +1,393 @@
+/* Writes a random-weight checkpoint. Which tensors there are comes from weights_spec(), as in
+ * loading. */
+#include "model/make.h"
+
+#include <assert.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "base/json.h"
+#include "base/rng.h"
+#include "model/make_files.h"
+#include "model/model_impl.h"
+
+#define SHARD_DEFAULT_BYTES UINT64_C(5000000000)
+#define CHUNK_BYTES ((size_t)1 << 20)
+#define LEVELS 65536
+#define WEIGHT_BOUND 0.034641f /* uniform in +-0.02 * sqrt(3): the usual deviation of 0.02 */
+#define PATH_BYTES 4096
+
+struct shape {
+    const char *name;
+    int32_t vocab, hidden, layers, heads, kv_heads, head_dim, ffn, context;
+    double theta, llama3_factor; /* factor 0: no scaling */
+    bool tied;
+};
+
+/* Sizes as published in each model's config.json. */
+static const struct shape shapes[] = {
+    {"tiny-llama-test", 512, 64, 2, 4, 2, 16, 176, 512, 1e4, 0, true},
+    {"smollm2-135m", 49152, 576, 30, 9, 3, 64, 1536, 8192, 1e5, 0, true},
+    {"smollm2-360m", 49152, 960, 32, 15, 5, 64, 2560, 8192, 1e5, 0, true},
+    {"smollm2-1.7b", 49152, 2048, 24, 32, 32, 64, 8192, 8192, 1.3e5, 0, true},
+    {"tinyllama-1.1b", 32000, 2048, 22, 32, 4, 64, 5632, 2048, 1e4, 0, false},
+    {"llama-2-7b", 32000, 4096, 32, 32, 32, 128, 11008, 4096, 1e4, 0, false},
+    {"llama-3.2-1b", 128256, 2048, 16, 32, 8, 64, 8192, 131072, 5e5, 32, true},
+    {"llama-3.2-3b", 128256, 3072, 28, 24, 8, 128, 8192, 131072, 5e5, 32, true},
+    {"llama-3.1-8b", 128256, 4096, 32, 32, 8, 128, 14336, 131072, 5e5, 8, false},
+};
+#define N_SHAPES (sizeof shapes / sizeof shapes[0])
+
+const char *model_make_shape(size_t i, struct model_config *config)
+{
+    if (i >= N_SHAPES)
+        return NULL;
+    const struct shape *s = &shapes[i];
+    if (!config)
+        return s->name;
+    *config = (struct model_config){.architecture = "LlamaForCausalLM",
+                                    .vocab = s->vocab,
+                                    .hidden = s->hidden,
+                                    .layers = s->layers,
+                                    .heads = s->heads,
+                                    .kv_heads = s->kv_heads,
+                                    .head_dim = s->head_dim,
+                                    .ffn = s->ffn,
+                                    .max_context = s->context,
+                                    .norm_eps = 1e-5f,
+                                    .tied = s->tied,
+                                    .dtype = DTYPE_BF16,
+                                    .bos = MAKE_BOS,
+                                    .eos = {MAKE_EOS, MAKE_IM_END},
+                                    .n_eos = 2};
+    config->rope.theta = s->theta;
+    config->rope.factor = 1;
+    if (s->llama3_factor > 0) {
+        config->rope.kind = ROPE_LLAMA3;
+        config->rope.factor = s->llama3_factor;
+        config->rope.low_freq_factor = 1;
+        config->rope.high_freq_factor = 4;
+        config->rope.original_context = 8192;
+    }
+    return s->name;
+}
+
+/* ---- the plan: which tensor is in which shard ---- */
+
+struct planned {
+    struct weight_spec spec;
+    uint64_t bytes;
+    uint32_t shard;
+};
+
+struct plan {
+    const struct model_make_args *args;
+    struct model_config config;
+    struct planned *tensors;
+    size_t count;
+    uint32_t shards;
+    uint64_t total_bytes, done_bytes;
+    unsigned char *table; /* LEVELS values of the dtype */
+    unsigned char *chunk;
+    struct error *err;
+};
+
+static enum status plan_init(struct plan *p, const struct model_make_args *args)
+{
+    const size_t size = dtype_bytes(args->dtype);
+    const uint64_t limit = args->shard_bytes ? args->shard_bytes : SHARD_DEFAULT_BYTES;
+    struct weight_spec s;
+    size_t n = 0;
+    for (size_t cursor = 0; weights_spec(&p->config, &cursor, &s);)
+        n++;
+    p->tensors = calloc(n, sizeof *p->tensors);
+    p->table = malloc(LEVELS * size);
+    p->chunk = malloc(CHUNK_BYTES);
+    if (!p->tensors || !p->table || !p->chunk)
+        return err_set(p->err, ST_NO_MEMORY, "no memory for the plan of %zu tensors", n);
+    for (int i = 0; i < LEVELS; i++) {
+        float v = ((float)i + 0.5f) * (2.0f / LEVELS) * WEIGHT_BOUND - WEIGHT_BOUND;
+        dtype_convert(p->table + (size_t)i * size, args->dtype, &v, DTYPE_F32, 1);
+    }
+    uint64_t in_shard = 0;
+    for (size_t cursor = 0; weights_spec(&p->config, &cursor, &s);) {
+        struct planned *t = &p->tensors[p->count++];
+        t->spec = s;
+        t->bytes = (uint64_t)s.rows * (uint64_t)(s.cols ? s.cols : 1) * size;
+        if (in_shard > 0 && in_shard + t->bytes > limit) {
+            p->shards++;
+            in_shard = 0;
+        }
+        t->shard = p->shards;
+        in_shard += t->bytes;
+        p->total_bytes += t->bytes;
+    }
+    p->shards++;
+    return ST_OK;
+}
+
+static void plan_fini(struct plan *p)
+{
+    free(p->tensors);
+    free(p->table);
+    free(p->chunk);
+}
+
+static void shard_name(const struct plan *p, uint32_t shard, char *out, size_t cap)
+{
+    if (p->shards == 1)
+        snprintf(out, cap, "model.safetensors");
+    else
+        snprintf(out, cap, "model-%05u-of-%05u.safetensors", shard + 1, p->shards);
+}
+
+/* ---- writing ---- */
+
+static enum status write_all(struct plan *p, int fd, const char *path, const void *data, size_t len)
+{
+    const char *at = data;
+    while (len > 0) {
+        ssize_t n = write(fd, at, len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return err_set(p->err, ST_IO, "%s: %s", path, strerror(n < 0 ? errno : ENOSPC));
+        at += n;
+        len -= (size_t)n;
+    }
+    return ST_OK;
+}
+
+static enum status create_file(struct plan *p, const char *name, char *path, int *fd)
+{
+    if (snprintf(path, PATH_BYTES, "%s/%s", p->args->out, name) >= PATH_BYTES)
+        return err_set(p->err, ST_INVALID, "%.200s: path too long", p->args->out);
+    *fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    return *fd >= 0 ? ST_OK : err_set(p->err, ST_IO, "%s: %s", path, strerror(errno));
+}
+
+/* Closes, and takes a half-written file away. */
+static enum status finish_file(struct plan *p, enum status st, const char *path, int fd)
+{
+    if (close(fd) != 0 && !st)
+        st = err_set(p->err, ST_IO, "%s: %s", path, strerror(errno));
+    if (st)
+        unlink(path);
+    return st;
+}
+
+static enum status write_text(struct plan *p, const char *name, struct buf *text)
+{
+    char path[PATH_BYTES];
+    int fd;
+    enum status st = text->failed ? err_set(p->err, ST_NO_MEMORY, "no memory for %s", name) : ST_OK;
+    if (!st)
+        st = create_file(p, name, path, &fd);
+    if (!st)
+        st = finish_file(p, write_all(p, fd, path, text->data, text->len), path, fd);
+    buf_fini(text);
+    return st;
+}
+
+static void shard_header(const struct plan *p, uint32_t shard, struct buf *out)
+{
+    struct jw w = jw_begin(out);
+    uint64_t at = 0;
+    jw_obj(&w);
+    jw_key(&w, "__metadata__");
+    jw_raw(&w, "{\"format\":\"pt\"}");
+    for (size_t i = 0; i < p->count; i++) {
+        const struct planned *t = &p->tensors[i];
+        if (t->shard != shard)
+            continue;
+        char body[160], shape[48];
+        if (t->spec.cols)
+            snprintf(shape, sizeof shape, "[%d,%d]", t->spec.rows, t->spec.cols);
+        else
+            snprintf(shape, sizeof shape, "[%d]", t->spec.rows);
+        static const char *const types[] = {
+            [DTYPE_F32] = "F32", [DTYPE_BF16] = "BF16", [DTYPE_F16] = "F16"};
+        snprintf(body, sizeof body, "{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[%llu,%llu]}",
+                 types[p->args->dtype], shape, (unsigned long long)at,
+                 (unsigned long long)(at + t->bytes));
+        jw_key(&w, t->spec.name);
+        jw_raw(&w, body);
+        at += t->bytes;
+    }
+    jw_end_obj(&w);
+    while (out->len % 8 != 0)
+        buf_putc(out, ' ');
+}
+
+static void fill_random(struct plan *p, struct rng *rng, size_t bytes)
+{
+    const size_t size = dtype_bytes(p->args->dtype), n = bytes / size;
+    uint64_t bits = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (i % 4 == 0)
+            bits = rng_next(rng);
+        memcpy(p->chunk + i * size, p->table + (bits & (LEVELS - 1)) * size, size);
+        bits >>= 16;
+    }
+}
+
+static enum status write_tensor(struct plan *p, size_t index, int fd, const char *path)
+{
+    const struct planned *t = &p->tensors[index];
+    struct rng rng = rng_seed(rng_hash(p->args->seed, index, 0, 0));
+    enum status st = ST_OK;
+    for (uint64_t done = 0; done < t->bytes && !st;) {
+        size_t bytes = t->bytes - done < CHUNK_BYTES ? (size_t)(t->bytes - done) : CHUNK_BYTES;
+        if (t->spec.is_norm) {
+            const float one = 1.0f;
+            const size_t size = dtype_bytes(p->args->dtype);
+            for (size_t i = 0; i < bytes; i += size)
+                dtype_convert(p->chunk + i, p->args->dtype, &one, DTYPE_F32, 1);
+        } else {
+            fill_random(p, &rng, bytes);
+        }
+        st = write_all(p, fd, path, p->chunk, bytes);
+        done += bytes;
+    }
+    p->done_bytes += t->bytes;
+    if (!st && p->args->progress)
+        p->args->progress(p->args->ctx, p->done_bytes, p->total_bytes);
+    return st;
+}
+
+static enum status write_shard(struct plan *p, uint32_t shard)
+{
+    char name[64], path[PATH_BYTES];
+    struct buf header = {0};
+    int fd;
+    shard_name(p, shard, name, sizeof name);
+    enum status st = create_file(p, name, path, &fd);
+    if (st)
+        return st;
+    shard_header(p, shard, &header);
+    unsigned char length[8];
+    for (int i = 0; i < 8; i++)
+        length[i] = (unsigned char)((uint64_t)header.len >> (8 * i));
+    st = header.failed ? err_set(p->err, ST_NO_MEMORY, "%s: no memory for the header", path)
+                       : write_all(p, fd, path, length, sizeof length);
+    if (!st)
+        st = write_all(p, fd, path, header.data, header.len);
+    for (size_t i = 0; i < p->count && !st; i++) {
+        if (p->tensors[i].shard == shard)
+            st = write_tensor(p, i, fd, path);
+    }
+    buf_fini(&header);
+    return finish_file(p, st, path, fd);
+}
+
+static enum status write_index(struct plan *p)
+{
+    struct buf text = {0};
+    struct jw w = jw_begin(&text);
+    jw_obj(&w);
+    jw_key(&w, "metadata");
+    jw_obj(&w);
+    jw_key(&w, "total_size");
+    jw_uint(&w, p->total_bytes);
+    jw_end_obj(&w);
+    jw_key(&w, "weight_map");
+    jw_obj(&w);
+    for (size_t i = 0; i < p->count; i++) {
+        char name[64];
+        shard_name(p, p->tensors[i].shard, name, sizeof name);
+        jw_key(&w, p->tensors[i].spec.name);
+        jw_str(&w, name);
+    }
+    jw_end_obj(&w);
+    jw_end_obj(&w);
+    buf_putc(&text, '\n');
+    return write_text(p, "model.safetensors.index.json", &text);
+}
+
+static enum status write_small_files(struct plan *p)
+{
+    static const struct {
+        const char *name;
+        void (*make)(const struct model_config *c, struct buf *out);
+    } files[] = {
+        {"tokenizer.json", make_tokenizer_json},
+        {"tokenizer_config.json", make_tokenizer_config_json},
+        {"generation_config.json", make_generation_config_json},
+        {"config.json", make_config_json}, /* last: it makes the folder a model */
+    };
+    enum status st = ST_OK;
+    for (size_t i = 0; i < sizeof files / sizeof files[0] && !st; i++) {
+        struct buf text = {0};
+        files[i].make(&p->config, &text);
+        st = write_text(p, files[i].name, &text);
+    }
+    return st;
+}
+
+/* ---- the folder ---- */
+
+static enum status prepare_folder(const struct plan *p)
+{
+    const char *out = p->args->out;
+    if (mkdir(out, 0755) != 0 && errno != EEXIST)
+        return err_set(p->err, ST_IO, "%.400s: %s", out, strerror(errno));
+    DIR *dir = opendir(out);
+    if (!dir)
+        return err_set(p->err, ST_IO, "%.400s: %s", out, strerror(errno));
+    bool empty = true;
+    for (const struct dirent *e; empty && (e = readdir(dir));)
+        empty = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0;
+    closedir(dir);
+    if (!empty)
+        return err_set(p->err, ST_INVALID, "%.400s: the folder is not empty", out);
+    struct statvfs fs;
+    if (statvfs(out, &fs) == 0) {
+        uint64_t free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+        if (free_bytes < p->total_bytes)
+            return err_set(p->err, ST_IO, "%.400s: needs %llu MiB, %llu MiB are free", out,
+                           (unsigned long long)(p->total_bytes >> 20),
+                           (unsigned long long)(free_bytes >> 20));
+    }
+    return ST_OK;
+}
+
+static enum status find_shape(const char *name, struct model_config *config, struct error *err)
+{
+    char names[320] = "";
+    const char *at;
+    for (size_t i = 0; (at = model_make_shape(i, config)); i++) {
+        if (strcmp(at, name) == 0)
+            return ST_OK;
+        size_t n = strlen(names);
+        snprintf(names + n, sizeof names - n, "%s%s", n ? ", " : "", at);
+    }
+    return err_set(err, ST_NOT_FOUND, "no shape \"%.60s\"; there are: %s", name, names);
+}
+
+enum status model_make(const struct model_make_args *args, struct error *err)
+{
+    struct plan p = {.args = args, .err = err};
+    assert(args->dtype < DTYPE_COUNT);
+    enum status st = find_shape(args->shape, &p.config, err);
+    if (st)
+        return st;
+    p.config.dtype = args->dtype;
+    st = plan_init(&p, args);
+    if (!st)
+        st = prepare_folder(&p);
+    for (uint32_t shard = 0; shard < p.shards && !st; shard++)
+        st = write_shard(&p, shard);
+    if (!st && p.shards > 1)
+        st = write_index(&p);
+    if (!st)
+        st = write_small_files(&p);
+    plan_fini(&p);
+    return st;
+}
