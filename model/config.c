@@ -44,7 +44,7 @@ static void read_rope(struct config_reader *r, struct model_config *out)
     const json *parameters = config_object(r, r->root, "rope_parameters");
     const json *scaling = parameters ? parameters : config_object(r, r->root, "rope_scaling");
     const json *theta_of = json_get(parameters, "rope_theta") ? parameters : r->root;
-    out->rope.theta = config_real(r, theta_of, "rope_theta", 1e-3, 1e15, 10000.0);
+    out->rope.theta = config_real(r, theta_of, "rope_theta", 1, 1e15, 10000.0);
     out->rope.kind = ROPE_DEFAULT;
     out->rope.factor = 1;
     if (config_real(r, parameters ? parameters : r->root, "partial_rotary_factor", 0, 1, 1.0) !=

@@ -1,0 +1,338 @@
+#include <criterion/criterion.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "model/config.h"
+
+/* A whole config with room for more members in front: with duplicate keys refused, `replaced` names
+ * the member that `extra` is there instead of. */
+static const struct {
+    const char *key, *value;
+} usual[] = {
+    {"architectures", "[\"LlamaForCausalLM\"]"},
+    {"model_type", "\"llama\""},
+    {"vocab_size", "1000"},
+    {"hidden_size", "64"},
+    {"intermediate_size", "128"},
+    {"num_hidden_layers", "2"},
+    {"num_attention_heads", "4"},
+    {"num_key_value_heads", "2"},
+    {"max_position_embeddings", "512"},
+    {"rms_norm_eps", "1e-05"},
+    {"rope_theta", "10000.0"},
+    {"torch_dtype", "\"bfloat16\""},
+    {"bos_token_id", "1"},
+    {"eos_token_id", "2"},
+};
+
+/* The usual config with one member's value changed or added; a NULL value leaves it out. */
+static enum status parse_with(const char *key, const char *value, struct model_config *c,
+                              struct error *err)
+{
+    char text[4096] = "{";
+    size_t n = 1;
+    for (size_t i = 0; i < sizeof usual / sizeof usual[0]; i++) {
+        if (strcmp(usual[i].key, key) != 0)
+            n += (size_t)snprintf(text + n, sizeof text - n, "\"%s\": %s, ", usual[i].key,
+                                  usual[i].value);
+    }
+    if (value)
+        n += (size_t)snprintf(text + n, sizeof text - n, "\"%s\": %s, ", key, value);
+    snprintf(text + n, sizeof text - n, "\"end\": 0}");
+    *err = (struct error){0};
+    return model_config_parse(text, strlen(text), c, err);
+}
+
+Test(config, reads_the_usual)
+{
+    struct model_config c;
+    struct error err;
+    cr_assert_eq(parse_with("none", "1", &c, &err), ST_OK, "%s", err.text);
+    cr_assert(c.vocab == 1000 && c.hidden == 64 && c.ffn == 128 && c.layers == 2 && c.heads == 4 &&
+              c.kv_heads == 2 && c.head_dim == 16 && c.max_context == 512);
+    cr_assert(c.dtype == DTYPE_BF16 && !c.tied && !c.qkv_bias && !c.o_bias && !c.mlp_bias);
+    cr_assert(c.rope.kind == ROPE_DEFAULT && c.rope.theta == 10000 && c.bos == 1);
+    cr_assert(c.n_eos == 1 && model_config_is_eos(&c, 2) && !model_config_is_eos(&c, 1));
+    cr_assert_float_eq(c.norm_eps, 1e-5f, 1e-12f);
+}
+
+Test(config, variants)
+{
+    struct model_config c;
+    struct error err;
+    cr_assert_eq(parse_with("num_key_value_heads", NULL, &c, &err), ST_OK, "%s", err.text);
+    cr_assert_eq(c.kv_heads, 4);
+    cr_assert_eq(parse_with("num_key_value_heads", "null", &c, &err), ST_OK, "%s", err.text);
+    cr_assert_eq(c.kv_heads, 4);
+    cr_assert_eq(parse_with("head_dim", "24", &c, &err), ST_OK, "%s", err.text);
+    cr_assert_eq(c.head_dim, 24);
+    cr_assert_eq(parse_with("head_dim", "null", &c, &err), ST_OK, "%s", err.text);
+    cr_assert_eq(c.head_dim, 16);
+    cr_assert_eq(parse_with("eos_token_id", "[5, 7, 5]", &c, &err), ST_OK, "%s", err.text);
+    cr_assert(c.n_eos == 2 && c.eos[0] == 5 && c.eos[1] == 7);
+    cr_assert_eq(parse_with("eos_token_id", "null", &c, &err), ST_OK, "%s", err.text);
+    cr_assert_eq(c.n_eos, 0);
+    cr_assert_eq(parse_with("bos_token_id", "null", &c, &err), ST_OK, "%s", err.text);
+    cr_assert_eq(c.bos, -1);
+    cr_assert_eq(parse_with("attention_bias", "true", &c, &err), ST_OK, "%s", err.text);
+    cr_assert(c.qkv_bias && c.o_bias && !c.mlp_bias);
+    cr_assert_eq(parse_with("mlp_bias", "true", &c, &err), ST_OK, "%s", err.text);
+    cr_assert(c.mlp_bias && !c.qkv_bias);
+    cr_assert_eq(parse_with("tie_word_embeddings", "true", &c, &err), ST_OK, "%s", err.text);
+    cr_assert(c.tied);
+    cr_assert_eq(parse_with("torch_dtype", NULL, &c, &err), ST_OK, "%s", err.text);
+    cr_assert_eq(c.dtype, DTYPE_F32);
+    cr_assert_eq(parse_with("dtype", "\"float16\"", &c, &err), ST_OK, "%s", err.text);
+    cr_assert_eq(c.dtype, DTYPE_F16, "dtype goes before torch_dtype");
+    cr_assert_eq(parse_with("architectures", "null", &c, &err), ST_OK, "%s", err.text);
+    cr_assert_str_eq(c.architecture, "LlamaForCausalLM");
+    cr_assert_eq(parse_with("rope_scaling", "null", &c, &err), ST_OK, "%s", err.text);
+    cr_assert_eq(parse_with("rope_scaling", "{\"rope_type\": \"default\"}", &c, &err), ST_OK, "%s",
+                 err.text);
+    cr_assert_eq(c.rope.kind, ROPE_DEFAULT);
+}
+
+#define LLAMA3(type_key)                                                                           \
+    "{\"" type_key "\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1.0, "                     \
+    "\"high_freq_factor\": 4.0, \"original_max_position_embeddings\": 8192}"
+
+Test(config, rope_in_every_spelling)
+{
+    static const struct {
+        const char *key, *value;
+        enum rope_kind kind;
+        double theta, factor;
+    } cases[] = {
+        {"rope_scaling", LLAMA3("rope_type"), ROPE_LLAMA3, 1e4, 8},
+        {"rope_scaling", LLAMA3("type"), ROPE_LLAMA3, 1e4, 8},
+        {"rope_scaling", "{\"type\": \"linear\", \"factor\": 2.5}", ROPE_LINEAR, 1e4, 2.5},
+        {"rope_parameters", "{\"rope_theta\": 5e5, \"rope_type\": \"default\"}", ROPE_DEFAULT, 5e5,
+         1},
+        {"rope_parameters", "{\"rope_type\": \"linear\", \"factor\": 4}", ROPE_LINEAR, 1e4, 4},
+        {"rope_parameters", LLAMA3("rope_type"), ROPE_LLAMA3, 1e4, 8},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct model_config c;
+        struct error err;
+        cr_assert_eq(parse_with(cases[i].key, cases[i].value, &c, &err), ST_OK, "%s: %s",
+                     cases[i].value, err.text);
+        cr_assert(c.rope.kind == cases[i].kind && c.rope.theta == cases[i].theta &&
+                      c.rope.factor == cases[i].factor,
+                  "%s", cases[i].value);
+        if (c.rope.kind == ROPE_LLAMA3)
+            cr_assert_eq(c.rope.original_context, 8192);
+    }
+}
+
+Test(config, llama3_frequencies)
+{
+    /* bands: short wavelengths stay, long ones are divided by the factor, between them a blend */
+    struct model_config c = {.head_dim = 128};
+    float f[64], plain[64], factor;
+    c.rope.theta = 5e5;
+    c.rope.factor = 1;
+    model_rope_frequencies(&c, plain, &factor);
+    cr_assert_eq(factor, 1.0f);
+    cr_assert_eq(plain[0], 1.0f);
+    cr_assert_float_eq(plain[63], powf(5e5f, -126.0f / 128), 1e-10f);
+    c.rope.kind = ROPE_LLAMA3;
+    c.rope.factor = 8;
+    c.rope.low_freq_factor = 1;
+    c.rope.high_freq_factor = 4;
+    c.rope.original_context = 8192;
+    model_rope_frequencies(&c, f, &factor);
+    int kept = 0, blended = 0, divided = 0;
+    for (int i = 0; i < 64; i++) {
+        double wavelength = 2 * M_PI / (double)plain[i];
+        if (wavelength < 8192.0 / 4) {
+            cr_assert_eq(f[i], plain[i], "%d", i);
+            kept++;
+        } else if (wavelength > 8192.0) {
+            cr_assert_eq(f[i], plain[i] / 8, "%d", i);
+            divided++;
+        } else {
+            cr_assert(f[i] < plain[i] && f[i] > plain[i] / 8, "%d", i);
+            blended++;
+        }
+    }
+    cr_assert(kept > 0 && blended > 0 && divided > 0);
+    c.rope.kind = ROPE_LINEAR;
+    model_rope_frequencies(&c, f, &factor);
+    cr_assert_eq(f[10], plain[10] / 8);
+}
+
+struct refusal {
+    const char *key, *value;
+    enum status st;
+    const char *says; /* besides the key */
+};
+
+static void expect_refusals(const struct refusal *cases, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct model_config c;
+        struct error err;
+        cr_assert_eq(parse_with(cases[i].key, cases[i].value, &c, &err), cases[i].st, "%s = %s: %s",
+                     cases[i].key, cases[i].value ? cases[i].value : "missing", err.text);
+        cr_assert(strncmp(err.text, "config.json: ", 13) == 0 && strstr(err.text, cases[i].says),
+                  "%s = %s says \"%s\"", cases[i].key, cases[i].value, err.text);
+        cr_assert_null(strchr(err.text, '\n'));
+    }
+}
+
+Test(config, refuses_absurd_values)
+{
+    static const struct refusal cases[] = {
+        {"vocab_size", NULL, ST_INVALID, "vocab_size: required"},
+        {"vocab_size", "0", ST_INVALID, "vocab_size: expected"},
+        {"vocab_size", "-1", ST_INVALID, "got -1"},
+        {"vocab_size", "4194305", ST_INVALID, "vocab_size"},
+        {"vocab_size", "1e3", ST_INVALID, "vocab_size: expected an integer"},
+        {"vocab_size", "\"1000\"", ST_INVALID, "vocab_size: expected an integer"},
+        {"vocab_size", "99999999999999999999999", ST_INVALID, "vocab_size"},
+        {"hidden_size", "65537", ST_INVALID, "hidden_size"},
+        {"hidden_size", "66", ST_INVALID, "multiple of num_attention_heads"},
+        {"hidden_size", "4", ST_INVALID, "hidden_size / num_attention_heads"},
+        {"hidden_size", "12", ST_INVALID, "even"},
+        {"hidden_size", "null", ST_INVALID, "required"},
+        {"num_hidden_layers", "513", ST_INVALID, "1 to 512"},
+        {"num_hidden_layers", "[2]", ST_INVALID, "expected an integer"},
+        {"num_attention_heads", "0", ST_INVALID, "num_attention_heads"},
+        {"num_attention_heads", "5000", ST_INVALID, "num_attention_heads"},
+        {"num_key_value_heads", "3", ST_INVALID, "multiple of num_key_value_heads"},
+        {"num_key_value_heads", "8", ST_INVALID, "multiple of num_key_value_heads"},
+        {"intermediate_size", "2000000000", ST_INVALID, "intermediate_size"},
+        {"max_position_embeddings", "16777217", ST_INVALID, "max_position_embeddings"},
+        {"head_dim", "7", ST_INVALID, "even"},
+        {"head_dim", "2048", ST_INVALID, "head_dim"},
+        {"rms_norm_eps", "0", ST_INVALID, "rms_norm_eps"},
+        {"rms_norm_eps", "-1e-5", ST_INVALID, "rms_norm_eps"},
+        {"rms_norm_eps", "true", ST_INVALID, "expected a number"},
+        {"rope_theta", "0", ST_INVALID, "rope_theta"},
+        {"rope_theta", "1e300", ST_INVALID, "rope_theta"},
+        {"eos_token_id", "1000", ST_INVALID, "eos_token_id"},
+        {"eos_token_id", "-3", ST_INVALID, "eos_token_id"},
+        {"eos_token_id", "[1, \"2\"]", ST_INVALID, "eos_token_id"},
+        {"eos_token_id", "{}", ST_INVALID, "eos_token_id"},
+        {"eos_token_id", "[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16]", ST_INVALID, "more than 16"},
+        {"bos_token_id", "1000", ST_INVALID, "bos_token_id"},
+        {"tie_word_embeddings", "1", ST_INVALID, "expected true or false"},
+        {"attention_bias", "\"no\"", ST_INVALID, "attention_bias"},
+        {"architectures", "\"LlamaForCausalLM\"", ST_INVALID, "array of strings"},
+        {"architectures", "[]", ST_INVALID, "array of strings"},
+        {"architectures", "[3]", ST_INVALID, "array of strings"},
+        {"rope_scaling", "[]", ST_INVALID, "rope_scaling: expected an object"},
+        {"rope_scaling", "{\"rope_type\": \"linear\"}", ST_INVALID, "factor: required"},
+        {"rope_scaling", "{\"rope_type\": \"linear\", \"factor\": 0.5}", ST_INVALID, "factor"},
+        {"rope_scaling", "{\"rope_type\": 3}", ST_INVALID, "rope_type"},
+        {"rope_scaling",
+         "{\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, \"high_freq_factor\": "
+         "4, "
+         "\"original_max_position_embeddings\": 8192}",
+         ST_INVALID, "low_freq_factor"},
+        {"rope_scaling",
+         "{\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1, \"high_freq_factor\": "
+         "4}",
+         ST_INVALID, "original_max_position_embeddings"},
+    };
+    expect_refusals(cases, sizeof cases / sizeof cases[0]);
+}
+
+Test(config, refuses_what_is_not_supported)
+{
+    static const struct refusal cases[] = {
+        {"architectures", "[\"Qwen9ForCausalLM\"]", ST_UNSUPPORTED,
+         "\"Qwen9ForCausalLM\" is not supported (supported: LlamaForCausalLM)"},
+        {"architectures", "[\"a\\nb\\u001b\"]", ST_UNSUPPORTED, "\"a?b?\""},
+        {"quantization_config", "{\"quant_method\": \"gptq\", \"bits\": 4}", ST_UNSUPPORTED,
+         "\"gptq\""},
+        {"quantization_config", "{}", ST_UNSUPPORTED, "quantization_config"},
+        {"hidden_act", "\"gelu\"", ST_UNSUPPORTED, "\"gelu\" is not supported (supported: silu)"},
+        {"torch_dtype", "\"float8_e4m3fn\"", ST_UNSUPPORTED, "float8_e4m3fn"},
+        {"rope_scaling", "{\"rope_type\": \"yarn\", \"factor\": 4}", ST_UNSUPPORTED,
+         "\"yarn\" is not supported (supported: default, linear, llama3)"},
+        {"rope_scaling", "{\"type\": \"dynamic\", \"factor\": 4}", ST_UNSUPPORTED,
+         "rope_scaling.type"},
+        {"partial_rotary_factor", "0.5", ST_UNSUPPORTED, "partial_rotary_factor"},
+        {"rope_parameters", "{\"full_attention\": {\"rope_theta\": 1}}", ST_UNSUPPORTED,
+         "rope_parameters"},
+    };
+    expect_refusals(cases, sizeof cases / sizeof cases[0]);
+    struct model_config c;
+    struct error err;
+    cr_assert_eq(model_config_parse("{}", 2, &c, &err), ST_UNSUPPORTED);
+    cr_assert_eq(model_config_parse("[]", 2, &c, &err), ST_INVALID);
+    cr_assert_eq(model_config_parse("{\"a\": NaN}", 10, &c, &err), ST_INVALID);
+    cr_assert_eq(model_config_parse("", 0, &c, &err), ST_INVALID);
+}
+
+/* ---- generation_config.json ---- */
+
+static char folder[64];
+
+static void put(const char *name, const char *text)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *f = fopen(path, "wb");
+    cr_assert(f && fputs(text, f) >= 0);
+    fclose(f);
+}
+
+static void make_folder(void)
+{
+    strcpy(folder, "/tmp/baton-config-XXXXXX");
+    cr_assert_not_null(mkdtemp(folder));
+    put("config.json", "{\"architectures\": [\"LlamaForCausalLM\"], \"vocab_size\": 100, "
+                       "\"hidden_size\": 8, \"intermediate_size\": 8, \"num_hidden_layers\": 1, "
+                       "\"num_attention_heads\": 2, \"eos_token_id\": 2}");
+}
+
+static void remove_folder(void)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    unlink(path);
+    snprintf(path, sizeof path, "%s/generation_config.json", folder);
+    unlink(path);
+    rmdir(folder);
+}
+
+Test(config, generation_defaults, .init = make_folder, .fini = remove_folder)
+{
+    struct model_config c;
+    struct generation_defaults d;
+    struct error err = {0};
+    cr_assert_eq(model_config_read(folder, &c, &d, &err), ST_OK, "%s", err.text);
+    cr_assert(!d.has_temperature && !d.has_top_p && !d.has_top_k && !d.has_min_p &&
+              !d.has_repetition_penalty && !d.do_sample && c.n_eos == 1);
+    cr_assert_eq(err.status, ST_OK, "a missing file leaves no error behind");
+    put("generation_config.json", "{\"do_sample\": true, \"temperature\": 0.6, \"top_p\": 0.9, "
+                                  "\"top_k\": 50, \"eos_token_id\": [2, 3], \"max_length\": "
+                                  "1000000000000000000000000000000}");
+    cr_assert_eq(model_config_read(folder, &c, &d, &err), ST_OK, "%s", err.text);
+    cr_assert(d.do_sample && d.has_temperature && d.temperature == 0.6 && d.has_top_p &&
+              d.top_p == 0.9 && d.has_top_k && d.top_k == 50 && !d.has_min_p);
+    cr_assert(c.n_eos == 2 && c.eos[1] == 3);
+
+    static const char *const bad[] = {"{",
+                                      "[]",
+                                      "{\"temperature\": -1}",
+                                      "{\"temperature\": \"hot\"}",
+                                      "{\"top_p\": 2}",
+                                      "{\"top_k\": -5}",
+                                      "{\"min_p\": 1.5}",
+                                      "{\"repetition_penalty\": 0}",
+                                      "{\"eos_token_id\": 100}",
+                                      "{\"do_sample\": 1}"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        put("generation_config.json", bad[i]);
+        cr_assert_eq(model_config_read(folder, &c, &d, &err), ST_INVALID, "%s", bad[i]);
+        cr_assert_not_null(strstr(err.text, "generation_config.json: "), "%s", err.text);
+    }
+    cr_assert_eq(model_config_read("/nonexistent", &c, &d, &err), ST_NOT_FOUND);
+}
