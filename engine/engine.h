@@ -1,18 +1,21 @@
 /* The engine: sequences, their KV blocks, and steps over ragged batches.
  *
- * A *group* is one prompt with n choices. It reserves blocks (all of the prompt and one more), gets the prompt's KV (computed here in
- * chunks, or landed by a handoff), and then each choice is a sequence of its own that shares the prompt's blocks,
- * copy-on-write. A sequence is its known ids and how many of them have KV; a step computes some of the others: 1 for a
- * decoding sequence, a chunk for a prefilling one; the last known id's logits give the next id. There is no other
+ * A *group* is one prompt with n choices. It reserves blocks (all of the prompt and one more), gets
+ * the prompt's KV (computed here in chunks, or landed by a handoff), and then each choice is a
+ * sequence of its own that shares the prompt's blocks, copy-on-write. A sequence is its known ids
+ * and how many of them have KV; a step computes some of the others: 1 for a decoding sequence, a
+ * chunk for a prefilling one; the last known id's logits give the next id. There is no other
  * difference between prefill and decode.
  *
  *     RESERVED --begin--> FILLING --fill_done / fill_here--> RUNNING <--credit-- PAUSED
  *         |                  |                                  |--> PAUSED (no credit)
- *         |                  |                                  |--> HOLDING (prefill role: first tokens said, KV kept for the handoff)
+ *         |                  |                                  |--> HOLDING (prefill role: first
+ * tokens said, KV kept for the handoff)
  *         +------------------+------------ release -------------+--> gone
  *
- * The engine is deterministic: no clock, thread, I/O or hidden state; time comes in as arguments. It allocates at create and per group
- * (never in a step). Ids that it is given are checked against the vocabulary.
+ * The engine is deterministic: no clock, thread, I/O or hidden state; time comes in as arguments.
+ * It allocates at create and per group (never in a step). Ids that it is given are checked against
+ * the vocabulary.
  *
  * Owner and thread: the loop thread only; callbacks run inside engine_step().
  */
@@ -41,16 +44,18 @@ struct engine_runner {
     int32_t n_eos;
 };
 
-/* The engine's voice; each is called inside engine_step(), `user` is the group's. Must not call back into the engine, except
- * where said: they note what happened. */
+/* The engine's voice; each is called inside engine_step(), `user` is the group's. Must not call
+ * back into the engine, except where said: they note what happened. */
 struct engine_events {
     /* A token was chosen (position counts generated tokens of the choice from 0). */
     void (*token)(void *ctx, void *user, const struct msg_token *t);
     /* A choice has all its tokens. */
     void (*finish)(void *ctx, void *user, const struct msg_finish *f);
-    /* The group cannot go on: PREEMPTED (no block for the youngest) or INTERNAL. Its owner releases it after the step. */
+    /* The group cannot go on: PREEMPTED (no block for the youngest) or INTERNAL. Its owner releases
+     * it after the step. */
     void (*failed)(void *ctx, void *user, enum status status, const char *why);
-    /* Before a forward: KV of group's prompt positions [begin, end) will be written in this step, layer by layer. */
+    /* Before a forward: KV of group's prompt positions [begin, end) will be written in this step,
+     * layer by layer. */
     void (*chunk)(void *ctx, void *user, int32_t begin, int32_t end);
     /* During the forward: KV of every chunk of this step is in the pool for this layer. */
     void (*layer_done)(void *ctx, int32_t layer);
@@ -71,14 +76,15 @@ struct engine_args {
 };
 
 struct engine_request {
-    struct msg_ids prompt;         /* copied */
+    struct msg_ids prompt; /* copied */
     int32_t n;
     const struct msg_ids *emitted; /* [n] or NULL; copied; continued from there */
     const bool *finished;          /* [n] or NULL */
     struct msg_sampling sampling;  /* copied with its arrays */
     const char *cache_salt;
     int64_t credits;
-    bool prefill_only; /* prefill role: sample the first token of each choice if want_first, then hold */
+    bool prefill_only; /* prefill role: sample the first token of each choice if want_first, then
+                          hold */
     bool want_first;
     int32_t history_prompt; /* of `prompt`, how many ids count as prompt for penalties; 0: all */
     void *user;
@@ -89,24 +95,28 @@ int32_t engine_rows_max(const struct engine_args *args);
 enum status engine_create(const struct engine_args *args, struct engine **out, struct error *err);
 void engine_destroy(struct engine *e);
 
-/* Checks and reserves. ST_INVALID, ST_NEVER_FITS, ST_BUSY. `have`: tokens whose KV is here already (prefix hit), at most
- * transfer_tokens - 1. */
+/* Checks and reserves. ST_INVALID, ST_NEVER_FITS, ST_BUSY. `have`: tokens whose KV is here already
+ * (prefix hit), at most transfer_tokens - 1. */
 enum status engine_reserve(struct engine *e, const struct engine_request *req, group_id *out,
                            int32_t *have, struct error *err);
 /* Tokens whose KV a handoff must bring: the prompt, and the emitted ids too when n == 1. */
 int32_t engine_transfer_tokens(struct engine *e, group_id id);
-/* Blocks of the transferred tokens, in order: the landing plan. Moves those after `have` to RECEIVING. */
+/* Blocks of the transferred tokens, in order: the landing plan. Moves those after `have` to
+ * RECEIVING. */
 const int32_t *engine_begin_fill(struct engine *e, group_id id, int32_t *n_blocks);
-/* All KV has landed; `first`: the tokens sampled by the prefill node, one per unfinished choice with nothing emitted, or n_first 0: then the last token is
- * computed again here to sample. They are reported through events.token as well. Call outside a step. */
-void engine_fill_done(struct engine *e, group_id id, const struct msg_token *first, int32_t n_first);
-/* No handoff will come: compute what is missing here (all of it, or beyond `have`). From RESERVED or FILLING, when the landing
- * plan is quiet. */
+/* All KV has landed; `first`: the tokens sampled by the prefill node, one per unfinished choice
+ * with nothing emitted, or n_first 0: then the last token is computed again here to sample. They
+ * are reported through events.token as well. Call outside a step. */
+void engine_fill_done(struct engine *e, group_id id, const struct msg_token *first,
+                      int32_t n_first);
+/* No handoff will come: compute what is missing here (all of it, or beyond `have`). From RESERVED
+ * or FILLING, when the landing plan is quiet. */
 void engine_fill_here(struct engine *e, group_id id);
 void engine_credit(struct engine *e, group_id id, int64_t n);
 void engine_stop_choice(struct engine *e, group_id id, int32_t choice); /* no finish event */
-/* Gives up the group. Full, complete blocks stay as prefix when `keep`. With `quiet` false its unshared blocks are quarantined until
- * engine_quiet(id): a transfer may still touch them. The id stays valid only for engine_quiet(). */
+/* Gives up the group. Full, complete blocks stay as prefix when `keep`. With `quiet` false its
+ * unshared blocks are quarantined until engine_quiet(id): a transfer may still touch them. The id
+ * stays valid only for engine_quiet(). */
 void engine_release(struct engine *e, group_id id, bool keep, bool quiet);
 void engine_quiet(struct engine *e, group_id id);
 

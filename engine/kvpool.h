@@ -1,12 +1,14 @@
 /* The pool of KV blocks: who holds each block, and the sum that must hold (LAW 6).
  *
- *     FREE --reserve--> RESERVED --> RECEIVING --> RUNNING --release--> CACHED (in the prefix index) --evict--> FREE
- *                          |            |             |                   ^  |
+ *     FREE --reserve--> RESERVED --> RECEIVING --> RUNNING --release--> CACHED (in the prefix
+ * index) --evict--> FREE |            |             |                   ^  |
  *                          +------------+-------------+-----> FREE       +--+ (hit: RUNNING again)
- *       any of the three, while an operation on its memory is not quiet: --> QUARANTINED --quiet--> FREE
+ *       any of the three, while an operation on its memory is not quiet: --> QUARANTINED --quiet-->
+ * FREE
  *
- * A block has a reference count: sequences that share a prefix share its blocks. The state says what the block
- * is for its most advanced holder. The pool knows nothing of contents; prefix.h does. Numbers are indices of kv_layout.
+ * A block has a reference count: sequences that share a prefix share its blocks. The state says
+ * what the block is for its most advanced holder. The pool knows nothing of contents; prefix.h
+ * does. Numbers are indices of kv_layout.
  *
  * Owner: the loop thread. Memory is sized at create; nothing is allocated later.
  */
@@ -33,13 +35,17 @@ struct kvpool;
 struct kvpool *kvpool_create(int32_t blocks);
 void kvpool_destroy(struct kvpool *p);
 int32_t kvpool_available(const struct kvpool *p); /* free + cached: what can be had at once */
-/* Takes `n` free blocks with one reference each in state RESERVED, or none: false. The caller evicts first (prefix.h). */
+/* Takes `n` free blocks with one reference each in state RESERVED, or none: false. The caller
+ * evicts first (prefix.h). */
 bool kvpool_take(struct kvpool *p, int32_t n, int32_t *blocks);
-void kvpool_move(struct kvpool *p, int32_t block, enum block_state to); /* RESERVED, RECEIVING, RUNNING among each other */
+void kvpool_move(struct kvpool *p, int32_t block,
+                 enum block_state to); /* RESERVED, RECEIVING, RUNNING among each other */
 void kvpool_ref(struct kvpool *p, int32_t block); /* RUNNING or CACHED -> RUNNING */
-/* Drops a reference. The last one moves it to CACHED when `keep`, else to FREE. Returns references left. */
+/* Drops a reference. The last one moves it to CACHED when `keep`, else to FREE. Returns references
+ * left. */
 int32_t kvpool_unref(struct kvpool *p, int32_t block, bool keep);
-/* Drops the last reference of a block under an unfinished operation; kvpool_quiet() frees it later. */
+/* Drops the last reference of a block under an unfinished operation; kvpool_quiet() frees it later.
+ */
 void kvpool_quarantine(struct kvpool *p, int32_t block);
 void kvpool_quiet(struct kvpool *p, int32_t block);
 void kvpool_evict(struct kvpool *p, int32_t block); /* CACHED -> FREE */

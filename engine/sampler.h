@@ -1,10 +1,12 @@
-/* Choosing a token from logits: penalties and bias, temperature, top-k, top-p, min-p, and a draw that is a pure
- * function of (seed, choice, position), so that any node continues any sequence with the same tokens (LAW 5).
+/* Choosing a token from logits: penalties and bias, temperature, top-k, top-p, min-p, and a draw
+ * that is a pure function of (seed, choice, position), so that any node continues any sequence with
+ * the same tokens (LAW 5).
  *
- * Order: logit bias; repetition, presence, frequency penalties; masks (EOS and stop ids below min_tokens); greedy when temperature is 0, else
- * temperature, top-k, top-p (smallest set whose probability reaches it), min-p. Log-probabilities are those of the
- * logits after bias and penalties, before temperature and cuts. Ties go to the lower id. A row with a NaN or without a finite logit is
- * ST_INTERNAL: the request fails, it never gets a made-up token.
+ * Order: logit bias; repetition, presence, frequency penalties; masks (EOS and stop ids below
+ * min_tokens); greedy when temperature is 0, else temperature, top-k, top-p (smallest set whose
+ * probability reaches it), min-p. Log-probabilities are those of the logits after bias and
+ * penalties, before temperature and cuts. Ties go to the lower id. A row with a NaN or without a
+ * finite logit is ST_INTERNAL: the request fails, it never gets a made-up token.
  *
  * Thread: one sampler per thread (it has scratch memory, sized at create).
  */
@@ -30,7 +32,8 @@ struct sampler_input {
 
 struct sampler *sampler_create(int32_t vocab);
 void sampler_destroy(struct sampler *s);
-/* Sets id, logprob, top[0..n_top) of *out (position and choice too); out->top points into the sampler until the next call. */
+/* Sets id, logprob, top[0..n_top) of *out (position and choice too); out->top points into the
+ * sampler until the next call. */
 enum status sampler_pick(struct sampler *s, const struct sampler_input *in, struct msg_token *out);
 /* Ranges: every field finite and within what the API allows. */
 enum status sampling_check(const struct msg_sampling *spec, int32_t vocab, struct error *err);

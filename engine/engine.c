@@ -1,0 +1,172 @@
+/* The engine's life, its load, and the check of everything that must hold between steps. */
+#include "engine/engine.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/internal.h"
+
+int32_t engine_rows_max(const struct engine_args *args)
+{
+    return args->max_batch + args->chunk_tokens_max;
+}
+
+static enum status check_args(const struct engine_args *a, struct error *err)
+{
+    if (a->max_batch < 1 || a->max_batch > 65536 || a->chunk_tokens_max < 1 ||
+        a->chunk_tokens_max > 1 << 20)
+        return err_set(err, ST_INVALID, "engine: max_batch %d, chunk_tokens_max %d", a->max_batch,
+                       a->chunk_tokens_max);
+    if (a->layout.blocks < 2 || a->layout.block_tokens < 1)
+        return err_set(err, ST_INVALID,
+                       "kv: the pool holds %d blocks of %d tokens, at least 2 are needed",
+                       a->layout.blocks, a->layout.block_tokens);
+    if (a->max_groups < 1 || a->runner.vocab < 1 || a->runner.max_context < 2)
+        return err_set(err, ST_INVALID, "engine: max_groups %d, vocabulary %d, context %d",
+                       a->max_groups, a->runner.vocab, a->runner.max_context);
+    return ST_OK;
+}
+
+static bool allocate(struct engine *e)
+{
+    const struct engine_args *a = &e->args;
+    size_t rows = (size_t)engine_rows_max(a), batch = (size_t)a->max_batch;
+    size_t blocks = (size_t)a->layout.blocks;
+    e->pool = kvpool_create(a->layout.blocks);
+    e->sampler = sampler_create(a->runner.vocab);
+    e->groups = slots_create((size_t)a->max_groups, sizeof(struct group));
+    e->eos = calloc((size_t)a->runner.n_eos + 1, sizeof *e->eos);
+    e->ids = calloc(rows, sizeof *e->ids);
+    e->positions = calloc(rows, sizeof *e->positions);
+    e->seq_of = calloc(rows, sizeof *e->seq_of);
+    e->logits_rows = calloc(batch, sizeof *e->logits_rows);
+    e->tables = calloc(batch, sizeof *e->tables);
+    e->logits = malloc(batch * (size_t)a->runner.vocab * sizeof *e->logits);
+    e->recount = calloc(blocks, sizeof *e->recount);
+    if (e->pool && a->prefix_cache)
+        e->prefix = prefix_create(e->pool, a->layout.blocks, a->layout.block_tokens);
+    return e->pool && e->sampler && e->groups && e->eos && e->ids && e->positions && e->seq_of &&
+           e->logits_rows && e->tables && e->logits && e->recount &&
+           (e->prefix || !a->prefix_cache);
+}
+
+enum status engine_create(const struct engine_args *args, struct engine **out, struct error *err)
+{
+    enum status st = check_args(args, err);
+    if (st != ST_OK)
+        return st;
+    struct engine *e = calloc(1, sizeof *e);
+    if (e == NULL)
+        return err_set(err, ST_NO_MEMORY, "no memory for the engine");
+    e->args = *args;
+    e->block_tokens = args->layout.block_tokens;
+    e->watermark = args->layout.blocks / 100 > 1 ? args->layout.blocks / 100 : 1;
+    list_init(&e->list);
+    if (!allocate(e)) {
+        engine_destroy(e);
+        return err_set(err, ST_NO_MEMORY, "no memory for an engine of %d blocks and %d sequences",
+                       args->layout.blocks, args->max_batch);
+    }
+    if (args->runner.n_eos > 0)
+        memcpy(e->eos, args->runner.eos, (size_t)args->runner.n_eos * sizeof *e->eos);
+    *out = e;
+    return ST_OK;
+}
+
+void engine_destroy(struct engine *e)
+{
+    if (e == NULL)
+        return;
+    list_for_each(it, &e->list)
+    {
+        free(list_entry(it, struct group, link)->memory);
+    }
+    prefix_destroy(e->prefix);
+    kvpool_destroy(e->pool);
+    sampler_destroy(e->sampler);
+    slots_destroy(e->groups);
+    free(e->eos);
+    free(e->run);
+    free(e->items);
+    free(e->ids);
+    free(e->positions);
+    free(e->seq_of);
+    free(e->logits_rows);
+    free(e->tables);
+    free(e->logits);
+    free(e->recount);
+    free(e);
+}
+
+void engine_load(const struct engine *e, struct engine_load *out)
+{
+    *out = (struct engine_load){.prefill_ns_per_token = e->cost.prefill_ns_per_token,
+                                .decode_ns_per_step = e->cost.decode_ns_per_step,
+                                .prefix_hit_tokens_total = e->prefix_hit_tokens_total,
+                                .preemptions_total = e->preemptions_total};
+    kvpool_counts(e->pool, &out->blocks);
+    list_for_each(it, &e->list)
+    {
+        const struct group *g = list_entry(it, struct group, link);
+        if (g->phase == GROUP_FAILED || g->phase == GROUP_LEFT)
+            continue;
+        out->groups++;
+        if (g->phase == GROUP_PREFILLING)
+            out->prefill_tokens_left += g->target - g->seqs[g->lead].computed;
+        if (g->phase != GROUP_DECODING) {
+            out->waiting += g->phase != GROUP_HOLDING;
+            continue;
+        }
+        for (int32_t i = 0; i < g->n_seqs; i++)
+            out->running += !g->seqs[i].done;
+    }
+}
+
+static void check_seq(const struct engine *e, const struct group *g, const struct seq *s)
+{
+    assert(s->n_ids <= g->cap_ids && s->n_blocks <= g->cap_blocks);
+    assert(s->computed >= 0 && s->computed <= s->n_ids && s->entered <= s->n_blocks);
+    assert(s->n_blocks == 0 || s->computed <= s->n_blocks * e->block_tokens);
+    assert(!s->held || !s->done);
+    for (int32_t b = 0; b < s->n_blocks; b++) {
+        int32_t block = s->table[b];
+        enum block_state state = kvpool_state(e->pool, block);
+        if (state == BLOCK_QUARANTINED) {
+            assert(g->phase == GROUP_LEFT && kvpool_refs(e->pool, block) == 0);
+            continue;
+        }
+        e->recount[block]++;
+        assert(state != BLOCK_RECEIVING || g->phase == GROUP_FILLING);
+        if (b < s->entered)
+            assert(e->prefix && prefix_holds(e->prefix, block) && state == BLOCK_RUNNING);
+    }
+}
+
+void engine_check(const struct engine *e)
+{
+    kvpool_check(e->pool);
+    if (e->prefix)
+        prefix_check(e->prefix);
+    memset(e->recount, 0, (size_t)e->args.layout.blocks * sizeof *e->recount);
+    int32_t seqs = 0;
+    list_for_each(it, &e->list)
+    {
+        const struct group *g = list_entry(it, struct group, link);
+        seqs += g->n_seqs;
+        assert(g->credits >= 0 && g->hit < g->target);
+        for (int32_t i = 0; i < g->n_seqs; i++)
+            check_seq(e, g, &g->seqs[i]);
+        for (int32_t i = 0; i < g->n_spare; i++)
+            e->recount[g->spare[i]]++;
+    }
+    assert(seqs == e->live_seqs);
+    for (int32_t b = 0; b < e->args.layout.blocks; b++)
+        assert(kvpool_refs(e->pool, b) == e->recount[b]);
+}
+
+void engine_drop_cache(struct engine *e)
+{
+    if (e->prefix)
+        prefix_clear(e->prefix);
+}

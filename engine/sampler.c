@@ -1,0 +1,245 @@
+#include "engine/sampler.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/rng.h"
+
+#define PURPOSE_SAMPLE 1 /* of rng_hash(): other draws of the same position take other numbers */
+
+/* Candidates in the order of their probability come from a stream: only those within `depth` of the
+ * best are gathered and sorted, and more only when the walk gets that far. Most walks end among the
+ * first hundred. */
+struct candidate {
+    float logit;
+    int32_t id;
+};
+
+struct sampler {
+    int32_t vocab;
+    float *adjusted;         /* [vocab] logits after bias, penalties and masks */
+    int32_t *count;          /* [vocab] 0 between calls */
+    struct candidate *order; /* [vocab] */
+    int32_t n_order;
+    double depth; /* what `order` holds: logits >= max - depth */
+    float max;
+    int32_t max_id;
+    struct msg_logprob top[MSG_LOGPROBS_MAX];
+};
+
+struct sampler *sampler_create(int32_t vocab)
+{
+    assert(vocab > 0);
+    struct sampler *s = calloc(1, sizeof *s);
+    if (s == NULL)
+        return NULL;
+    s->vocab = vocab;
+    s->adjusted = malloc((size_t)vocab * sizeof *s->adjusted);
+    s->count = calloc((size_t)vocab, sizeof *s->count);
+    s->order = malloc((size_t)vocab * sizeof *s->order);
+    if (!s->adjusted || !s->count || !s->order) {
+        sampler_destroy(s);
+        return NULL;
+    }
+    return s;
+}
+
+void sampler_destroy(struct sampler *s)
+{
+    if (s == NULL)
+        return;
+    free(s->adjusted);
+    free(s->count);
+    free(s->order);
+    free(s);
+}
+
+static void penalise_repetition(struct sampler *s, const struct sampler_input *in)
+{
+    float penalty = in->spec->repetition_penalty;
+    if (penalty == 1.0F)
+        return;
+    for (int32_t i = 0; i < in->n_ids; i++) {
+        int32_t id = in->ids[i];
+        if (s->count[id]++ == 0) {
+            float *l = &s->adjusted[id];
+            *l = *l > 0 ? *l / penalty : *l * penalty;
+        }
+    }
+    for (int32_t i = 0; i < in->n_ids; i++)
+        s->count[in->ids[i]] = 0;
+}
+
+static void penalise_generated(struct sampler *s, const struct sampler_input *in)
+{
+    float presence = in->spec->presence_penalty, frequency = in->spec->frequency_penalty;
+    if (presence == 0 && frequency == 0)
+        return;
+    for (int32_t i = in->n_prompt; i < in->n_ids; i++)
+        s->count[in->ids[i]]++;
+    for (int32_t i = in->n_prompt; i < in->n_ids; i++) {
+        int32_t id = in->ids[i], n = s->count[id];
+        if (n == 0)
+            continue; /* done at its first occurrence */
+        s->adjusted[id] -= presence + frequency * (float)n;
+        s->count[id] = 0;
+    }
+}
+
+static void mask_ends(struct sampler *s, const struct sampler_input *in)
+{
+    if (in->n_ids - in->n_prompt >= in->spec->min_tokens)
+        return;
+    for (int32_t i = 0; i < in->n_eos; i++)
+        s->adjusted[in->eos[i]] = -INFINITY;
+    for (uint32_t i = 0; i < in->spec->stop_ids.n; i++)
+        s->adjusted[in->spec->stop_ids.v[i]] = -INFINITY;
+}
+
+/* Fills `adjusted` and finds its maximum (ties: the lower id). */
+static enum status adjust(struct sampler *s, const struct sampler_input *in)
+{
+    memcpy(s->adjusted, in->logits, (size_t)s->vocab * sizeof *s->adjusted);
+    for (uint32_t i = 0; i < in->spec->n_bias; i++)
+        s->adjusted[in->spec->bias[i].id] += in->spec->bias[i].bias;
+    penalise_repetition(s, in);
+    penalise_generated(s, in);
+    mask_ends(s, in);
+    bool nan = false;
+    s->max = -INFINITY;
+    s->max_id = -1;
+    for (int32_t i = 0; i < s->vocab; i++) {
+        nan |= s->adjusted[i] != s->adjusted[i];
+        if (s->adjusted[i] > s->max) {
+            s->max = s->adjusted[i];
+            s->max_id = i;
+        }
+    }
+    return nan || !isfinite(s->max) ? ST_INTERNAL : ST_OK;
+}
+
+static int by_probability(const void *a, const void *b)
+{
+    const struct candidate *x = a, *y = b;
+    if (x->logit != y->logit)
+        return x->logit > y->logit ? -1 : 1;
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+static void gather(struct sampler *s, double depth)
+{
+    double floor = (double)s->max - depth;
+    s->n_order = 0;
+    s->depth = depth;
+    for (int32_t i = 0; i < s->vocab; i++)
+        if ((double)s->adjusted[i] >= floor && s->adjusted[i] != -INFINITY)
+            s->order[s->n_order++] = (struct candidate){s->adjusted[i], i};
+    qsort(s->order, (size_t)s->n_order, sizeof *s->order, by_probability);
+}
+
+/* The i-th most probable token, NULL past the last possible one. Needs gather() once before. */
+static const struct candidate *nth(struct sampler *s, int32_t i)
+{
+    while (i >= s->n_order) {
+        if (s->depth == (double)INFINITY)
+            return NULL;
+        gather(s, s->depth < 64 ? s->depth * 2 : (double)INFINITY);
+    }
+    return &s->order[i];
+}
+
+/* Weights below this add nothing to a double sum that holds a 1. */
+#define NEGLIGIBLE (-50.0)
+
+static double weight(const struct sampler *s, float logit, double temperature)
+{
+    double y = ((double)logit - (double)s->max) / temperature;
+    return y < NEGLIGIBLE ? 0 : exp(y);
+}
+
+static double weight_of_all(const struct sampler *s, double temperature)
+{
+    double sum = 0;
+    for (int32_t i = 0; i < s->vocab; i++)
+        sum += weight(s, s->adjusted[i], temperature);
+    return sum;
+}
+
+/* How many candidates, best first, the cuts leave; *kept is their weight. INT32_MAX: all. */
+static int32_t cut(struct sampler *s, const struct msg_sampling *spec, double *kept)
+{
+    double t = (double)spec->temperature, total = 0;
+    int32_t limit = spec->top_k > 0 && spec->top_k < s->vocab ? spec->top_k : INT32_MAX;
+    if (limit == INT32_MAX) {
+        *kept = total = weight_of_all(s, t);
+        if (spec->top_p >= 1 && spec->min_p <= 0)
+            return limit;
+    } else {
+        const struct candidate *c;
+        for (int32_t i = 0; i < limit && (c = nth(s, i)) != NULL; i++)
+            total += weight(s, c->logit, t);
+    }
+    double wanted = spec->top_p < 1 ? (double)spec->top_p * total : (double)INFINITY, sum = 0;
+    int32_t n = 0;
+    const struct candidate *c;
+    while (n < limit && sum < wanted && (c = nth(s, n)) != NULL) {
+        double w = weight(s, c->logit, t);
+        if (n > 0 && (w < (double)spec->min_p || w == 0))
+            break;
+        sum += w;
+        n++;
+    }
+    *kept = sum;
+    return n;
+}
+
+static int32_t draw(struct sampler *s, const struct sampler_input *in)
+{
+    const struct msg_sampling *spec = in->spec;
+    double t = (double)spec->temperature, kept;
+    gather(s, t > 1.0 / 16 ? t * 8 : 0.5);
+    int32_t n = cut(s, spec, &kept);
+    uint64_t position = (uint64_t)(in->n_ids - in->n_prompt);
+    double target =
+        rng_unit(rng_hash(spec->seed, (uint64_t)in->choice, position, PURPOSE_SAMPLE)) * kept;
+    double sum = 0;
+    int32_t last = s->max_id;
+    const struct candidate *c;
+    for (int32_t i = 0; i < n && (c = nth(s, i)) != NULL; i++) {
+        double w = weight(s, c->logit, t);
+        if (i > 0 && w == 0)
+            break; /* rounding left the target above the whole sum */
+        last = c->id;
+        sum += w;
+        if (sum > target)
+            break;
+    }
+    return last;
+}
+
+static void report_logprobs(struct sampler *s, int32_t n_top, struct msg_token *out)
+{
+    double log_sum = log(weight_of_all(s, 1.0));
+    out->logprob = (float)((double)s->adjusted[out->id] - (double)s->max - log_sum);
+    gather(s, 8);
+    const struct candidate *c;
+    while (out->n_top < (uint32_t)n_top && (c = nth(s, (int32_t)out->n_top)) != NULL)
+        s->top[out->n_top++] =
+            (struct msg_logprob){c->id, (float)((double)c->logit - (double)s->max - log_sum)};
+    out->top = s->top;
+}
+
+enum status sampler_pick(struct sampler *s, const struct sampler_input *in, struct msg_token *out)
+{
+    assert(in->n_ids >= in->n_prompt && in->n_prompt >= 0);
+    enum status st = adjust(s, in);
+    if (st != ST_OK)
+        return st;
+    *out = (struct msg_token){.choice = in->choice, .position = in->n_ids - in->n_prompt};
+    out->id = in->spec->temperature > 0 ? draw(s, in) : s->max_id;
+    if (in->spec->logprobs >= 0)
+        report_logprobs(s, in->spec->logprobs, out);
+    return ST_OK;
+}

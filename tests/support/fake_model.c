@@ -1,0 +1,226 @@
+#include "support/fake_model.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/rng.h"
+#include "engine/sampler.h"
+
+struct fake_model fake_model_default(void)
+{
+    return (struct fake_model){
+        .vocab = 64, .layers = 2, .kv_heads = 2, .max_context = 512, .weights = 1, .eos = FAKE_EOS};
+}
+
+struct kv_layout fake_layout(const struct fake_model *m, enum dtype dtype, int32_t block_tokens,
+                             int32_t blocks)
+{
+    return (struct kv_layout){.layers = m->layers,
+                              .kv_heads = m->kv_heads,
+                              .head_dim = FAKE_HEAD_DIM,
+                              .block_tokens = block_tokens,
+                              .blocks = blocks,
+                              .dtype = dtype};
+}
+
+/* One position's KV of one layer is one number per head: 8 bytes, 4 in K and 4 in V. */
+static uint64_t head_value(const struct fake_model *m, int layer, int head, int32_t position,
+                           uint64_t input)
+{
+    return rng_hash(m->weights ^ input, (uint64_t)layer, (uint64_t)head, (uint64_t)position);
+}
+
+static void put_element(char *slot, enum dtype dtype, int d, unsigned value)
+{
+    float f = (float)value;
+    dtype_convert(slot + (size_t)d * dtype_bytes(dtype), dtype, &f, DTYPE_F32, 1);
+}
+
+static unsigned get_element(const char *slot, enum dtype dtype, int d)
+{
+    float f;
+    dtype_convert(&f, DTYPE_F32, slot + (size_t)d * dtype_bytes(dtype), dtype, 1);
+    /* Never-written memory may hold anything: it must not be undefined behaviour, only wrong. */
+    return f >= 0 && f < 256 ? (unsigned)f : 255;
+}
+
+static char *slot_of(const struct model_kv *kv, const int32_t *table, int layer, enum kv_part part,
+                     int head, int32_t position)
+{
+    const struct kv_layout *l = &kv->layout;
+    int32_t block = table[position / l->block_tokens];
+    assert(block >= 0 && block < l->blocks);
+    return (char *)kv->pool + kv_offset(l, layer, block, part, head, position % l->block_tokens);
+}
+
+static void store(const struct model_kv *kv, const int32_t *table, int layer, int head,
+                  int32_t position, uint64_t value)
+{
+    for (int d = 0; d < FAKE_HEAD_DIM; d++) {
+        put_element(slot_of(kv, table, layer, KV_KEY, head, position), kv->layout.dtype, d,
+                    value >> (8 * d) & 255);
+        put_element(slot_of(kv, table, layer, KV_VALUE, head, position), kv->layout.dtype, d,
+                    value >> (8 * d + 32) & 255);
+    }
+}
+
+static uint64_t load(const struct model_kv *kv, const int32_t *table, int layer, int head,
+                     int32_t position)
+{
+    uint64_t value = 0;
+    for (int d = 0; d < FAKE_HEAD_DIM; d++) {
+        const char *k = slot_of(kv, table, layer, KV_KEY, head, position);
+        const char *v = slot_of(kv, table, layer, KV_VALUE, head, position);
+        value |= (uint64_t)get_element(k, kv->layout.dtype, d) << (8 * d);
+        value |= (uint64_t)get_element(v, kv->layout.dtype, d) << (8 * d + 32);
+    }
+    return value;
+}
+
+/* "Attention": a number over one layer's KV at positions 0..last. */
+static uint64_t attend(const struct model_kv *kv, const int32_t *table, int layer, int32_t last)
+{
+    uint64_t sum = 0;
+    for (int32_t p = 0; p <= last; p++)
+        for (int h = 0; h < kv->layout.kv_heads; h++)
+            sum += rng_mix(load(kv, table, layer, h, p) + (uint64_t)p);
+    return sum;
+}
+
+static void logits_from(const struct fake_model *m, uint64_t state, float *logits)
+{
+    for (int32_t v = 0; v < m->vocab; v++)
+        logits[v] =
+            m->broken ? NAN : (float)(rng_hash(state, (uint64_t)v, 0, 0) >> 44) * 0x1p-18F - 2;
+}
+
+static void forward(void *ctx, const struct batch *b, const struct model_kv *kv, float *logits,
+                    model_layer_done_fn *done, void *done_ctx)
+{
+    struct fake_model *m = ctx;
+    m->forwards++;
+    m->rows += b->tokens;
+    m->rows_max = b->tokens > m->rows_max ? b->tokens : m->rows_max;
+    m->logits_max = b->n_logits > m->logits_max ? b->n_logits : m->logits_max;
+    for (int layer = 0; layer < m->layers; layer++) {
+        for (int32_t r = 0; r < b->tokens; r++) {
+            const int32_t *table = b->block_tables[b->seq_of[r]];
+            int32_t position = b->positions[r];
+            uint64_t input = (uint64_t)b->ids[r];
+            if (layer > 0)
+                input += attend(kv, table, layer - 1, position);
+            for (int h = 0; h < m->kv_heads; h++)
+                store(kv, table, layer, h, position, head_value(m, layer, h, position, input));
+        }
+        if (done)
+            done(done_ctx, layer);
+    }
+    for (int32_t i = 0; i < b->n_logits; i++) {
+        int32_t r = b->logits_rows[i];
+        uint64_t state = 0;
+        for (int layer = 0; layer < m->layers; layer++)
+            state =
+                rng_mix(state + attend(kv, b->block_tables[b->seq_of[r]], layer, b->positions[r]));
+        logits_from(m, state, logits + (size_t)i * (size_t)m->vocab);
+    }
+}
+
+struct engine_runner fake_runner(struct fake_model *m)
+{
+    return (struct engine_runner){.ctx = m,
+                                  .forward = forward,
+                                  .vocab = m->vocab,
+                                  .max_context = m->max_context,
+                                  .eos = &m->eos,
+                                  .n_eos = 1};
+}
+
+/* Per layer the running sum that attend() would find, so that the oracle costs one step per token.
+ */
+struct oracle {
+    uint64_t sums[16];
+};
+
+static void oracle_push(const struct fake_model *m, struct oracle *o, int32_t id, int32_t position)
+{
+    assert(m->layers <= 16);
+    uint64_t input = (uint64_t)id;
+    for (int layer = 0; layer < m->layers; layer++) {
+        for (int h = 0; h < m->kv_heads; h++)
+            o->sums[layer] +=
+                rng_mix(head_value(m, layer, h, position, input) + (uint64_t)position);
+        input = (uint64_t)id + o->sums[layer];
+    }
+}
+
+static void oracle_logits(const struct fake_model *m, const struct oracle *o, float *logits)
+{
+    uint64_t state = 0;
+    for (int layer = 0; layer < m->layers; layer++)
+        state = rng_mix(state + o->sums[layer]);
+    logits_from(m, state, logits);
+}
+
+void fake_logits(const struct fake_model *m, const int32_t *ids, int32_t n, float *logits)
+{
+    struct oracle o = {{0}};
+    for (int32_t p = 0; p < n; p++)
+        oracle_push(m, &o, ids[p], p);
+    oracle_logits(m, &o, logits);
+}
+
+static bool ends(const struct fake_model *m, const struct msg_sampling *spec, int32_t id,
+                 int32_t generated)
+{
+    bool stop = !spec->ignore_eos && id == m->eos;
+    for (uint32_t i = 0; i < spec->stop_ids.n; i++)
+        stop = stop || spec->stop_ids.v[i] == id;
+    return stop && generated > spec->min_tokens;
+}
+
+int32_t fake_generate(const struct fake_model *m, const struct msg_ids *prompt,
+                      const struct msg_ids *emitted, const struct msg_sampling *spec,
+                      int32_t choice, int32_t *out, enum msg_finish_reason *reason)
+{
+    int32_t *ids = calloc((size_t)m->max_context + 1, sizeof *ids), n = 0, said = 0;
+    float *logits = calloc((size_t)m->vocab, sizeof *logits);
+    struct sampler *sampler = sampler_create(m->vocab);
+    struct oracle o = {{0}};
+    int32_t before = (int32_t)(prompt->n + (emitted ? emitted->n : 0));
+    assert(ids && logits && sampler && before <= m->max_context);
+    for (; n < before; n++) {
+        ids[n] = n < (int32_t)prompt->n ? prompt->v[n] : emitted->v[n - (int32_t)prompt->n];
+        oracle_push(m, &o, ids[n], n);
+    }
+    *reason = 0;
+    while (*reason == 0) {
+        int32_t generated = n - (int32_t)prompt->n;
+        if (generated > 0 && ends(m, spec, ids[n - 1], generated)) {
+            *reason = MSG_FINISH_STOP;
+        } else if (generated >= spec->max_tokens || n >= m->max_context) {
+            *reason = MSG_FINISH_LENGTH;
+        } else {
+            struct sampler_input in = {.logits = logits,
+                                       .spec = spec,
+                                       .ids = ids,
+                                       .n_ids = n,
+                                       .n_prompt = (int32_t)prompt->n,
+                                       .choice = choice,
+                                       .eos = &m->eos,
+                                       .n_eos = 1};
+            struct msg_token t;
+            oracle_logits(m, &o, logits);
+            enum status st = sampler_pick(sampler, &in, &t);
+            assert(st == ST_OK);
+            out[said++] = ids[n] = t.id;
+            oracle_push(m, &o, t.id, n);
+            n++;
+        }
+    }
+    sampler_destroy(sampler);
+    free(logits);
+    free(ids);
+    return said;
+}
