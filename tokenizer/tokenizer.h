@@ -31,6 +31,7 @@ struct ids {
     size_t n, cap;
 };
 void ids_fini(struct ids *a);
+bool ids_reserve(struct ids *a, size_t more); /* room for `more` beyond n */
 bool ids_push(struct ids *a, int32_t id); /* false when memory is out */
 bool ids_append(struct ids *a, const int32_t *v, size_t n);
 
