@@ -66,6 +66,8 @@ const char *status_name(enum status status)
         return "incompatible";
     case ST_CHECKSUM:
         return "checksum";
+    case ST_TRANSFER:
+        return "transfer";
     case ST_NO_MEMORY:
         return "no_memory";
     case ST_IO:

@@ -35,6 +35,7 @@ enum status {
     ST_PROTOCOL = -21,     /* the peer speaks nonsense */
     ST_INCOMPATIBLE = -22, /* other fingerprint or wire version */
     ST_CHECKSUM = -23,     /* data arrived damaged */
+    ST_TRANSFER = -24,     /* both nodes are well, but KV does not get from one to the other */
     /* this node cannot go on */
     ST_NO_MEMORY = -40,
     ST_IO = -41,

@@ -154,41 +154,44 @@ static struct mover_link *link_slot(struct mover *m)
     return NULL; /* its slot is free when DOWN has come; meanwhile the caller tries again */
 }
 
-struct mover_link *mover_link_to(struct mover *m, const struct msg_rank_address *a)
+enum status mover_link_to(struct mover *m, const struct msg_rank_address *a,
+                          struct mover_link **out)
 {
     const void *address;
     size_t bytes;
     struct transport *t = choose(m, a, &address, &bytes);
     if (!t)
-        return NULL;
+        return ST_LINK;
     for (int32_t i = 0; i < MOVER_LINKS_MAX; i++) {
         struct mover_link *l = &m->links[i];
         if (l->link && l->transport == t && l->address_bytes == bytes &&
             memcmp(l->address, address, bytes) == 0) {
             l->used_ns = m->now_ns;
-            return l;
+            *out = l;
+            return ST_OK;
         }
     }
     struct mover_link *l = link_slot(m);
     if (!l)
-        return NULL;
-    struct error err = {0};
+        return ST_PENDING;
     uint8_t *copy = malloc(bytes + 1);
     if (!copy)
-        return NULL;
+        return ST_PENDING;
     memcpy(copy, address, bytes);
+    struct error err = {0};
     if (t->ops->connect(t, address, bytes, &l->link, &err) != ST_OK) {
         log_warn("link_failed", "transport=%s reason=\"%s\"", t->ops->name, err.text);
         free(copy);
         l->link = NULL;
-        return NULL;
+        return ST_LINK;
     }
     l->transport = t;
     l->address = copy;
     l->address_bytes = bytes;
     l->used_ns = m->now_ns;
     l->link->user = l;
-    return l;
+    *out = l;
+    return ST_OK;
 }
 
 static void on_down(struct mover *m, const struct transport_event *ev)
@@ -336,8 +339,8 @@ int64_t mover_wake_ns(const struct mover *m)
             wake = s->deadline_ns;
         for (int32_t r = 0; r < s->n_ranks; r++) {
             int64_t w = offering_wake_ns(&s->ranks[r].offering);
-            if (!s->ranks[r].link)
-                w = m->now_ns + 20 * NS_PER_MS; /* no link yet: try again soon */
+            if (!s->ranks[r].link || s->ranks[r].offering.n_repair > 0)
+                w = m->now_ns + 5 * NS_PER_MS; /* something found no room: try again soon */
             if (w < wake)
                 wake = w;
         }

@@ -116,6 +116,8 @@ void mover_send_link_down(struct mover *m, struct mover_link *link);
 void mover_sending_fini(struct sending *s);
 
 /* mover.c */
-struct mover_link *mover_link_to(struct mover *m, const struct msg_rank_address *a);
+/* ST_OK: *out; ST_PENDING: no slot yet, try again; ST_LINK: cannot be reached. */
+enum status mover_link_to(struct mover *m, const struct msg_rank_address *a,
+                          struct mover_link **out);
 
 #endif

@@ -272,8 +272,10 @@ static bool pump_rank(struct mover *m, struct sending *s, struct rank_send *r)
     if (o->state == OFFERING_DONE || o->state == OFFERING_FAILED)
         return false;
     if (!r->link) {
-        r->link = mover_link_to(m, &r->address);
-        if (!r->link)
+        enum status st = mover_link_to(m, &r->address, &r->link);
+        if (st == ST_LINK)
+            offering_link_lost(o);
+        if (st != ST_OK)
             return false;
     }
     bool any = false;

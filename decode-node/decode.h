@@ -1,0 +1,27 @@
+/* The decode role: takes KV from prefill nodes, or computes it here, and streams tokens.
+ *
+ *            on_open          Start ok                    landed
+ *     (none) ------> OPENED ----------> FILLING ------------------------> RUNNING
+ *                      |  \                |  \-- prefill_here, quiet --->  ^  |
+ *                      |   \ local_prefill |                                |  |
+ *                      |    +--------------------------------------------- +  |
+ *                      v                   v                                   v
+ *                   CLOSING <------- call closed (cancel, deadline, finish sent, dead router)
+ *                      |  landing plan quiet
+ *                      v
+ *                   (none)
+ *
+ * OPENED: the call exists, Start has not come. FILLING: blocks reserved, landing plan registered,
+ * Accepted said; the engine does not run the group. SWITCHING (between FILLING and RUNNING): no
+ * prefill node will come; waiting for the plan to be quiet. RUNNING: the engine runs the group.
+ * CLOSING: the call is gone; blocks that the mover may touch are quarantined until QUIET. The call
+ * is the lease (LAW 1): leaving for CLOSING releases everything.
+ */
+#ifndef DECODE_NODE_DECODE_H
+#define DECODE_NODE_DECODE_H
+
+#include "node/role.h"
+
+extern const struct node_role_ops decode_role_ops;
+
+#endif

@@ -1,0 +1,24 @@
+/* The prefill role: computes prompts and hands their KV over, layer by layer.
+ *
+ *            on_open          Run ok, blocks reserved           last chunk computed Landed (none)
+ * ------> OPENED -------------------------> COMPUTING ------------------> DELIVERING --------> DONE
+ *                      |                                   |                             | | v v v
+ * v CLOSING <--------------- call closed (cancel, deadline, finish sent, dead router) ------+ |
+ * offering quiet
+ *                      v
+ *                   (none)
+ *
+ * OPENED: the call exists, the request has not come. COMPUTING: the engine runs the prompt's
+ * chunks; each layer of each chunk is offered as soon as its KV is in the pool. DELIVERING:
+ * everything is computed, First has been said to the router, Filled to the decode node. DONE:
+ * Landed came; OK was said. CLOSING: the call is gone; the blocks stay until the mover is quiet,
+ * then become prefix cache. The call is the lease (LAW 1).
+ */
+#ifndef PREFILL_NODE_PREFILL_H
+#define PREFILL_NODE_PREFILL_H
+
+#include "node/role.h"
+
+extern const struct node_role_ops prefill_role_ops;
+
+#endif

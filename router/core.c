@@ -1,0 +1,568 @@
+#include "router/core_internal.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+
+/* ---- life of a request object ---- */
+
+enum status core_create(const struct core_args *args, struct core **out, struct error *err)
+{
+    struct core *c = calloc(1, sizeof(*c));
+    if (c) {
+        c->args = *args;
+        c->requests = slots_create((size_t)args->max_requests, sizeof(struct core_req));
+        /* Two calls a request, calls that were cancelled and not yet closed, and one poll a node.
+         */
+        c->calls = slots_create(4 * (size_t)args->max_requests + CLUSTER_NODES_MAX,
+                                sizeof(struct core_call));
+        list_init(&c->queue);
+    }
+    if (!c || !c->requests || !c->calls) {
+        if (c && c->requests)
+            slots_destroy(c->requests);
+        free(c);
+        return err_set(err, ST_NO_MEMORY, "no memory for %d requests", args->max_requests);
+    }
+    cluster_init(&c->cluster, args->config);
+    core_metrics_register(c);
+    *out = c;
+    return ST_OK;
+}
+
+static void req_free(struct core *c, struct core_req *q)
+{
+    list_remove(&q->queue);
+    c->n_queued -= q->queued;
+    request_fini(&q->sm);
+    codec_arena_fini(&q->d_arena);
+    free(q->memory);
+    free(q->stop_pending);
+    slots_free(c->requests, q->id);
+}
+
+void core_destroy(struct core *c)
+{
+    if (!c)
+        return;
+    for (slot_id id = slots_next(c->requests, 0); id; id = slots_next(c->requests, id)) {
+        struct core_req *q = slots_get(c->requests, id);
+        request_fini(&q->sm);
+        codec_arena_fini(&q->d_arena);
+        free(q->memory);
+        free(q->stop_pending);
+    }
+    slots_destroy(c->requests);
+    slots_destroy(c->calls);
+    buf_fini(&c->out);
+    free(c);
+}
+
+static void enqueue(struct core *c, struct core_req *q, bool front)
+{
+    assert(!q->queued);
+    if (front)
+        list_push_front(&c->queue, &q->queue);
+    else
+        list_push_back(&c->queue, &q->queue);
+    q->queued = true;
+    c->n_queued++;
+}
+
+/* Copies what the request points at into one block of memory. */
+static bool copy_request(struct core_req *q, const struct core_request *req)
+{
+    size_t prompt = sizeof(int32_t) * req->prompt.n;
+    size_t stops = sizeof(int32_t) * req->sampling.stop_ids.n;
+    size_t bias = sizeof(struct msg_bias) * req->sampling.n_bias;
+    const char *salt = req->cache_salt ? req->cache_salt : "";
+    const char *name = req->request_id ? req->request_id : "";
+    size_t salt_bytes = strlen(salt) + 1, name_bytes = strlen(name) + 1;
+    char *m = malloc(prompt + stops + bias + salt_bytes + name_bytes);
+    q->stop_pending = calloc((size_t)req->n, sizeof(bool));
+    q->memory = m;
+    if (!m || !q->stop_pending)
+        return false;
+    q->prompt = (struct msg_ids){.v = memcpy(m, req->prompt.v, prompt), .n = req->prompt.n};
+    m += prompt;
+    q->sampling = req->sampling;
+    if (stops)
+        q->sampling.stop_ids.v = memcpy(m, req->sampling.stop_ids.v, stops);
+    m += stops;
+    if (bias)
+        q->sampling.bias = memcpy(m, req->sampling.bias, bias);
+    m += bias;
+    q->cache_salt = memcpy(m, salt, salt_bytes);
+    q->request_id = memcpy(m + salt_bytes, name, name_bytes);
+    return true;
+}
+
+enum status core_submit(struct core *c, const struct core_request *req, int64_t now_ns,
+                        slot_id *out, struct error *err)
+{
+    const struct cluster *cl = &c->cluster;
+    int64_t prompt = req->prompt.n, most = req->sampling.max_tokens;
+    if (c->draining)
+        return err_set(err, ST_LINK, "The server is shutting down.");
+    if (!cluster_ready(cl))
+        return err_set(err, ST_LINK, "No decode node is available.");
+    if (prompt < 1)
+        return err_set(err, ST_INVALID, "The prompt must have at least one token.");
+    if (prompt >= cl->max_context || prompt + most > cl->max_context)
+        return err_set(err, ST_INVALID,
+                       "This model's maximum context length is %d tokens. However, you requested "
+                       "%lld output tokens and your prompt contains %lld input tokens, for a total "
+                       "of %lld tokens. Please reduce the length of the input prompt or the number "
+                       "of requested output tokens.",
+                       cl->max_context, (long long)most, (long long)prompt,
+                       (long long)(prompt + most));
+    slot_id id;
+    if (c->n_queued >= c->args.config->router.queue_max)
+        return err_set(err, ST_BUSY, "Too many requests are waiting.");
+    struct core_req *q = slots_alloc(c->requests, &id);
+    if (!q)
+        return err_set(err, ST_BUSY, "Too many requests at once.");
+    list_init(&q->queue);
+    q->id = id;
+    if (!copy_request(q, req) || request_init(&q->sm, req->n, now_ns) != ST_OK) {
+        req_free(c, q);
+        return err_set(err, ST_NO_MEMORY, "no memory for the request");
+    }
+    q->client = req->client;
+    q->d_node = q->p_node = -1;
+    q->submitted_ns = q->consumed_ns = now_ns;
+    q->deadline_ns = now_ns + c->args.config->timeouts.request_ns;
+    q->window = c->args.credit_window > 0 ? c->args.credit_window : 64;
+    if (q->window < 4 * req->n)
+        q->window = 4 * req->n;
+    enqueue(c, q, false);
+    *out = id;
+    return ST_OK;
+}
+
+/* ---- calls ---- */
+
+struct core_call *core_call_begin(struct core *c, const struct core_call_args *a)
+{
+    slot_id id;
+    struct core_call *k = slots_alloc(c->calls, &id);
+    if (!k)
+        return NULL;
+    k->id = id;
+    k->kind = a->kind;
+    k->node = a->node;
+    k->request = a->request;
+    k->rpc =
+        c->args.effects.call_start(c->args.effects.ctx, a->node, a->method, a->deadline_ns, id);
+    if (!k->rpc) {
+        slots_free(c->calls, id);
+        return NULL;
+    }
+    if (c->out.failed || c->args.effects.call_send(c->args.effects.ctx, k->rpc, &c->out) != ST_OK) {
+        /* The call exists: its closing will come and free the slot; nobody listens to it any more.
+         */
+        k->request = 0;
+        k->abandoned = true;
+        c->args.effects.call_cancel(c->args.effects.ctx, k->rpc);
+        return NULL;
+    }
+    return k;
+}
+
+static void call_abandon(struct core *c, slot_id *id)
+{
+    struct core_call *k = slots_get(c->calls, *id);
+    *id = 0;
+    if (!k)
+        return;
+    k->request = 0;
+    k->abandoned = true;
+    c->args.effects.call_cancel(c->args.effects.ctx, k->rpc);
+}
+
+void core_release_p(struct core *c, struct core_req *q)
+{
+    if (q->p_node >= 0)
+        cluster_unplace(&c->cluster, q->p_node, (int64_t)q->prompt.n);
+    q->p_node = -1;
+}
+
+static void release_d(struct core *c, struct core_req *q)
+{
+    if (q->d_node >= 0)
+        cluster_unplace(&c->cluster, q->d_node, (int64_t)q->prompt.n);
+    q->d_node = -1;
+}
+
+/* ---- actions ---- */
+
+static void start_d(struct core *c, struct core_req *q)
+{
+    struct msg_ids *emitted = calloc((size_t)q->sm.n, sizeof(*emitted));
+    bool *finished = calloc((size_t)q->sm.n, sizeof(*finished));
+    struct core_call *k = NULL;
+    q->d_outstanding = q->window - q->unconsumed > 0 ? q->window - q->unconsumed : 0;
+    struct msg_start m = {.request_id = q->request_id,
+                          .prompt = q->prompt,
+                          .n = q->sm.n,
+                          .emitted = emitted,
+                          .finished = finished,
+                          .sampling = q->sampling,
+                          .cache_salt = q->cache_salt,
+                          .deadline_ms = (q->deadline_ns - c->now_ns) / NS_PER_MS,
+                          .credits = q->d_outstanding,
+                          .local_prefill = q->sm.local};
+    memcpy(m.fingerprint, c->cluster.fingerprint, sizeof(m.fingerprint));
+    if (emitted && finished) {
+        for (int32_t i = 0; i < q->sm.n; i++) {
+            const struct request_choice *x = &q->sm.choices[i];
+            emitted[i] = (struct msg_ids){.v = x->ids, .n = (uint32_t)x->n};
+            finished[i] = x->finished;
+        }
+        buf_clear(&c->out);
+        codec_put_start(&c->out, &m);
+        const struct core_call_args a = {.kind = CORE_CALL_D,
+                                         .node = q->d_node,
+                                         .request = q->id,
+                                         .method = "/baton.v1.Decode/Start",
+                                         .deadline_ns = q->deadline_ns};
+        k = core_call_begin(c, &a);
+    }
+    free(emitted);
+    free(finished);
+    if (k) {
+        q->d_call = k->id;
+        return;
+    }
+    release_d(c, q);
+    core_release_p(c, q);
+    request_on_d_closed(&q->sm, ST_BUSY, "no call could be started", c->now_ns);
+}
+
+/* One sequence that continues: its emitted ids are part of what P computes. Several: only the
+ * prompt is shared. */
+static bool build_prefill(struct core *c, struct core_req *q, struct buf *ids,
+                          struct msg_prefill *m)
+{
+    buf_append(ids, q->prompt.v, sizeof(int32_t) * q->prompt.n);
+    bool any_emitted = false;
+    for (int32_t i = 0; i < q->sm.n; i++)
+        any_emitted |= q->sm.choices[i].n > 0 || q->sm.choices[i].finished;
+    if (q->sm.n == 1)
+        buf_append(ids, q->sm.choices[0].ids, sizeof(int32_t) * (size_t)q->sm.choices[0].n);
+    if (ids->failed)
+        return false;
+    *m = (struct msg_prefill){
+        .request_id = q->request_id,
+        .prompt = {.v = (const int32_t *)(const void *)ids->data,
+                   .n = (uint32_t)(ids->len / sizeof(int32_t))},
+        .prompt_tokens = (int32_t)q->prompt.n,
+        .n = q->sm.n,
+        .want_first = q->sm.n == 1 || !any_emitted,
+        .sampling = q->sampling,
+        .cache_salt = q->cache_salt,
+        .ticket = q->sm.ticket,
+        .have_tokens = q->sm.have_tokens,
+        .ranks = q->d_ranks,
+        .n_ranks = q->n_d_ranks,
+        .deadline_ms = (q->deadline_ns - c->now_ns) / NS_PER_MS,
+    };
+    memcpy(m->fingerprint, c->cluster.fingerprint, sizeof(m->fingerprint));
+    return true;
+}
+
+static void start_p(struct core *c, struct core_req *q)
+{
+    struct buf ids = {0};
+    struct msg_prefill m;
+    struct core_call *k = NULL;
+    if (build_prefill(c, q, &ids, &m)) {
+        buf_clear(&c->out);
+        codec_put_prefill(&c->out, &m);
+        const struct core_call_args a = {.kind = CORE_CALL_P,
+                                         .node = q->p_node,
+                                         .request = q->id,
+                                         .method = "/baton.v1.Prefill/Run",
+                                         .deadline_ns = q->deadline_ns};
+        k = core_call_begin(c, &a);
+    }
+    buf_fini(&ids);
+    if (k) {
+        q->p_call = k->id;
+        c->args.effects.call_half_close(c->args.effects.ctx, k->rpc);
+        return;
+    }
+    core_release_p(c, q);
+    request_on_p_closed(&q->sm, ST_BUSY, "no call could be started", c->now_ns);
+}
+
+static void pick_p(struct core *c, struct core_req *q)
+{
+    struct policy_query query = {.role = ROLE_PREFILL,
+                                 .prompt_tokens = q->prompt.n,
+                                 .with_decode = q->d_node,
+                                 .not_node = q->p_failed,
+                                 .now_ns = c->now_ns};
+    int32_t node = q->sm.p_tries < 4 ? policy_pick_least_loaded(&c->cluster, &query) : -1;
+    if (node < 0) {
+        request_no_p(&q->sm, c->now_ns);
+        return;
+    }
+    q->p_node = node;
+    cluster_place(&c->cluster, node, (int64_t)q->prompt.n);
+    request_p_picked(&q->sm);
+}
+
+static void send_control(struct core *c, struct core_req *q, const struct msg_decode_control *m)
+{
+    struct core_call *k = slots_get(c->calls, q->d_call);
+    if (!k)
+        return;
+    buf_clear(&c->out);
+    codec_put_control(&c->out, m);
+    if (c->out.failed || c->args.effects.call_send(c->args.effects.ctx, k->rpc, &c->out) != ST_OK)
+        /* The node does not read: the call is of no use. Its closing resumes the request. */
+        c->args.effects.call_cancel(c->args.effects.ctx, k->rpc);
+}
+
+static void end_request(struct core *c, struct core_req *q)
+{
+    struct msg_usage usage = {.prompt_tokens = (int32_t)q->prompt.n,
+                              .cached_tokens = q->cached_tokens};
+    for (int32_t i = 0; i < q->sm.n; i++)
+        usage.completion_tokens += q->sm.choices[i].n;
+    core_metrics_end(c, q, &usage);
+    c->args.effects.end(c->args.effects.ctx, q->client, q->sm.end_status, q->sm.end_text, &usage);
+    release_d(c, q);
+    core_release_p(c, q);
+    req_free(c, q);
+}
+
+/* Carries out what the state machine wants. False: the request is gone. */
+static bool run_actions(struct core *c, struct core_req *q)
+{
+    enum request_action a;
+    while (request_take_action(&q->sm, &a)) {
+        switch (a) {
+        case REQUEST_START_D:
+            start_d(c, q);
+            break;
+        case REQUEST_START_P:
+            start_p(c, q);
+            break;
+        case REQUEST_PICK_P:
+            pick_p(c, q);
+            break;
+        case REQUEST_CANCEL_D:
+            call_abandon(c, &q->d_call);
+            break;
+        case REQUEST_CANCEL_P:
+            call_abandon(c, &q->p_call);
+            break;
+        case REQUEST_PREFILL_HERE:
+            core_release_p(c, q);
+            send_control(c, q, &(struct msg_decode_control){.prefill_here = true});
+            break;
+        case REQUEST_REQUEUE:
+        case REQUEST_REQUEUE_LATER:
+            release_d(c, q);
+            core_release_p(c, q);
+            q->not_before_ns = a == REQUEST_REQUEUE_LATER ? c->now_ns + CLUSTER_BUSY_NS : 0;
+            enqueue(c, q, true);
+            core_metrics_resumed(c, q);
+            break;
+        case REQUEST_END:
+            end_request(c, q);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* What the client asked for meanwhile, then actions, then credit. False: the request is gone. */
+bool core_settle(struct core *c, struct core_req *q)
+{
+    for (int32_t i = 0; q->stops_pending > 0 && i < q->sm.n; i++) {
+        if (!q->stop_pending[i])
+            continue;
+        q->stop_pending[i] = false;
+        q->stops_pending--;
+        if (q->sm.choices[i].finished)
+            continue;
+        send_control(c, q, &(struct msg_decode_control){.stop_choice_plus1 = (uint32_t)i + 1});
+        request_stop_choice(&q->sm, i, c->now_ns);
+    }
+    if (q->cancel_pending)
+        request_end(&q->sm, q->cancel_status, q->cancel_text, c->now_ns);
+    if (!run_actions(c, q))
+        return false;
+    int64_t grant = q->window - q->unconsumed - q->d_outstanding;
+    if (q->d_call && q->sm.state != REQUEST_RESERVING && grant * 2 >= q->window) {
+        q->d_outstanding += grant;
+        send_control(c, q, &(struct msg_decode_control){.credit = grant});
+    }
+    return true;
+}
+
+/* ---- the client's side ---- */
+
+void core_consumed(struct core *c, slot_id id, int32_t tokens)
+{
+    struct core_req *q = slots_get(c->requests, id);
+    if (!q)
+        return;
+    q->unconsumed -= tokens;
+    assert(q->unconsumed >= 0);
+    q->consumed_ns = c->now_ns;
+    q->touched = true;
+    c->touched = true;
+}
+
+void core_stop_choice(struct core *c, slot_id id, int32_t choice)
+{
+    struct core_req *q = slots_get(c->requests, id);
+    if (!q || choice < 0 || choice >= q->sm.n || q->stop_pending[choice])
+        return;
+    q->stop_pending[choice] = true;
+    q->stops_pending++;
+    q->touched = true;
+    c->touched = true;
+}
+
+void core_cancel(struct core *c, slot_id id, enum status status, const char *text)
+{
+    struct core_req *q = slots_get(c->requests, id);
+    if (!q || q->cancel_pending)
+        return;
+    q->cancel_pending = true;
+    q->cancel_status = status;
+    q->cancel_text = text;
+    q->touched = true;
+    c->touched = true;
+}
+
+void core_nodes(struct core *c, slot_id id, const char **prefill, const char **decode)
+{
+    struct core_req *q = slots_get(c->requests, id);
+    *prefill = q && q->p_name_node >= 0 ? c->cluster.nodes[q->p_name_node].name : "";
+    *decode = q && q->d_node >= 0 ? c->cluster.nodes[q->d_node].name : "";
+}
+
+/* ---- ticking ---- */
+
+/* Picks nodes for the request; false: none can take it now. */
+static bool admit(struct core *c, struct core_req *q)
+{
+    struct policy_query query = {.role = ROLE_DECODE,
+                                 .prompt_tokens = q->prompt.n,
+                                 .with_decode = -1,
+                                 .not_node = -1,
+                                 .now_ns = c->now_ns};
+    int32_t d = policy_pick_least_loaded(&c->cluster, &query), p = -1;
+    if (d < 0)
+        return false;
+    bool local =
+        c->cluster.nodes[d].role == ROLE_BOTH || policy_rest_is_short(&c->cluster, d, q->prompt.n);
+    if (!local && cluster_has(&c->cluster, ROLE_PREFILL)) {
+        query.role = ROLE_PREFILL;
+        query.with_decode = d;
+        p = policy_pick_least_loaded(&c->cluster, &query);
+        if (p < 0)
+            return false;
+    }
+    list_remove(&q->queue);
+    q->queued = false;
+    c->n_queued--;
+    q->d_node = d;
+    q->p_node = p;
+    q->p_name_node = p;
+    q->p_failed = -1;
+    cluster_place(&c->cluster, d, (int64_t)q->prompt.n);
+    if (p >= 0)
+        cluster_place(&c->cluster, p, (int64_t)q->prompt.n);
+    request_admit(&q->sm, p < 0, c->now_ns);
+    core_settle(c, q);
+    return true;
+}
+
+static void admit_all(struct core *c)
+{
+    int32_t looked = 0;
+    for (struct list *it = c->queue.next; it != &c->queue && looked < 64;) {
+        struct core_req *q = list_entry(it, struct core_req, queue);
+        it = it->next;
+        looked++;
+        if (q->not_before_ns > c->now_ns)
+            continue;
+        /* In order: what does not fit now must not be overtaken for ever by what does. */
+        if (!admit(c, q))
+            break;
+        it = c->queue.next; /* settling may have changed the queue */
+    }
+}
+
+static void watch(struct core *c, struct core_req *q)
+{
+    const struct config *cfg = c->args.config;
+    if (c->now_ns >= q->deadline_ns)
+        core_cancel(c, q->id, ST_DEADLINE, "The request's time is up.");
+    else if (q->unconsumed > 0 && c->now_ns - q->consumed_ns > cfg->timeouts.stall_ns)
+        core_cancel(c, q->id, ST_CANCELLED, "The client does not read.");
+    else if (q->queued && !cluster_ready(&c->cluster) && c->now_ns - c->ready_ns > CORE_NO_NODE_NS)
+        core_cancel(c, q->id, ST_LINK, "No decode node is available.");
+}
+
+void core_tick(struct core *c, int64_t now_ns)
+{
+    c->now_ns = now_ns;
+    core_poll_nodes(c);
+    if (cluster_ready(&c->cluster))
+        c->ready_ns = now_ns;
+    bool full = now_ns >= c->watch_ns;
+    if (full)
+        c->watch_ns = now_ns + CORE_WATCH_NS;
+    if (full || c->touched) {
+        c->touched = false;
+        for (slot_id id = slots_next(c->requests, 0); id; id = slots_next(c->requests, id)) {
+            struct core_req *q = slots_get(c->requests, id);
+            if (full)
+                watch(c, q);
+            if (q->touched) {
+                q->touched = false;
+                core_settle(c, q);
+            }
+        }
+    }
+    admit_all(c);
+    core_metrics_update(c);
+}
+
+int64_t core_wake_ns(const struct core *c)
+{
+    int64_t wake = c->watch_ns;
+    for (int32_t i = 0; i < c->cluster.n; i++)
+        if (c->cluster.nodes[i].next_poll_ns < wake)
+            wake = c->cluster.nodes[i].next_poll_ns;
+    if (c->n_queued > 0 && c->now_ns + CLUSTER_BUSY_NS < wake)
+        wake = c->now_ns + CLUSTER_BUSY_NS;
+    return c->touched ? c->now_ns : wake;
+}
+
+void core_drain(struct core *c)
+{
+    c->draining = true;
+}
+
+const struct cluster *core_cluster(const struct core *c)
+{
+    return &c->cluster;
+}
+
+void core_get_load(const struct core *c, struct core_load *out)
+{
+    *out = (struct core_load){.requests = (int32_t)slots_count(c->requests),
+                              .queued = c->n_queued,
+                              .calls = (int32_t)slots_count(c->calls)};
+}
