@@ -1,0 +1,155 @@
+#include "cli/local.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+struct local_options local_defaults(void)
+{
+    return (struct local_options){.cpu_features = "auto",
+                                  .kv_dtype = "fp32",
+                                  .block_tokens = 16,
+                                  .chunk_tokens_max = 512,
+                                  .max_batch = 1,
+                                  .prefix_cache = true};
+}
+
+static enum status open_model(struct local *l, const struct local_options *o, struct error *err)
+{
+    const struct ops *ops;
+    enum status st = ops_cpu(o->cpu_features, &ops, err);
+    if (st != ST_OK)
+        return st;
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    int threads = (int)(o->threads > 0 ? o->threads : cores > 0 ? cores : 1);
+    l->team = team_create(threads, threads <= cores, false);
+    if (l->team == NULL)
+        return err_set(err, ST_NO_MEMORY, "cannot start %d threads", threads);
+    struct model_load_args args = {.dir = o->dir,
+                                   .ops = ops,
+                                   .team = l->team,
+                                   .max_batch_tokens =
+                                       (int32_t)(o->max_batch + o->chunk_tokens_max),
+                                   .max_logits_rows = (int32_t)o->max_batch};
+    return model_load(&args, &l->model, err);
+}
+
+/* Mapped, not allocated: only what is used costs memory. */
+static enum status open_pool(struct local *l, const struct local_options *o, struct error *err)
+{
+    enum dtype dtype;
+    if (!dtype_parse(o->kv_dtype, &dtype))
+        return err_set(err, ST_INVALID, "--kv-dtype: expected fp32, bf16 or fp16, got \"%s\"",
+                       o->kv_dtype);
+    int64_t tokens = o->pool_tokens > 0 ? o->pool_tokens : l->max_context;
+    int64_t blocks = tokens / o->block_tokens + 2 * o->max_batch + 2;
+    if (blocks > INT32_MAX)
+        return err_set(err, ST_INVALID, "a KV pool for %lld tokens is too large",
+                       (long long)tokens);
+    const struct model_config *c = model_get_config(l->model);
+    l->layout = (struct kv_layout){.layers = c->layers,
+                                   .kv_heads = c->kv_heads,
+                                   .head_dim = c->head_dim,
+                                   .block_tokens = (int32_t)o->block_tokens,
+                                   .blocks = (int32_t)blocks,
+                                   .dtype = dtype};
+    void *pool = mmap(NULL, kv_pool_bytes(&l->layout), PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (pool == MAP_FAILED)
+        return err_set(err, ST_NO_MEMORY, "no memory for a KV pool of %lld tokens",
+                       (long long)tokens);
+    l->pool = pool;
+    return ST_OK;
+}
+
+static void forward(void *ctx, const struct batch *b, const struct model_kv *kv, float *logits,
+                    model_layer_done_fn *done, void *done_ctx)
+{
+    model_forward(ctx, b, kv, logits, done, done_ctx);
+}
+
+static enum status open_engine(struct local *l, const struct local_options *o,
+                               const struct engine_events *events, struct error *err)
+{
+    const struct model_config *c = model_get_config(l->model);
+    struct engine_args args = {.runner = {.ctx = l->model,
+                                          .forward = forward,
+                                          .vocab = c->vocab,
+                                          .max_context = l->max_context,
+                                          .eos = c->eos,
+                                          .n_eos = c->n_eos},
+                               .events = *events,
+                               .pool = l->pool,
+                               .layout = l->layout,
+                               .prefix_cache = o->prefix_cache,
+                               .max_batch = (int32_t)o->max_batch,
+                               .chunk_tokens_max = (int32_t)o->chunk_tokens_max,
+                               .step_budget_ns = INT64_C(1000000000),
+                               .max_groups = (int32_t)o->max_batch};
+    return engine_create(&args, &l->engine, err);
+}
+
+enum status local_open(struct local *l, const struct local_options *o,
+                       const struct engine_events *events, bool with_tokenizer, struct error *err)
+{
+    *l = (struct local){0};
+    enum status st = open_model(l, o, err);
+    if (st == ST_OK) {
+        l->max_context = model_get_config(l->model)->max_context;
+        if (o->max_context > 0 && o->max_context < l->max_context)
+            l->max_context = (int32_t)o->max_context;
+        st = open_pool(l, o, err);
+    }
+    if (st == ST_OK)
+        st = open_engine(l, o, events, err);
+    if (st == ST_OK && with_tokenizer)
+        st = tokenizer_load(o->dir, &l->tokenizer, err);
+    if (st != ST_OK)
+        local_close(l);
+    return st;
+}
+
+void local_close(struct local *l)
+{
+    engine_destroy(l->engine);
+    if (l->tokenizer)
+        tokenizer_free(l->tokenizer);
+    if (l->pool)
+        munmap(l->pool, kv_pool_bytes(&l->layout));
+    if (l->model)
+        model_free(l->model);
+    if (l->team)
+        team_destroy(l->team);
+    *l = (struct local){0};
+}
+
+enum status local_parse_ids(const char *text, struct ids *out, struct error *err)
+{
+    const char *at = text;
+    while (*at != '\0') {
+        char *end;
+        errno = 0;
+        long v = strtol(at, &end, 10);
+        if (end == at || errno != 0 || v < 0 || v > INT32_MAX)
+            return err_set(err, ST_INVALID, "expected token ids as in 1,2,3, got \"%.40s\"", at);
+        if (!ids_push(out, (int32_t)v))
+            return err_set(err, ST_NO_MEMORY, "no memory for the ids");
+        at = end;
+        while (*at == ' ' || *at == ',')
+            at++;
+    }
+    return ST_OK;
+}
+
+enum status local_read_all(FILE *f, const char *name, struct buf *out, struct error *err)
+{
+    char chunk[65536];
+    size_t n;
+    while ((n = fread(chunk, 1, sizeof chunk, f)) > 0)
+        buf_append(out, chunk, n);
+    if (ferror(f))
+        return err_set(err, ST_IO, "%s: %s", name, strerror(errno));
+    return out->failed ? err_set(err, ST_NO_MEMORY, "%s: too large", name) : ST_OK;
+}

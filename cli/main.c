@@ -1,0 +1,45 @@
+/* `baton`: one program, many commands. */
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "baton_version.h"
+#include "cli/commands.h"
+
+static const struct command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *help;
+} commands[] = {
+    {"generate", cmd_generate, "run a model in this process on one prompt"},
+    {"tokenize", cmd_tokenize, "text to token ids and back"},
+    {"render", cmd_render, "messages to the text of a model's chat template"},
+};
+#define N_COMMANDS (sizeof commands / sizeof commands[0])
+
+static void show_help(FILE *out)
+{
+    fprintf(out, "usage: baton COMMAND [options]\n\n");
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        fprintf(out, "  %-12s  %s\n", commands[i].name, commands[i].help);
+    fprintf(out, "\nbaton COMMAND --help shows a command's options.\n");
+}
+
+int main(int argc, char **argv)
+{
+    const char *name = argc > 1 ? argv[1] : "";
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        if (strcmp(name, commands[i].name) == 0)
+            return commands[i].run(argc - 1, argv + 1);
+    if (strcmp(name, "--version") == 0) {
+        printf("baton %s (%s)\n", BATON_VERSION, BATON_REVISION);
+        return 0;
+    }
+    bool asked =
+        strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0;
+    if (!asked && name[0] != '\0')
+        fprintf(stderr, "baton: unknown command \"%s\" (see baton --help)\n", name);
+    else
+        show_help(asked ? stdout : stderr);
+    return asked ? 0 : 2;
+}
