@@ -4,7 +4,7 @@
 set -euo pipefail
 packages=(build-essential cmake ninja-build pkg-config git ca-certificates
           libgrpc-dev protobuf-c-compiler libprotobuf-c-dev protobuf-compiler
-          libucx-dev libyaml-dev libjansson-dev libpcre2-dev libutf8proc-dev libmicrohttpd-dev
+          libucx-dev libyaml-dev libjansson-dev libpcre2-dev libutf8proc-dev libmicrohttpd-dev libcurl4-openssl-dev
           libcriterion-dev python3 python3-venv iproute2
           clang clang-format clang-tidy libclang-rt-14-dev)
 missing=()
