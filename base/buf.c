@@ -68,23 +68,23 @@ void buf_putc(struct buf *b, char c)
 
 void buf_printf(struct buf *b, const char *fmt, ...)
 {
-    if (b->failed || !buf_reserve(b, 64))
+    if (b->failed)
         return;
     va_list args, again;
     va_start(args, fmt);
     va_copy(again, args);
     size_t room = b->cap - b->len;
-    int n = vsnprintf(b->data + b->len, room, fmt, args);
+    int n = vsnprintf(room > 0 ? b->data + b->len : NULL, room, fmt, args);
     va_end(args);
-    if (n >= 0 && (size_t)n >= room && buf_reserve(b, (size_t)n))
-        n = vsnprintf(b->data + b->len, b->cap - b->len, fmt, again);
-    va_end(again);
     if (n < 0)
         b->failed = true;
-    if (b->failed)
-        b->data[b->len] = '\0';
-    else
+    else if ((size_t)n >= room && buf_reserve(b, (size_t)n))
+        vsnprintf(b->data + b->len, b->cap - b->len, fmt, again);
+    va_end(again);
+    if (!b->failed)
         b->len += (size_t)n;
+    else if (b->data != NULL)
+        b->data[b->len] = '\0';
 }
 
 void buf_consume(struct buf *b, size_t n)

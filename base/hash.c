@@ -159,7 +159,7 @@ static uint64_t fold(uint64_t a, uint64_t b)
 uint64_t hash_bytes(uint64_t seed, const void *data, size_t bytes)
 {
     const unsigned char *p = data;
-    uint64_t h = fold(seed ^ K0, K1), g = h ^ K2;
+    uint64_t h = fold(seed ^ K0, K1), g = fold(h, K2);
     size_t left = bytes;
     for (; left >= 32; left -= 32, p += 32) {
         h = fold(load_le64(p) ^ K1, load_le64(p + 8) ^ h);
@@ -170,6 +170,6 @@ uint64_t hash_bytes(uint64_t seed, const void *data, size_t bytes)
     unsigned char last[8] = {0};
     if (left > 0)
         memcpy(last, p, left);
-    h = fold(load_le64(last) ^ K2, h ^ g);
+    h = fold(load_le64(last) ^ K2 ^ h, g);
     return fold(h ^ K0, (uint64_t)bytes ^ K1);
 }

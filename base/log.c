@@ -178,8 +178,9 @@ static void put_json_string(struct line *l, const char *s, size_t len, bool was_
 static void put_json_fields(struct line *l, const char *s)
 {
     while (*(s += strspn(s, " ")) != '\0') {
-        size_t key = strcspn(s, "= "), skip = s[key] == '=';
-        const char *value = s + key + skip;
+        size_t key = strcspn(s, "= ");
+        bool skip = s[key] == '=';
+        const char *value = skip ? s + key + 1 : "true"; /* a word alone is a flag */
         bool quoted = skip && *value == '"';
         size_t len = quoted ? 1 : strcspn(value, " ");
         while (quoted && value[len] != '\0' && value[len] != '"')
@@ -195,7 +196,7 @@ static void put_json_fields(struct line *l, const char *s)
             put(l, value, len);
         else
             put_json_string(l, value + quoted, len - quoted, quoted);
-        s = value + len + (quoted && value[len] == '"');
+        s = skip ? value + len + (quoted && value[len] == '"') : s + key;
     }
 }
 
