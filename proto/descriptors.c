@@ -150,5 +150,8 @@ bool descriptors_find_file(const char *name, struct descriptor *out)
 
 bool descriptors_find_symbol(const char *symbol, struct descriptor *out)
 {
+    size_t len = strlen(symbol);
+    if (len == 0 || symbol[len - 1] == '.')
+        return false;
     return find(has_symbol, symbol[0] == '.' ? symbol + 1 : symbol, out);
 }

@@ -43,7 +43,7 @@ void rpc_push(struct rpc_call *c, enum rpc_event_kind kind)
     c->closed = kind == RPC_EV_CLOSED;
     pthread_mutex_lock(&r->queue_lock);
     assert(!node->queued || kind == RPC_EV_DRAINED); /* the others wait at most once by design */
-    if (!node->queued) {
+    if (!node->queued && !r->mute) {
         node->queued = true;
         if (r->last != NULL)
             r->last->next = node;
@@ -273,7 +273,9 @@ static void end_calls(struct rpc *r)
         if (held != NULL) {
             held->held = false; /* the reference is ours now */
             pthread_mutex_unlock(&r->lock);
-            grpc_call_cancel(held->core, NULL);
+            /* a server's client reads that the server is gone, not that it has cancelled itself */
+            grpc_call_cancel_with_status(held->core, GRPC_STATUS_UNAVAILABLE, "shutting down",
+                                         NULL);
             rpc_call_unref(held);
             pthread_mutex_lock(&r->lock);
             continue;
@@ -312,6 +314,10 @@ void rpc_destroy(struct rpc *r, int64_t grace_ns)
     pthread_mutex_lock(&r->lock);
     r->closing = true;
     pthread_mutex_unlock(&r->lock);
+    pthread_mutex_lock(&r->queue_lock); /* nobody polls any more, and the calls go one by one */
+    r->mute = true;
+    r->first = r->last = NULL;
+    pthread_mutex_unlock(&r->queue_lock);
     if (start_threads(r, NULL) == ST_OK) { /* the end is told to gRPC through its queues */
         if (r->server != NULL) {
             r->on_server_down.done = on_server_down;

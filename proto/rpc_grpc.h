@@ -151,6 +151,7 @@ struct rpc {
     struct rpc_node *first, *last;
     int fd;
     bool signaled;
+    bool mute; /* being destroyed: events are dropped */
 };
 
 /* rpc_grpc.c */

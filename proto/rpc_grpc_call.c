@@ -285,9 +285,11 @@ static void on_recv(struct rpc_tag *tag, bool ok)
         if (!message)
             rpc_push(c, RPC_EV_MESSAGE);
     } else if (!c->half_closed) {
+        bool told = c->server && ok && !c->over && !c->ending &&
+                    grpc_call_failed_before_recv_message(c->core) == 0;
         c->half_closed = true;
-        half_closed = c->server && c->builtin != NULL && !c->over;
-        if (c->server && c->builtin == NULL && ok)
+        half_closed = told && c->builtin != NULL;
+        if (told && c->builtin == NULL)
             rpc_push(c, RPC_EV_HALF_CLOSED);
     }
     c->arriving = NULL;

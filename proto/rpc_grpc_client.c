@@ -39,6 +39,8 @@ enum status rpc_connect(struct rpc *r, const char *address, struct rpc_channel *
         arg_int(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, RECONNECT_MAX_MS),
         arg_int(GRPC_ARG_CLIENT_IDLE_TIMEOUT_MS, INT32_MAX),
         arg_int(GRPC_ARG_ENABLE_CHANNELZ, 0),
+        arg_int(GRPC_ARG_HTTP2_BDP_PROBE,
+                0), /* fixed windows: what an unread call holds is bounded */
         arg_int("grpc.compression_enabled_algorithms_bitset", 1),
     };
     const grpc_channel_args channel_args = {.num_args = sizeof args / sizeof args[0], .args = args};

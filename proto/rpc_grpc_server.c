@@ -41,6 +41,8 @@ enum status rpc_server_create(struct rpc *r, struct error *err)
         arg_int(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, PING_MIN_MS),
         arg_int(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, HANDSHAKE_MS),
         arg_int(GRPC_ARG_ENABLE_CHANNELZ, 0),
+        arg_int(GRPC_ARG_HTTP2_BDP_PROBE,
+                0), /* fixed windows: what an unread call holds is bounded */
         /* no compression: a small message that unpacks to a huge one is refused unread */
         arg_int("grpc.compression_enabled_algorithms_bitset", 1),
     };
