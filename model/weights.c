@@ -222,13 +222,26 @@ static enum status bind_one(struct binding *b, const struct weight_spec *s)
     return ST_OK;
 }
 
-/* A tensor that nothing reads may be a feature that we do not compute: worth a line, as in a bias
+/* A tensor that nothing reads may be a feature that we do not compute: worth a line, as for a bias
  * that the config does not announce. */
 static void warn_unused(const struct binding *b)
 {
-    size_t unused = checkpoint_count(b->checkpoint) - b->out->tensors;
-    if (unused)
-        log_warn("tensors_unused", "n=%zu of=%zu", unused, checkpoint_count(b->checkpoint));
+    const size_t n = checkpoint_count(b->checkpoint);
+    if (n == b->out->tensors)
+        return;
+    const struct tensor *all = checkpoint_at(b->checkpoint, 0);
+    char *used = calloc(n, 1), name[160] = "?";
+    struct weight_spec s;
+    for (size_t cursor = 0; used && weights_spec(b->config, &cursor, &s);)
+        used[checkpoint_find(b->checkpoint, s.name) - all] = 1;
+    for (size_t i = 0; used && i < n; i++) {
+        if (!used[i]) {
+            log_quote(name, sizeof name, all[i].name);
+            break;
+        }
+    }
+    free(used);
+    log_warn("tensors_unused", "n=%zu of=%zu first=%s", n - b->out->tensors, n, name);
 }
 
 static size_t count_biases(const struct model_config *c)
