@@ -155,6 +155,21 @@ static void oracle_push(const struct fake_model *m, struct oracle *o, int32_t id
     }
 }
 
+void fake_fill(const struct fake_model *m, const struct model_kv *kv, const int32_t *table,
+               const struct msg_ids *ids, int32_t begin)
+{
+    struct oracle o = {{0}};
+    for (int32_t p = 0; p < (int32_t)ids->n; p++) {
+        uint64_t input = (uint64_t)ids->v[p];
+        oracle_push(m, &o, ids->v[p], p);
+        for (int layer = 0; p >= begin && layer < m->layers; layer++) {
+            for (int h = 0; h < m->kv_heads; h++)
+                store(kv, table, layer, h, p, head_value(m, layer, h, p, input));
+            input = (uint64_t)ids->v[p] + o.sums[layer];
+        }
+    }
+}
+
 static void oracle_logits(const struct fake_model *m, const struct oracle *o, float *logits)
 {
     uint64_t state = 0;

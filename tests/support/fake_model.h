@@ -30,6 +30,10 @@ struct fake_model fake_model_default(void); /* vocab 64, 2 layers, 2 heads, cont
 struct kv_layout fake_layout(const struct fake_model *m, enum dtype dtype, int32_t block_tokens,
                              int32_t blocks);
 struct engine_runner fake_runner(struct fake_model *m);
+/* Writes the KV of ids[0..n) for positions [begin, n) where `table` says: what a handoff would have
+ * brought. */
+void fake_fill(const struct fake_model *m, const struct model_kv *kv, const int32_t *table,
+               const struct msg_ids *ids, int32_t begin);
 /* Logits [vocab] after ids[0..n). */
 void fake_logits(const struct fake_model *m, const int32_t *ids, int32_t n, float *logits);
 /* What an undisturbed sequence says: ids after prompt and `emitted`, up to its end; *reason as
