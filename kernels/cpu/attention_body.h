@@ -82,28 +82,27 @@ static void attention_widen(struct attention_state *s, enum kv_part part, size_t
 static void attention_dots(struct attention_state *s, const struct dot_args *keys, enum dtype t,
                            int from, int to, int j, int run)
 {
-    int rows, cols;
-    for (int c = 0; c < run; c += cols) {
-        cols = dot_cols(run - c);
-        for (int i = from; i < to; i += rows) {
-            vec acc[DOT_TILE] = {0};
-            float dot[DOT_TILE];
-            struct dot_args d = *keys;
-            rows = dot_rows(to - i);
+    struct dot_args d = *keys;
+    float dot[DOT_TILE];
+    d.sum = dot;
+    for (int c = 0; c < run; c += d.cols) {
+        d.cols = dot_cols(run - c);
+        d.w = keys->w + (size_t)c * d.w_stride * dtype_bytes(t);
+        for (int i = from; i < to; i += d.rows) {
+            d.rows = dot_rows(to - i);
             d.x = s->q + (size_t)i * d.x_stride;
-            d.w += (size_t)c * d.w_stride * dtype_bytes(t);
-            dot_fn_of(t, rows, cols)(acc, &d);
-            dot_finish(dot, acc, rows * cols);
-            for (int e = 0; e < rows; e++)
-                memcpy(&s->score[(i + e) * OPS_KV_SPAN + j + c], &dot[e * cols],
-                       (size_t)cols * sizeof dot[0]);
+            dot_run(&d, t);
+            for (int e = 0; e < d.rows; e++)
+                memcpy(&s->score[(i + e) * OPS_KV_SPAN + j + c], &dot[e * d.cols],
+                       (size_t)d.cols * sizeof dot[0]);
         }
     }
 }
 
 static void attention_scores(struct attention_state *s, size_t dim, int from, int to, bool widen)
 {
-    struct dot_args keys = {.x_stride = dim, .w_stride = dim, .k = dim};
+    struct dot_args keys = {
+        .x_stride = dim, .w_stride = dim, .k = dim, .first = true, .last = true};
     int j = 0;
     if (widen)
         attention_widen(s, KV_KEY, dim);

@@ -6,20 +6,27 @@
 #ifndef KERNELS_CPU_DOT_BODY_H
 #define KERNELS_CPU_DOT_BODY_H
 
-/* Rows of x are fp32, rows of w of dtype `t`; strides in elements. */
+#define DOT_TILE ((DOT_ROWS * DOT_COLS + 3) / 4 * 4)
+
+/* Rows of x are fp32, rows of w of some dtype; strides in elements. Of a sum over K in several
+ * calls all but the last leave the accumulators in `carry`, and all but the first find them there;
+ * the last writes sum[i * cols + j]. */
 struct dot_args {
     const float *x;
     size_t x_stride;
     const char *w;
     size_t w_stride;
     size_t k;
+    int rows, cols;
+    bool first, last;
+    vec *carry; /* [DOT_TILE] */
+    float *sum; /* [DOT_TILE] */
 };
 
-/* acc[i * cols + j] += x[i] * w[j], lane by lane. rows, cols and t are constants where this is
- * inlined. */
-INLINE void dot_tile(vec *acc, const struct dot_args *d, enum dtype t, int rows, int cols)
+/* rows, cols and t are constants where this is inlined, and the arrays registers. */
+INLINE void dot_tile(const struct dot_args *d, enum dtype t, int rows, int cols)
 {
-    vec sum[DOT_ROWS * DOT_COLS];
+    vec acc[DOT_ROWS + 3][DOT_COLS];
     const float *x[DOT_ROWS];
     const char *w[DOT_COLS];
     size_t whole = d->k - d->k % LANES;
@@ -29,8 +36,13 @@ INLINE void dot_tile(vec *acc, const struct dot_args *d, enum dtype t, int rows,
         x[i] = d->x + (size_t)i * d->x_stride;
     for (int j = 0; j < cols; j++)
         w[j] = d->w + (size_t)j * d->w_stride * (t == DTYPE_F32 ? 4 : 2);
-    for (int i = 0; i < rows * cols; i++)
-        sum[i] = acc[i];
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < cols; j++)
+            acc[i][j] = vec_zero();
+    if (!d->first)
+        for (int i = 0; i < rows; i++)
+            for (int j = 0; j < cols; j++)
+                acc[i][j] = d->carry[i * cols + j];
     for (size_t k = 0; k < whole; k += LANES) {
         vec wv[DOT_COLS];
         for (int j = 0; j < cols; j++)
@@ -38,32 +50,45 @@ INLINE void dot_tile(vec *acc, const struct dot_args *d, enum dtype t, int rows,
         for (int i = 0; i < rows; i++) {
             vec xv = vec_load(x[i] + k);
             for (int j = 0; j < cols; j++)
-                sum[i * cols + j] = vec_fma(xv, wv[j], sum[i * cols + j]);
+                acc[i][j] = vec_fma(xv, wv[j], acc[i][j]);
         }
     }
     if (tail > 0) {
+        vec wv[DOT_COLS];
+        for (int j = 0; j < cols; j++)
+            wv[j] = vec_load_as_n(w[j], t, whole, tail);
+        for (int i = 0; i < rows; i++) {
+            vec xv = vec_load_n(x[i] + whole, tail);
+            for (int j = 0; j < cols; j++)
+                acc[i][j] = vec_fma(xv, wv[j], acc[i][j]);
+        }
+    }
+    if (!d->last) {
         for (int i = 0; i < rows; i++)
             for (int j = 0; j < cols; j++)
-                sum[i * cols + j] = vec_fma(vec_load_n(x[i] + whole, tail),
-                                            vec_load_as_n(w[j], t, whole, tail), sum[i * cols + j]);
+                d->carry[i * cols + j] = acc[i][j];
+        return;
     }
-    for (int i = 0; i < rows * cols; i++)
-        acc[i] = sum[i];
+    vec none = vec_zero();
+    for (int g = 0; g < (rows * cols + 3) / 4; g++) {
+#define DOT_AT(e) (4 * g + e < rows * cols ? acc[(4 * g + e) / cols][(4 * g + e) % cols] : none)
+        vec four[4] = {DOT_AT(0), DOT_AT(1), DOT_AT(2), DOT_AT(3)};
+        vec_reduce_add4(d->sum + 4 * g, four);
+    }
 }
 
 #define DOT_NAME(t, rows, cols) DOT_NAME_(t, rows, cols)
 #define DOT_NAME_(t, rows, cols) dot_##t##_##rows##_##cols
 #define DOT_CASE(t, rows, cols)                                                                    \
-    static __attribute__((noinline)) void DOT_NAME(t, rows, cols)(vec * acc,                       \
-                                                                  const struct dot_args *d)        \
+    static __attribute__((noinline)) void DOT_NAME(t, rows, cols)(const struct dot_args *d)        \
     {                                                                                              \
-        dot_tile(acc, d, DTYPE_##t, rows, cols);                                                   \
+        dot_tile(d, DTYPE_##t, rows, cols);                                                        \
     }
 #define DOT_CASES(t)                                                                               \
-    DOT_CASE(t, 4, DOT_COLS)                                                                       \
+    DOT_CASE(t, DOT_ROWS, DOT_COLS)                                                                \
     DOT_CASE(t, 2, DOT_COLS)                                                                       \
     DOT_CASE(t, 1, DOT_COLS)                                                                       \
-    DOT_CASE(t, 4, 1)                                                                              \
+    DOT_CASE(t, DOT_ROWS, 1)                                                                       \
     DOT_CASE(t, 2, 1)                                                                              \
     DOT_CASE(t, 1, 1)
 
@@ -71,48 +96,31 @@ DOT_CASES(F32)
 DOT_CASES(BF16)
 DOT_CASES(F16)
 
-typedef void dot_fn(vec *acc, const struct dot_args *d);
+typedef void dot_fn(const struct dot_args *d);
 
-#define DOT_TABLE(t)                                                                               \
-    {                                                                                              \
-        {DOT_NAME(t, 1, 1), DOT_NAME(t, 1, DOT_COLS)},                                             \
-            {DOT_NAME(t, 2, 1), DOT_NAME(t, 2, DOT_COLS)},                                         \
-        {                                                                                          \
-            DOT_NAME(t, 4, 1), DOT_NAME(t, 4, DOT_COLS)                                            \
-        }                                                                                          \
-    }
+#define DOT_PAIR(t, rows) DOT_NAME(t, rows, 1), DOT_NAME(t, rows, DOT_COLS)
+#define DOT_TABLE(t) DOT_PAIR(t, 1), DOT_PAIR(t, 2), DOT_PAIR(t, DOT_ROWS)
 
-static dot_fn *const dot_fns[DTYPE_COUNT][3][2] = {
-    [DTYPE_F32] = DOT_TABLE(F32),
-    [DTYPE_BF16] = DOT_TABLE(BF16),
-    [DTYPE_F16] = DOT_TABLE(F16),
+static dot_fn *const dot_fns[DTYPE_COUNT][6] = {
+    [DTYPE_F32] = {DOT_TABLE(F32)},
+    [DTYPE_BF16] = {DOT_TABLE(BF16)},
+    [DTYPE_F16] = {DOT_TABLE(F16)},
 };
 
-/* The largest tile that fits in what is left: rows are taken by 4, 2, 1 and columns by DOT_COLS, 1.
- */
+/* The largest tile that fits in what is left: rows are taken by DOT_ROWS, 2, 1 and columns by
+ * DOT_COLS, 1. */
 INLINE int dot_rows(int left)
 {
-    return left >= 4 ? 4 : left >= 2 ? 2 : 1;
+    return left >= DOT_ROWS ? DOT_ROWS : left >= 2 ? 2 : 1;
 }
 INLINE int dot_cols(int left)
 {
     return left >= DOT_COLS ? DOT_COLS : 1;
 }
-INLINE dot_fn *dot_fn_of(enum dtype t, int rows, int cols)
+INLINE void dot_run(const struct dot_args *d, enum dtype t)
 {
-    return dot_fns[t][rows / 2][cols == DOT_COLS];
+    int at = d->rows == 1 ? 0 : d->rows == 2 ? 2 : 4;
+    dot_fns[t][at + (d->cols == DOT_COLS)](d);
 }
-
-/* out[i] = the sum of acc[i]'s lanes, i < n <= DOT_ROWS * DOT_COLS. Both have room for a multiple
- * of 4. */
-INLINE void dot_finish(float *out, vec *acc, int n)
-{
-    for (int i = n; i % 4 != 0; i++)
-        acc[i] = vec_zero();
-    for (int i = 0; i < n; i += 4)
-        vec_reduce_add4(out + i, acc + i);
-}
-
-#define DOT_TILE ((DOT_ROWS * DOT_COLS + 3) / 4 * 4)
 
 #endif

@@ -77,7 +77,7 @@ INLINE float vec_reduce_max(vec v)
     a = _mm_max_ps(a, _mm_movehl_ps(a, a));
     return _mm_cvtss_f32(_mm_max_ss(a, _mm_movehdup_ps(a)));
 }
-/* out[i] = vec_reduce_add(v[i]), bit for bit, for four at a time */
+/* out[i] = vec_reduce_add(v[i]), bit for bit, four at a time */
 INLINE void vec_reduce_add4(float *out, const vec *v)
 {
     __m128 a = vec_fold_add(v[0]), b = vec_fold_add(v[1]);

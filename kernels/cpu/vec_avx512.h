@@ -61,28 +61,26 @@ INLINE vec vec_fma(vec a, vec b, vec c)
 {
     return _mm512_fmadd_ps(a, b, c);
 }
-INLINE __m128 vec_fold_add(vec v) /* lanes 8 apart, then 4 apart */
+/* out[i] = the sum of v[i]: of lanes 8 apart, then 4, 2, 1 apart, for four vectors at a time. */
+INLINE void vec_reduce_add4(float *out, const vec *v)
 {
-    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
-    return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    vec ab = _mm512_shuffle_f32x4(v[0], v[1], 0x44) + _mm512_shuffle_f32x4(v[0], v[1], 0xee);
+    vec cd = _mm512_shuffle_f32x4(v[2], v[3], 0x44) + _mm512_shuffle_f32x4(v[2], v[3], 0xee);
+    vec s = _mm512_shuffle_f32x4(ab, cd, 0x88) + _mm512_shuffle_f32x4(ab, cd, 0xdd);
+    s = s + _mm512_permute_ps(s, 0x4e);
+    s = s + _mm512_permute_ps(s, 0xb1);
+    _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, s)));
 }
 INLINE float vec_reduce_add(vec v)
 {
-    __m128 a = vec_fold_add(v);
-    a = _mm_add_ps(a, _mm_movehl_ps(a, a));
-    return _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)));
+    float out[4];
+    vec four[4] = {v, v, v, v};
+    vec_reduce_add4(out, four);
+    return out[0];
 }
 INLINE float vec_reduce_max(vec v)
 {
     return _mm512_reduce_max_ps(v);
-}
-/* out[i] = vec_reduce_add(v[i]), bit for bit, for four at a time */
-INLINE void vec_reduce_add4(float *out, const vec *v)
-{
-    __m128 a = vec_fold_add(v[0]), b = vec_fold_add(v[1]);
-    __m128 c = vec_fold_add(v[2]), d = vec_fold_add(v[3]);
-    _MM_TRANSPOSE4_PS(a, b, c, d);
-    _mm_storeu_ps(out, _mm_add_ps(_mm_add_ps(a, c), _mm_add_ps(b, d)));
 }
 INLINE vec vec_from_bf16(__m256i h)
 {

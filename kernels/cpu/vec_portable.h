@@ -74,7 +74,7 @@ INLINE float vec_reduce_max(vec v)
     vec a = vec_max(v, (vec){v[2], v[3], v[0], v[1]});
     return a[0] > a[1] ? a[0] : a[1];
 }
-/* out[i] = vec_reduce_add(v[i]), bit for bit, for four at a time */
+/* out[i] = vec_reduce_add(v[i]), bit for bit, four at a time */
 INLINE void vec_reduce_add4(float *out, const vec *v)
 {
     for (int i = 0; i < 4; i++)
