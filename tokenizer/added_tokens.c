@@ -38,6 +38,12 @@ bool added_is_special(const struct added_tokens *a, int32_t id)
     return id >= 0 && (size_t)id < a->special_ids && a->special[id / 8] >> id % 8 & 1;
 }
 
+const char *added_decoded(const struct added_tokens *a, int32_t id, size_t *len)
+{
+    const char *s = vocab_string(&a->decoded, id, len);
+    return s ? s : vocab_string(&a->vocab, id, len);
+}
+
 enum status added_add(struct added_tokens *a, const struct added_source *source, struct error *err)
 {
     const char *s;
@@ -90,6 +96,8 @@ enum status added_finish(struct added_tokens *a, const struct normalizer *normal
         st = normalizer_apply(normalizer, &run, &text, err);
         if (!st && text.len)
             ok = ok && trie_add(&a->sets[ADDED_NORMALIZED], text.s, text.len, (int32_t)i);
+        if (!st && (text.len != e->len || memcmp(text.s, a->vocab.text + e->off, e->len)))
+            st = vocab_add(&a->decoded, text.s, text.len, t->id, err);
     }
     normalizer_run_fini(&run);
     if (!ok)
@@ -102,6 +110,7 @@ void added_fini(struct added_tokens *a)
     free(a->v);
     free(a->special);
     vocab_fini(&a->vocab);
+    vocab_fini(&a->decoded);
     for (int i = 0; i < ADDED_SETS; i++)
         trie_fini(&a->sets[i]);
     *a = (struct added_tokens){0};

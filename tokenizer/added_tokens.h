@@ -41,6 +41,7 @@ struct added_tokens {
     struct added_token *v;
     size_t n, cap;
     struct vocab vocab;           /* content to id */
+    struct vocab decoded;         /* id to the text it decodes to, where that is not the content */
     struct trie sets[ADDED_SETS]; /* to indexes into v */
     uint8_t *special;             /* bit per id */
     size_t special_ids;           /* bits */
@@ -59,6 +60,8 @@ enum status added_finish(struct added_tokens *a, const struct normalizer *normal
                          struct error *err);
 void added_fini(struct added_tokens *a);
 
+/* What the decoder is given for an added token; NULL: not one. */
+const char *added_decoded(const struct added_tokens *a, int32_t id, size_t *len);
 bool added_is_special(const struct added_tokens *a, int32_t id);
 
 /* The search: fill in the first group, then added_next() until it returns false. Text before a

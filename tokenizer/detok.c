@@ -17,7 +17,7 @@ static void push_id(const struct tokenizer *t, struct decoder_run *run, bool ski
     size_t len;
     if (skip_special && added_is_special(&t->added, id))
         return;
-    const char *s = vocab_string(&t->added.vocab, id, &len);
+    const char *s = added_decoded(&t->added, id, &len);
     if (!s)
         s = vocab_string(&t->vocab, id, &len);
     if (s)
