@@ -56,7 +56,7 @@ struct call {
     bool finish_sent;
 };
 
-struct node_role {
+struct role {
     struct node_role_args args;
     struct engine *engine;
     struct slots *calls;
@@ -66,7 +66,7 @@ struct node_role {
     struct metric *m_fill;
 };
 
-static void call_move(struct node_role *r, struct call *c, enum call_state to)
+static void call_move(struct role *r, struct call *c, enum call_state to)
 {
     assert(allowed[c->state] & BIT(to));
     log_debug("decode_call", "request=%s from=%s to=%s", c->request_id, state_names[c->state],
@@ -75,10 +75,10 @@ static void call_move(struct node_role *r, struct call *c, enum call_state to)
     c->at_ns[to] = r->now_ns;
 }
 
-static enum status decode_create(const struct node_role_args *args, struct node_role **out,
+static enum status decode_create(const struct node_role_args *args, struct role **out,
                                  struct error *err)
 {
-    struct node_role *r = calloc(1, sizeof(*r));
+    struct role *r = calloc(1, sizeof(*r));
     if (r)
         r->calls = slots_create((size_t)args->max_calls, sizeof(struct call));
     if (!r || !r->calls) {
@@ -102,7 +102,7 @@ static void call_free_memory(struct call *c)
     free(c->said);
 }
 
-static void call_fini(struct node_role *r, struct call *c)
+static void call_fini(struct role *r, struct call *c)
 {
     call_free_memory(c);
     slots_free(r->calls, c->id);
@@ -110,7 +110,7 @@ static void call_fini(struct node_role *r, struct call *c)
 
 /* Gives back all that the call holds. Blocks that the mover may still write to are not ours to
  * reuse before QUIET. */
-static void call_release(struct node_role *r, struct call *c)
+static void call_release(struct role *r, struct call *c)
 {
     bool plan_live = c->has_plan && c->state != CALL_RUNNING;
     if (c->has_plan && !c->forgotten)
@@ -122,7 +122,7 @@ static void call_release(struct node_role *r, struct call *c)
     c->quarantined = plan_live;
 }
 
-static void decode_destroy(struct node_role *r)
+static void decode_destroy(struct role *r)
 {
     for (slot_id id = slots_next(r->calls, 0); id; id = slots_next(r->calls, id)) {
         call_free_memory(slots_get(r->calls, id));
@@ -139,7 +139,7 @@ static void *user_of(struct call *c)
     return (void *)(uintptr_t)c->id;
 }
 
-static struct call *call_of(struct node_role *r, void *user)
+static struct call *call_of(struct role *r, void *user)
 {
     return slots_get(r->calls, (slot_id)(uintptr_t)user);
 }
@@ -154,7 +154,7 @@ static void fail_call(struct call *c, enum status status, const char *text)
 
 static void on_token(void *ctx, void *user, const struct msg_token *t)
 {
-    struct node_role *r = ctx;
+    struct role *r = ctx;
     struct call *c = call_of(r, user);
     if (!c)
         return;
@@ -185,7 +185,7 @@ static void choice_over(struct call *c, int32_t choice)
 
 static void on_finish(void *ctx, void *user, const struct msg_finish *f)
 {
-    struct node_role *r = ctx;
+    struct role *r = ctx;
     struct call *c = call_of(r, user);
     if (!c)
         return;
@@ -209,7 +209,7 @@ static void on_layer_done(void *ctx, int32_t layer)
 {
 }
 
-static struct engine_events decode_engine_events(struct node_role *r)
+static struct engine_events decode_engine_events(struct role *r)
 {
     return (struct engine_events){.token = on_token,
                                   .finish = on_finish,
@@ -219,14 +219,14 @@ static struct engine_events decode_engine_events(struct node_role *r)
                                   .ctx = r};
 }
 
-static void decode_set_engine(struct node_role *r, struct engine *e)
+static void decode_set_engine(struct role *r, struct engine *e)
 {
     r->engine = e;
 }
 
 /* ---- what the router says ---- */
 
-static void *decode_on_open(struct node_role *r, void *rpc, int64_t now_ns, int64_t deadline_ns)
+static void *decode_on_open(struct role *r, void *rpc, int64_t now_ns, int64_t deadline_ns)
 {
     slot_id id;
     r->now_ns = now_ns;
@@ -241,7 +241,7 @@ static void *decode_on_open(struct node_role *r, void *rpc, int64_t now_ns, int6
     return user_of(c);
 }
 
-static void send_event(struct node_role *r, struct call *c, const struct msg_decode_event *ev)
+static void send_event(struct role *r, struct call *c, const struct msg_decode_event *ev)
 {
     buf_clear(&r->out);
     codec_put_decode_event(&r->out, ev);
@@ -249,7 +249,7 @@ static void send_event(struct node_role *r, struct call *c, const struct msg_dec
         fail_call(c, ST_BUSY, "the router does not read its events");
 }
 
-static void reject(struct node_role *r, struct call *c, enum status status, const char *why)
+static void reject(struct role *r, struct call *c, enum status status, const char *why)
 {
     struct msg_decode_event ev = {.kind = MSG_D_REJECTED, .rejected = status, .reason = why};
     send_event(r, c, &ev);
@@ -257,8 +257,7 @@ static void reject(struct node_role *r, struct call *c, enum status status, cons
     r->args.effects.finish(r->args.effects.ctx, c->rpc, ST_OK, "");
 }
 
-static enum status check_start(const struct node_role *r, const struct msg_start *m,
-                               struct error *err)
+static enum status check_start(const struct role *r, const struct msg_start *m, struct error *err)
 {
     if (r->draining)
         return err_set(err, ST_BUSY, "this node is draining");
@@ -272,7 +271,7 @@ static enum status check_start(const struct node_role *r, const struct msg_start
     return ST_OK;
 }
 
-static void accept_call(struct node_role *r, struct call *c, int32_t have)
+static void accept_call(struct role *r, struct call *c, int32_t have)
 {
     struct msg_decode_event ev = {.kind = MSG_D_ACCEPTED};
     ev.accepted.have_tokens = have;
@@ -302,7 +301,7 @@ static void accept_call(struct node_role *r, struct call *c, int32_t have)
     send_event(r, c, &ev);
 }
 
-static void on_start(struct node_role *r, struct call *c, const struct msg_start *m)
+static void on_start(struct role *r, struct call *c, const struct msg_start *m)
 {
     struct error err = {0};
     if (c->state != CALL_OPENED || c->has_group) {
@@ -346,7 +345,7 @@ static void on_start(struct node_role *r, struct call *c, const struct msg_start
     accept_call(r, c, have);
 }
 
-static void on_control(struct node_role *r, struct call *c, const struct msg_decode_control *m)
+static void on_control(struct role *r, struct call *c, const struct msg_decode_control *m)
 {
     if (!c->has_group || c->failure != ST_OK) {
         fail_call(c, ST_PROTOCOL, "a message before Start");
@@ -365,7 +364,7 @@ static void on_control(struct node_role *r, struct call *c, const struct msg_dec
     }
 }
 
-static void decode_on_message(struct node_role *r, void *handle, const uint8_t *data, size_t len,
+static void decode_on_message(struct role *r, void *handle, const uint8_t *data, size_t len,
                               int64_t now_ns)
 {
     struct call *c = call_of(r, handle);
@@ -386,11 +385,11 @@ static void decode_on_message(struct node_role *r, void *handle, const uint8_t *
     r->args.effects.read(r->args.effects.ctx, c->rpc);
 }
 
-static void decode_on_drained(struct node_role *r, void *handle)
+static void decode_on_drained(struct role *r, void *handle)
 {
 }
 
-static void decode_on_closed(struct node_role *r, void *handle, int64_t now_ns)
+static void decode_on_closed(struct role *r, void *handle, int64_t now_ns)
 {
     struct call *c = call_of(r, handle);
     r->now_ns = now_ns;
@@ -405,7 +404,7 @@ static void decode_on_closed(struct node_role *r, void *handle, int64_t now_ns)
 
 /* ---- what the mover says ---- */
 
-static void decode_on_mover(struct node_role *r, const struct mover_event *ev, int64_t now_ns)
+static void decode_on_mover(struct role *r, const struct mover_event *ev, int64_t now_ns)
 {
     struct call *c = slots_get(r->calls, ev->user);
     r->now_ns = now_ns;
@@ -416,6 +415,8 @@ static void decode_on_mover(struct node_role *r, const struct mover_event *ev, i
             metric_observe(r->m_fill, (double)(now_ns - c->at_ns[CALL_FILLING]) / 1e9);
         call_move(r, c, CALL_RUNNING);
         engine_fill_done(r->engine, c->group, ev->first, (int32_t)ev->n_first);
+    } else if (ev->kind == MOVER_FAILED) {
+        fail_call(c, ST_BUSY, "the landing plan could not be made");
     } else if (ev->kind == MOVER_QUIET) {
         c->has_plan = false;
         if (c->quarantined)
@@ -433,7 +434,7 @@ static void decode_on_mover(struct node_role *r, const struct mover_event *ev, i
 /* ---- what we say ---- */
 
 /* Tokens first, then the finishes they belong to. Returns false when the outbox is full. */
-static bool say_tokens(struct node_role *r, struct call *c)
+static bool say_tokens(struct role *r, struct call *c)
 {
     struct msg_token tokens[64];
     int32_t done = 0;
@@ -456,7 +457,7 @@ static bool say_tokens(struct node_role *r, struct call *c)
     return c->n_said == 0;
 }
 
-static void say_finishes(struct node_role *r, struct call *c)
+static void say_finishes(struct role *r, struct call *c)
 {
     for (; c->n_finish_said < c->n_finish && c->failure == ST_OK; c->n_finish_said++) {
         struct msg_decode_event ev = {.kind = MSG_D_FINISH, .finish = c->finish[c->n_finish_said]};
@@ -476,7 +477,7 @@ static void say_finishes(struct node_role *r, struct call *c)
     r->args.effects.finish(r->args.effects.ctx, c->rpc, ST_OK, "");
 }
 
-static void decode_flush(struct node_role *r, int64_t now_ns)
+static void decode_flush(struct role *r, int64_t now_ns)
 {
     r->now_ns = now_ns;
     for (slot_id id = slots_next(r->calls, 0); id; id = slots_next(r->calls, id)) {
@@ -496,14 +497,14 @@ static void decode_flush(struct node_role *r, int64_t now_ns)
     }
 }
 
-static void decode_drain(struct node_role *r, bool final)
+static void decode_drain(struct role *r, bool final)
 {
     r->draining = true;
     for (slot_id id = slots_next(r->calls, 0); final && id; id = slots_next(r->calls, id))
         fail_call(slots_get(r->calls, id), ST_PREEMPTED, "the node is shutting down");
 }
 
-static void decode_load(const struct node_role *r, struct node_role_load *out)
+static void decode_load(const struct role *r, struct node_role_load *out)
 {
     out->calls = (int32_t)slots_count(r->calls);
 }

@@ -80,13 +80,14 @@ void mover_destroy(struct mover *m);
 enum status mover_address(struct mover *m, struct msg_rank_address *out, struct error *err);
 
 enum status mover_expect(struct mover *m, const struct mover_plan *plan);
-void mover_forget(struct mover *m, uint64_t user);
+/* False: it is not known (and no QUIET will come). */
+bool mover_forget(struct mover *m, uint64_t user);
 
 enum status mover_open(struct mover *m, const struct mover_send *send, int64_t now_ns);
 void mover_layer_ready(struct mover *m, uint64_t user, int32_t layer, int32_t tokens);
 void mover_fill(struct mover *m, uint64_t user, const struct msg_token *first, uint32_t n_first,
                 int64_t now_ns);
-void mover_close(struct mover *m, uint64_t user);
+bool mover_close(struct mover *m, uint64_t user); /* as mover_forget */
 
 /* Handles what the transports have and posts what can be posted; true when it did anything. */
 bool mover_work(struct mover *m, int64_t now_ns);

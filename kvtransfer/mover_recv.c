@@ -61,14 +61,15 @@ enum status mover_expect(struct mover *m, const struct mover_plan *plan)
     return ST_OK;
 }
 
-void mover_forget(struct mover *m, uint64_t user)
+bool mover_forget(struct mover *m, uint64_t user)
 {
     struct plan *p = plan_by_user(m, user);
-    if (!p || p->quiet_due)
-        return;
+    if (!p)
+        return false;
     /* The pool is touched only inside our own calls, so the plan's blocks are quiet now; pulls that
      * are still in flight fill staging, whose generation no longer matches. */
     p->quiet_due = true;
+    return true;
 }
 
 void mover_plan_fini(struct plan *p)

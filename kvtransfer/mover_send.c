@@ -123,11 +123,12 @@ void mover_fill(struct mover *m, uint64_t user, const struct msg_token *first, u
         offering_fill(&s->ranks[r].offering);
 }
 
-void mover_close(struct mover *m, uint64_t user)
+bool mover_close(struct mover *m, uint64_t user)
 {
     struct sending *s = sending_by_user(m, user);
     if (s)
         s->quiet_due = true; /* what is still posted reads staging, not the pool */
+    return s != NULL;
 }
 
 void mover_sending_fini(struct sending *s)

@@ -46,33 +46,32 @@ struct node_role_load {
     int32_t calls; /* that hold something */
 };
 
-struct node_role; /* the role's own object */
+struct role; /* the role's own object */
 
 struct node_role_ops {
     const char *name;   /* "prefill", "decode" */
     const char *method; /* "/baton.v1.Decode/Start" */
-    enum status (*create)(const struct node_role_args *args, struct node_role **out,
-                          struct error *err);
-    void (*destroy)(struct node_role *r);
+    enum status (*create)(const struct node_role_args *args, struct role **out, struct error *err);
+    void (*destroy)(struct role *r);
     /* The engine needs its events before the role has its engine: set once, right after
      * engine_create(). */
-    struct engine_events (*engine_events)(struct node_role *r);
-    void (*set_engine)(struct node_role *r, struct engine *e);
+    struct engine_events (*engine_events)(struct role *r);
+    void (*set_engine)(struct role *r, struct engine *e);
     /* A call: returns the role's handle for it, NULL when it cannot take one more (the shell
      * finishes it BUSY). */
-    void *(*on_open)(struct node_role *r, void *call, int64_t now_ns, int64_t deadline_ns);
-    void (*on_message)(struct node_role *r, void *handle, const uint8_t *data, size_t len,
+    void *(*on_open)(struct role *r, void *call, int64_t now_ns, int64_t deadline_ns);
+    void (*on_message)(struct role *r, void *handle, const uint8_t *data, size_t len,
                        int64_t now_ns);
-    void (*on_drained)(struct node_role *r, void *handle);
+    void (*on_drained)(struct role *r, void *handle);
     /* The call is over, whatever the reason: everything it held is released. The handle is invalid
      * afterwards. */
-    void (*on_closed)(struct node_role *r, void *handle, int64_t now_ns);
-    void (*on_mover)(struct node_role *r, const struct mover_event *ev, int64_t now_ns);
+    void (*on_closed)(struct role *r, void *handle, int64_t now_ns);
+    void (*on_mover)(struct role *r, const struct mover_event *ev, int64_t now_ns);
     /* After each engine step, and whenever messages were handled: say what there is to say. */
-    void (*flush)(struct node_role *r, int64_t now_ns);
+    void (*flush)(struct role *r, int64_t now_ns);
     /* Draining: no new calls are admitted; `final` ends what is left with PREEMPTED. */
-    void (*drain)(struct node_role *r, bool final);
-    void (*load)(const struct node_role *r, struct node_role_load *out);
+    void (*drain)(struct role *r, bool final);
+    void (*load)(const struct role *r, struct node_role_load *out);
 };
 
 #endif

@@ -57,7 +57,7 @@ struct chunk {
     int32_t end;
 };
 
-struct node_role {
+struct role {
     struct node_role_args args;
     struct engine *engine;
     struct slots *calls;
@@ -69,7 +69,7 @@ struct node_role {
     struct metric *m_transfer, *m_exposed;
 };
 
-static void call_move(struct node_role *r, struct call *c, enum call_state to)
+static void call_move(struct role *r, struct call *c, enum call_state to)
 {
     assert(allowed[c->state] & BIT(to));
     log_debug("prefill_call", "request=%s from=%s to=%s", c->request_id, state_names[c->state],
@@ -78,10 +78,10 @@ static void call_move(struct node_role *r, struct call *c, enum call_state to)
     c->at_ns[to] = r->now_ns;
 }
 
-static enum status prefill_create(const struct node_role_args *args, struct node_role **out,
+static enum status prefill_create(const struct node_role_args *args, struct role **out,
                                   struct error *err)
 {
-    struct node_role *r = calloc(1, sizeof(*r));
+    struct role *r = calloc(1, sizeof(*r));
     if (r) {
         r->calls = slots_create((size_t)args->max_calls, sizeof(struct call));
         /* A call may have a cached part and a fresh one in one step. */
@@ -112,7 +112,7 @@ static enum status prefill_create(const struct node_role_args *args, struct node
     return ST_OK;
 }
 
-static void call_fini(struct node_role *r, struct call *c)
+static void call_fini(struct role *r, struct call *c)
 {
     free(c->first);
     slots_free(r->calls, c->id);
@@ -120,7 +120,7 @@ static void call_fini(struct node_role *r, struct call *c)
 
 /* Gives back all that the call holds; blocks that the mover may still read stay quarantined until
  * QUIET. */
-static void call_release(struct node_role *r, struct call *c)
+static void call_release(struct role *r, struct call *c)
 {
     if (c->has_offering && !c->closed_offering)
         r->args.effects.offer_close(r->args.effects.ctx, c->id);
@@ -132,7 +132,7 @@ static void call_release(struct node_role *r, struct call *c)
     c->has_group = false;
 }
 
-static void prefill_destroy(struct node_role *r)
+static void prefill_destroy(struct role *r)
 {
     for (slot_id id = slots_next(r->calls, 0); id; id = slots_next(r->calls, id))
         free(((struct call *)slots_get(r->calls, id))->first);
@@ -147,7 +147,7 @@ static void *user_of(struct call *c)
     return (void *)(uintptr_t)c->id;
 }
 
-static struct call *call_of(struct node_role *r, void *user)
+static struct call *call_of(struct role *r, void *user)
 {
     return slots_get(r->calls, (slot_id)(uintptr_t)user);
 }
@@ -187,7 +187,7 @@ static void on_failed(void *ctx, void *user, enum status status, const char *why
 
 static void on_chunk(void *ctx, void *user, int32_t begin, int32_t end)
 {
-    struct node_role *r = ctx;
+    struct role *r = ctx;
     struct call *c = call_of(r, user);
     if (!c)
         return;
@@ -199,13 +199,13 @@ static void on_chunk(void *ctx, void *user, int32_t begin, int32_t end)
 
 static void on_layer_done(void *ctx, int32_t layer)
 {
-    struct node_role *r = ctx;
+    struct role *r = ctx;
     for (int32_t i = 0; i < r->n_chunks; i++)
         r->args.effects.offer_layer(r->args.effects.ctx, r->chunks[i].call, layer,
                                     r->chunks[i].end);
 }
 
-static struct engine_events prefill_engine_events(struct node_role *r)
+static struct engine_events prefill_engine_events(struct role *r)
 {
     return (struct engine_events){.token = on_token,
                                   .finish = on_finish,
@@ -215,14 +215,14 @@ static struct engine_events prefill_engine_events(struct node_role *r)
                                   .ctx = r};
 }
 
-static void prefill_set_engine(struct node_role *r, struct engine *e)
+static void prefill_set_engine(struct role *r, struct engine *e)
 {
     r->engine = e;
 }
 
 /* ---- what the router says ---- */
 
-static void *prefill_on_open(struct node_role *r, void *rpc, int64_t now_ns, int64_t deadline_ns)
+static void *prefill_on_open(struct role *r, void *rpc, int64_t now_ns, int64_t deadline_ns)
 {
     slot_id id;
     r->now_ns = now_ns;
@@ -237,8 +237,7 @@ static void *prefill_on_open(struct node_role *r, void *rpc, int64_t now_ns, int
     return user_of(c);
 }
 
-static enum status check_run(const struct node_role *r, const struct msg_prefill *m,
-                             struct error *err)
+static enum status check_run(const struct role *r, const struct msg_prefill *m, struct error *err)
 {
     if (r->draining)
         return err_set(err, ST_BUSY, "this node is draining");
@@ -256,7 +255,7 @@ static enum status check_run(const struct node_role *r, const struct msg_prefill
     return ST_OK;
 }
 
-static enum status open_offering(struct node_role *r, struct call *c, const struct msg_prefill *m,
+static enum status open_offering(struct role *r, struct call *c, const struct msg_prefill *m,
                                  struct error *err)
 {
     struct mover_send send = {.user = c->id,
@@ -275,7 +274,7 @@ static enum status open_offering(struct node_role *r, struct call *c, const stru
     return ST_OK;
 }
 
-static void on_run(struct node_role *r, struct call *c, const struct msg_prefill *m)
+static void on_run(struct role *r, struct call *c, const struct msg_prefill *m)
 {
     struct error err = {0};
     strncpy(c->request_id, m->request_id ? m->request_id : "", MSG_REQUEST_ID_MAX);
@@ -313,7 +312,7 @@ static void on_run(struct node_role *r, struct call *c, const struct msg_prefill
     r->args.effects.finish(r->args.effects.ctx, c->rpc, st, err.text);
 }
 
-static void prefill_on_message(struct node_role *r, void *handle, const uint8_t *data, size_t len,
+static void prefill_on_message(struct role *r, void *handle, const uint8_t *data, size_t len,
                                int64_t now_ns)
 {
     struct call *c = call_of(r, handle);
@@ -331,11 +330,11 @@ static void prefill_on_message(struct node_role *r, void *handle, const uint8_t 
     codec_arena_fini(&arena);
 }
 
-static void prefill_on_drained(struct node_role *r, void *handle)
+static void prefill_on_drained(struct role *r, void *handle)
 {
 }
 
-static void prefill_on_closed(struct node_role *r, void *handle, int64_t now_ns)
+static void prefill_on_closed(struct role *r, void *handle, int64_t now_ns)
 {
     struct call *c = call_of(r, handle);
     r->now_ns = now_ns;
@@ -350,7 +349,7 @@ static void prefill_on_closed(struct node_role *r, void *handle, int64_t now_ns)
 
 /* ---- what the mover says ---- */
 
-static void prefill_on_mover(struct node_role *r, const struct mover_event *ev, int64_t now_ns)
+static void prefill_on_mover(struct role *r, const struct mover_event *ev, int64_t now_ns)
 {
     struct call *c = slots_get(r->calls, ev->user);
     r->now_ns = now_ns;
@@ -389,7 +388,7 @@ static void prefill_on_mover(struct node_role *r, const struct mover_event *ev, 
 
 /* ---- what we say ---- */
 
-static void say_first(struct node_role *r, struct call *c)
+static void say_first(struct role *r, struct call *c)
 {
     struct msg_token *tokens = calloc((size_t)c->n_first + 1, sizeof(*tokens));
     struct msg_prefill_event ev = {
@@ -412,7 +411,7 @@ static void say_first(struct node_role *r, struct call *c)
     free(tokens);
 }
 
-static void prefill_flush(struct node_role *r, int64_t now_ns)
+static void prefill_flush(struct role *r, int64_t now_ns)
 {
     r->now_ns = now_ns;
     for (int32_t i = 0; i < r->n_chunks; i++) {
@@ -440,14 +439,14 @@ static void prefill_flush(struct node_role *r, int64_t now_ns)
     }
 }
 
-static void prefill_drain(struct node_role *r, bool final)
+static void prefill_drain(struct role *r, bool final)
 {
     r->draining = true;
     for (slot_id id = slots_next(r->calls, 0); final && id; id = slots_next(r->calls, id))
         fail_call(slots_get(r->calls, id), ST_PREEMPTED, "the node is shutting down");
 }
 
-static void prefill_load(const struct node_role *r, struct node_role_load *out)
+static void prefill_load(const struct role *r, struct node_role_load *out)
 {
     out->calls = (int32_t)slots_count(r->calls);
 }

@@ -1,0 +1,158 @@
+#include "node/node_internal.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+#define BUSY_TICK_MS 50    /* calls are there: deadlines are looked at this often */
+#define IDLE_TICK_MS 10000 /* nothing is */
+#define FINAL_NS (5 * NS_PER_S)
+
+static void handle_rpc(struct node *n, const struct rpc_event *ev, int64_t now_ns)
+{
+    switch (ev->kind) {
+    case RPC_EV_OPEN:
+        if (ev->method == NODE_METHOD_ROLE) {
+            void *handle = n->role_ops->on_open(n->role, ev->call, now_ns, ev->deadline_ns);
+            rpc_call_set_user(ev->call, handle);
+            if (!handle)
+                rpc_call_finish(ev->call, ST_BUSY, "too many calls");
+        } else {
+            node_admin_call(n, ev->call, ev->method);
+        }
+        break;
+    case RPC_EV_MESSAGE:
+        if (ev->user)
+            n->role_ops->on_message(n->role, ev->user, ev->data, ev->len, now_ns);
+        break;
+    case RPC_EV_HALF_CLOSED:
+        break;
+    case RPC_EV_DRAINED:
+        if (ev->user)
+            n->role_ops->on_drained(n->role, ev->user);
+        break;
+    case RPC_EV_CLOSED:
+        if (ev->user)
+            n->role_ops->on_closed(n->role, ev->user, now_ns);
+        rpc_call_release(ev->call);
+        break;
+    }
+}
+
+static void handle_signals(struct node *n)
+{
+    struct signalfd_siginfo info;
+    while (read(n->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
+        node_drain(n);
+}
+
+/* Everything that has arrived; bounded, so that a flood of messages cannot keep the engine from its
+ * steps. */
+static void handle_events(struct node *n)
+{
+    int64_t now = clock_now_ns();
+    struct rpc_event rpc;
+    struct mover_event mover;
+    struct http_event http;
+    handle_signals(n);
+    for (int i = 0; i < 1024 && rpc_poll(n->rpc, &rpc); i++)
+        handle_rpc(n, &rpc, now);
+    transfer_clear(n->transfer);
+    while (transfer_next(n->transfer, &mover))
+        n->role_ops->on_mover(n->role, &mover, now);
+    for (int i = 0; i < 64 && http_poll(n->http, &http); i++)
+        if (http.kind == HTTP_EV_REQUEST)
+            node_http(n, http.request);
+    n->role_ops->flush(n->role, now);
+}
+
+static void step(struct node *n)
+{
+    struct engine_step_info info;
+    int64_t begin = clock_now_ns();
+    engine_step(n->engine, &info);
+    int64_t took = clock_now_ns() - begin;
+    engine_step_took(n->engine, &info, took);
+    if (info.prefill_tokens + info.decode_tokens > 0) {
+        metric_observe(info.prefill_tokens == 0  ? n->m.step_decode
+                       : info.decode_tokens == 0 ? n->m.step_prefill
+                                                 : n->m.step_mixed,
+                       (double)took / 1e9);
+        metric_observe(n->m.step_tokens, info.prefill_tokens + info.decode_tokens);
+    }
+    n->role_ops->flush(n->role, clock_now_ns());
+}
+
+/* True when the drain is over: nothing is left, or its time is up and what was left has been told.
+ */
+static bool drained(struct node *n)
+{
+    struct node_role_load load;
+    int64_t now = clock_now_ns();
+    if (!n->drain_ns)
+        return false;
+    n->role_ops->load(n->role, &load);
+    if (load.calls == 0)
+        return true;
+    if (!n->final_drain && now - n->drain_ns > n->config->timeouts.drain_ns) {
+        n->final_drain = true;
+        n->role_ops->drain(n->role, true);
+        n->role_ops->flush(n->role, now);
+    }
+    return n->final_drain && now - n->drain_ns > n->config->timeouts.drain_ns + FINAL_NS;
+}
+
+static void loop(struct node *n)
+{
+    struct epoll_event evs[8];
+    for (;;) {
+        handle_events(n);
+        if (engine_runnable(n->engine))
+            step(n);
+        if (drained(n))
+            return;
+        struct node_role_load load;
+        n->role_ops->load(n->role, &load);
+        int timeout = engine_runnable(n->engine)           ? 0
+                      : load.calls > 0 || n->drain_ns != 0 ? BUSY_TICK_MS
+                                                           : IDLE_TICK_MS;
+        epoll_wait(n->epoll_fd, evs, 8, timeout);
+    }
+}
+
+int node_main(const struct config *config, const struct node_role_ops *role, bool aggregated)
+{
+    struct error err = {0};
+    struct node n = {.config = config, .role_ops = role, .aggregated = aggregated};
+    sigset_t set;
+    /* Before any thread exists, so that every thread inherits it and signalfd gets the signals. */
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    enum status st = node_start(&n, &err);
+    if (st != ST_OK) {
+        fprintf(stderr, "baton-%s: %s\n", role->name, err.text);
+        node_stop(&n);
+        return 1;
+    }
+    rpc_set_serving(n.rpc, true);
+    log_info("node_ready", "node=%s role=%s blocks=%d block_tokens=%d pool_bytes=%zu",
+             n.config->node.name, aggregated ? "both" : role->name, n.layout.blocks,
+             n.layout.block_tokens, n.pool_bytes);
+    printf("node name=%s role=%s rank=%lld pid=%d grpc=%s http=%s\n", config->node.name,
+           aggregated ? "both" : role->name, (long long)config->ranks.rank, (int)getpid(),
+           n.grpc_address, n.http_address);
+    fflush(stdout);
+    loop(&n);
+    log_info("node_stopped", "node=%s", config->node.name);
+    node_stop(&n);
+    return 0;
+}

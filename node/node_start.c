@@ -1,0 +1,399 @@
+/* Making a node and taking it apart: the two functions are the same list, read in opposite
+ * directions. */
+#include "node/node_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/rng.h"
+
+#define STAGING_BUFFERS 32
+#define OFFERS_IN_FLIGHT 4
+#define MESSAGE_BYTES_MAX (128u << 20)
+#define OUTBOX_BYTES_MAX (8u << 20)
+
+static int32_t max_calls(const struct node *n)
+{
+    return (int32_t)(2 * n->config->engine.max_batch);
+}
+
+static enum status start_model(struct node *n, struct error *err)
+{
+    const struct config *c = n->config;
+    int cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    int threads = c->node.threads > 0 ? (int)c->node.threads : cores;
+    const struct ops *ops;
+    enum status st = ops_cpu(c->node.cpu_features, &ops, err);
+    if (st != ST_OK)
+        return st;
+    if (strcmp(c->node.device, "cpu") != 0)
+        return err_set(err, ST_UNSUPPORTED, "node.device: %s is not built in; supported: cpu",
+                       c->node.device);
+    if (c->ranks.tensor != 1 || c->ranks.expert != 1 || c->ranks.rank != 0)
+        return err_set(err, ST_UNSUPPORTED,
+                       "ranks: tensor %lld, expert %lld: only one rank per node is built in",
+                       (long long)c->ranks.tensor, (long long)c->ranks.expert);
+    n->team = team_create(threads, threads <= cores && threads > 1, false);
+    if (!n->team)
+        return err_set(err, ST_NO_MEMORY, "%d kernel threads could not be started", threads);
+    const struct engine_args sizes = {.max_batch = (int32_t)c->engine.max_batch,
+                                      .chunk_tokens_max = (int32_t)c->engine.chunk_tokens_max};
+    const struct model_load_args load = {.dir = c->model.path,
+                                         .ops = ops,
+                                         .team = n->team,
+                                         .max_batch_tokens = engine_rows_max(&sizes),
+                                         .max_logits_rows = engine_rows_max(&sizes)};
+    return model_load(&load, &n->model, err);
+}
+
+/* The pool is a memfd, so that receivers on this host can map it; sealed against shrinking, which
+ * would fault them. */
+static enum status start_pool(struct node *n, struct error *err)
+{
+    enum dtype dtype;
+    if (!dtype_parse(n->config->kv.dtype, &dtype))
+        return err_set(err, ST_INVALID, "kv.dtype: %s", n->config->kv.dtype);
+    n->layout = model_kv_layout(n->model, dtype, (int32_t)n->config->kv.block_tokens,
+                                (uint64_t)n->config->kv.pool_bytes);
+    if (n->layout.blocks < 2)
+        return err_set(err, ST_NEVER_FITS, "kv.pool_bytes: %lld holds %d blocks, at least 2 needed",
+                       (long long)n->config->kv.pool_bytes, n->layout.blocks);
+    n->pool_bytes = kv_pool_bytes(&n->layout);
+    n->pool_fd = memfd_create("baton-kv", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (n->pool_fd < 0 || ftruncate(n->pool_fd, (off_t)n->pool_bytes) != 0)
+        return err_set(err, ST_NO_MEMORY, "the KV pool of %zu bytes: %s", n->pool_bytes,
+                       strerror(errno));
+    fcntl(n->pool_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+    n->pool = mmap(NULL, n->pool_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, n->pool_fd, 0);
+    if (n->pool == MAP_FAILED) {
+        n->pool = NULL;
+        return err_set(err, ST_NO_MEMORY, "the KV pool of %zu bytes: %s", n->pool_bytes,
+                       strerror(errno));
+    }
+    return ST_OK;
+}
+
+static void run_model(void *ctx, const struct batch *b, const struct model_kv *kv, float *logits,
+                      model_layer_done_fn *done, void *done_ctx)
+{
+    model_forward(ctx, b, kv, logits, done, done_ctx);
+}
+
+static enum status start_engine(struct node *n, struct error *err)
+{
+    const struct config *c = n->config;
+    const struct model_config *mc = model_get_config(n->model);
+    struct engine_args args = {
+        .runner = {.ctx = n->model,
+                   .forward = run_model,
+                   .vocab = mc->vocab,
+                   .max_context = mc->max_context,
+                   .eos = mc->eos,
+                   .n_eos = mc->n_eos},
+        .events = n->role_ops->engine_events(n->role),
+        .pool = n->pool,
+        .layout = n->layout,
+        .prefix_cache = c->kv.prefix_cache,
+        .max_batch = (int32_t)c->engine.max_batch,
+        .chunk_tokens_max = (int32_t)c->engine.chunk_tokens_max,
+        .step_budget_ns = c->engine.step_budget_ms * NS_PER_MS,
+        .max_groups = 2 * max_calls(n), /* released groups stay until their transfer is quiet */
+        .salt = model_fingerprint(n->model).w[0],
+    };
+    if (c->model.max_context > 0 && c->model.max_context < args.runner.max_context)
+        args.runner.max_context = (int32_t)c->model.max_context;
+    enum status st = engine_create(&args, &n->engine, err);
+    if (st == ST_OK)
+        n->role_ops->set_engine(n->role, n->engine);
+    return st;
+}
+
+static enum status start_transports(struct node *n, struct error *err)
+{
+    const char *want = n->config->kv.transport;
+    bool automatic = strcmp(want, "auto") == 0;
+    const struct kv_pool_view pool = {.base = n->pool, .layout = n->layout};
+    if (automatic || strcmp(want, "shm") == 0) {
+        const struct transport_shm_args a = {.pool_fd = n->pool_fd, .pool = pool};
+        enum status st = transport_shm_create(&a, &n->transports[n->n_transports], err);
+        if (st != ST_OK)
+            return st;
+        n->n_transports++;
+    }
+    if (automatic || strcmp(want, "ucx") == 0) {
+        const struct transport_ucx_args a = {.device = n->config->kv.device,
+                                             .keepalive_ns = n->config->timeouts.keepalive_ns};
+        enum status st = transport_ucx_create(&a, &n->transports[n->n_transports], err);
+        if (st == ST_OK)
+            n->n_transports++;
+        else if (!automatic || st != ST_UNSUPPORTED)
+            return st;
+    }
+    if (n->n_transports == 0)
+        return err_set(err, ST_INVALID, "kv.transport: %s; expected auto, shm or ucx", want);
+    struct mover_args args = {.n_transports = n->n_transports,
+                              .pool = pool,
+                              .staging_buffers = STAGING_BUFFERS,
+                              .max_plans = 2 * max_calls(n),
+                              .max_offerings = 2 * max_calls(n),
+                              .window = OFFERS_IN_FLIGHT,
+                              .metrics = n->metrics};
+    memcpy(args.transports, n->transports, sizeof(args.transports));
+    struct mover *m;
+    enum status st = mover_create(&args, &m, err);
+    if (st != ST_OK)
+        return st;
+    st = mover_address(m, &n->address, err);
+    if (st == ST_OK)
+        st = transfer_start(m, &args, &n->transfer, err);
+    if (st != ST_OK)
+        mover_destroy(m);
+    return st;
+}
+
+/* ---- effects: the role's hands ---- */
+
+static enum status eff_send(void *ctx, void *call, const struct buf *b)
+{
+    return rpc_call_send(call, (const uint8_t *)b->data, b->len);
+}
+
+static void eff_read(void *ctx, void *call)
+{
+    rpc_call_read(call);
+}
+
+static void eff_finish(void *ctx, void *call, enum status status, const char *text)
+{
+    rpc_call_finish(call, status, text);
+}
+
+static enum status eff_expect(void *ctx, const struct mover_plan *plan)
+{
+    transfer_expect(((struct node *)ctx)->transfer, plan);
+    return ST_OK;
+}
+
+static void eff_forget(void *ctx, uint64_t user)
+{
+    transfer_forget(((struct node *)ctx)->transfer, user);
+}
+
+static enum status eff_open(void *ctx, const struct mover_send *send)
+{
+    transfer_open(((struct node *)ctx)->transfer, send);
+    return ST_OK;
+}
+
+static void eff_layer(void *ctx, uint64_t user, int32_t layer, int32_t tokens)
+{
+    transfer_layer(((struct node *)ctx)->transfer, user, layer, tokens);
+}
+
+static void eff_fill(void *ctx, uint64_t user, const struct msg_token *first, uint32_t count)
+{
+    transfer_fill(((struct node *)ctx)->transfer, user, first, count);
+}
+
+static void eff_close(void *ctx, uint64_t user)
+{
+    transfer_close(((struct node *)ctx)->transfer, user);
+}
+
+static uint64_t eff_random(void *ctx)
+{
+    return rng_entropy();
+}
+
+static enum status start_role(struct node *n, struct error *err)
+{
+    struct fingerprint f = model_fingerprint(n->model);
+    const struct model_config *mc = model_get_config(n->model);
+    const struct node_role_args args = {
+        .effects = {.ctx = n,
+                    .send = eff_send,
+                    .read = eff_read,
+                    .finish = eff_finish,
+                    .expect = eff_expect,
+                    .forget = eff_forget,
+                    .offer_open = eff_open,
+                    .offer_layer = eff_layer,
+                    .offer_fill = eff_fill,
+                    .offer_close = eff_close,
+                    .random = eff_random},
+        .max_calls = max_calls(n),
+        .ranks = &n->address,
+        .n_ranks = 1,
+        .max_context = mc->max_context,
+        .vocab = mc->vocab,
+        .fingerprint = {f.w[0], f.w[1]},
+        .metrics = n->metrics,
+        .aggregated = n->aggregated,
+    };
+    return n->role_ops->create(&args, &n->role, err);
+}
+
+/* ---- servers ---- */
+
+/* A PEM file's text; NULL path: NULL. */
+static enum status read_pem(const char *path, char **out, struct error *err)
+{
+    *out = NULL;
+    if (!path)
+        return ST_OK;
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return err_set(err, ST_NOT_FOUND, "tls: %s: %s", path, strerror(errno));
+    struct buf b = {.max = 1 << 20};
+    char chunk[4096];
+    for (size_t got; (got = fread(chunk, 1, sizeof(chunk), f)) > 0;)
+        buf_append(&b, chunk, got);
+    fclose(f);
+    buf_putc(&b, '\0');
+    *out = buf_take(&b, NULL);
+    return *out ? ST_OK : err_set(err, ST_INVALID, "tls: %s: too large", path);
+}
+
+static enum status start_rpc(struct node *n, struct error *err)
+{
+    const struct config *c = n->config;
+    const char *methods[NODE_METHODS] = {[NODE_METHOD_ROLE] = n->role_ops->method,
+                                         [NODE_METHOD_STATUS] = "/baton.v1.Admin/Status",
+                                         [NODE_METHOD_DRAIN] = "/baton.v1.Admin/Drain"};
+    char *ca, *cert = NULL, *key = NULL;
+    enum status st = read_pem(c->tls.ca, &ca, err);
+    if (st == ST_OK)
+        st = read_pem(c->tls.cert, &cert, err);
+    if (st == ST_OK)
+        st = read_pem(c->tls.key, &key, err);
+    if (st == ST_OK) {
+        const struct rpc_args args = {.tls = {ca, cert, key},
+                                      .max_calls = max_calls(n) + 64,
+                                      .max_message_bytes = MESSAGE_BYTES_MAX,
+                                      .max_outbox_bytes = OUTBOX_BYTES_MAX,
+                                      .keepalive_ns = c->timeouts.keepalive_ns,
+                                      .methods = methods,
+                                      .n_methods = NODE_METHODS};
+        st = rpc_create(&args, &n->rpc, err);
+    }
+    free(ca);
+    free(cert);
+    free(key);
+    int port;
+    if (st == ST_OK)
+        st = rpc_listen(n->rpc, c->node.listen, &port, err);
+    if (st == ST_OK)
+        st = rpc_start(n->rpc, err);
+    if (st != ST_OK)
+        return st;
+    char host[256];
+    int asked;
+    st = config_split_address(c->node.listen, host, sizeof(host), &asked, err);
+    snprintf(n->grpc_address, sizeof(n->grpc_address), "%s:%d", host, port);
+    return st;
+}
+
+static enum status start_http(struct node *n, struct error *err)
+{
+    const struct http_server_args args = {.listen = n->config->node.http,
+                                          .body_bytes_max = 4096,
+                                          .header_bytes_max = 16384,
+                                          .connections_max = 256,
+                                          .idle_timeout_ns = 30 * NS_PER_S,
+                                          .stream_bytes_max = 1 << 20};
+    enum status st = http_server_create(&args, &n->http, err);
+    char host[256];
+    int asked;
+    if (st == ST_OK)
+        st = config_split_address(n->config->node.http, host, sizeof(host), &asked, err);
+    if (st == ST_OK)
+        snprintf(n->http_address, sizeof(n->http_address), "http://%s:%d", host,
+                 http_port(n->http));
+    return st;
+}
+
+static enum status start_loop(struct node *n, struct error *err)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    n->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    n->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (n->signal_fd < 0 || n->epoll_fd < 0)
+        return err_set(err, ST_IO, "the event loop: %s", strerror(errno));
+    const int fds[] = {n->signal_fd, rpc_fd(n->rpc), transfer_fd(n->transfer), http_fd(n->http)};
+    for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
+        struct epoll_event ev = {.events = EPOLLIN, .data.fd = fds[i]};
+        if (epoll_ctl(n->epoll_fd, EPOLL_CTL_ADD, fds[i], &ev) != 0)
+            return err_set(err, ST_IO, "the event loop: %s", strerror(errno));
+    }
+    return ST_OK;
+}
+
+static enum status start_metrics(struct node *n, struct error *err)
+{
+    char labels[600];
+    snprintf(labels, sizeof(labels), "model=\"%s\",node=\"%s\",role=\"%s\"", n->config->model.name,
+             n->config->node.name, n->aggregated ? "both" : n->role_ops->name);
+    n->metrics = metrics_create(labels);
+    if (!n->metrics)
+        return err_set(err, ST_NO_MEMORY, "no memory for metrics");
+    node_metrics_register(n);
+    return ST_OK;
+}
+
+enum status node_start(struct node *n, struct error *err)
+{
+    static enum status (*const steps[])(struct node *, struct error *) = {
+        start_metrics,    start_model, start_pool, start_role, start_engine,
+        start_transports, start_rpc,   start_http, start_loop};
+    n->pool_fd = n->signal_fd = n->epoll_fd = -1;
+    n->boot = rng_entropy();
+    n->started_ns = clock_now_ns();
+    for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+        enum status st = steps[i](n, err);
+        if (st != ST_OK)
+            return st;
+    }
+    return ST_OK;
+}
+
+void node_stop(struct node *n)
+{
+    if (n->epoll_fd >= 0)
+        close(n->epoll_fd);
+    if (n->signal_fd >= 0)
+        close(n->signal_fd);
+    if (n->http)
+        http_server_destroy(n->http, NS_PER_S);
+    if (n->rpc)
+        rpc_destroy(n->rpc, NS_PER_S);
+    transfer_stop(n->transfer);
+    for (int32_t i = 0; i < n->n_transports; i++)
+        n->transports[i]->ops->destroy(n->transports[i]);
+    if (n->engine)
+        engine_destroy(n->engine);
+    if (n->role)
+        n->role_ops->destroy(n->role);
+    if (n->pool)
+        munmap(n->pool, n->pool_bytes);
+    if (n->pool_fd >= 0)
+        close(n->pool_fd);
+    if (n->model)
+        model_free(n->model);
+    if (n->team)
+        team_destroy(n->team);
+    if (n->metrics)
+        metrics_destroy(n->metrics);
+    buf_fini(&n->out);
+}
