@@ -11,6 +11,14 @@
 
 #include "kernels/ops.h"
 
+/* In front of a loop over a register tile: unrolled before anything else, its arrays become
+ * registers. */
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 24")
+#endif
+
 #define CPU_BODY(isa)                                                                              \
     bool cpu_has_##isa(void);                                                                      \
     extern const struct ops cpu_ops_##isa;                                                         \

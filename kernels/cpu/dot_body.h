@@ -26,52 +26,62 @@ struct dot_args {
 /* rows, cols and t are constants where this is inlined, and the arrays registers. */
 INLINE void dot_tile(const struct dot_args *d, enum dtype t, int rows, int cols)
 {
-    vec acc[DOT_ROWS + 3][DOT_COLS];
+    vec acc[DOT_ROWS][DOT_COLS];
     const float *x[DOT_ROWS];
     const char *w[DOT_COLS];
     size_t whole = d->k - d->k % LANES;
     int tail = (int)(d->k % LANES);
 
+    UNROLL
     for (int i = 0; i < rows; i++)
         x[i] = d->x + (size_t)i * d->x_stride;
+    UNROLL
     for (int j = 0; j < cols; j++)
         w[j] = d->w + (size_t)j * d->w_stride * (t == DTYPE_F32 ? 4 : 2);
-    for (int i = 0; i < rows; i++)
-        for (int j = 0; j < cols; j++)
-            acc[i][j] = vec_zero();
-    if (!d->first)
-        for (int i = 0; i < rows; i++)
-            for (int j = 0; j < cols; j++)
-                acc[i][j] = d->carry[i * cols + j];
+    UNROLL
+    for (int i = 0; i < rows * cols; i++)
+        acc[i / cols][i % cols] = vec_zero();
+    if (!d->first) {
+        UNROLL
+        for (int i = 0; i < rows * cols; i++)
+            acc[i / cols][i % cols] = d->carry[i];
+    }
     for (size_t k = 0; k < whole; k += LANES) {
         vec wv[DOT_COLS];
+        UNROLL
         for (int j = 0; j < cols; j++)
             wv[j] = vec_load_as(w[j], t, k);
+        UNROLL
         for (int i = 0; i < rows; i++) {
             vec xv = vec_load(x[i] + k);
+            UNROLL
             for (int j = 0; j < cols; j++)
                 acc[i][j] = vec_fma(xv, wv[j], acc[i][j]);
         }
     }
     if (tail > 0) {
         vec wv[DOT_COLS];
+        UNROLL
         for (int j = 0; j < cols; j++)
             wv[j] = vec_load_as_n(w[j], t, whole, tail);
+        UNROLL
         for (int i = 0; i < rows; i++) {
             vec xv = vec_load_n(x[i] + whole, tail);
+            UNROLL
             for (int j = 0; j < cols; j++)
                 acc[i][j] = vec_fma(xv, wv[j], acc[i][j]);
         }
     }
     if (!d->last) {
-        for (int i = 0; i < rows; i++)
-            for (int j = 0; j < cols; j++)
-                d->carry[i * cols + j] = acc[i][j];
+        UNROLL
+        for (int i = 0; i < rows * cols; i++)
+            d->carry[i] = acc[i / cols][i % cols];
         return;
     }
     vec none = vec_zero();
-    for (int g = 0; g < (rows * cols + 3) / 4; g++) {
 #define DOT_AT(e) (4 * g + e < rows * cols ? acc[(4 * g + e) / cols][(4 * g + e) % cols] : none)
+    UNROLL
+    for (int g = 0; g < (rows * cols + 3) / 4; g++) {
         vec four[4] = {DOT_AT(0), DOT_AT(1), DOT_AT(2), DOT_AT(3)};
         vec_reduce_add4(d->sum + 4 * g, four);
     }

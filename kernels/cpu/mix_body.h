@@ -30,31 +30,36 @@ INLINE void mix_tile(const struct mix_args *a, size_t d, enum dtype t, int rows,
 {
     vec sum[MIX_ROWS * MIX_VECS], v[MIX_VECS];
     size_t bytes = t == DTYPE_F32 ? 4 : 2;
-    for (int i = 0; i < rows; i++)
-        for (int e = 0; e < vecs; e++) {
-            const float *acc = a->acc + (size_t)i * a->acc_stride + d + (size_t)e * LANES;
-            sum[i * vecs + e] = vec_zero();
-            if (a->fade)
-                sum[i * vecs + e] = vec_load(acc) * vec_set1(a->fade[i]);
-        }
+    float *acc = a->acc + d;
+    UNROLL
+    for (int i = 0; i < rows * vecs; i++)
+        sum[i] = vec_zero();
+    if (a->fade) {
+        UNROLL
+        for (int i = 0; i < rows * vecs; i++)
+            sum[i] = vec_load(acc + (size_t)(i / vecs) * a->acc_stride + i % vecs * LANES) *
+                     vec_set1(a->fade[i / vecs]);
+    }
     for (int j = 0, r = 0; j < a->count; r++) {
         const char *value = a->runs[r].value + d * bytes;
         int end = j + a->runs[r].count < a->count ? j + a->runs[r].count : a->count;
         for (; j < end; j++, value += a->v_stride * bytes) {
+            UNROLL
             for (int e = 0; e < vecs; e++)
                 v[e] = tail ? vec_load_as_n(value, t, 0, tail)
                             : vec_load_as(value, t, (size_t)e * LANES);
+            UNROLL
             for (int i = 0; i < rows; i++) {
                 vec w = vec_set1(a->weight[i * OPS_KV_SPAN + j]);
+                UNROLL
                 for (int e = 0; e < vecs; e++)
                     sum[i * vecs + e] = vec_fma(w, v[e], sum[i * vecs + e]);
             }
         }
     }
-    for (int i = 0; i < rows; i++)
-        for (int e = 0; e < vecs; e++)
-            vec_store(a->acc + (size_t)i * a->acc_stride + d + (size_t)e * LANES,
-                      sum[i * vecs + e]);
+    UNROLL
+    for (int i = 0; i < rows * vecs; i++)
+        vec_store(acc + (size_t)(i / vecs) * a->acc_stride + i % vecs * LANES, sum[i]);
 }
 
 /* acc rows have room for a whole number of vectors. */
