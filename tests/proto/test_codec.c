@@ -1,0 +1,624 @@
+/* Every message to bytes and back, every limit, and bytes that are wrong in every way. */
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/rng.h"
+#include "proto/codec.h"
+
+static const int32_t some_ids[] = {0, 1, 2147483647, 77};
+static const struct msg_bias some_bias[] = {{5, -1.5f}, {6, 100.f}};
+static const struct msg_logprob some_top[] = {{9, -0.1f}, {10, -2.5f}};
+static const uint8_t some_address[] = {0, 255, 7};
+static const struct msg_rank_address some_ranks[] = {
+    {0, 0, 4, "host-a", "@shm0", some_address, 3},
+    {1, 4, 8, "", "", NULL, 0},
+};
+
+static struct msg_sampling a_sampling(void)
+{
+    return (struct msg_sampling){
+        .temperature = 0.7f,
+        .top_p = 0.9f,
+        .min_p = 0.05f,
+        .top_k = 40,
+        .repetition_penalty = 1.1f,
+        .presence_penalty = -0.5f,
+        .frequency_penalty = 0.25f,
+        .seed = UINT64_MAX,
+        .logprobs = 20,
+        .max_tokens = 100,
+        .min_tokens = 3,
+        .ignore_eos = true,
+        .stop_ids = {some_ids, 4},
+        .bias = some_bias,
+        .n_bias = 2,
+    };
+}
+
+static struct msg_start a_start(void)
+{
+    static const struct msg_ids emitted[] = {{some_ids, 2}, {NULL, 0}, {some_ids + 2, 1}};
+    static const bool finished[] = {false, true, false};
+    return (struct msg_start){
+        .request_id = "r-1",
+        .prompt = {some_ids, 4},
+        .n = 3,
+        .emitted = emitted,
+        .finished = finished,
+        .sampling = a_sampling(),
+        .cache_salt = "s\xc3\xa4lt",
+        .deadline_ms = 1234567890123,
+        .credits = 64,
+        .local_prefill = true,
+        .fingerprint = {1, UINT64_MAX},
+    };
+}
+
+static void same_ids(struct msg_ids a, struct msg_ids b)
+{
+    cr_assert_eq(a.n, b.n);
+    cr_assert(a.n == 0 || memcmp(a.v, b.v, a.n * 4) == 0);
+}
+
+static void same_sampling(const struct msg_sampling *a, const struct msg_sampling *b)
+{
+    struct msg_sampling x = *a, y = *b;
+    same_ids(x.stop_ids, y.stop_ids);
+    cr_assert_eq(x.n_bias, y.n_bias);
+    cr_assert(x.n_bias == 0 || memcmp(x.bias, y.bias, x.n_bias * sizeof *x.bias) == 0);
+    cr_assert_eq(x.temperature, y.temperature);
+    cr_assert_eq(x.top_p, y.top_p);
+    cr_assert_eq(x.min_p, y.min_p);
+    cr_assert_eq(x.top_k, y.top_k);
+    cr_assert_eq(x.repetition_penalty, y.repetition_penalty);
+    cr_assert_eq(x.presence_penalty, y.presence_penalty);
+    cr_assert_eq(x.frequency_penalty, y.frequency_penalty);
+    cr_assert_eq(x.seed, y.seed);
+    cr_assert_eq(x.logprobs, y.logprobs);
+    cr_assert_eq(x.max_tokens, y.max_tokens);
+    cr_assert_eq(x.min_tokens, y.min_tokens);
+    cr_assert_eq(x.ignore_eos, y.ignore_eos);
+}
+
+static void same_ranks(const struct msg_rank_address *v, uint32_t n)
+{
+    cr_assert_eq(n, 2);
+    for (int i = 0; i < 2; i++) {
+        cr_assert_eq(v[i].rank, some_ranks[i].rank);
+        cr_assert_eq(v[i].head_begin, some_ranks[i].head_begin);
+        cr_assert_eq(v[i].head_end, some_ranks[i].head_end);
+        cr_assert_str_eq(v[i].host, some_ranks[i].host);
+        cr_assert_str_eq(v[i].shm, some_ranks[i].shm);
+        cr_assert_eq(v[i].ucx_bytes, some_ranks[i].ucx_bytes);
+    }
+    cr_assert_eq(memcmp(v[0].ucx, some_address, 3), 0);
+}
+
+#define BYTES(b) (const uint8_t *)(b).data, (b).len
+
+Test(codec, start)
+{
+    struct buf b = {0};
+    struct codec_arena a = {0};
+    struct msg_start m = a_start(), got;
+    struct msg_decode_control control;
+    bool is_start = false;
+    codec_put_start(&b, &m);
+    cr_assert_eq(codec_get_decode_request(BYTES(b), &a, &is_start, &got, &control), ST_OK);
+    cr_assert(is_start);
+    cr_assert_str_eq(got.request_id, "r-1");
+    cr_assert_str_eq(got.cache_salt, m.cache_salt);
+    cr_assert_eq(got.n, 3);
+    same_ids(got.prompt, m.prompt);
+    for (int i = 0; i < 3; i++) {
+        same_ids(got.emitted[i], m.emitted[i]);
+        cr_assert_eq(got.finished[i], m.finished[i]);
+    }
+    same_sampling(&got.sampling, &m.sampling);
+    cr_assert_eq(got.deadline_ms, m.deadline_ms);
+    cr_assert_eq(got.credits, 64);
+    cr_assert(got.local_prefill);
+    cr_assert_eq(got.fingerprint[0], 1);
+    cr_assert_eq(got.fingerprint[1], UINT64_MAX);
+    codec_arena_fini(&a);
+    buf_clear(&b);
+    m.emitted = NULL; /* a fresh request */
+    m.finished = NULL;
+    codec_put_start(&b, &m);
+    cr_assert_eq(codec_get_decode_request(BYTES(b), &a, &is_start, &got, &control), ST_OK);
+    for (int i = 0; i < 3; i++)
+        cr_assert(got.emitted[i].n == 0 && !got.finished[i]);
+    codec_arena_fini(&a);
+    buf_fini(&b);
+}
+
+Test(codec, control)
+{
+    struct buf b = {0};
+    struct codec_arena a = {0};
+    struct msg_decode_control m = {.credit = 1 << 20, .stop_choice_plus1 = 128}, got;
+    struct msg_start start;
+    bool is_start = true;
+    codec_put_control(&b, &m);
+    cr_assert_eq(codec_get_decode_request(BYTES(b), &a, &is_start, &start, &got), ST_OK);
+    cr_assert_not(is_start);
+    cr_assert_eq(got.credit, 1 << 20);
+    cr_assert_eq(got.stop_choice_plus1, 128);
+    codec_arena_fini(&a);
+    buf_clear(&b);
+    m.stop_choice_plus1 = 129;
+    codec_put_control(&b, &m);
+    cr_assert_eq(codec_get_decode_request(BYTES(b), &a, &is_start, &start, &got), ST_PROTOCOL);
+    codec_arena_fini(&a);
+    buf_fini(&b);
+}
+
+static enum status event_round(const struct msg_decode_event *m, struct codec_arena *a,
+                               struct msg_decode_event *got)
+{
+    struct buf b = {0};
+    codec_put_decode_event(&b, m);
+    cr_assert_not(b.failed);
+    enum status st = codec_get_decode_event(BYTES(b), a, got);
+    buf_fini(&b);
+    return st;
+}
+
+Test(codec, decode_events)
+{
+    struct codec_arena a = {0};
+    struct msg_decode_event got;
+    struct msg_decode_event accepted = {
+        .kind = MSG_D_ACCEPTED,
+        .accepted = {
+            .ticket = {{3, UINT64_MAX}}, .have_tokens = 7, .ranks = some_ranks, .n_ranks = 2}};
+    cr_assert_eq(event_round(&accepted, &a, &got), ST_OK);
+    cr_assert_eq(got.kind, MSG_D_ACCEPTED);
+    cr_assert(got.accepted.ticket.w[0] == 3 && got.accepted.ticket.w[1] == UINT64_MAX);
+    cr_assert_eq(got.accepted.have_tokens, 7);
+    same_ranks(got.accepted.ranks, got.accepted.n_ranks);
+    codec_arena_fini(&a);
+    static const enum status whys[] = {ST_BUSY, ST_NEVER_FITS, ST_INVALID, ST_INCOMPATIBLE};
+    for (int i = 0; i < 4; i++) {
+        struct msg_decode_event no = {.kind = MSG_D_REJECTED, .rejected = whys[i], .reason = "why"};
+        cr_assert_eq(event_round(&no, &a, &got), ST_OK);
+        cr_assert(got.kind == MSG_D_REJECTED && got.rejected == whys[i]);
+        cr_assert_str_eq(got.reason, "why");
+        codec_arena_fini(&a);
+    }
+    struct msg_token tokens[] = {{2, 5, 77, -0.25f, some_top, 2}, {0, 0, 0, 0, NULL, 0}};
+    struct msg_decode_event said = {.kind = MSG_D_TOKENS, .tokens = tokens, .n_tokens = 2};
+    cr_assert_eq(event_round(&said, &a, &got), ST_OK);
+    cr_assert(got.kind == MSG_D_TOKENS && got.n_tokens == 2);
+    cr_assert(got.tokens[0].choice == 2 && got.tokens[0].position == 5 && got.tokens[0].id == 77);
+    cr_assert(got.tokens[0].logprob == -0.25f && got.tokens[0].n_top == 2);
+    cr_assert(got.tokens[0].top[1].id == 10 && got.tokens[0].top[1].logprob == -2.5f);
+    codec_arena_fini(&a);
+    struct msg_decode_event finish = {.kind = MSG_D_FINISH, .finish = {1, MSG_FINISH_LENGTH, -1}};
+    cr_assert_eq(event_round(&finish, &a, &got), ST_OK);
+    cr_assert(got.kind == MSG_D_FINISH && got.finish.choice == 1 && got.finish.stop_id == -1);
+    cr_assert_eq(got.finish.reason, MSG_FINISH_LENGTH);
+    codec_arena_fini(&a);
+    struct msg_decode_event done = {
+        .kind = MSG_D_DONE, .usage = {10, 3, 20}, .kv_wait_us = 99, .decode_us = 1000};
+    cr_assert_eq(event_round(&done, &a, &got), ST_OK);
+    cr_assert(got.kind == MSG_D_DONE && got.usage.prompt_tokens == 10);
+    cr_assert(got.usage.cached_tokens == 3 && got.usage.completion_tokens == 20);
+    cr_assert(got.kv_wait_us == 99 && got.decode_us == 1000);
+    codec_arena_fini(&a);
+}
+
+Test(codec, prefill)
+{
+    struct buf b = {0};
+    struct codec_arena a = {0};
+    struct msg_prefill got, m = {
+                                .request_id = "r",
+                                .prompt = {some_ids, 4},
+                                .prompt_tokens = 3,
+                                .n = 2,
+                                .want_first = true,
+                                .sampling = a_sampling(),
+                                .cache_salt = "",
+                                .ticket = {{8, 9}},
+                                .have_tokens = 2,
+                                .ranks = some_ranks,
+                                .n_ranks = 2,
+                                .deadline_ms = 5,
+                                .fingerprint = {11, 12},
+                            };
+    codec_put_prefill(&b, &m);
+    cr_assert_eq(codec_get_prefill(BYTES(b), &a, &got), ST_OK);
+    same_ids(got.prompt, m.prompt);
+    same_sampling(&got.sampling, &m.sampling);
+    same_ranks(got.ranks, got.n_ranks);
+    cr_assert(got.prompt_tokens == 3 && got.n == 2 && got.want_first && got.have_tokens == 2);
+    cr_assert(got.ticket.w[0] == 8 && got.ticket.w[1] == 9 && got.deadline_ms == 5);
+    cr_assert(got.fingerprint[0] == 11 && got.fingerprint[1] == 12);
+    codec_arena_fini(&a);
+    buf_clear(&b);
+    m.prompt_tokens = 5; /* more than there are */
+    codec_put_prefill(&b, &m);
+    cr_assert_eq(codec_get_prefill(BYTES(b), &a, &got), ST_PROTOCOL);
+    codec_arena_fini(&a);
+    buf_clear(&b);
+    struct msg_token first[] = {{0, 0, 5, -1, some_top, 1}, {1, 0, 6, -1, NULL, 0}};
+    struct msg_prefill_event e, event = {first, 2, 16, 100, 200};
+    codec_put_prefill_event(&b, &event);
+    cr_assert_eq(codec_get_prefill_event(BYTES(b), &a, &e), ST_OK);
+    cr_assert(e.n_first == 2 && e.first[1].id == 6 && e.first[0].top[0].id == 9);
+    cr_assert(e.cached_tokens == 16 && e.queue_us == 100 && e.compute_us == 200);
+    codec_arena_fini(&a);
+    buf_fini(&b);
+}
+
+Test(codec, admin)
+{
+    struct buf b = {0};
+    struct codec_arena a = {0};
+    enum msg_admin_verb verb = 0;
+    codec_put_admin(&b, MSG_ADMIN_DRAIN);
+    cr_assert_eq(codec_get_admin(BYTES(b), &verb), ST_OK);
+    cr_assert_eq(verb, MSG_ADMIN_DRAIN);
+    cr_assert_eq(codec_get_admin((const uint8_t *)"", 0, &verb), ST_PROTOCOL);
+    buf_clear(&b);
+    struct msg_status got, m = {
+                               .name = "d0",
+                               .role = "decode",
+                               .model = "tiny",
+                               .fingerprint = {1, 2},
+                               .boot = 3,
+                               .wire_min = 1,
+                               .wire_max = 2,
+                               .draining = true,
+                               .ready = true,
+                               .max_context = 2048,
+                               .vocab = 4096,
+                               .running = 5,
+                               .waiting = 6,
+                               .waiting_tokens = 7,
+                               .slots = 8,
+                               .blocks = {28, 1, 2, 3, 4, 5, 13},
+                               .block_tokens = 16,
+                               .prefill_ns_per_token = 9,
+                               .decode_ns_per_step = 10,
+                               .http = "127.0.0.1:9",
+                           };
+    codec_put_status(&b, &m);
+    cr_assert_eq(codec_get_status(BYTES(b), &a, &got), ST_OK);
+    cr_assert_str_eq(got.name, "d0");
+    cr_assert_str_eq(got.role, "decode");
+    cr_assert_str_eq(got.model, "tiny");
+    cr_assert_str_eq(got.http, "127.0.0.1:9");
+    cr_assert_eq(memcmp(&got.blocks, &m.blocks, sizeof m.blocks), 0);
+    cr_assert(got.boot == 3 && got.wire_min == 1 && got.wire_max == 2 && got.draining && got.ready);
+    cr_assert(got.max_context == 2048 && got.vocab == 4096 && got.running == 5 && got.waiting == 6);
+    cr_assert(got.waiting_tokens == 7 && got.slots == 8 && got.block_tokens == 16);
+    cr_assert(got.prefill_ns_per_token == 9 && got.decode_ns_per_step == 10);
+    cr_assert(got.fingerprint[0] == 1 && got.fingerprint[1] == 2);
+    codec_arena_fini(&a);
+    buf_fini(&b);
+}
+
+Test(codec, generate)
+{
+    static const char *const stops[] = {"\n\n", "\xe2\x82\xac"};
+    struct buf b = {0};
+    struct codec_arena a = {0};
+    struct msg_generate got, m = {
+                                 .model = "tiny",
+                                 .request_id = "id",
+                                 .text = "h\xc3\xa9llo",
+                                 .sampling = a_sampling(),
+                                 .has_seed = true,
+                                 .has_temperature = true,
+                                 .has_top_p = true,
+                                 .has_top_k = true,
+                                 .has_min_p = true,
+                                 .has_repetition_penalty = true,
+                                 .n = 4,
+                                 .stop = stops,
+                                 .n_stop = 2,
+                                 .cache_salt = "z",
+                                 .add_special = false,
+                             };
+    codec_put_generate(&b, &m);
+    cr_assert_eq(codec_get_generate(BYTES(b), &a, &got), ST_OK);
+    cr_assert_str_eq(got.text, m.text);
+    cr_assert_str_eq(got.model, "tiny");
+    cr_assert_str_eq(got.stop[1], stops[1]);
+    same_sampling(&got.sampling, &m.sampling);
+    cr_assert(got.has_seed && got.has_temperature && got.has_top_p && got.has_top_k);
+    cr_assert(got.has_min_p && got.has_repetition_penalty && got.n == 4 && got.n_stop == 2);
+    cr_assert_not(got.add_special);
+    codec_arena_fini(&a);
+    buf_clear(&b);
+    struct msg_generate ids = {.text = "", .ids = {some_ids, 4}, .sampling = {.logprobs = -1}};
+    codec_put_generate(&b, &ids);
+    cr_assert_eq(codec_get_generate(BYTES(b), &a, &got), ST_OK);
+    same_ids(got.ids, ids.ids);
+    cr_assert_str_eq(got.text, "");
+    cr_assert_eq(got.n, 1);
+    cr_assert_not(got.has_temperature);
+    cr_assert_eq(got.sampling.logprobs, -1);
+    codec_arena_fini(&a);
+    /* the empty message: every default */
+    cr_assert_eq(codec_get_generate((const uint8_t *)"", 0, &a, &got), ST_OK);
+    cr_assert(got.n == 1 && got.add_special && got.sampling.logprobs == -1 && !got.has_seed);
+    cr_assert(got.sampling.temperature == 1 && got.sampling.top_p == 1);
+    codec_arena_fini(&a);
+    buf_fini(&b);
+}
+
+Test(codec, generate_events)
+{
+    struct buf b = {0};
+    struct codec_arena a = {0};
+    struct msg_token tokens[] = {{3, 5, 77, -0.25f, some_top, 2}, {3, 6, 78, -1, NULL, 0}};
+    struct msg_generate_event got, m = {
+                                       .choice = 3,
+                                       .text = "\xf0\x9f\x98\x80",
+                                       .ids = {some_ids, 2},
+                                       .tokens = tokens,
+                                       .n_tokens = 2,
+                                       .finish_reason = MSG_FINISH_STOP,
+                                       .has_usage = true,
+                                       .usage = {1, 2, 3},
+                                   };
+    codec_put_generate_event(&b, &m);
+    cr_assert_eq(codec_get_generate_event(BYTES(b), &a, &got), ST_OK);
+    cr_assert_str_eq(got.text, m.text);
+    same_ids(got.ids, m.ids);
+    cr_assert(got.choice == 3 && got.finish_reason == MSG_FINISH_STOP && got.has_usage);
+    cr_assert(got.usage.prompt_tokens == 1 && got.usage.completion_tokens == 3);
+    cr_assert(got.n_tokens == 2 && got.tokens[0].top[1].id == 10 && got.tokens[1].position == 6);
+    cr_assert_eq(got.tokens[0].choice, 3);
+    codec_arena_fini(&a);
+    buf_fini(&b);
+}
+
+Test(codec, tokenize_and_models)
+{
+    /* model "m", text "ab", add_special_tokens false */
+    static const uint8_t request[] = "\x0a\x01m\x12\x02"
+                                     "ab\x18\x00";
+    static const char *const names[] = {"one", "two"};
+    struct codec_arena a = {0};
+    struct buf b = {0};
+    const char *model, *text;
+    bool add_special = true;
+    cr_assert_eq(codec_get_tokenize(request, sizeof request - 1, &a, &model, &text, &add_special),
+                 ST_OK);
+    cr_assert_str_eq(model, "m");
+    cr_assert_str_eq(text, "ab");
+    cr_assert_not(add_special);
+    codec_arena_fini(&a);
+    cr_assert_eq(codec_get_tokenize(request, 0, &a, &model, &text, &add_special), ST_OK);
+    cr_assert(add_special);
+    codec_arena_fini(&a);
+    struct msg_ids ids = {(const int32_t[]){1, 300}, 2};
+    codec_put_tokenized(&b, &ids);
+    cr_assert_eq(b.len, 5);
+    cr_assert_eq(memcmp(b.data, "\x0a\x03\x01\xac\x02", 5), 0); /* packed varints */
+    buf_clear(&b);
+    codec_put_models(&b, names, 2, 5);
+    cr_assert_eq(b.len, 18);
+    cr_assert_eq(memcmp(b.data, "\x0a\x07\x0a\x03one\x10\x05\x0a\x07\x0a\x03two\x10\x05", 18), 0);
+    buf_fini(&b);
+}
+
+static enum status start_status(const struct msg_start *m)
+{
+    struct buf b = {0};
+    struct codec_arena a = {0};
+    struct msg_start got;
+    struct msg_decode_control control;
+    bool is_start;
+    codec_put_start(&b, m);
+    cr_assert_not(b.failed);
+    enum status st = codec_get_decode_request(BYTES(b), &a, &is_start, &got, &control);
+    codec_arena_fini(&a);
+    buf_fini(&b);
+    return st;
+}
+
+#define REFUSED(change)                                                                            \
+    do {                                                                                           \
+        struct msg_start m = a_start();                                                            \
+        change;                                                                                    \
+        cr_assert_eq(start_status(&m), ST_PROTOCOL, #change);                                      \
+    } while (0)
+
+Test(codec, limits_of_start)
+{
+    static int32_t many[MSG_STOP_IDS_MAX + 1];
+    static struct msg_bias biases[MSG_BIAS_MAX + 1];
+    static char longest[MSG_REQUEST_ID_MAX + 2];
+    static const int32_t negative[] = {4, -1};
+    memset(longest, 'x', MSG_REQUEST_ID_MAX + 1);
+    struct msg_start ok = a_start();
+    cr_assert_eq(start_status(&ok), ST_OK);
+    ok.sampling.stop_ids = (struct msg_ids){many, MSG_STOP_IDS_MAX};
+    ok.sampling.bias = biases;
+    ok.sampling.n_bias = MSG_BIAS_MAX;
+    ok.request_id = longest + 1;
+    cr_assert_eq(start_status(&ok), ST_OK);
+    REFUSED(m.n = 0);
+    REFUSED(m.n = MSG_CHOICES_MAX + 1; m.emitted = NULL; m.finished = NULL);
+    REFUSED(m.request_id = longest);
+    REFUSED(m.request_id = "\xff");
+    REFUSED(m.cache_salt = "\xed\xa0\x80"); /* a surrogate */
+    REFUSED(m.prompt = ((struct msg_ids){negative, 2}));
+    REFUSED(m.deadline_ms = -1);
+    REFUSED(m.credits = -1);
+    REFUSED(m.sampling.stop_ids = ((struct msg_ids){many, MSG_STOP_IDS_MAX + 1}));
+    REFUSED(m.sampling.bias = biases; m.sampling.n_bias = MSG_BIAS_MAX + 1);
+    REFUSED(m.sampling.logprobs = 21);
+    REFUSED(m.sampling.logprobs = -3);
+    REFUSED(m.sampling.temperature = NAN);
+    REFUSED(m.sampling.top_p = INFINITY);
+    REFUSED(m.sampling.min_p = -INFINITY);
+    REFUSED(m.sampling.repetition_penalty = NAN);
+    REFUSED(m.sampling.presence_penalty = NAN);
+    REFUSED(m.sampling.frequency_penalty = INFINITY);
+    REFUSED(m.sampling.bias = (&(struct msg_bias){1, NAN}); m.sampling.n_bias = 1);
+    REFUSED(m.sampling.bias = (&(struct msg_bias){-1, 1}); m.sampling.n_bias = 1);
+    REFUSED(m.sampling.max_tokens = -1);
+    REFUSED(m.sampling.top_k = -1);
+}
+
+Test(codec, limits_of_events)
+{
+    struct codec_arena a = {0};
+    struct msg_decode_event got;
+    static struct msg_rank_address ranks[MSG_RANKS_MAX + 1];
+    static struct msg_token tokens[MSG_TOKENS_MAX + 1];
+    static struct msg_logprob top[MSG_LOGPROBS_MAX + 1];
+    static uint8_t address[MSG_ADDRESS_MAX + 1];
+    struct msg_decode_event accepted = {.kind = MSG_D_ACCEPTED,
+                                        .accepted = {.ranks = ranks, .n_ranks = MSG_RANKS_MAX}};
+    cr_assert_eq(event_round(&accepted, &a, &got), ST_OK);
+    codec_arena_fini(&a);
+    ranks[0].ucx = address;
+    ranks[0].ucx_bytes = MSG_ADDRESS_MAX + 1;
+    cr_assert_eq(event_round(&accepted, &a, &got), ST_PROTOCOL);
+    codec_arena_fini(&a);
+    ranks[0] = (struct msg_rank_address){.head_begin = 2, .head_end = 1};
+    cr_assert_eq(event_round(&accepted, &a, &got), ST_PROTOCOL);
+    codec_arena_fini(&a);
+    ranks[0] = (struct msg_rank_address){0};
+    accepted.accepted.n_ranks++;
+    cr_assert_eq(event_round(&accepted, &a, &got), ST_PROTOCOL);
+    codec_arena_fini(&a);
+    struct msg_decode_event said = {
+        .kind = MSG_D_TOKENS, .tokens = tokens, .n_tokens = MSG_TOKENS_MAX};
+    for (int i = 0; i < MSG_TOKENS_MAX; i++)
+        tokens[i] = (struct msg_token){.top = top, .n_top = MSG_LOGPROBS_MAX, .position = i};
+    cr_assert_eq(event_round(&said, &a, &got), ST_OK);
+    codec_arena_fini(&a);
+    tokens[0].n_top++;
+    cr_assert_eq(event_round(&said, &a, &got), ST_PROTOCOL);
+    codec_arena_fini(&a);
+    tokens[0] = (struct msg_token){.choice = MSG_CHOICES_MAX};
+    cr_assert_eq(event_round(&said, &a, &got), ST_PROTOCOL);
+    codec_arena_fini(&a);
+    tokens[0] = (struct msg_token){0};
+    said.n_tokens++;
+    cr_assert_eq(event_round(&said, &a, &got), ST_PROTOCOL);
+    codec_arena_fini(&a);
+    struct msg_decode_event finish = {.kind = MSG_D_FINISH, .finish = {0, 3, 0}};
+    cr_assert_eq(event_round(&finish, &a, &got), ST_PROTOCOL);
+    codec_arena_fini(&a);
+}
+
+/* Tries every decoder; what they say does not matter here, the sanitizers do. */
+static int try_all(const uint8_t *data, size_t len)
+{
+    struct codec_arena a = {0};
+    union {
+        struct msg_start start;
+        struct msg_decode_event decode_event;
+        struct msg_prefill prefill;
+        struct msg_prefill_event prefill_event;
+        struct msg_status status;
+        struct msg_generate generate;
+        struct msg_generate_event generate_event;
+    } m;
+    struct msg_decode_control control;
+    enum msg_admin_verb verb;
+    const char *model, *text;
+    bool flag;
+    int ok = 0;
+    ok += codec_get_decode_request(data, len, &a, &flag, &m.start, &control) == ST_OK;
+    ok += codec_get_decode_event(data, len, &a, &m.decode_event) == ST_OK;
+    ok += codec_get_prefill(data, len, &a, &m.prefill) == ST_OK;
+    ok += codec_get_prefill_event(data, len, &a, &m.prefill_event) == ST_OK;
+    ok += codec_get_admin(data, len, &verb) == ST_OK;
+    ok += codec_get_status(data, len, &a, &m.status) == ST_OK;
+    ok += codec_get_generate(data, len, &a, &m.generate) == ST_OK;
+    ok += codec_get_generate_event(data, len, &a, &m.generate_event) == ST_OK;
+    ok += codec_get_tokenize(data, len, &a, &model, &text, &flag) == ST_OK;
+    codec_arena_fini(&a);
+    return ok;
+}
+
+Test(codec, truncated_and_damaged, .timeout = 60)
+{
+    struct buf b = {0};
+    struct msg_start m = a_start();
+    struct rng rng = rng_seed(7);
+    codec_put_start(&b, &m);
+    for (size_t len = 0; len < b.len; len++) {
+        uint8_t *cut = malloc(len + 1); /* so that reading on is noticed */
+        memcpy(cut, b.data, len);
+        uint8_t *exact = realloc(cut, len > 0 ? len : 1);
+        struct codec_arena a = {0};
+        struct msg_start start;
+        struct msg_decode_control control;
+        bool is_start;
+        cr_assert_eq(codec_get_decode_request(exact, len, &a, &is_start, &start, &control),
+                     ST_PROTOCOL, "cut to %zu of %zu", len, b.len);
+        codec_arena_fini(&a);
+        free(exact);
+    }
+    for (int i = 0; i < 20000; i++) {
+        uint8_t damaged[512];
+        size_t len = b.len < sizeof damaged ? b.len : sizeof damaged;
+        memcpy(damaged, b.data, len);
+        for (int k = 0; k < 3; k++)
+            damaged[rng_below(&rng, len)] = (uint8_t)rng_next(&rng);
+        try_all(damaged, len);
+    }
+    for (int i = 0; i < 20000; i++) {
+        uint8_t noise[64];
+        size_t len = rng_below(&rng, sizeof noise);
+        for (size_t k = 0; k < len; k++)
+            noise[k] = (uint8_t)rng_next(&rng);
+        try_all(noise, len);
+    }
+    buf_fini(&b);
+}
+
+/* Two bytes of input can ask for a hundred of memory each: refused before it adds up. */
+Test(codec, amplification_is_bounded, .timeout = 60)
+{
+    size_t len = (size_t)4 << 20;
+    uint8_t *data = malloc(len);
+    struct codec_arena a = {0};
+    struct msg_prefill_event m;
+    for (size_t i = 0; i < len; i += 2) {
+        data[i] = 0x0a; /* field 1, an empty Token */
+        data[i + 1] = 0;
+    }
+    cr_assert_eq(codec_get_prefill_event(data, len, &a, &m), ST_PROTOCOL);
+    codec_arena_fini(&a);
+    free(data);
+}
+
+Test(codec, strings_with_zeros_are_refused)
+{
+    static const uint8_t zero[] = "\x1a\x03"
+                                  "a\0b",
+                         fine[] = "\x1a\x03"
+                                  "a b";
+    struct codec_arena a = {0};
+    struct msg_generate m;
+    cr_assert_eq(codec_get_generate(fine, 5, &a, &m), ST_OK);
+    cr_assert_eq(codec_get_generate(zero, 5, &a, &m), ST_PROTOCOL);
+    codec_arena_fini(&a);
+}
+
+/* A million ids: the longest prompts pass at the speed of a copy. */
+Test(codec, long_prompts, .timeout = 60)
+{
+    uint32_t n = 1 << 20;
+    int32_t *ids = malloc(n * sizeof *ids);
+    struct msg_start m = a_start();
+    for (uint32_t i = 0; i < n; i++)
+        ids[i] = (int32_t)i;
+    m.prompt = (struct msg_ids){ids, n};
+    cr_assert_eq(start_status(&m), ST_OK);
+    free(ids);
+}
