@@ -100,7 +100,7 @@ def train_bases():
     t.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     t.train_from_iterator(TEXT, trainers.BpeTrainer(vocab_size=520, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
                                                     special_tokens=["<|end|>", "<|user|>"], show_progress=False))
-    bases["bytes"] = json.loads(t.to_str())
+    bases["bytes"] = dict(json.loads(t.to_str()), decoder=byte_level())
 
     t = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     t.normalizer = normalizers.Sequence([normalizers.Prepend(S), normalizers.Replace(" ", S)])
