@@ -221,7 +221,7 @@ struct tval tmpl_binary(struct trun *r, enum toperator op, const struct tval *a,
             return tv_real(real_op(r, op, tv_number(a), tv_number(b)), trusted);
         return int_op(r, op, tv_integer(a), tv_integer(b), trusted);
     }
-    if (op == OP_MOD && a->kind == TV_STR && b->kind != TV_UNDEF)
+    if (op == OP_MOD && a->kind == TV_STR)
         return tmpl_percent(r, a, b);
     if (op == OP_MUL && repeatable(a) && (b->kind == TV_INT || b->kind == TV_BOOL))
         return repeat(r, a, tv_integer(b));
@@ -497,8 +497,6 @@ static struct tval eval_slice(struct trun *r, const struct tnode *n, const struc
     const struct tnode *parts[3] = {n->a, n->b, n->c};
     for (int i = 0; i < 3; i++)
         bounds[i] = parts[i] != NULL ? tmpl_eval(r, parts[i]) : tv_none();
-    if (o->kind == TV_UNDEF)
-        tv_fail_undefined(r, o);
     return tmpl_slice(r, o, bounds);
 }
 

@@ -8,6 +8,28 @@
 
 #define FILTER(name) static struct tval name(struct trun *r, const struct tval *in, struct targs *a)
 
+static struct tval lazily(struct trun *r, const struct tval *in, struct targs *a,
+                          struct tval (*fn)(struct trun *, const struct tval *, struct targs *))
+{
+    struct tval v = tv_seq_new(r, SEQ_ITER, 0);
+    struct tlazy *lazy = tmpl_alloc(r, sizeof *lazy);
+    lazy->fn = fn;
+    lazy->in = *in;
+    lazy->a = tmpl_alloc(r, sizeof *lazy->a);
+    *lazy->a = *a;
+    v.u.seq->lazy = lazy;
+    return v;
+}
+
+/* Defines `name` to return an iterator, and name_now, whose body follows, to work it out. */
+#define LAZY_FILTER(name)                                                                          \
+    static struct tval name##_now(struct trun *r, const struct tval *in, struct targs *a);         \
+    static struct tval name(struct trun *r, const struct tval *in, struct targs *a)                \
+    {                                                                                              \
+        return lazily(r, in, a, name##_now);                                                       \
+    }                                                                                              \
+    static struct tval name##_now(struct trun *r, const struct tval *in, struct targs *a)
+
 /* --- attributes: "a.b.0" or a number --- */
 
 static struct tval get_path(struct trun *r, struct tval item, const struct tval *path,
@@ -70,13 +92,17 @@ void tmpl_sort(struct trun *r, struct tval *v, struct tval *keys, size_t n, bool
     }
 }
 
-/* Key of a comma-separated list of attributes: a list when there are several. */
+/* Always a list, of one key or of several comma-separated ones: equal items, also two undefined
+ * ones, are then never ordered. */
 static struct tval sort_key(struct trun *r, const struct tval *item, const struct tval *attribute,
                             bool case_sensitive)
 {
-    if (attribute->kind != TV_STR || memchr(attribute->u.s, ',', attribute->len) == NULL)
-        return fold_case(r, get_path(r, *item, attribute, NULL), case_sensitive);
-    struct tval key = tv_seq_new(r, SEQ_LIST, 0), comma = tv_cstr(",");
+    struct tval key = tv_seq_new(r, SEQ_LIST, 1), comma = tv_cstr(",");
+    if (attribute->kind != TV_STR) {
+        tv_seq_push(r, key.u.seq,
+                    fold_case(r, get_path(r, *item, attribute, NULL), case_sensitive));
+        return key;
+    }
     struct tval parts = tmpl_split(r, attribute, &comma, -1, false);
     for (size_t i = 0; i < parts.u.seq->n; i++)
         tv_seq_push(r, key.u.seq,
@@ -135,7 +161,7 @@ FILTER(f_dictsort)
     return out;
 }
 
-FILTER(f_unique)
+LAZY_FILTER(f_unique)
 {
     struct tval v[2], out = tv_seq_new(r, SEQ_ITER, 0), seen = tv_dict_new(r, true);
     size_t n;
@@ -250,24 +276,24 @@ static struct tval pick(struct trun *r, const struct tval *in, struct targs *a, 
     }
     return out;
 }
-FILTER(f_select)
+LAZY_FILTER(f_select)
 {
     return pick(r, in, a, true, false);
 }
-FILTER(f_reject)
+LAZY_FILTER(f_reject)
 {
     return pick(r, in, a, false, false);
 }
-FILTER(f_selectattr)
+LAZY_FILTER(f_selectattr)
 {
     return pick(r, in, a, true, true);
 }
-FILTER(f_rejectattr)
+LAZY_FILTER(f_rejectattr)
 {
     return pick(r, in, a, false, true);
 }
 
-FILTER(f_map)
+LAZY_FILTER(f_map)
 {
     struct tval out = tv_seq_new(r, SEQ_ITER, 0), v[2];
     const struct tfilter *f = NULL;
@@ -302,8 +328,11 @@ FILTER(f_first)
 {
     size_t n;
     tmpl_args(r, a, "", NULL);
-    if (in->kind == TV_SEQ && in->u.seq->kind == SEQ_ITER && in->u.seq->pos < in->u.seq->n)
-        return in->u.seq->v[in->u.seq->pos++];
+    if (in->kind == TV_SEQ && in->u.seq->kind == SEQ_ITER) {
+        tv_force(r, in->u.seq);
+        if (in->u.seq->pos < in->u.seq->n)
+            return in->u.seq->v[in->u.seq->pos++];
+    }
     if (in->kind == TV_STR && in->len > 0)
         return tmpl_slice(r, in, (struct tval[3]){tv_none(), tv_int(1, true), tv_none()});
     struct tval *items = tv_iterate(r, in, &n);
@@ -336,7 +365,7 @@ FILTER(f_list)
     return copy_list(r, in);
 }
 
-FILTER(f_items)
+LAZY_FILTER(f_items)
 {
     struct tval out = tv_seq_new(r, SEQ_ITER, 0);
     tmpl_args(r, a, "", NULL);
@@ -393,7 +422,7 @@ FILTER(f_reverse)
     return out;
 }
 
-FILTER(f_batch)
+LAZY_FILTER(f_batch)
 {
     struct tval v[2], out = tv_seq_new(r, SEQ_ITER, 0), row = tv_none();
     size_t n;
@@ -413,7 +442,7 @@ FILTER(f_batch)
     return out;
 }
 
-FILTER(f_slice)
+LAZY_FILTER(f_slice)
 {
     struct tval v[2], out = tv_seq_new(r, SEQ_ITER, 0);
     size_t n, at = 0;

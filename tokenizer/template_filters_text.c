@@ -125,7 +125,7 @@ FILTER(f_indent)
 
 FILTER(f_truncate)
 {
-    struct tval v[4], s = tmpl_want_str(r, in, "truncate() input"), space = tv_cstr(" ");
+    struct tval v[4], s, space = tv_cstr(" ");
     struct tbuf b = {0};
     tmpl_args(r, a, ";length killwords end leeway", v);
     struct tval end = v[2].kind == TV_MISSING ? tv_cstr("...") : tmpl_want_str(r, &v[2], "end");
@@ -135,8 +135,9 @@ FILTER(f_truncate)
         tmpl_fail(r, ST_INVALID,
                   "chat template, line %u: AssertionError: truncate() to less than its end",
                   r->line);
-    if (leeway > INT64_MAX - length || (int64_t)tv_length(r, &s) <= length + leeway)
+    if (leeway > INT64_MAX - length || (int64_t)tv_length(r, in) <= length + leeway)
         return *in;
+    s = tmpl_want_str(r, in, "truncate() input");
     s = tmpl_slice(r, &s, (struct tval[3]){tv_none(), tv_int(length - n_end, true), tv_none()});
     if (!tmpl_arg_bool(&v[1], false))
         s = tmpl_split(r, &s, &space, 1, true).u.seq->v[0];

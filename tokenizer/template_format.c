@@ -264,7 +264,9 @@ struct tval tmpl_percent(struct trun *r, const struct tval *fmt, const struct tv
     }
     tbuf_add_range(r, &b, fmt, from, fmt->len);
     bool tuple = arg->kind == TV_SEQ && arg->u.seq->kind == SEQ_TUPLE;
-    if (arg->kind != TV_DICT && p.next < (tuple ? arg->u.seq->n : 1))
+    /* What can be subscripted counts as a mapping, whose members need not all be used. */
+    bool mapping = arg->kind == TV_DICT || arg->kind == TV_UNDEF || (arg->kind == TV_SEQ && !tuple);
+    if (!mapping && p.next < (tuple ? arg->u.seq->n : 1))
         tmpl_fail(r, ST_INVALID,
                   "chat template, line %u: TypeError: not all arguments converted during string "
                   "formatting",

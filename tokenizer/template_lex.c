@@ -374,7 +374,7 @@ static void lex_tag(struct lexer *x, bool variable)
         if (x->open == 0 && !(variable && *s == '+'))
             end = tag_end(x, x->pos, variable ? "}}" : "%}", !variable);
         if (end > 0) {
-            emit(x, variable ? T_VAR_END : T_BLOCK_END, s, 0);
+            emit(x, variable ? T_VAR_END : T_BLOCK_END, s, 2);
             close_tag(x, end);
             return;
         }
@@ -450,7 +450,7 @@ struct ttoken *tmpl_lex(struct trun *r, const char *text, size_t len, size_t *n)
             lex_tag(&x, variable);
         }
     }
-    emit(&x, T_EOF, "", 0);
+    emit(&x, T_EOF, "end of template", 15);
     *n = x.n;
     return x.tokens;
 }

@@ -141,14 +141,8 @@ static void print_seq(struct trun *r, struct tbuf *b, const struct tseq *s)
         print_items(r, b, s, "[", "]");
         return;
     case SEQ_TUPLE:
-        print_items(r, b, s, "(", s->n == 1 ? ",)" : ")");
-        return;
     case SEQ_GROUP:
-        tbuf_puts(r, b, "(grouper=", s->trusted);
-        tv_repr(r, b, &s->v[0]);
-        tbuf_puts(r, b, ", list=", s->trusted);
-        tv_repr(r, b, &s->v[1]);
-        tbuf_puts(r, b, ")", s->trusted);
+        print_items(r, b, s, "(", s->n == 1 ? ",)" : ")");
         return;
     case SEQ_KEYS:
         print_items(r, b, s, "dict_keys([", "])");

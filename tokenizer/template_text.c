@@ -68,6 +68,8 @@ struct tval tmpl_case(struct trun *r, const struct tval *s, enum tcase how)
             utf8_decode(s->u.s + i + len, s->len - i - len, &next);
         if (how == CASE_FOLD && cp == 0xDF)
             put = 2, memcpy(out + n, "ss", 2);
+        else if (how == CASE_FOLD && cp == 0x3C2)
+            put = utf8_encode(0x3C3, out + n);
         else if (up)
             put = put_upper(cp, how == CASE_TITLE || how == CASE_CAPITAL, out + n);
         else
@@ -402,11 +404,22 @@ static struct tval slice_str(struct trun *r, const struct tval *s, int64_t start
 struct tval tmpl_slice(struct trun *r, const struct tval *o, const struct tval bounds[3])
 {
     bool seq = o->kind == TV_SEQ && (o->u.seq->kind <= SEQ_RANGE || o->u.seq->kind == SEQ_GROUP);
+    if (o->kind == TV_UNDEF)
+        tv_fail_undefined(r, o);
+    if (o->kind == TV_DICT)
+        tmpl_fail(r, ST_INVALID, "chat template, line %u: TypeError: unhashable type: 'slice'",
+                  r->line);
+    if (!seq && o->kind != TV_STR)
+        tmpl_fail(r, ST_INVALID,
+                  "chat template, line %u: TypeError: '%s' object is not subscriptable", r->line,
+                  tv_type_name(o));
     for (int i = 0; i < 3; i++)
         if (bounds[i].kind != TV_NONE && bounds[i].kind != TV_INT && bounds[i].kind != TV_BOOL)
-            seq = false;
-    if (!seq && o->kind != TV_STR)
-        return tv_undef_hint("object cannot be sliced");
+            tmpl_fail(
+                r, ST_INVALID,
+                "chat template, line %u: TypeError: slice indices must be integers or None or have "
+                "an __index__ method",
+                r->line);
     int64_t n = (int64_t)tv_length(r, o);
     int64_t step = bounds[2].kind == TV_NONE ? 1 : tv_want_int(r, &bounds[2]);
     if (step == 0)

@@ -515,6 +515,20 @@ size_t tv_length(struct trun *r, const struct tval *v)
               r->line, tv_type_name(v));
 }
 
+void tv_force(struct trun *r, struct tseq *s)
+{
+    struct tlazy *lazy = s->lazy;
+    if (lazy == NULL)
+        return;
+    s->lazy = NULL;
+    tmpl_enter(r);
+    struct tval done = lazy->fn(r, &lazy->in, lazy->a);
+    tmpl_leave(r);
+    s->v = done.u.seq->v;
+    s->n = done.u.seq->n;
+    s->trusted = done.u.seq->trusted;
+}
+
 struct tval *tv_iterate(struct trun *r, const struct tval *v, size_t *n)
 {
     struct tval out;
@@ -524,6 +538,7 @@ struct tval *tv_iterate(struct trun *r, const struct tval *v, size_t *n)
         return NULL;
     case TV_SEQ: {
         struct tseq *s = v->u.seq;
+        tv_force(r, s);
         size_t from = s->pos;
         *n = s->n - from;
         if (s->kind == SEQ_ITER)
@@ -542,6 +557,7 @@ struct tval *tv_iterate(struct trun *r, const struct tval *v, size_t *n)
             size_t len = utf8_decode(v->u.s + i, v->len - i, &cp);
             len = len == 0 ? 1 : len;
             tv_seq_push(r, out.u.seq, tv_substr(v, i, i + len));
+            out.u.seq->v[out.u.seq->n - 1].tag = STR_PLAIN;
             i += len;
         }
         break;

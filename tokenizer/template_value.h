@@ -53,6 +53,8 @@ enum {
     STR_MARKUP
 }; /* markup: came through |safe or |escape; `+` escapes what it meets */
 
+struct trun;
+
 struct tval {
     uint8_t kind, tag; /* tag: STR_*, enum tundef */
     bool trusted;
@@ -81,6 +83,7 @@ struct tseq {
     struct tval *v;
     size_t n, cap;
     size_t pos;                /* SEQ_ITER: already consumed */
+    struct tlazy *lazy;        /* SEQ_ITER: not worked out yet */
     int64_t start, step, stop; /* SEQ_RANGE: for printing */
 };
 struct tentry {
@@ -117,6 +120,14 @@ struct targs {
         struct tval v;
     } * kw;
     size_t n_kw;
+};
+
+/* A filter that Python writes as a generator: it runs, and may fail, only when its items are first
+ * asked for. */
+struct tlazy {
+    struct tval (*fn)(struct trun *r, const struct tval *in, struct targs *a);
+    struct tval in;
+    struct targs *a;
 };
 
 struct trun {
@@ -194,6 +205,7 @@ _Noreturn void tv_fail_undefined(struct trun *r, const struct tval *v);
 size_t tv_length(struct trun *r, const struct tval *v);
 /* Items of any iterable, in order; consumes a one-time iterator. */
 struct tval *tv_iterate(struct trun *r, const struct tval *v, size_t *n);
+void tv_force(struct trun *r, struct tseq *s); /* works out a lazy iterator */
 int64_t tv_want_int(struct trun *r, const struct tval *v);
 bool tv_is(const struct tval *s, const char *text); /* a string equal to text */
 
