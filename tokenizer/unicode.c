@@ -101,6 +101,22 @@ bool uc_is_numeric(uint32_t cp)
     return c == UTF8PROC_CATEGORY_ND || c == UTF8PROC_CATEGORY_NL || c == UTF8PROC_CATEGORY_NO;
 }
 
+enum uc_letter uc_letter(uint32_t cp)
+{
+    switch (category(cp)) {
+    case UTF8PROC_CATEGORY_LU:
+    case UTF8PROC_CATEGORY_LT:
+        return UC_UPPER;
+    case UTF8PROC_CATEGORY_LL:
+        return UC_LOWER;
+    case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_LO:
+        return UC_OTHER_LETTER;
+    default:
+        return UC_NO_LETTER;
+    }
+}
+
 bool uc_is_word(uint32_t cp)
 {
     if (cp == 0x200c || cp == 0x200d || (cp >= 0x24b6 && cp <= 0x24e9) ||

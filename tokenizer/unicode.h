@@ -57,6 +57,8 @@ size_t text_make_valid(const char *s, size_t len, bool keep_tail, struct buf *ou
 
 bool uc_is_space(uint32_t cp);           /* White_Space */
 bool uc_is_numeric(uint32_t cp);         /* Nd, Nl, No */
+enum uc_letter { UC_NO_LETTER, UC_UPPER, UC_LOWER, UC_OTHER_LETTER };
+enum uc_letter uc_letter(uint32_t cp); /* Lu and Lt; Ll; Lm and Lo */
 bool uc_is_word(uint32_t cp);            /* \w: Alphabetic, M, Nd, Pc, Join_Control */
 bool uc_is_punct(uint32_t cp);           /* ASCII punctuation and symbols, or P* */
 bool uc_is_mark(uint32_t cp);            /* Mn, Mc, Me */
