@@ -137,9 +137,12 @@ static void build(struct engine *e, int32_t n, struct batch *b)
             e->positions[rows] = p;
             e->seq_of[rows] = seqs;
         }
-        for (int32_t k = begin / e->block_tokens; k < blocks_for(e, end); k++)
-            if (kvpool_state(e->pool, r->seq->table[k]) == BLOCK_RESERVED)
-                kvpool_move(e->pool, r->seq->table[k], BLOCK_RUNNING);
+        for (int32_t k = begin / e->block_tokens; k < blocks_for(e, end); k++) {
+            int32_t block = r->seq->table[k];
+            assert(kvpool_refs(e->pool, block) == 1); /* what is shared is never written */
+            if (kvpool_state(e->pool, block) == BLOCK_RESERVED)
+                kvpool_move(e->pool, block, BLOCK_RUNNING);
+        }
         e->tables[seqs++] = r->seq->table;
         r->logits = item->bring == item->need && wants_logits(r);
         if (r->logits)

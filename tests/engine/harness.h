@@ -37,7 +37,7 @@ struct ask {
     int32_t n;
     int32_t said[H_CHOICES][H_TOKENS], n_said[H_CHOICES];
     float logprob[H_CHOICES][H_TOKENS];
-    bool ended[H_CHOICES];
+    bool ended[H_CHOICES], stopped[H_CHOICES];
     struct msg_finish finish[H_CHOICES];
     bool failed;
     enum status status;
@@ -203,6 +203,8 @@ static inline void ask_release(struct rig *r, struct ask *a)
 static inline void ask_expect(struct rig *r, struct ask *a, const char *what)
 {
     for (int32_t c = 0; c < a->n; c++) {
+        if (a->stopped[c])
+            continue;
         int32_t want[H_TOKENS];
         enum msg_finish_reason reason;
         int32_t n = fake_generate(&r->model, &a->prompt, NULL, &a->spec, c, want, &reason);

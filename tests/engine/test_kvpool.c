@@ -1,0 +1,232 @@
+/* The block pool and the prefix index by themselves. */
+#include <criterion/criterion.h>
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/rng.h"
+#include "engine/prefix.h"
+
+static struct msg_blocks counts(const struct kvpool *p)
+{
+    struct msg_blocks c;
+    kvpool_check(p);
+    kvpool_counts(p, &c);
+    return c;
+}
+
+Test(kvpool, a_block_goes_through_all_states)
+{
+    struct kvpool *p = kvpool_create(4);
+    int32_t b[5];
+    cr_assert_not(kvpool_take(p, 5, b));
+    cr_assert(kvpool_take(p, 3, b));
+    cr_assert_eq(counts(p).reserved, 3);
+    cr_assert_not(kvpool_take(p, 2, b + 3));
+    kvpool_move(p, b[0], BLOCK_RECEIVING);
+    kvpool_move(p, b[0], BLOCK_RUNNING);
+    kvpool_ref(p, b[0]);
+    cr_assert_eq(kvpool_refs(p, b[0]), 2);
+    cr_assert_eq(kvpool_unref(p, b[0], true), 1);
+    cr_assert_eq(kvpool_unref(p, b[0], true), 0);
+    cr_assert_eq(kvpool_state(p, b[0]), BLOCK_CACHED);
+    cr_assert_eq(kvpool_available(p), 2);
+    kvpool_ref(p, b[0]);
+    cr_assert_eq(kvpool_state(p, b[0]), BLOCK_RUNNING);
+    kvpool_unref(p, b[0], true);
+    kvpool_evict(p, b[0]);
+    kvpool_move(p, b[1], BLOCK_RECEIVING);
+    kvpool_quarantine(p, b[1]);
+    cr_assert_eq(counts(p).quarantined, 1);
+    cr_assert_eq(kvpool_available(p), 2);
+    kvpool_quiet(p, b[1]);
+    kvpool_unref(p, b[2], false);
+    cr_assert_eq(counts(p).free, 4);
+    kvpool_destroy(p);
+}
+
+Test(kvpool, double_unref_is_noticed, .signal = SIGABRT)
+{
+    struct kvpool *p = kvpool_create(2);
+    int32_t b;
+    kvpool_take(p, 1, &b);
+    kvpool_unref(p, b, false);
+    kvpool_unref(p, b, false);
+}
+
+Test(kvpool, a_shared_block_is_never_quarantined, .signal = SIGABRT)
+{
+    struct kvpool *p = kvpool_create(2);
+    int32_t b;
+    kvpool_take(p, 1, &b);
+    kvpool_move(p, b, BLOCK_RUNNING);
+    kvpool_ref(p, b);
+    kvpool_quarantine(p, b);
+}
+
+#define BT 4
+
+struct index {
+    struct kvpool *pool;
+    struct prefix *x;
+};
+
+static struct index index_open(int32_t blocks)
+{
+    struct kvpool *pool = kvpool_create(blocks);
+    return (struct index){pool, prefix_create(pool, blocks, BT)};
+}
+
+static void index_close(struct index *i)
+{
+    prefix_check(i->x);
+    prefix_destroy(i->x);
+    kvpool_destroy(i->pool);
+}
+
+/* A sequence of n blocks: what the index lacks is taken and entered. */
+static int32_t hold(struct index *i, uint64_t salt, const int32_t *ids, int32_t n, int32_t *blocks)
+{
+    int32_t hit = prefix_match(i->x, salt, ids, n * BT, n, blocks);
+    prefix_evict(i->x, n - hit);
+    cr_assert(kvpool_take(i->pool, n - hit, blocks + hit));
+    for (int32_t k = hit; k < n; k++) {
+        kvpool_move(i->pool, blocks[k], BLOCK_RUNNING);
+        cr_assert(prefix_insert(i->x, salt, ids, blocks, k));
+    }
+    prefix_check(i->x);
+    return hit;
+}
+
+static void release(struct index *i, const int32_t *blocks, int32_t n)
+{
+    for (int32_t k = n - 1; k >= 0; k--)
+        if (kvpool_unref(i->pool, blocks[k], true) == 0)
+            prefix_release(i->x, blocks[k]);
+    prefix_check(i->x);
+}
+
+static void count_up(int32_t *ids, int32_t n, int32_t from)
+{
+    for (int32_t k = 0; k < n; k++)
+        ids[k] = from + k;
+}
+
+Test(prefix, finds_the_longest_chain)
+{
+    struct index i = index_open(16);
+    int32_t ids[24], other[24], blocks[6], again[6];
+    count_up(ids, 24, 0);
+    cr_assert_eq(hold(&i, 1, ids, 6, blocks), 0);
+    release(&i, blocks, 6);
+    memcpy(other, ids, sizeof ids);
+    other[13] = 99;
+    for (int32_t n = 0; n <= 24; n++) {
+        int32_t hit = prefix_match(i.x, 1, ids, n, 6, again);
+        cr_assert_eq(hit, n / BT);
+        cr_assert_eq(memcmp(blocks, again, (size_t)hit * sizeof *again), 0);
+        release(&i, again, hit);
+        hit = prefix_match(i.x, 1, other, n, 6, again);
+        cr_assert_eq(hit, n / BT < 3 ? n / BT : 3);
+        release(&i, again, hit);
+    }
+    cr_assert_eq(prefix_match(i.x, 1, ids, 24, 2, again), 2);
+    release(&i, again, 2);
+    cr_assert_eq(prefix_match(i.x, 2, ids, 24, 6, again), 0, "another salt");
+    cr_assert_eq(prefix_match(i.x, 1, ids + 4, 20, 6, again), 0, "a chain starts at the start");
+    index_close(&i);
+}
+
+Test(prefix, an_equal_block_is_not_entered_twice)
+{
+    struct index i = index_open(16);
+    int32_t ids[8], a[2], b[2];
+    count_up(ids, 8, 0);
+    hold(&i, 1, ids, 2, a);
+    cr_assert(kvpool_take(i.pool, 2, b));
+    for (int k = 0; k < 2; k++)
+        kvpool_move(i.pool, b[k], BLOCK_RUNNING);
+    cr_assert_not(prefix_insert(i.x, 1, ids, b, 0));
+    cr_assert_not(prefix_insert(i.x, 1, ids, b, 1), "its parent is not entered");
+    cr_assert_eq(prefix_share(i.x, 1, ids, b, 0), a[0]);
+    cr_assert_eq(kvpool_refs(i.pool, a[0]), 2);
+    kvpool_unref(i.pool, a[0], true);
+    cr_assert_eq(prefix_share(i.x, 1, ids, a, 0), -1, "itself");
+    for (int k = 0; k < 2; k++)
+        kvpool_unref(i.pool, b[k], false);
+    release(&i, a, 2);
+    index_close(&i);
+}
+
+Test(prefix, evicts_the_oldest_leaf_first)
+{
+    struct index i = index_open(8);
+    int32_t x[16], y[16], a[4], b[4], c[4];
+    count_up(x, 16, 0);
+    count_up(y, 16, 100);
+    hold(&i, 1, x, 4, a);
+    hold(&i, 1, y, 4, b);
+    release(&i, a, 4);
+    release(&i, b, 4);
+    cr_assert_eq(prefix_match(i.x, 1, x, 8, 2, c), 2); /* the first half of x is in use again */
+    release(&i, c, 2);
+    cr_assert_eq(prefix_evict(i.x, 3), 3); /* x's second half, then y's end */
+    prefix_check(i.x);
+    cr_assert_eq(prefix_match(i.x, 1, x, 16, 4, c), 2);
+    release(&i, c, 2);
+    cr_assert_eq(prefix_match(i.x, 1, y, 16, 4, c), 3);
+    release(&i, c, 3);
+    prefix_clear(i.x);
+    cr_assert_eq(counts(i.pool).free, 8);
+    index_close(&i);
+}
+
+Test(prefix, forgets_only_what_nobody_needs)
+{
+    struct index i = index_open(8);
+    int32_t x[8], a[2], b[2];
+    count_up(x, 8, 0);
+    hold(&i, 1, x, 2, a);
+    cr_assert_not(prefix_forget(i.x, a[0]), "it has a child");
+    cr_assert_eq(prefix_match(i.x, 1, x, 8, 2, b), 2);
+    cr_assert_not(prefix_forget(i.x, a[1]), "it is shared");
+    release(&i, b, 2);
+    cr_assert(prefix_forget(i.x, a[1]));
+    kvpool_unref(i.pool, a[1], false);
+    cr_assert(prefix_forget(i.x, a[0]));
+    kvpool_unref(i.pool, a[0], false);
+    cr_assert_eq(counts(i.pool).free, 8);
+    index_close(&i);
+}
+
+Test(prefix, random_chains_agree_with_a_list)
+{
+    enum { CHAINS = 24, DEEP = 5 };
+    struct index i = index_open(64);
+    struct rng rng = rng_seed(4);
+    int32_t ids[CHAINS][DEEP * BT], blocks[CHAINS][DEEP], held[CHAINS] = {0};
+    for (int c = 0; c < CHAINS; c++)
+        for (int t = 0; t < DEEP * BT; t++)
+            ids[c][t] =
+                (int32_t)rng_below(&rng, 2) * (t / BT == 0) + (t / BT) * 10 + c % (t / BT + 1);
+    for (int op = 0; op < 20000; op++) {
+        int c = (int)rng_below(&rng, CHAINS);
+        if (held[c] > 0) {
+            release(&i, blocks[c], held[c]);
+            held[c] = 0;
+        } else if (kvpool_available(i.pool) > DEEP + 2) {
+            int32_t n = 1 + (int32_t)rng_below(&rng, DEEP);
+            hold(&i, c % 2, ids[c], n, blocks[c]);
+            held[c] = n;
+            for (int o = 0; o < CHAINS; o++) /* equal beginnings are the same blocks */
+                for (int k = 0; o != c && o % 2 == c % 2 && k < n && k < held[o]; k++)
+                    if (memcmp(ids[o], ids[c], (size_t)(k + 1) * BT * sizeof(int32_t)) == 0)
+                        cr_assert_eq(blocks[o][k], blocks[c][k]);
+        }
+        kvpool_check(i.pool);
+    }
+    for (int c = 0; c < CHAINS; c++)
+        release(&i, blocks[c], held[c]);
+    index_close(&i);
+}
