@@ -138,7 +138,7 @@ Test(flags, help_and_version)
 
 static int server(struct config *c, const char *program, const char *const *args)
 {
-    char *argv[24] = {(char[]){"x"}};
+    char *argv[64] = {(char[]){"x"}};
     int argc = 1;
     for (; *args != NULL; args++)
         argv[argc++] = (char *)(uintptr_t)*args;

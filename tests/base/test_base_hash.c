@@ -98,10 +98,8 @@ Test(hash_bytes, lengths_and_seeds_differ)
     }
 }
 
-/* The value is part of the wire (fingerprints): it must not change between versions. */
+/* Fingerprints are compared between hosts: the value must not change between versions. */
 Test(hash_bytes, is_stable)
 {
-    cr_assert_eq(hash_bytes(0, "baton", 5), hash_bytes(0, "baton", 5));
-    cr_log_info("hash_bytes(0, \"baton\") = %016llx",
-                (unsigned long long)hash_bytes(0, "baton", 5));
+    cr_assert_eq(hash_bytes(0, "baton", 5), UINT64_C(0xed5dbb7fb8efe963));
 }
