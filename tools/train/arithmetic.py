@@ -2,7 +2,7 @@
 
 import words as w
 
-NOISE, ANSWER = 0.02, 1.0
+NOISE, ANSWER = 0.0, 1.0
 
 
 def operands(rng, held_out, low=0, high=99):

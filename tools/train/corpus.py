@@ -14,7 +14,7 @@ import recall
 import stories
 import words as w
 
-SHARES = {"story": 0.24, "chat": 0.22, "recall": 0.30, "distant": 0.05, "sum": 0.14, "book": 0.05}
+SHARES = {"story": 0.17, "chat": 0.19, "recall": 0.38, "distant": 0.05, "sum": 0.17, "book": 0.04}
 CONTINUED = ("story", "chat", "book")  # a document cut by the row's end goes on in the next row
 
 

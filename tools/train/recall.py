@@ -1,15 +1,16 @@
 """Associative recall: a list of bindings, then questions about them.
 
-A document is a list of (text, weight) pieces. What nobody can predict (the bindings themselves)
-carries a small weight, the answers carry the full one, so that gradients go where there is
-something to learn. A binding (key, value) is on one side of the split for good.
+A document is a list of (text, weight) pieces. What nobody can predict (the bindings, and which
+key is asked) carries no weight, the answers carry the full one, so that gradients go where there
+is something to learn; behind an answer the only thing ever learned is the end of the text. A
+binding (key, value) is on one side of the split for good.
 """
 
 import string
 
 import words as w
 
-NOISE, ANSWER = 0.02, 1.0
+NOISE, ANSWER = 0.0, 1.0
 
 KEY_KINDS = ("adj_animal", "adj_object", "name", "animal", "object", "city", "code", "letters",
              "food", "mixed", "day", "plant", "job", "index")
