@@ -130,6 +130,11 @@ class Tidy(unittest.TestCase):
         self.fires("backend", "engine/a.c", "#ifdef BATON_CUDA\n#endif\n")
         self.silent("kernels/cuda/a.c", "#ifdef BATON_CUDA\n#endif\n")
 
+    def test_shim(self):
+        self.fires("shim", "tests/a/a.c", "cr_assert(eq(int, a, b));\n")
+        self.fires("shim", "tests/a/a.c", "#include <criterion/parameterized.h>\n")
+        self.silent("tests/a/a.c", "#include <criterion/criterion.h>\ncr_assert(equal(a, b));\ncr_assert(a);\n")
+
     def test_bytes(self):
         self.fires("newline", "base/a.c", "int x;\r\nint y;\n")
         self.fires("newline", "base/a.c", "int x;")

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Checks the rules of the house that a compiler does not: floors, third-party confinement, sizes, forbidden words.
 
-    tidy.py [ROOT]      checks the files that git tracks under ROOT (all files where there is no git)
+    tidy.py [--notes] [ROOT]    checks the files that git tracks under ROOT (all files where there is no git)
 
-Prints `PATH:LINE: RULE: TEXT` for each breach and exits 1 when there is any; lines that begin with `note:` are advice.
+Prints `PATH:LINE: RULE: TEXT` for each breach and exits 1 when there is any; --notes adds advice.
 Only the standard library is used.
 """
 import fnmatch
@@ -55,6 +55,9 @@ MACHINE_PATHS = re.compile("|".join(["/wor" + "k/", "/tmp/" + "b-"]))
 DISABLED = re.compile(r"^\s*#\s*if\s+" + "0" + r"\s*$")
 ENVIRONMENT = re.compile(r"\b(secure_get|get|set|put|unset)env\s*\(")
 BACKEND_IF = re.compile(r"^\s*#\s*(if|ifdef|ifndef|elif)\b.*\b\w*(CUDA|NCCL|UCX)\w*")
+# What the stand-in for Criterion does not have (tests/shim).
+NOT_IN_SHIM = re.compile(r"\bParameterizedTest|\bTheory\s*\(|\bcr_(assert|expect)\(\s*(eq|ne|lt|le|gt|ge|all|any|zero|not)\(|"
+                         r"criterion/(?!criterion\.h)\w")
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 
 COLUMNS_C = 100
@@ -192,6 +195,8 @@ def check_c(path, lines, folder, report):
         match = INCLUDE.match(line)
         if match:
             check_include(path, number, match.group(1), match.group(2), folder, report)
+        if folder == "tests" and not path.startswith("tests/shim/") and NOT_IN_SHIM.search(line):
+            report.breach(path, number, "shim", "not in tests/shim/criterion/criterion.h, which runs under TSan")
         if DISABLED.match(line):
             report.breach(path, number, "disabled", "code that is switched off is removed")
         if folder not in OPEN and ENVIRONMENT.search(line):
@@ -219,7 +224,7 @@ def check_text(path, raw, report):
     for number, line in enumerate(lines, 1):
         if line != line.rstrip():
             report.breach(path, number, "blank", "white space at the end of a line")
-        if len(line) > columns and not path.endswith((".md", ".txt", ".supp")):
+        if len(line) > columns and not path.endswith((".md", ".txt", ".supp", ".proto")):
             # Long Python lines are mostly data and messages: advice only.
             say = report.note if path.endswith(".py") else report.breach
             say(path, number, "columns", f"{len(line)} columns, at most {columns}")
@@ -258,11 +263,11 @@ def check_tree(root):
 
 def main():
     default = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
-    root = sys.argv[1] if len(sys.argv) > 1 else default
-    report, n_files = check_tree(root)
-    for line in report.notes + report.breaches:
+    arguments = [a for a in sys.argv[1:] if a != "--notes"]
+    report, n_files = check_tree(arguments[0] if arguments else default)
+    for line in (report.notes if "--notes" in sys.argv else []) + report.breaches:
         print(line)
-    print(f"tidy: {n_files} files, {len(report.breaches)} breaches")
+    print(f"tidy: {n_files} files, {len(report.breaches)} breaches, {len(report.notes)} notes")
     return 1 if report.breaches else 0
 
 
