@@ -78,38 +78,32 @@ static void attention_widen(struct attention_state *s, enum kv_part part, size_t
     }
 }
 
-/* score[i][j + 0..run) = q[i] . key[j ..] for pairs [from, to) */
-static void attention_dots(struct attention_state *s, const struct dot_args *keys, enum dtype t,
-                           int from, int to, int j, int run)
-{
-    struct dot_args d = *keys;
-    float dot[DOT_TILE];
-    d.sum = dot;
-    for (int c = 0; c < run; c += d.cols) {
-        d.cols = dot_cols(run - c);
-        d.w = keys->w + (size_t)c * d.w_stride * dtype_bytes(t);
-        for (int i = from; i < to; i += d.rows) {
-            d.rows = dot_rows(to - i);
-            d.x = s->q + (size_t)i * d.x_stride;
-            dot_run(&d, t);
-            for (int e = 0; e < d.rows; e++)
-                memcpy(&s->score[(i + e) * OPS_KV_SPAN + j + c], &dot[e * d.cols],
-                       (size_t)d.cols * sizeof dot[0]);
-        }
-    }
-}
-
+/* Scores of pairs [from, to) against the span's keys. */
 static void attention_scores(struct attention_state *s, size_t dim, int from, int to, bool widen)
 {
-    struct dot_args keys = {
-        .x_stride = dim, .w_stride = dim, .k = dim, .first = true, .last = true};
-    int j = 0;
+    enum dtype t = widen ? DTYPE_F32 : s->dtype;
+    const char *keys[OPS_KV_SPAN];
+    float dot[DOT_TILE];
+    struct dot_args d = {.x_stride = dim, .k = dim, .first = true, .last = true, .sum = dot};
+    int count = 0;
     if (widen)
         attention_widen(s, KV_KEY, dim);
-    for (int r = 0; r < s->n_runs; r++) {
-        keys.w = widen ? (const char *)(s->panel + (size_t)j * dim) : s->runs[r].key;
-        attention_dots(s, &keys, widen ? DTYPE_F32 : s->dtype, from, to, j, s->runs[r].count);
-        j += s->runs[r].count;
+    for (int r = 0; r < s->n_runs; r++)
+        for (int j = 0; j < s->runs[r].count; j++, count++)
+            keys[count] = widen ? (const char *)(s->panel + (size_t)count * dim)
+                                : s->runs[r].key + (size_t)j * dim * dtype_bytes(t);
+    for (int j = 0; j < count; j += DOT_COLS) {
+        int cols = count - j < DOT_COLS ? count - j : DOT_COLS;
+        for (int c = 0; c < DOT_COLS; c++)
+            d.w[c] = keys[j + (c < cols ? c : cols - 1)];
+        for (int i = from; i < to; i += d.rows) {
+            d.rows = dot_rows(to - i);
+            d.x = s->q + (size_t)i * dim;
+            dot_run(&d, t);
+            for (int e = 0; e < d.rows; e++)
+                memcpy(&s->score[(i + e) * OPS_KV_SPAN + j], &dot[e * DOT_COLS],
+                       (size_t)cols * sizeof dot[0]);
+        }
     }
 }
 

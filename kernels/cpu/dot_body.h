@@ -8,24 +8,25 @@
 
 #define DOT_TILE ((DOT_ROWS * DOT_COLS + 3) / 4 * 4)
 
-/* Rows of x are fp32, rows of w of some dtype; strides in elements. Of a sum over K in several
- * calls all but the last leave the accumulators in `carry`, and all but the first find them there;
- * the last writes sum[i * cols + j]. */
+/* A tile: `rows` (1, 2 or DOT_ROWS) rows of x, x_stride elements apart, by DOT_COLS rows of some
+ * dtype, wherever they lie; where fewer are wanted the last is named again. Of a sum over K in
+ * several calls all but the last leave the accumulators in `carry`, and all but the first find them
+ * there; the last writes sum[i * DOT_COLS + j]. */
 struct dot_args {
     const float *x;
     size_t x_stride;
-    const char *w;
-    size_t w_stride;
+    const char *w[DOT_COLS];
     size_t k;
-    int rows, cols;
+    int rows;
     bool first, last;
     vec *carry; /* [DOT_TILE] */
     float *sum; /* [DOT_TILE] */
 };
 
-/* rows, cols and t are constants where this is inlined, and the arrays registers. */
-INLINE void dot_tile(const struct dot_args *d, enum dtype t, int rows, int cols)
+/* rows and t are constants where this is inlined, and the arrays registers. */
+INLINE void dot_tile(const struct dot_args *d, enum dtype t, int rows)
 {
+    enum { cols = DOT_COLS };
     vec acc[DOT_ROWS][DOT_COLS];
     const float *x[DOT_ROWS];
     const char *w[DOT_COLS];
@@ -37,7 +38,7 @@ INLINE void dot_tile(const struct dot_args *d, enum dtype t, int rows, int cols)
         x[i] = d->x + (size_t)i * d->x_stride;
     UNROLL
     for (int j = 0; j < cols; j++)
-        w[j] = d->w + (size_t)j * d->w_stride * (t == DTYPE_F32 ? 4 : 2);
+        w[j] = d->w[j];
     UNROLL
     for (int i = 0; i < rows * cols; i++)
         acc[i / cols][i % cols] = vec_zero();
@@ -87,50 +88,38 @@ INLINE void dot_tile(const struct dot_args *d, enum dtype t, int rows, int cols)
     }
 }
 
-#define DOT_NAME(t, rows, cols) DOT_NAME_(t, rows, cols)
-#define DOT_NAME_(t, rows, cols) dot_##t##_##rows##_##cols
-#define DOT_CASE(t, rows, cols)                                                                    \
-    static __attribute__((noinline)) void DOT_NAME(t, rows, cols)(const struct dot_args *d)        \
+#define DOT_CASE(name, t, rows)                                                                    \
+    static __attribute__((noinline)) void name(const struct dot_args *d)                           \
     {                                                                                              \
-        dot_tile(d, DTYPE_##t, rows, cols);                                                        \
+        dot_tile(d, t, rows);                                                                      \
     }
-#define DOT_CASES(t)                                                                               \
-    DOT_CASE(t, DOT_ROWS, DOT_COLS)                                                                \
-    DOT_CASE(t, 2, DOT_COLS)                                                                       \
-    DOT_CASE(t, 1, DOT_COLS)                                                                       \
-    DOT_CASE(t, DOT_ROWS, 1)                                                                       \
-    DOT_CASE(t, 2, 1)                                                                              \
-    DOT_CASE(t, 1, 1)
 
-DOT_CASES(F32)
-DOT_CASES(BF16)
-DOT_CASES(F16)
+DOT_CASE(dot_f32_1, DTYPE_F32, 1)
+DOT_CASE(dot_f32_2, DTYPE_F32, 2)
+DOT_CASE(dot_f32_all, DTYPE_F32, DOT_ROWS)
+DOT_CASE(dot_bf16_1, DTYPE_BF16, 1)
+DOT_CASE(dot_bf16_2, DTYPE_BF16, 2)
+DOT_CASE(dot_bf16_all, DTYPE_BF16, DOT_ROWS)
+DOT_CASE(dot_f16_1, DTYPE_F16, 1)
+DOT_CASE(dot_f16_2, DTYPE_F16, 2)
+DOT_CASE(dot_f16_all, DTYPE_F16, DOT_ROWS)
 
 typedef void dot_fn(const struct dot_args *d);
 
-#define DOT_PAIR(t, rows) DOT_NAME(t, rows, 1), DOT_NAME(t, rows, DOT_COLS)
-#define DOT_TABLE(t) DOT_PAIR(t, 1), DOT_PAIR(t, 2), DOT_PAIR(t, DOT_ROWS)
-
-static dot_fn *const dot_fns[DTYPE_COUNT][6] = {
-    [DTYPE_F32] = {DOT_TABLE(F32)},
-    [DTYPE_BF16] = {DOT_TABLE(BF16)},
-    [DTYPE_F16] = {DOT_TABLE(F16)},
+static dot_fn *const dot_fns[DTYPE_COUNT][3] = {
+    [DTYPE_F32] = {dot_f32_1, dot_f32_2, dot_f32_all},
+    [DTYPE_BF16] = {dot_bf16_1, dot_bf16_2, dot_bf16_all},
+    [DTYPE_F16] = {dot_f16_1, dot_f16_2, dot_f16_all},
 };
 
-/* The largest tile that fits in what is left: rows are taken by DOT_ROWS, 2, 1 and columns by
- * DOT_COLS, 1. */
+/* The largest tile that fits in what is left. */
 INLINE int dot_rows(int left)
 {
     return left >= DOT_ROWS ? DOT_ROWS : left >= 2 ? 2 : 1;
 }
-INLINE int dot_cols(int left)
-{
-    return left >= DOT_COLS ? DOT_COLS : 1;
-}
 INLINE void dot_run(const struct dot_args *d, enum dtype t)
 {
-    int at = d->rows == 1 ? 0 : d->rows == 2 ? 2 : 4;
-    dot_fns[t][at + (d->cols == DOT_COLS)](d);
+    dot_fns[t][d->rows == 1 ? 0 : d->rows == 2 ? 1 : 2](d);
 }
 
 #endif

@@ -10,10 +10,8 @@
 #include "base/team.h"
 #include "kernels/cpu/dot_body.h"
 
-#define GEMM_N_BLOCK 48
+#define GEMM_N_BLOCK 48   /* a multiple of every DOT_COLS */
 #define GEMM_K_BLOCK 2048 /* a multiple of every LANES */
-#define GEMM_N_TILES                                                                               \
-    (GEMM_N_BLOCK / DOT_COLS + DOT_COLS) /* of a block, narrow ones at its end included */
 #define GEMM_GRAIN (2 * DOT_COLS)
 
 struct gemm_view {
@@ -22,13 +20,14 @@ struct gemm_view {
     size_t m_begin, m_end, n_begin, n_end;
 };
 
-static void gemm_write(const struct gemm_view *g, size_t m, size_t n, const struct dot_args *d)
+static void gemm_write(const struct gemm_view *g, size_t m, size_t n, int cols,
+                       const struct dot_args *d)
 {
     const struct op_gemm *op = g->op;
     for (int i = 0; i < d->rows; i++) {
         float *out = op->out + (m + (size_t)i) * g->out_stride + n;
-        for (int j = 0; j < d->cols; j++) {
-            float v = d->sum[i * d->cols + j];
+        for (int j = 0; j < cols; j++) {
+            float v = d->sum[i * DOT_COLS + j];
             if (op->bias)
                 v += op->bias[n + (size_t)j];
             out[j] = op->accumulate ? v + out[j] : v;
@@ -39,26 +38,27 @@ static void gemm_write(const struct gemm_view *g, size_t m, size_t n, const stru
 /* Outputs [m, m + rows) x [n, n + count). */
 static void gemm_strip(const struct gemm_view *g, size_t m, int rows, size_t n, int count)
 {
-    vec carry[GEMM_N_TILES * DOT_TILE]; /* each tile its own */
+    vec carry[GEMM_N_BLOCK / DOT_COLS * DOT_TILE]; /* each tile its own */
     float sum[DOT_TILE];
     const struct matrix *w = g->op->w;
     size_t bytes = dtype_bytes(w->dtype);
     for (size_t k = 0; k == 0 || k < g->k; k += g->k_block) {
+        const char *block = (const char *)w->data + (n * g->k + k) * bytes;
         struct dot_args d = {.x = g->op->x + m * g->x_stride + k,
                              .x_stride = g->x_stride,
-                             .w_stride = g->k,
                              .k = g->k - k < g->k_block ? g->k - k : g->k_block,
                              .carry = carry,
                              .first = k == 0,
                              .last = g->k - k <= g->k_block,
                              .sum = sum,
                              .rows = rows};
-        for (int j = 0; j < count; j += d.cols, d.carry += DOT_TILE) {
-            d.cols = dot_cols(count - j);
-            d.w = (const char *)w->data + ((n + (size_t)j) * g->k + k) * bytes;
+        for (int j = 0; j < count; j += DOT_COLS, d.carry += DOT_TILE) {
+            int cols = count - j < DOT_COLS ? count - j : DOT_COLS;
+            for (int c = 0; c < DOT_COLS; c++)
+                d.w[c] = block + (size_t)(j + (c < cols ? c : cols - 1)) * g->k * bytes;
             dot_run(&d, w->dtype);
             if (d.last)
-                gemm_write(g, m, n + (size_t)j, &d);
+                gemm_write(g, m, n + (size_t)j, cols, &d);
         }
     }
 }
