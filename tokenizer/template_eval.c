@@ -111,9 +111,7 @@ static struct tval repeat(struct trun *r, const struct tval *what, int64_t times
     times = times < 0 ? 0 : times;
     if (what->kind == TV_STR) {
         struct tbuf b = {0};
-        if (what->len > 0)
-            for (int64_t i = 0; i < times; i++)
-                tbuf_add_str(r, &b, what);
+        tmpl_pad(r, &b, what, (size_t)times);
         struct tval v = tbuf_value(r, &b);
         v.tag = what->tag;
         return v;

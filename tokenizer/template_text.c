@@ -322,9 +322,13 @@ struct tval tmpl_escape_html(struct trun *r, const struct tval *s)
 
 void tmpl_pad(struct trun *r, struct tbuf *b, const struct tval *fill, size_t count)
 {
-    if (fill->len > 0)
-        for (size_t i = 0; i < count; i++)
-            tbuf_add_str(r, b, fill);
+    if (fill->len == 0)
+        return;
+    if (count > r->output_max / fill->len)
+        tmpl_fail(r, ST_INVALID, "chat template, line %u: output is larger than %zu bytes", r->line,
+                  r->output_max);
+    for (size_t i = 0; i < count; i++)
+        tbuf_add_str(r, b, fill);
 }
 
 struct tval tmpl_want_str(struct trun *r, const struct tval *v, const char *what)
