@@ -1,5 +1,7 @@
 #include "kernels/cpu/cpu.h"
 
+#include <stdatomic.h>
+
 bool cpu_has_portable(void)
 {
     return true;
@@ -36,13 +38,38 @@ static bool has_features(uint32_t ecx1, uint32_t ebx7, uint32_t xcr0)
     return __get_cpuid_count(7, 0, &a, &b, &c, &d) && has_bits(b, ebx7);
 }
 
-bool cpu_has_avx2(void)
+static bool probe_avx2(void)
 {
     return has_features(LEAF1_ECX_FMA | LEAF1_ECX_AVX | LEAF1_ECX_F16C, LEAF7_EBX_AVX2, XCR0_AVX);
 }
 
+static bool probe_avx512(void)
+{
+    return probe_avx2() && has_features(LEAF1_ECX_FMA, LEAF7_EBX_AVX512, XCR0_AVX512);
+}
+
+/* cpuid is slow, and in a virtual machine a trap: each answer is remembered. */
+enum answer { UNKNOWN, NO, YES };
+
+static bool remember(_Atomic int *answer, bool (*probe)(void))
+{
+    int known = atomic_load_explicit(answer, memory_order_relaxed);
+    if (known == UNKNOWN) {
+        known = probe() ? YES : NO;
+        atomic_store_explicit(answer, known, memory_order_relaxed);
+    }
+    return known == YES;
+}
+
+bool cpu_has_avx2(void)
+{
+    static _Atomic int answer;
+    return remember(&answer, probe_avx2);
+}
+
 bool cpu_has_avx512(void)
 {
-    return cpu_has_avx2() && has_features(LEAF1_ECX_FMA, LEAF7_EBX_AVX512, XCR0_AVX512);
+    static _Atomic int answer;
+    return remember(&answer, probe_avx512);
 }
 #endif
