@@ -174,6 +174,9 @@ enum status rpc_server_create(struct rpc *r, struct error *err);
 void rpc_server_start(struct rpc *r);
 void rpc_server_request(struct rpc_request *q);
 
+/* rpc_grpc_accept.c: does nothing; a call to it links the file's accept4() into the program */
+void rpc_accept_guard(void);
+
 /* rpc_grpc_tls.c: nothing to do (and ST_OK) when the arguments ask for plaintext */
 enum status rpc_tls_create(struct rpc *r, struct error *err);
 

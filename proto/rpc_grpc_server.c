@@ -47,6 +47,7 @@ enum status rpc_server_create(struct rpc *r, struct error *err)
         arg_int("grpc.compression_enabled_algorithms_bitset", 1),
     };
     const grpc_channel_args server_args = {.num_args = sizeof args / sizeof args[0], .args = args};
+    rpc_accept_guard();
     r->server = grpc_server_create(&server_args, NULL);
     if (r->server == NULL)
         return err_set(err, ST_INTERNAL, "gRPC refuses to make a server");

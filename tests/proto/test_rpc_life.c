@@ -1,9 +1,5 @@
 /* Starts that fail, peers that die, ends with work in flight, and what idling costs. */
-#include <signal.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "rpc_pair.h"
 
@@ -75,58 +71,6 @@ Test(rpc_life, a_server_that_shuts_down_reads_as_link, .timeout = 30)
         rpc_call_release(ev.call);
     }
     rpc_destroy(p.client, 0);
-}
-
-/* A server in a process of its own: writes its port, answers nothing. */
-static pid_t spawn_server(int *port)
-{
-    int fds[2];
-    cr_assert_eq(pipe(fds), 0);
-    pid_t pid = fork();
-    if (pid == 0) {
-        struct rpc_args args = pair_args();
-        struct rpc *r;
-        struct rpc_event ev;
-        int bound = 0;
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (rpc_create(&args, &r, NULL) != ST_OK ||
-            rpc_listen(r, "127.0.0.1:0", &bound, NULL) != ST_OK || rpc_start(r, NULL) != ST_OK)
-            _exit(1);
-        if (write(fds[1], &bound, sizeof bound) != sizeof bound)
-            _exit(1);
-        for (;;)
-            next_event(r, &ev, NS_PER_S);
-    }
-    cr_assert_eq(read(fds[0], port, sizeof *port), sizeof *port);
-    close(fds[0]);
-    close(fds[1]);
-    return pid;
-}
-
-Test(rpc_life, a_killed_server_reads_as_link_at_once, .timeout = 30)
-{
-    struct rpc_args args = pair_args();
-    struct rpc *r;
-    struct rpc_channel *ch;
-    struct rpc_call *c;
-    char address[64];
-    int port = 0;
-    pid_t pid = spawn_server(&port);
-    snprintf(address, sizeof address, "127.0.0.1:%d", port);
-    cr_assert_eq(rpc_create(&args, &r, NULL), ST_OK);
-    cr_assert_eq(rpc_start(r, NULL), ST_OK);
-    cr_assert_eq(rpc_connect(r, address, &ch, NULL), ST_OK);
-    cr_assert_eq(rpc_call_start(ch, METHOD_STREAM, NS_NEVER, NULL, &c), ST_OK);
-    send_text(c, "x");
-    struct rpc_event ev;
-    cr_assert_not(next_event(r, &ev, 300 * NS_PER_MS));
-    int64_t began = clock_now_ns();
-    kill(pid, SIGKILL);
-    ev = expect(r, RPC_EV_CLOSED);
-    cr_assert_eq(ev.status, ST_LINK, "%s: %s", status_name(ev.status), ev.text);
-    cr_assert_lt(clock_now_ns() - began, NS_PER_S);
-    waitpid(pid, NULL, 0);
-    rpc_destroy(r, 0);
 }
 
 Test(rpc_life, a_channel_finds_its_server_again, .timeout = 60)
