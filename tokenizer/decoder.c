@@ -293,7 +293,7 @@ static size_t replace_in(struct decoder_run *run, size_t i, struct buf *text, bo
         return len;
     }
     const char *hit;
-    while (n && (hit = memmem(s + done, len - done, stage->text, n))) {
+    while (n && (hit = text_find(s + done, len - done, stage->text, n))) {
         buf_append(work, s + done, (size_t)(hit - s) - done);
         buf_append(work, stage->content, stage->content_len);
         done = (size_t)(hit - s) + n;
@@ -342,11 +342,11 @@ static void metaspace(struct decoder_run *run, size_t i, const char *s, size_t l
 static void replace_all(struct buf *b, const char *from, const char *to)
 {
     size_t n = strlen(from), done = 0;
-    const char *hit = b->len ? memmem(b->data, b->len, from, n) : NULL;
+    const char *hit = b->len ? text_find(b->data, b->len, from, n) : NULL;
     if (!hit)
         return;
     struct buf out = {0};
-    for (; hit; hit = memmem(b->data + done, b->len - done, from, n)) {
+    for (; hit; hit = text_find(b->data + done, b->len - done, from, n)) {
         buf_append(&out, b->data + done, (size_t)(hit - b->data) - done);
         buf_puts(&out, to);
         done = (size_t)(hit - b->data) + n;

@@ -367,7 +367,7 @@ static enum status bpe_encode(const struct model *m, struct model_run *run, cons
     size_t begin = 0, from = 1;
     enum status st = ST_OK;
     while (from < len && !st) {
-        const char *hit = memmem(s + from, len - from, MARKER, MARKER_LEN);
+        const char *hit = text_find(s + from, len - from, MARKER, MARKER_LEN);
         if (!hit)
             break;
         size_t at = (size_t)(hit - s);
@@ -450,7 +450,7 @@ static bool note_markers(struct bpe *b, size_t *cap, const char *s, size_t len)
 {
     const char *hit = s;
     while (len > MARKER_LEN &&
-           (hit = memmem(hit + 1, (size_t)(s + len - hit - 1), MARKER, MARKER_LEN))) {
+           (hit = text_find(hit + 1, (size_t)(s + len - hit - 1), MARKER, MARKER_LEN))) {
         uint32_t cp;
         text_next(s + text_prev(s, (size_t)(hit - s)), &cp);
         bool seen = false;

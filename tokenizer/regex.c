@@ -131,7 +131,7 @@ static void parse_class(struct translator *t, struct class_text *c)
         if (*t->p == '\\') {
             class_escape(t, &c->items);
         } else if (left >= 2 && t->p[0] == '[' && t->p[1] == ':') {
-            const char *close = memmem(t->p, left, ":]", 2);
+            const char *close = text_find(t->p, left, ":]", 2);
             size_t n = close ? (size_t)(close + 2 - t->p) : left;
             buf_append(&c->items, t->p, n);
             t->p += n;
@@ -317,9 +317,9 @@ static enum status find(struct regex_walk *w, struct error *err)
     const struct regex *r = w->regex;
     struct regex_run *run = w->run;
     if (r->literal) {
-        const char *at = r->literal_len
-                             ? memmem(w->text + w->pos, w->len - w->pos, r->literal, r->literal_len)
-                             : NULL;
+        const char *at = r->literal_len ? text_find(w->text + w->pos, w->len - w->pos, r->literal,
+                                                    r->literal_len)
+                                        : NULL;
         if (!at)
             return ST_NOT_FOUND;
         w->begin = (size_t)(at - w->text);

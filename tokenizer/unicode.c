@@ -27,6 +27,20 @@ size_t text_grapheme(const char *s, size_t len)
     return i;
 }
 
+const char *text_find(const char *s, size_t len, const char *needle, size_t n)
+{
+    if (n == 0 || n > 16)
+        return memmem(s, len, needle, n);
+    const char *end = s + len;
+    while ((size_t)(end - s) >= n) {
+        s = memchr(s, needle[0], (size_t)(end - s) - n + 1);
+        if (!s || !memcmp(s, needle, n))
+            return s;
+        s++;
+    }
+    return NULL;
+}
+
 /* Bytes of the longest prefix of a well-formed character at s: how much one U+FFFD stands for. */
 static size_t broken_len(const unsigned char *s, size_t len)
 {

@@ -48,6 +48,9 @@ static inline size_t text_prev(const char *s, size_t end)
 }
 /* Bytes of the first grapheme cluster of s, len > 0. */
 size_t text_grapheme(const char *s, size_t len);
+/* First occurrence of the needle (n bytes), NULL: none. memmem() for long needles, and quicker for
+ * short ones. */
+const char *text_find(const char *s, size_t len, const char *needle, size_t n);
 void text_put(struct buf *out, uint32_t cp);
 
 /* Appends s as valid UTF-8: each maximal broken part becomes one U+FFFD (Unicode 3.9, "best
@@ -55,10 +58,10 @@ void text_put(struct buf *out, uint32_t cp);
  * that more bytes could complete. */
 size_t text_make_valid(const char *s, size_t len, bool keep_tail, struct buf *out);
 
-bool uc_is_space(uint32_t cp);           /* White_Space */
-bool uc_is_numeric(uint32_t cp);         /* Nd, Nl, No */
+bool uc_is_space(uint32_t cp);   /* White_Space */
+bool uc_is_numeric(uint32_t cp); /* Nd, Nl, No */
 enum uc_letter { UC_NO_LETTER, UC_UPPER, UC_LOWER, UC_OTHER_LETTER };
-enum uc_letter uc_letter(uint32_t cp); /* Lu and Lt; Ll; Lm and Lo */
+enum uc_letter uc_letter(uint32_t cp);   /* Lu and Lt; Ll; Lm and Lo */
 bool uc_is_word(uint32_t cp);            /* \w: Alphabetic, M, Nd, Pc, Join_Control */
 bool uc_is_punct(uint32_t cp);           /* ASCII punctuation and symbols, or P* */
 bool uc_is_mark(uint32_t cp);            /* Mn, Mc, Me */

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ENTRIES 16384 /* 1 MiB */
+#define SETS 16384 /* of two entries: 2 MiB */
 #define ID_BITS 24
 
 struct entry {
@@ -14,7 +14,7 @@ struct entry {
 };
 
 struct word_cache {
-    struct entry entries[ENTRIES];
+    struct entry sets[SETS][2];
 };
 
 struct word_cache *word_cache_create(void)
@@ -54,9 +54,8 @@ static void store(_Atomic uint64_t *p, uint64_t v)
     atomic_store_explicit(p, v, memory_order_release);
 }
 
-int word_cache_get(const struct word_cache *c, const struct word_key *key, int32_t *out)
+static int entry_get(const struct entry *e, const struct word_key *key, int32_t *out)
 {
-    const struct entry *e = &c->entries[key->hash % ENTRIES];
     uint64_t before = load(&e->sequence);
     if (before & 1 || load(&e->key[0]) != key->w[0] || load(&e->key[1]) != key->w[1] ||
         load(&e->key[2]) != key->w[2])
@@ -72,9 +71,24 @@ int word_cache_get(const struct word_cache *c, const struct word_key *key, int32
     return n;
 }
 
+int word_cache_get(const struct word_cache *c, const struct word_key *key, int32_t *out)
+{
+    const struct entry *set = c->sets[key->hash % SETS];
+    int n = entry_get(&set[0], key, out);
+    return n >= 0 ? n : entry_get(&set[1], key, out);
+}
+
+/* The one that has been written to less often: they take turns. */
+static struct entry *older(struct entry *set)
+{
+    uint64_t a = atomic_load_explicit(&set[0].sequence, memory_order_relaxed);
+    uint64_t b = atomic_load_explicit(&set[1].sequence, memory_order_relaxed);
+    return a <= b ? &set[0] : &set[1];
+}
+
 void word_cache_put(struct word_cache *c, const struct word_key *key, const int32_t *ids, size_t n)
 {
-    struct entry *e = &c->entries[key->hash % ENTRIES];
+    struct entry *e = older(c->sets[key->hash % SETS]);
     uint64_t before = atomic_load_explicit(&e->sequence, memory_order_relaxed);
     uint64_t v[4] = {0, 0, 0, (uint64_t)n << 2 * ID_BITS};
     for (size_t i = 0; i < n; i++)

@@ -1,6 +1,6 @@
 /* A bounded cache from a short word to its few ids, shared by all threads without a lock.
  *
- * Direct-mapped entries of one cache line, each guarded by a sequence counter: a reader that meets
+ * Sets of two entries, a cache line each, guarded by a sequence counter: a reader that meets
  * a writer just misses, a writer that meets another just does not store. So a hit is always right,
  * and nothing ever waits.
  */
