@@ -1,4 +1,5 @@
-/* Element types of weights and KV, and their scalar conversions. bf16 and fp16 round to nearest even. Pure. */
+/* Element types of weights and KV, and their scalar conversions. bf16 and fp16 round to nearest
+ * even. Pure. */
 #ifndef KERNELS_DTYPE_H
 #define KERNELS_DTYPE_H
 

@@ -2,9 +2,10 @@
  *
  *     pool[layer][block][K or V][kv_head][slot in block][head_dim]          elements of `dtype`
  *
- * so that one (layer, block) is contiguous, which is what a handoff of equal layouts moves, and one head's keys of a block are
- * contiguous, which is what attention reads. A token at absolute position p of a sequence lives in the sequence's
- * block_table[p / block_tokens], slot p % block_tokens. Pure; offsets are in bytes from the pool's base.
+ * so that one (layer, block) is contiguous, which is what a handoff of equal layouts moves, and one
+ * head's keys of a block are contiguous, which is what attention reads. A token at absolute
+ * position p of a sequence lives in the sequence's block_table[p / block_tokens], slot p %
+ * block_tokens. Pure; offsets are in bytes from the pool's base.
  */
 #ifndef KERNELS_KV_LAYOUT_H
 #define KERNELS_KV_LAYOUT_H

@@ -1,15 +1,18 @@
 /* The op table: every operation of the forward pass once, with plain argument structs.
  *
- * A backend is a const table of these functions: `ref/` is the slow obvious truth, `cpu/` picks its best body at start
- * (portable, AVX2, AVX-512), later `cuda/`. On a CPU each op is called by every member of a team with its `part` of
- * `parts` and does its static share; the caller puts a barrier between ops that depend on each other. Ops never
- * allocate, block, log or fail: arguments are checked when the model is built.
+ * A backend is a const table of these functions: `ref/` is the slow obvious truth, `cpu/` picks its
+ * best body at start (portable, AVX2, AVX-512), later `cuda/`. On a CPU each op is called by every
+ * member of a team with its `part` of `parts` and does its static share; the caller puts a barrier
+ * between ops that depend on each other. Ops never allocate, block, log or fail: arguments are
+ * checked when the model is built.
  *
- * Exactness: activations are fp32; a row's result depends on that row's inputs alone and is computed in one order of K whatever
- * M, `parts`, the batch's other rows or the block size are. Attention walks positions in fixed spans of
- * OPS_KV_SPAN absolute positions, so chunking and prefix hits change no bit. Across bodies results agree to a tolerance.
+ * Exactness: activations are fp32; a row's result depends on that row's inputs alone and is
+ * computed in one order of K whatever M, `parts`, the batch's other rows or the block size are.
+ * Attention walks positions in fixed spans of OPS_KV_SPAN absolute positions, so chunking and
+ * prefix hits change no bit. Across bodies results agree to a tolerance.
  *
- * Shapes are row-major; [M,K] means M rows of K; a stride of 0 means dense. Pointers must not overlap unless said.
+ * Shapes are row-major; [M,K] means M rows of K; a stride of 0 means dense. Pointers must not
+ * overlap unless said.
  */
 #ifndef KERNELS_OPS_H
 #define KERNELS_OPS_H
@@ -33,16 +36,16 @@ struct matrix {
 
 /* out[m] = table[ids[m]] */
 struct op_embed {
-    float *out;             /* [tokens, table.cols] */
+    float *out;                 /* [tokens, table.cols] */
     const struct matrix *table; /* [vocab, hidden] */
-    const int32_t *ids;     /* [tokens], each < table.rows */
+    const int32_t *ids;         /* [tokens], each < table.rows */
     int32_t tokens;
 };
 
 /* out[m] = x[m] / sqrt(mean(x[m]^2) + eps) * weight        (Zhang & Sennrich 2019); out may be x */
 struct op_rmsnorm {
-    float *out;     /* [tokens, dim] */
-    const float *x; /* [tokens, dim] */
+    float *out;                  /* [tokens, dim] */
+    const float *x;              /* [tokens, dim] */
     const struct matrix *weight; /* [1, dim] */
     float eps;
     int32_t tokens, dim;
@@ -59,18 +62,19 @@ struct op_gemm {
     int accumulate;
 };
 
-/* Rotary embedding in place, the "rotate half" form of Hugging Face: element i pairs with i + head_dim/2
- * (Su et al. 2021). angle(pos, i) = pos * inv_freq[i]; cos and sin are scaled by `attention_factor`. */
+/* Rotary embedding in place, the "rotate half" form of Hugging Face: element i pairs with i +
+ * head_dim/2 (Su et al. 2021). angle(pos, i) = pos * inv_freq[i]; cos and sin are scaled by
+ * `attention_factor`. */
 struct op_rope {
-    float *x;              /* [tokens, heads, head_dim], row stride x_stride elements */
+    float *x;                 /* [tokens, heads, head_dim], row stride x_stride elements */
     const int32_t *positions; /* [tokens] */
-    const float *inv_freq; /* [head_dim / 2] */
+    const float *inv_freq;    /* [head_dim / 2] */
     float attention_factor;
     int32_t tokens, heads, head_dim, x_stride;
 };
 
-/* Where a ragged batch's rows belong. Row r is the token at `positions[r]` of sequence `seq_of[r]`, whose blocks are
- * block_tables[seq_of[r]]. Rows of one sequence are adjacent and ascend by one. */
+/* Where a ragged batch's rows belong. Row r is the token at `positions[r]` of sequence `seq_of[r]`,
+ * whose blocks are block_tables[seq_of[r]]. Rows of one sequence are adjacent and ascend by one. */
 struct op_rows {
     const int32_t *positions;           /* [tokens] */
     const int32_t *seq_of;              /* [tokens] */
@@ -88,9 +92,9 @@ struct op_kv_store {
     const struct op_rows *rows;
 };
 
-/* Causal attention of each row over positions 0..positions[r] of its sequence, read from the pool (the rows' own keys
- * must have been stored). Query head h reads kv head h / (heads / kv_heads). Online softmax (Milakov & Gimelshein 2018)
- * over spans of OPS_KV_SPAN positions. */
+/* Causal attention of each row over positions 0..positions[r] of its sequence, read from the pool
+ * (the rows' own keys must have been stored). Query head h reads kv head h / (heads / kv_heads).
+ * Online softmax (Milakov & Gimelshein 2018) over spans of OPS_KV_SPAN positions. */
 struct op_attention {
     float *out;     /* [tokens, heads, head_dim] */
     const float *q; /* [tokens, heads, head_dim], row stride q_stride elements */
@@ -103,7 +107,8 @@ struct op_attention {
     const struct op_rows *rows;
 };
 
-/* out[m,i] = silu(gate[m,i]) * up[m,i]; out may be gate. gate and up have row stride in_stride elements. */
+/* out[m,i] = silu(gate[m,i]) * up[m,i]; out may be gate. gate and up have row stride in_stride
+ * elements. */
 struct op_silu_mul {
     float *out; /* [tokens, dim] */
     const float *gate, *up;
@@ -122,9 +127,11 @@ struct ops {
 };
 
 const struct ops *ops_ref(void);
-/* `features`: "auto", "portable", "avx2", "avx512"; a body that this CPU lacks is ST_UNSUPPORTED. */
+/* `features`: "auto", "portable", "avx2", "avx512"; a body that this CPU lacks is ST_UNSUPPORTED.
+ */
 enum status ops_cpu(const char *features, const struct ops **out, struct error *err);
-/* The i-th body that can run on this CPU, NULL past the end: for tests and benchmarks. ref comes first. */
+/* The i-th body that can run on this CPU, NULL past the end: for tests and benchmarks. ref comes
+ * first. */
 const struct ops *ops_at(int i);
 
 #endif
