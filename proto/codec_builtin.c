@@ -9,6 +9,8 @@ typedef Grpc__Health__V1__HealthCheckRequest HealthRequest;
 typedef Grpc__Health__V1__HealthCheckResponse HealthResponse;
 typedef Grpc__Reflection__V1__ServerReflectionRequest ReflectRequest;
 typedef Grpc__Reflection__V1__ServerReflectionResponse ReflectResponse;
+#define ASKS(what) GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_##what
+#define TELLS(what) GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_##what
 
 enum status codec_get_health_request(const uint8_t *data, size_t len, struct codec_arena *a,
                                      const char **service)
@@ -56,22 +58,22 @@ enum status codec_get_reflect(const uint8_t *data, size_t len, struct codec_aren
         return ST_PROTOCOL;
     *m = (struct codec_reflect){.name = "", .original = p};
     switch (p->message_request_case) {
-    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_BY_FILENAME:
+    case ASKS(FILE_BY_FILENAME):
         m->kind = CODEC_REFLECT_FILE;
         m->name = p->file_by_filename;
         return ST_OK;
-    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_CONTAINING_SYMBOL:
+    case ASKS(FILE_CONTAINING_SYMBOL):
         m->kind = CODEC_REFLECT_SYMBOL;
         m->name = p->file_containing_symbol;
         return ST_OK;
-    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_CONTAINING_EXTENSION:
+    case ASKS(FILE_CONTAINING_EXTENSION):
         m->kind = CODEC_REFLECT_EXTENSION;
         return ST_OK;
-    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_ALL_EXTENSION_NUMBERS_OF_TYPE:
+    case ASKS(ALL_EXTENSION_NUMBERS_OF_TYPE):
         m->kind = CODEC_REFLECT_EXTENSION_NUMBERS;
         m->name = p->all_extension_numbers_of_type;
         return ST_OK;
-    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_LIST_SERVICES:
+    case ASKS(LIST_SERVICES):
         m->kind = CODEC_REFLECT_LIST;
         return ST_OK;
     default:
@@ -93,8 +95,7 @@ static bool put_services(struct buf *out, struct codec_arena *a, ReflectResponse
         grpc__reflection__v1__service_response__init(list.service[i]);
         list.service[i]->name = codec_pb_str(m->services[i]);
     }
-    p->message_response_case =
-        GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_LIST_SERVICES_RESPONSE;
+    p->message_response_case = TELLS(LIST_SERVICES_RESPONSE);
     p->list_services_response = &list;
     codec_pack(out, p);
     return true;
@@ -115,15 +116,13 @@ void codec_put_reflect(struct buf *out, const struct codec_reflect *request,
     } else if (m->code == 0) {
         files.file_descriptor_proto = &file;
         files.n_file_descriptor_proto = 1;
-        p.message_response_case =
-            GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_FILE_DESCRIPTOR_RESPONSE;
+        p.message_response_case = TELLS(FILE_DESCRIPTOR_RESPONSE);
         p.file_descriptor_response = &files;
         codec_pack(out, &p);
     } else {
         error.error_code = m->code;
         error.error_message = codec_pb_str(m->message);
-        p.message_response_case =
-            GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_ERROR_RESPONSE;
+        p.message_response_case = TELLS(ERROR_RESPONSE);
         p.error_response = &error;
         codec_pack(out, &p);
     }

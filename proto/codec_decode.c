@@ -48,6 +48,7 @@ void codec_put_control(struct buf *out, const struct msg_decode_control *m)
     Baton__V1__DecodeRequest request = BATON__V1__DECODE_REQUEST__INIT;
     control.credit = m->credit;
     control.stop_choice_plus1 = m->stop_choice_plus1;
+    control.prefill_here = m->prefill_here;
     request.kind_case = BATON__V1__DECODE_REQUEST__KIND_CONTROL;
     request.control = &control;
     codec_pack(out, &request);
@@ -109,6 +110,7 @@ enum status codec_get_decode_request(const uint8_t *data, size_t len, struct cod
         *control = (struct msg_decode_control){
             .credit = p->control->credit,
             .stop_choice_plus1 = p->control->stop_choice_plus1,
+            .prefill_here = p->control->prefill_here,
         };
         return ST_OK;
     default:

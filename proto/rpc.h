@@ -49,15 +49,15 @@ struct rpc_args { /* 0: the default in brackets */
     size_t n_methods;
 };
 
+/* CLOSED at a server: ST_OK when our finish was sent, ST_CANCELLED when the caller or the link went
+ * away, ST_DEADLINE. At a client: what the server said, or ST_LINK, ST_DEADLINE, ST_CANCELLED; it
+ * waits for messages that were not read. */
 enum rpc_event_kind {
     RPC_EV_OPEN,        /* server: a new call; method is the index into args.methods */
     RPC_EV_MESSAGE,     /* data[0..len): valid until the next rpc_poll */
     RPC_EV_HALF_CLOSED, /* server: a read met the client's end of messages */
     RPC_EV_DRAINED,     /* the outbox went from full to empty: send again */
-    RPC_EV_CLOSED,      /* status, text: the call is over. Server: ST_OK when our finish was sent,
-                           ST_CANCELLED      (the caller or the link is gone), ST_DEADLINE. Client: what the
-                           server said, or      ST_LINK, ST_DEADLINE, ST_CANCELLED; it waits for messages that
-                           were not read. */
+    RPC_EV_CLOSED,      /* status, text: the call is over */
 };
 
 struct rpc_event {

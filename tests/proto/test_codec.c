@@ -138,7 +138,9 @@ Test(codec, control)
 {
     struct buf b = {0};
     struct codec_arena a = {0};
-    struct msg_decode_control m = {.credit = 1 << 20, .stop_choice_plus1 = 128}, got;
+    struct msg_decode_control m = {
+        .credit = 1 << 20, .stop_choice_plus1 = 128, .prefill_here = true};
+    struct msg_decode_control got;
     struct msg_start start;
     bool is_start = true;
     codec_put_control(&b, &m);
@@ -146,6 +148,7 @@ Test(codec, control)
     cr_assert_not(is_start);
     cr_assert_eq(got.credit, 1 << 20);
     cr_assert_eq(got.stop_choice_plus1, 128);
+    cr_assert(got.prefill_here);
     codec_arena_fini(&a);
     buf_clear(&b);
     m.stop_choice_plus1 = 129;

@@ -42,7 +42,7 @@ static pid_t spawn_server(int *port, int descriptors)
     return pid;
 }
 
-static struct rpc_call *open_call(struct rpc *r, int port, const char *text)
+static struct rpc_call *open_call(struct rpc *r, int port)
 {
     struct rpc_channel *ch;
     struct rpc_call *c;
@@ -50,7 +50,6 @@ static struct rpc_call *open_call(struct rpc *r, int port, const char *text)
     snprintf(address, sizeof address, "127.0.0.1:%d", port);
     cr_assert_eq(rpc_connect(r, address, &ch, NULL), ST_OK);
     cr_assert_eq(rpc_call_start(ch, METHOD_STREAM, NS_NEVER, NULL, &c), ST_OK);
-    send_text(c, text);
     return c;
 }
 
@@ -67,11 +66,16 @@ static void flood(struct rpc *r, int port)
     clock_sleep_ns(200 * NS_PER_MS);
     while (n > 0)
         close(fds[--n]);
-    clock_sleep_ns(200 * NS_PER_MS);
-    open_call(r, port, "bye");
-    struct rpc_event ev = expect(r, RPC_EV_CLOSED);
-    cr_assert_eq(ev.status, ST_OK, "after the flood: %s", ev.text);
-    rpc_call_release(ev.call);
+    enum status st = ST_LINK;
+    for (int i = 0; i < 50 && st != ST_OK; i++) { /* it sees the ends of the others one by one */
+        clock_sleep_ns(100 * NS_PER_MS);
+        struct rpc_call *c = open_call(r, port);
+        rpc_call_send(c, (const uint8_t *)"bye", 3);
+        struct rpc_event ev = expect(r, RPC_EV_CLOSED);
+        st = ev.status;
+        rpc_call_release(c);
+    }
+    cr_assert_eq(st, ST_OK, "no call after the flood");
 }
 
 Test(rpc_peer, a_killed_one_reads_as_link_at_once_and_a_silent_one_in_time, .timeout = 60)
@@ -87,8 +91,8 @@ Test(rpc_peer, a_killed_one_reads_as_link_at_once_and_a_silent_one_in_time, .tim
     cr_assert_eq(rpc_create(&args, &r, NULL), ST_OK);
     cr_assert_eq(rpc_start(r, NULL), ST_OK);
     flood(r, port[0]);
-    struct rpc_call *killed = open_call(r, port[0], "x");
-    struct rpc_call *silent = open_call(r, port[1], "x");
+    struct rpc_call *killed = open_call(r, port[0]);
+    struct rpc_call *silent = open_call(r, port[1]);
     cr_assert_not(next_event(r, &ev, 500 * NS_PER_MS));
     int64_t began = clock_now_ns();
     kill(pid[1], SIGSTOP);
