@@ -1,0 +1,371 @@
+/* libmicrohttpd's side of the HTTP server: its one thread reads requests, hands whole ones over,
+ * and pulls the bytes of answers. Nothing here calls the user. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+#include "base/clock.h"
+#include "net/http_server_internal.h"
+
+#define STREAM_BLOCK_BYTES 4096
+/* All bodies together: this many of the largest. */
+#define BODIES_MAX 64
+
+/* ---- refusals that the loop never sees ---- */
+
+struct refusal {
+    int status;
+    const char *code, *message;
+};
+
+static const struct refusal refusals[] = {
+    {400, "bad_request", "The request is malformed: %s."},
+    {413, "request_too_large", "The request body is larger than this server accepts%s."},
+    {431, "headers_too_large", "The request headers are larger than this server accepts%s."},
+    {503, "overloaded", "The server is holding too many request bodies%s. Try again later."},
+};
+
+static enum MHD_Result answer_refusal(struct http_request *r, const char *detail)
+{
+    const struct refusal *f = &refusals[0];
+    for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
+        if (refusals[i].status == r->refused)
+            f = &refusals[i];
+    }
+    char message[160], body[320];
+    snprintf(message, sizeof message, f->message, detail);
+    int n =
+        snprintf(body, sizeof body,
+                 "{\"error\":{\"message\":\"%s\",\"type\":\"%s\",\"param\":null,\"code\":\"%s\"}}",
+                 message, f->status >= 500 ? "server_error" : "invalid_request_error", f->code);
+    struct MHD_Response *resp =
+        MHD_create_response_from_buffer((size_t)n, body, MHD_RESPMEM_MUST_COPY);
+    if (!resp)
+        return MHD_NO;
+    MHD_add_response_header(resp, "Content-Type", "application/json");
+    MHD_add_response_header(resp, "Connection", "close");
+    if (f->status == 503)
+        MHD_add_response_header(resp, "Retry-After", "1");
+    enum MHD_Result rc = MHD_queue_response(r->conn, (unsigned)f->status, resp);
+    MHD_destroy_response(resp);
+    return rc;
+}
+
+/* ---- reading ---- */
+
+struct gather {
+    struct http_request *r;
+    size_t n_headers, n_query, bytes;
+    char *at; /* NULL: only counting */
+    int lengths, encodings;
+    const char *bad;
+    uint64_t content_length;
+};
+
+static char *put(struct gather *g, const char *s)
+{
+    size_t len = s ? strlen(s) + 1 : 1;
+    char *to = g->at;
+    if (s)
+        memcpy(to, s, len);
+    else
+        *to = 0;
+    g->at += len;
+    return to;
+}
+
+static enum MHD_Result on_pair(void *cls, enum MHD_ValueKind kind, const char *name,
+                               const char *value)
+{
+    struct gather *g = cls;
+    struct http_request *r = g->r;
+    size_t *n = kind == MHD_HEADER_KIND ? &g->n_headers : &g->n_query;
+    if (g->at) {
+        struct http_pair *p = kind == MHD_HEADER_KIND ? &r->headers[*n] : &r->query[*n];
+        p->name = put(g, name);
+        p->value = put(g, value);
+    } else {
+        g->bytes += strlen(name) + 1 + (value ? strlen(value) : 0) + 1;
+        if (kind == MHD_HEADER_KIND && strcasecmp(name, "content-length") == 0) {
+            g->lengths++;
+            g->content_length = value ? strtoull(value, NULL, 10) : 0;
+        } else if (kind == MHD_HEADER_KIND && strcasecmp(name, "transfer-encoding") == 0) {
+            g->encodings++;
+            if (!value || strcasecmp(value, "chunked") != 0)
+                g->bad = "unknown transfer encoding";
+        }
+    }
+    (*n)++;
+    return MHD_YES;
+}
+
+/* Copies the head. NULL: no memory. */
+static struct http_request *begin(struct http_server *s, struct MHD_Connection *conn,
+                                  const char *url, const char *method)
+{
+    struct http_request *r = calloc(1, sizeof *r);
+    if (!r)
+        return NULL;
+    r->server = s;
+    r->conn = conn;
+    r->body.max = s->args.body_bytes_max + 1;
+    list_init(&r->all);
+    list_init(&r->link);
+    struct gather g = {.r = r, .bytes = strlen(url) + strlen(method) + 2};
+    MHD_get_connection_values(conn, MHD_HEADER_KIND, on_pair, &g);
+    MHD_get_connection_values(conn, MHD_GET_ARGUMENT_KIND, on_pair, &g);
+    r->headers = calloc(g.n_headers + 1, sizeof *r->headers);
+    r->query = calloc(g.n_query + 1, sizeof *r->query);
+    r->strings = malloc(g.bytes);
+    if (!r->headers || !r->query || !r->strings) {
+        http_free(r);
+        return NULL;
+    }
+    struct gather f = {.r = r, .at = r->strings};
+    r->method = put(&f, method);
+    r->path = put(&f, url);
+    MHD_get_connection_values(conn, MHD_HEADER_KIND, on_pair, &f);
+    MHD_get_connection_values(conn, MHD_GET_ARGUMENT_KIND, on_pair, &f);
+    r->n_headers = f.n_headers;
+    r->n_query = f.n_query;
+
+    if (g.bytes + 2 * (g.n_headers + g.n_query) > s->args.header_bytes_max)
+        r->refused = 431;
+    else if (g.bad || g.lengths > 1 || g.encodings > 1 || (g.lengths && g.encodings))
+        r->refused = 400;
+    else if (g.content_length > s->args.body_bytes_max)
+        r->refused = 413;
+    return r;
+}
+
+/* How much of a refused body is read and dropped so that the client, still sending, gets to see
+ * the answer. */
+static uint64_t patience_bytes(const struct http_server *s)
+{
+    return 4 * (uint64_t)s->args.body_bytes_max + (1 << 20);
+}
+
+static bool refuse_at_once(const struct http_request *r)
+{
+    if (!r->refused)
+        return false;
+    const char *length = http_header(r, "content-length");
+    return r->refused != 413 || http_header(r, "expect") ||
+           (length && strtoull(length, NULL, 10) > patience_bytes(r->server));
+}
+
+static enum MHD_Result take_body(struct http_request *r, const char *data, size_t len)
+{
+    struct http_server *s = r->server;
+    r->body_seen += len;
+    if (!r->refused && r->body_seen > s->args.body_bytes_max)
+        r->refused = 413;
+    if (!r->refused) {
+        size_t before = r->body.cap;
+        buf_append(&r->body, data, len);
+        size_t all = atomic_fetch_add(&s->body_bytes, r->body.cap - before) + r->body.cap - before;
+        if (r->body.failed || all > BODIES_MAX * s->args.body_bytes_max)
+            r->refused = 503;
+    }
+    if (r->refused && r->body.cap) {
+        atomic_fetch_sub(&s->body_bytes, r->body.cap);
+        buf_fini(&r->body);
+    }
+    return r->body_seen > patience_bytes(s) ? MHD_NO : MHD_YES;
+}
+
+/* The request is whole: to the loop with it. */
+static enum MHD_Result publish(struct http_request *r)
+{
+    struct http_server *s = r->server;
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(r->conn, MHD_CONNECTION_INFO_CONNECTION_FD);
+    if (!info)
+        return MHD_NO;
+    r->fd = info->connect_fd;
+    enum MHD_Result rc = MHD_YES;
+    pthread_mutex_lock(&s->lock);
+    if (s->stopping) {
+        rc = MHD_NO;
+    } else {
+        struct epoll_event e = {.events = EPOLLRDHUP | EPOLLONESHOT, .data.ptr = r};
+        epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, r->fd, &e);
+        r->published = true;
+        r->phase = HTTP_WAITING;
+        r->suspended = true;
+        list_push_back(&s->all, &r->all);
+        http_push(r, HTTP_EV_REQUEST);
+        MHD_suspend_connection(r->conn);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return rc;
+}
+
+/* ---- answering ---- */
+
+static ssize_t on_read(void *cls, uint64_t pos, char *to, size_t max)
+{
+    struct http_request *r = cls;
+    ssize_t n = 0;
+    pthread_mutex_lock(&r->server->lock);
+    /* Being asked again means that what was given before is with the kernel. */
+    r->in_flight = 0;
+    size_t waiting = http_waiting(r);
+    if (r->gone || r->aborted || r->server->stopping) {
+        n = MHD_CONTENT_READER_END_WITH_ERROR;
+    } else if (waiting) {
+        n = (ssize_t)(waiting < max ? waiting : max);
+        memcpy(to, r->out.data + r->out_at, (size_t)n);
+        r->out_at += (size_t)n;
+        r->in_flight = (size_t)n;
+        if (r->out_at == r->out.len) {
+            buf_clear(&r->out);
+            r->out_at = 0;
+        }
+    } else if (r->ended) {
+        n = MHD_CONTENT_READER_END_OF_STREAM;
+    } else {
+        if (r->written) {
+            r->written = false;
+            http_push(r, HTTP_EV_SENT);
+        }
+        r->suspended = true;
+        MHD_suspend_connection(r->conn);
+    }
+    pthread_mutex_unlock(&r->server->lock);
+    return n;
+}
+
+/* Under the lock. */
+static struct MHD_Response *make_response(struct http_request *r)
+{
+    struct MHD_Response *resp;
+    if (r->phase == HTTP_STREAM) {
+        resp = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK_BYTES, on_read, r,
+                                                 NULL);
+    } else {
+        size_t len = r->out.len;
+        char *body = len ? buf_take(&r->out, &len) : NULL;
+        resp = MHD_create_response_from_buffer(
+            len, body ? body : (void *)"", body ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
+        if (!resp)
+            free(body);
+    }
+    if (!resp)
+        return NULL;
+    if (r->content_type)
+        MHD_add_response_header(resp, "Content-Type", r->content_type);
+    for (struct http_header_out *h = r->out_headers; h; h = h->next)
+        MHD_add_response_header(resp, h->name, h->value);
+    return resp;
+}
+
+static enum MHD_Result answer(struct http_request *r)
+{
+    struct http_server *s = r->server;
+    struct MHD_Response *resp = NULL;
+    enum MHD_Result rc = MHD_NO;
+    pthread_mutex_lock(&s->lock);
+    bool lost = r->gone || r->aborted || s->stopping;
+    if (!lost && r->phase == HTTP_WAITING) {
+        r->suspended = true;
+        MHD_suspend_connection(r->conn);
+        rc = MHD_YES;
+    } else if (!lost) {
+        resp = make_response(r);
+    }
+    int status = r->status;
+    pthread_mutex_unlock(&s->lock);
+    if (resp) {
+        rc = MHD_queue_response(r->conn, (unsigned)status, resp);
+        MHD_destroy_response(resp);
+    }
+    return rc;
+}
+
+/* ---- callbacks ---- */
+
+static enum MHD_Result on_access(void *cls, struct MHD_Connection *conn, const char *url,
+                                 const char *method, const char *version, const char *data,
+                                 size_t *len, void **state)
+{
+    struct http_server *s = cls;
+    struct http_request *r = *state;
+    if (!r) {
+        r = begin(s, conn, url, method);
+        *state = r;
+        if (!r)
+            return MHD_NO;
+        return refuse_at_once(r) ? answer_refusal(r, r->refused == 400 ? "bad framing" : "")
+                                 : MHD_YES;
+    }
+    if (*len) {
+        size_t n = *len;
+        *len = 0;
+        return take_body(r, data, n);
+    }
+    if (r->refused)
+        return answer_refusal(r, "");
+    return r->published ? answer(r) : publish(r);
+}
+
+static void on_completed(void *cls, struct MHD_Connection *conn, void **state,
+                         enum MHD_RequestTerminationCode how)
+{
+    struct http_server *s = cls;
+    struct http_request *r = *state;
+    if (!r)
+        return;
+    *state = NULL;
+    if (!r->published) {
+        http_free(r);
+        return;
+    }
+    pthread_mutex_lock(&s->lock);
+    epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, r->fd, NULL);
+    bool whole = how == MHD_REQUEST_TERMINATED_COMPLETED_OK && !r->aborted;
+    if (!whole && !r->gone && !r->aborted) {
+        r->gone = true;
+        http_push(r, HTTP_EV_GONE);
+    }
+    r->phase = HTTP_OVER;
+    r->conn = NULL;
+    r->suspended = false;
+    r->in_flight = 0;
+    list_remove(&r->all);
+    /* Only the loop frees: it may hold the pointer from its epoll. */
+    if (r->released && list_empty(&r->link))
+        http_push(r, HTTP_EV_SENT);
+    pthread_mutex_unlock(&s->lock);
+}
+
+static void on_connection(void *cls, struct MHD_Connection *conn, void **context,
+                          enum MHD_ConnectionNotificationCode what)
+{
+    struct http_server *s = cls;
+    atomic_fetch_add(&s->connections, what == MHD_CONNECTION_NOTIFY_STARTED ? 1 : -1);
+}
+
+static enum MHD_Result on_accept(void *cls, const struct sockaddr *addr, socklen_t len)
+{
+    struct http_server *s = cls;
+    return atomic_load(&s->connections) < s->args.connections_max ? MHD_YES : MHD_NO;
+}
+
+enum status http_daemon_start(struct http_server *s, struct error *err)
+{
+    int64_t timeout_s = (s->args.idle_timeout_ns + NS_PER_S - 1) / NS_PER_S;
+    /* Room for a head that we refuse ourselves, with the API's error body, and for the answer. */
+    size_t memory = 2 * s->args.header_bytes_max + 32768;
+    s->daemon = MHD_start_daemon(
+        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME, 0, on_accept, s, on_access, s,
+        MHD_OPTION_LISTEN_SOCKET, s->listen_fd, MHD_OPTION_CONNECTION_LIMIT,
+        (unsigned)s->args.connections_max + 64u, MHD_OPTION_CONNECTION_MEMORY_LIMIT, memory,
+        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)(timeout_s < 1 ? 1 : timeout_s),
+        MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_NOTIFY_CONNECTION, on_connection,
+        s, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
+    if (!s->daemon)
+        return err_set(err, ST_IO, "http: the server could not be started on %s", s->args.listen);
+    return ST_OK;
+}
