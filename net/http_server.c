@@ -182,12 +182,10 @@ void http_push(struct http_request *r, enum http_event_kind kind)
     r->events |= 1u << kind;
     if (!list_empty(&r->link))
         return;
-    bool first = list_empty(&s->ready);
     list_push_back(&s->ready, &r->link);
-    if (first) {
+    if (!s->signalled) {
         uint64_t one = 1;
-        ssize_t n = write(s->wake_fd, &one, sizeof one);
-        (void)n; /* full means that it is readable already */
+        s->signalled = write(s->wake_fd, &one, sizeof one) == sizeof one;
     }
 }
 
@@ -218,13 +216,8 @@ static bool collect(struct http_server *s)
     int n = epoll_wait(s->epoll_fd, e, 64, 0);
     pthread_mutex_lock(&s->lock);
     for (int i = 0; i < n; i++) {
-        if (e[i].data.ptr) {
+        if (e[i].data.ptr)
             client_gone(e[i].data.ptr);
-        } else {
-            uint64_t count;
-            ssize_t got = read(s->wake_fd, &count, sizeof count);
-            (void)got;
-        }
     }
     while (!list_empty(&s->ready)) {
         struct list *it = s->ready.next;
@@ -232,6 +225,11 @@ static bool collect(struct http_server *s)
         list_push_back(&s->batch, it);
     }
     bool some = !list_empty(&s->batch) || n == 64;
+    /* Only now quiet: whoever stops polling before the end finds http_fd() readable. */
+    if (!some && s->signalled) {
+        uint64_t count;
+        s->signalled = read(s->wake_fd, &count, sizeof count) != sizeof count;
+    }
     pthread_mutex_unlock(&s->lock);
     return some;
 }
