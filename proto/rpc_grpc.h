@@ -80,10 +80,21 @@ struct rpc {
     bool mute; /* being destroyed: events are dropped */
 };
 
+static inline grpc_arg rpc_arg(const char *key, int64_t value)
+{
+    grpc_arg a = {.type = GRPC_ARG_INTEGER, .key = (char *)(uintptr_t)key};
+    a.value.integer = value > INT32_MAX ? INT32_MAX : (int)value;
+    return a;
+}
+
+/* Under 5 s, a peer that is merely short of CPU would be taken for dead. */
+static inline int64_t rpc_ping_timeout_ms(int64_t ping_ms)
+{
+    return ping_ms < 5000 ? 5000 : ping_ms;
+}
+
 /* rpc_grpc_server.c */
-enum status rpc_server_create(struct rpc *r, struct error *err);
 void rpc_server_start(struct rpc *r);
-void rpc_server_request(struct rpc_request *q);
 
 /* rpc_grpc_accept.c: does nothing; a call to it links the file's accept4() into the program */
 void rpc_accept_guard(void);

@@ -8,14 +8,6 @@
 #define CONNECT_TIMEOUT_MS 3000
 #define RECONNECT_FIRST_MS 100
 #define RECONNECT_MAX_MS 2000
-#define KEEPALIVE_TIMEOUT_MIN_MS 5000
-
-static grpc_arg arg_int(const char *key, int64_t value)
-{
-    grpc_arg a = {.type = GRPC_ARG_INTEGER, .key = (char *)(uintptr_t)key};
-    a.value.integer = value > INT32_MAX ? INT32_MAX : (int)value;
-    return a;
-}
 
 enum status rpc_connect(struct rpc *r, const char *address, struct rpc_channel **out,
                         struct error *err)
@@ -23,25 +15,24 @@ enum status rpc_connect(struct rpc *r, const char *address, struct rpc_channel *
     int64_t ping_ms = r->args.keepalive_ns / NS_PER_MS;
     int64_t max = (int64_t)r->args.max_message_bytes;
     grpc_arg args[] = {
-        arg_int(GRPC_ARG_ENABLE_RETRIES, 0), /* who retries is the router */
-        arg_int(GRPC_ARG_ENABLE_HTTP_PROXY, 0),
-        arg_int(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1),
-        arg_int("grpc.use_local_subchannel_pool", 1), /* a connection of its own */
-        arg_int(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, max),
-        arg_int(GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, max),
-        arg_int(GRPC_ARG_KEEPALIVE_TIME_MS, ping_ms),
-        arg_int(GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
-                ping_ms < KEEPALIVE_TIMEOUT_MIN_MS ? KEEPALIVE_TIMEOUT_MIN_MS : ping_ms),
-        arg_int(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
-        arg_int(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0),
-        arg_int(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, RECONNECT_FIRST_MS),
-        arg_int(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, CONNECT_TIMEOUT_MS),
-        arg_int(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, RECONNECT_MAX_MS),
-        arg_int(GRPC_ARG_CLIENT_IDLE_TIMEOUT_MS, INT32_MAX),
-        arg_int(GRPC_ARG_ENABLE_CHANNELZ, 0),
-        arg_int(GRPC_ARG_HTTP2_BDP_PROBE,
+        rpc_arg(GRPC_ARG_ENABLE_RETRIES, 0), /* who retries is the router */
+        rpc_arg(GRPC_ARG_ENABLE_HTTP_PROXY, 0),
+        rpc_arg(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1),
+        rpc_arg("grpc.use_local_subchannel_pool", 1), /* a connection of its own */
+        rpc_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, max),
+        rpc_arg(GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, max),
+        rpc_arg(GRPC_ARG_KEEPALIVE_TIME_MS, ping_ms),
+        rpc_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, rpc_ping_timeout_ms(ping_ms)),
+        rpc_arg(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
+        rpc_arg(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0),
+        rpc_arg(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, RECONNECT_FIRST_MS),
+        rpc_arg(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, CONNECT_TIMEOUT_MS),
+        rpc_arg(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, RECONNECT_MAX_MS),
+        rpc_arg(GRPC_ARG_CLIENT_IDLE_TIMEOUT_MS, INT32_MAX),
+        rpc_arg(GRPC_ARG_ENABLE_CHANNELZ, 0),
+        rpc_arg(GRPC_ARG_HTTP2_BDP_PROBE,
                 0), /* fixed windows: what an unread call holds is bounded */
-        arg_int("grpc.compression_enabled_algorithms_bitset", 1),
+        rpc_arg("grpc.compression_enabled_algorithms_bitset", 1),
     };
     const grpc_channel_args channel_args = {.num_args = sizeof args / sizeof args[0], .args = args};
     struct rpc_channel *c = calloc(1, sizeof *c);

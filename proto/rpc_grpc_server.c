@@ -13,38 +13,29 @@
 
 #define HANDSHAKE_MS 10000
 #define PING_MIN_MS 500 /* a client may ping this often */
-#define KEEPALIVE_TIMEOUT_MIN_MS 5000
 
 static void on_request(struct rpc_tag *tag, bool ok);
 
-static grpc_arg arg_int(const char *key, int64_t value)
-{
-    grpc_arg a = {.type = GRPC_ARG_INTEGER, .key = (char *)(uintptr_t)key};
-    a.value.integer = value > INT32_MAX ? INT32_MAX : (int)value;
-    return a;
-}
-
-enum status rpc_server_create(struct rpc *r, struct error *err)
+static enum status server_create(struct rpc *r, struct error *err)
 {
     int64_t ping_ms = r->args.keepalive_ns / NS_PER_MS;
     int64_t max = (int64_t)r->args.max_message_bytes;
     grpc_arg args[] = {
-        arg_int(GRPC_ARG_ALLOW_REUSEPORT, 0), /* a port in use is an error */
-        arg_int(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, max),
-        arg_int(GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, max),
-        arg_int(GRPC_ARG_MAX_CONCURRENT_STREAMS, r->args.max_calls + RPC_BUILTIN_CALLS_MAX),
-        arg_int(GRPC_ARG_KEEPALIVE_TIME_MS, ping_ms),
-        arg_int(GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
-                ping_ms < KEEPALIVE_TIMEOUT_MIN_MS ? KEEPALIVE_TIMEOUT_MIN_MS : ping_ms),
-        arg_int(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
-        arg_int(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0),
-        arg_int(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, PING_MIN_MS),
-        arg_int(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, HANDSHAKE_MS),
-        arg_int(GRPC_ARG_ENABLE_CHANNELZ, 0),
-        arg_int(GRPC_ARG_HTTP2_BDP_PROBE,
+        rpc_arg(GRPC_ARG_ALLOW_REUSEPORT, 0), /* a port in use is an error */
+        rpc_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, max),
+        rpc_arg(GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, max),
+        rpc_arg(GRPC_ARG_MAX_CONCURRENT_STREAMS, r->args.max_calls + RPC_BUILTIN_CALLS_MAX),
+        rpc_arg(GRPC_ARG_KEEPALIVE_TIME_MS, ping_ms),
+        rpc_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, rpc_ping_timeout_ms(ping_ms)),
+        rpc_arg(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
+        rpc_arg(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0),
+        rpc_arg(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, PING_MIN_MS),
+        rpc_arg(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, HANDSHAKE_MS),
+        rpc_arg(GRPC_ARG_ENABLE_CHANNELZ, 0),
+        rpc_arg(GRPC_ARG_HTTP2_BDP_PROBE,
                 0), /* fixed windows: what an unread call holds is bounded */
         /* no compression: a small message that unpacks to a huge one is refused unread */
-        arg_int("grpc.compression_enabled_algorithms_bitset", 1),
+        rpc_arg("grpc.compression_enabled_algorithms_bitset", 1),
     };
     const grpc_channel_args server_args = {.num_args = sizeof args / sizeof args[0], .args = args};
     rpc_accept_guard();
@@ -102,7 +93,7 @@ enum status rpc_listen(struct rpc *r, const char *address, int *bound_port, stru
     if (!split(address, host, &port))
         return err_set(err, ST_INVALID, "%s: expected HOST:PORT", address);
     if (r->server == NULL) {
-        enum status st = rpc_server_create(r, err);
+        enum status st = server_create(r, err);
         if (st != ST_OK)
             return st;
     }
@@ -114,7 +105,7 @@ enum status rpc_listen(struct rpc *r, const char *address, int *bound_port, stru
     return ST_OK;
 }
 
-void rpc_server_request(struct rpc_request *q)
+static void request_call(struct rpc_request *q)
 {
     struct rpc *r = q->rpc;
     grpc_call_details_init(&q->details);
@@ -131,7 +122,7 @@ void rpc_server_start(struct rpc *r)
     for (int i = 0; i < RPC_QUEUES * RPC_REQUESTS_PER_QUEUE; i++) {
         struct rpc_request *q = &r->requests[i];
         *q = (struct rpc_request){.tag = {on_request}, .rpc = r, .queue = i % RPC_QUEUES};
-        rpc_server_request(q);
+        request_call(q);
     }
 }
 
@@ -200,7 +191,7 @@ static void on_request(struct rpc_tag *tag, bool ok)
     struct rpc_request *q = (struct rpc_request *)tag;
     struct rpc_request got = *q;
     if (ok) /* before this call can end: until then the server is there for sure */
-        rpc_server_request(q);
+        request_call(q);
     struct rpc_call *c = ok ? rpc_call_create(got.rpc, got.core, true) : NULL;
     if (c != NULL) {
         c->deadline_ns = deadline_of(got.details.deadline);
