@@ -107,7 +107,11 @@ static enum status pick(const float *logits, int32_t vocab, const struct msg_sam
     struct sampler *s = sampler_create(vocab);
     int32_t eos[] = {0};
     struct sampler_input in = {.logits = logits, .spec = spec, .ids = eos, .eos = eos, .n_eos = 1};
+    static struct msg_logprob top[MSG_LOGPROBS_MAX];
     enum status st = sampler_pick(s, &in, t);
+    for (uint32_t i = 0; st == ST_OK && i < t->n_top; i++)
+        top[i] = t->top[i];
+    t->top = top;
     sampler_destroy(s);
     return st;
 }

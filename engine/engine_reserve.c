@@ -1,0 +1,236 @@
+/* Reserving: checking a request, giving it memory, finding its prefix, taking its blocks. */
+#include <assert.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/rng.h"
+#include "engine/internal.h"
+
+static enum status check_ids(const struct engine *e, const struct msg_ids *ids, const char *what,
+                             struct error *err)
+{
+    for (uint32_t i = 0; i < ids->n; i++)
+        if (ids->v[i] < 0 || ids->v[i] >= e->args.runner.vocab)
+            return err_set(err, ST_INVALID,
+                           "%s: token id %d at %u is not below the vocabulary's %d", what,
+                           ids->v[i], i, e->args.runner.vocab);
+    return ST_OK;
+}
+
+static enum status check_request(const struct engine *e, const struct engine_request *req,
+                                 struct error *err)
+{
+    int32_t context = e->args.runner.max_context;
+    if (req->prompt.n == 0)
+        return err_set(err, ST_INVALID, "the prompt is empty");
+    if (req->n < 1 || req->n > MSG_CHOICES_MAX)
+        return err_set(err, ST_INVALID, "n: %d is not within 1..%d", req->n, MSG_CHOICES_MAX);
+    if (req->prompt.n >= (uint32_t)context)
+        return err_set(
+            err, ST_NEVER_FITS,
+            "the prompt has %u tokens, the model's context %d and one is to be generated",
+            req->prompt.n, context);
+    if (req->history_prompt < 0 || (uint32_t)req->history_prompt > req->prompt.n)
+        return err_set(err, ST_INVALID, "history_prompt: %d of %u prompt tokens",
+                       req->history_prompt, req->prompt.n);
+    enum status st = sampling_check(&req->sampling, e->args.runner.vocab, err);
+    if (st == ST_OK)
+        st = check_ids(e, &req->prompt, "prompt", err);
+    for (int32_t i = 0; st == ST_OK && req->emitted && i < req->n; i++) {
+        if (req->prompt.n + (uint64_t)req->emitted[i].n > (uint64_t)context)
+            return err_set(err, ST_NEVER_FITS, "prompt and emitted tokens exceed the context %d",
+                           context);
+        st = check_ids(e, &req->emitted[i], "emitted", err);
+    }
+    return st;
+}
+
+/* The arrays that a step walks hold every live sequence; they grow here, never in a step. */
+static bool grow_run(struct engine *e, int32_t n)
+{
+    if (n <= e->cap_run)
+        return true;
+    int32_t cap = e->cap_run * 2 > n ? e->cap_run * 2 : n;
+    void *run = realloc(e->run, (size_t)cap * sizeof *e->run);
+    if (run != NULL)
+        e->run = run;
+    void *items = realloc(e->items, (size_t)cap * sizeof *e->items);
+    if (items != NULL)
+        e->items = items;
+    if (run == NULL || items == NULL)
+        return false;
+    e->cap_run = cap;
+    return true;
+}
+
+static void *carve(char **at, size_t bytes)
+{
+    void *p = *at;
+    *at += (bytes + 15) / 16 * 16;
+    return p;
+}
+
+/* One allocation for everything that the group will ever need. */
+static enum status allocate(struct engine *e, struct group *g, const struct engine_request *req,
+                            struct error *err)
+{
+    int64_t emitted = 0;
+    for (int32_t i = 0; req->emitted && i < req->n; i++)
+        if (req->emitted[i].n > emitted)
+            emitted = req->emitted[i].n;
+    int64_t longest = req->prompt.n + (req->prefill_only ? 0 : (int64_t)req->sampling.max_tokens);
+    if (longest > e->args.runner.max_context)
+        longest = e->args.runner.max_context;
+    if (longest < req->prompt.n + emitted)
+        longest = req->prompt.n + emitted;
+    g->n_seqs = req->prefill_only ? 1 : req->n;
+    g->cap_ids = (int32_t)longest + 1;
+    g->cap_blocks = blocks_for(e, g->cap_ids) + 2;
+    size_t n = (size_t)g->n_seqs, round = 16;
+    size_t bytes =
+        n * (sizeof(struct seq) + (size_t)g->cap_ids * 4 + (size_t)g->cap_blocks * 4 + 2 * round) +
+        (size_t)req->n * 4 + req->sampling.stop_ids.n * 4 +
+        req->sampling.n_bias * sizeof(struct msg_bias) + 8 * round;
+    char *at = g->memory = calloc(1, bytes);
+    if (at == NULL || !grow_run(e, e->live_seqs + g->n_seqs))
+        return err_set(err, ST_NO_MEMORY, "no memory for a request of %u tokens", req->prompt.n);
+    g->seqs = carve(&at, n * sizeof *g->seqs);
+    for (size_t i = 0; i < n; i++) {
+        g->seqs[i].ids = carve(&at, (size_t)g->cap_ids * 4);
+        g->seqs[i].table = carve(&at, (size_t)g->cap_blocks * 4);
+    }
+    g->spare = carve(&at, (size_t)req->n * 4);
+    g->spec = req->sampling;
+    int32_t *stop = carve(&at, req->sampling.stop_ids.n * 4);
+    if (req->sampling.stop_ids.n > 0)
+        memcpy(stop, req->sampling.stop_ids.v, req->sampling.stop_ids.n * 4);
+    g->spec.stop_ids.v = stop;
+    struct msg_bias *bias = carve(&at, req->sampling.n_bias * sizeof *bias);
+    if (req->sampling.n_bias > 0)
+        memcpy(bias, req->sampling.bias, req->sampling.n_bias * sizeof *bias);
+    g->spec.bias = bias;
+    return ST_OK;
+}
+
+static void fill_sequences(struct engine *e, struct group *g, const struct engine_request *req)
+{
+    for (int32_t i = g->n_seqs - 1; i >= 0; i--) {
+        struct seq *s = &g->seqs[i];
+        memcpy(s->ids, req->prompt.v, req->prompt.n * sizeof *s->ids);
+        s->n_ids = (int32_t)req->prompt.n;
+        s->enter = true;
+        if (!req->prefill_only && req->emitted && req->emitted[i].n > 0) {
+            memcpy(s->ids + s->n_ids, req->emitted[i].v, req->emitted[i].n * sizeof *s->ids);
+            s->n_ids += (int32_t)req->emitted[i].n;
+        }
+        s->done = !req->prefill_only && req->finished && req->finished[i];
+        if (!req->prefill_only)
+            seq_note_finish(e, g, s);
+        if (!s->done && !s->finishing)
+            g->lead = i;
+    }
+    g->target = (int32_t)req->prompt.n;
+    if (req->n == 1)
+        g->target = g->seqs[0].n_ids;
+}
+
+/* Blocks to promise: those of the target tokens, and one for each choice to grow into (the fork
+ * copies the last block into it); the prefill role generates nothing. */
+static int32_t blocks_to_promise(const struct engine *e, const struct group *g)
+{
+    int32_t n = blocks_for(e, g->target);
+    if (g->prefill_only)
+        return n;
+    for (int32_t i = 0; i < g->n_seqs; i++)
+        n += !g->seqs[i].done && !g->seqs[i].finishing;
+    return n;
+}
+
+static void undo_hits(struct engine *e, struct group *g)
+{
+    seq_drop_blocks(e, g, &g->seqs[g->lead], true);
+}
+
+/* The last token is always computed, so the last block of a prompt that is all there cannot be
+ * shared: what it holds is copied into a block of our own. */
+static enum status take_blocks(struct engine *e, struct group *g, struct error *err)
+{
+    struct seq *s = &g->seqs[g->lead];
+    int32_t total = blocks_to_promise(e, g), prompt_blocks = blocks_for(e, g->target);
+    if (total > e->args.layout.blocks)
+        return err_set(err, ST_NEVER_FITS, "needs %d KV blocks, the node has %d", total,
+                       e->args.layout.blocks);
+    if (e->prefix)
+        s->n_blocks = prefix_match(e->prefix, g->salt, s->ids, g->target, prompt_blocks, s->table);
+    int32_t shared = s->n_blocks, full_hit = -1;
+    g->hit = shared * e->block_tokens;
+    if (g->hit >= g->target) {
+        full_hit = s->table[--shared];
+        g->hit = g->target - 1;
+    }
+    int32_t watermark = slots_count(e->groups) > 1 ? e->watermark : 0, fresh = total - shared;
+    int32_t available = kvpool_available(e->pool);
+    if (available < fresh + watermark) {
+        undo_hits(e, g);
+        return err_set(err, ST_BUSY, "needs %d KV blocks, %d are to be had", fresh + watermark,
+                       available);
+    }
+    if (e->prefix)
+        prefix_evict(e->prefix, fresh);
+    int32_t lead_blocks = prompt_blocks - shared + (total > prompt_blocks);
+    bool taken = kvpool_take(e->pool, lead_blocks, s->table + shared);
+    if (taken && fresh > lead_blocks) {
+        g->n_spare = fresh - lead_blocks;
+        taken = kvpool_take(e->pool, g->n_spare, g->spare);
+    }
+    assert(taken);
+    s->n_blocks = shared + lead_blocks;
+    if (full_hit >= 0) {
+        engine_copy_block(e, full_hit, s->table[shared]);
+        if (kvpool_unref(e->pool, full_hit, true) == 0)
+            prefix_release(e->prefix, full_hit);
+    }
+    g->hit_blocks = s->entered = shared;
+    s->computed = g->hit;
+    e->prefix_hit_tokens_total += g->hit;
+    return ST_OK;
+}
+
+enum status engine_reserve(struct engine *e, const struct engine_request *req, group_id *out,
+                           int32_t *have, struct error *err)
+{
+    enum status st = check_request(e, req, err);
+    if (st != ST_OK)
+        return st;
+    group_id id;
+    struct group *g = slots_alloc(e->groups, &id);
+    if (g == NULL)
+        return err_set(err, ST_BUSY, "the node has %d requests already", e->args.max_groups);
+    g->id = id;
+    g->user = req->user;
+    g->n = req->n;
+    g->prefill_only = req->prefill_only;
+    g->want_first = req->want_first;
+    g->credits = req->credits > 0 ? req->credits : 0;
+    g->n_prompt = req->history_prompt > 0 ? req->history_prompt : (int32_t)req->prompt.n;
+    const char *salt = req->cache_salt ? req->cache_salt : "";
+    g->salt = hash_bytes(rng_mix(e->args.salt), salt, strlen(salt));
+    st = allocate(e, g, req, err);
+    if (st != ST_OK)
+        goto fail;
+    fill_sequences(e, g, req);
+    st = take_blocks(e, g, err);
+    if (st != ST_OK)
+        goto fail;
+    list_push_back(&e->list, &g->link);
+    e->live_seqs += g->n_seqs;
+    *out = id;
+    *have = g->hit;
+    return ST_OK;
+fail:
+    free(g->memory);
+    slots_free(e->groups, id);
+    return st;
+}
