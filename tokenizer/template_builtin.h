@@ -55,6 +55,13 @@ void tmpl_sort(struct trun *r, struct tval *v, struct tval *keys, size_t n, bool
 struct tval tmpl_percent(struct trun *r, const struct tval *fmt, const struct tval *arg);
 tmpl_fn tmpl_method_format, tmpl_method_format_map;
 
+/* template_methods_object.c */
+tmpl_fn tmpl_dict_get, tmpl_dict_items, tmpl_dict_keys, tmpl_dict_values, tmpl_dict_copy,
+    tmpl_dict_pop, tmpl_dict_update, tmpl_dict_setdefault, tmpl_dict_clear, tmpl_list_append,
+    tmpl_list_extend, tmpl_list_insert, tmpl_list_pop, tmpl_list_index, tmpl_list_count,
+    tmpl_list_copy, tmpl_list_clear, tmpl_list_reverse, tmpl_list_remove, tmpl_loop_cycle,
+    tmpl_loop_changed;
+
 /* template_text.c: pieces that methods and filters share */
 enum tcase {
     CASE_UPPER,

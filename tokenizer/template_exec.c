@@ -53,28 +53,22 @@ static void assign(struct trun *r, struct tscope *s, const struct tnode *target,
         struct tnode name = {.type = N_NAME, .sym = target->sym, .line = target->line};
         struct tval ns = tmpl_eval(r, &name);
         if (ns.kind != TV_NAMESPACE)
-            tmpl_fail(r, ST_INVALID,
-                      "chat template, line %u: TemplateRuntimeError: cannot assign attribute on "
-                      "non-namespace object",
-                      target->line);
+            tmpl_raise(r, "TemplateRuntimeError: cannot assign attribute on "
+                          "non-namespace object");
         tv_dict_set(r, ns.u.dict, target->value, v);
         return;
     }
     size_t n;
     if (v.kind != TV_UNDEF && v.kind != TV_STR && v.kind != TV_SEQ && v.kind != TV_DICT)
-        tmpl_fail(r, ST_INVALID,
-                  "chat template, line %u: TypeError: cannot unpack non-iterable %s object",
-                  target->line, tv_type_name(&v));
+        tmpl_raise(r, "TypeError: cannot unpack non-iterable %s object", tv_type_name(&v));
     struct tval *items = tv_iterate(r, &v, &n);
     if (n > target->n)
-        tmpl_fail(r, ST_INVALID,
-                  "chat template, line %u: ValueError: too many values to unpack (expected %u)",
-                  target->line, target->n);
+        tmpl_raise(r, "ValueError: too many values to unpack (expected %u)", target->n);
     if (n < target->n)
-        tmpl_fail(r, ST_INVALID,
-                  "chat template, line %u: ValueError: not enough values to unpack (expected %u, "
-                  "got %zu)",
-                  target->line, target->n, n);
+        tmpl_raise(r,
+                   "ValueError: not enough values to unpack (expected %u, "
+                   "got %zu)",
+                   target->n, n);
     tmpl_enter(r);
     for (uint32_t i = 0; i < target->n; i++)
         assign(r, s, target->list[i], items[i]);
@@ -150,11 +144,9 @@ static void exec_for(struct trun *r, const struct tnode *n)
 struct tval tmpl_call_loop(struct trun *r, struct tloop *loop, const struct tval *items)
 {
     if (!loop->node->flag)
-        tmpl_fail(r, ST_INVALID,
-                  "chat template, line %u: TypeError: The loop must have the 'recursive' marker to "
-                  "be called "
-                  "recursively.",
-                  r->line);
+        tmpl_raise(r, "TypeError: The loop must have the 'recursive' marker to "
+                      "be called "
+                      "recursively.");
     struct tloop *inner = tmpl_alloc(r, sizeof *inner);
     struct tbuf b = {0}, *out = r->out;
     struct tscope *scope = r->scope;
@@ -197,19 +189,15 @@ static void bind_rest(struct trun *r, const struct tmacro *m, struct tscope *s, 
         if (a->kw[i].name == NULL)
             continue;
         if (!n->kwargs)
-            tmpl_fail(
-                r, ST_INVALID,
-                "chat template, line %u: TypeError: macro '%.*s' takes no keyword argument '%.*s'",
-                r->line, (int)m->name.len, m->name.u.s, (int)a->kw[i].len, a->kw[i].name);
+            tmpl_raise(r, "TypeError: macro '%.*s' takes no keyword argument '%.*s'",
+                       (int)m->name.len, m->name.u.s, (int)a->kw[i].len, a->kw[i].name);
         tv_dict_set(r, rest.u.dict, tv_str(a->kw[i].name, a->kw[i].len, true), a->kw[i].v);
     }
     if (n->kwargs)
         tmpl_bind(r, s, SYM_KWARGS, rest);
     if (a->n > n->n && !n->varargs)
-        tmpl_fail(
-            r, ST_INVALID,
-            "chat template, line %u: TypeError: macro '%.*s' takes not more than %u argument(s)",
-            r->line, (int)m->name.len, m->name.u.s, n->n);
+        tmpl_raise(r, "TypeError: macro '%.*s' takes not more than %u argument(s)",
+                   (int)m->name.len, m->name.u.s, n->n);
     if (n->varargs) {
         struct tval more = tv_seq_new(r, SEQ_TUPLE, 0);
         for (size_t i = n->n; i < a->n; i++)

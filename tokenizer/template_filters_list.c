@@ -140,16 +140,12 @@ FILTER(f_dictsort)
     tmpl_args(r, a, ";case_sensitive by reverse", v);
     bool by_value = tv_is(&v[1], "value");
     if (v[1].kind != TV_MISSING && !by_value && !tv_is(&v[1], "key"))
-        tmpl_fail(r, ST_INVALID,
-                  "chat template, line %u: FilterArgumentError: You can only sort by either "
-                  "\"key\" or \"value\"",
-                  r->line);
+        tmpl_raise(r, "FilterArgumentError: You can only sort by either "
+                      "\"key\" or \"value\"");
     if (in->kind == TV_UNDEF)
         tv_fail_undefined(r, in);
     if (in->kind != TV_DICT)
-        tmpl_fail(r, ST_INVALID,
-                  "chat template, line %u: AttributeError: '%s' object has no attribute 'items'",
-                  r->line, tv_type_name(in));
+        tmpl_raise(r, "AttributeError: '%s' object has no attribute 'items'", tv_type_name(in));
     struct targs none = {.callee = a->callee};
     struct tval items = tmpl_find_method("items", 5)->dict(r, in, &none);
     struct tval out = copy_list(r, &items);
@@ -249,16 +245,12 @@ static struct tval pick(struct trun *r, const struct tval *in, struct targs *a, 
     if (!tv_truthy(in))
         return out;
     if (a->n < off)
-        tmpl_fail(
-            r, ST_INVALID,
-            "chat template, line %u: FilterArgumentError: Missing parameter for attribute name",
-            r->line);
+        tmpl_raise(r, "FilterArgumentError: Missing parameter for attribute name");
     if (a->n > off) {
         struct tval name = tmpl_want_str(r, &a->v[off], "test name");
         test = tmpl_find_test(name.u.s, name.len);
         if (test == NULL)
-            tmpl_fail(r, ST_INVALID, "chat template, line %u: No test named '%.*s'.", r->line,
-                      name.len > 60 ? 60 : (int)name.len, name.u.s);
+            tmpl_raise(r, "No test named '%.*s'.", name.len > 60 ? 60 : (int)name.len, name.u.s);
     }
     struct tval *items = tv_iterate(r, in, &n);
     for (size_t i = 0; i < n; i++) {
@@ -303,15 +295,12 @@ LAZY_FILTER(f_map)
     if (a->n == 0) {
         tmpl_args(r, a, ";attribute default", v);
         if (v[0].kind == TV_MISSING)
-            tmpl_fail(r, ST_INVALID,
-                      "chat template, line %u: FilterArgumentError: map requires a filter argument",
-                      r->line);
+            tmpl_raise(r, "FilterArgumentError: map requires a filter argument");
     } else {
         struct tval name = tmpl_want_str(r, &a->v[0], "filter name");
         f = tmpl_find_filter(name.u.s, name.len);
         if (f == NULL)
-            tmpl_fail(r, ST_INVALID, "chat template, line %u: No filter named '%.*s'.", r->line,
-                      name.len > 60 ? 60 : (int)name.len, name.u.s);
+            tmpl_raise(r, "No filter named '%.*s'.", name.len > 60 ? 60 : (int)name.len, name.u.s);
     }
     struct tval *items = tv_iterate(r, in, &n);
     tmpl_enter(r);
@@ -344,9 +333,7 @@ FILTER(f_last)
     size_t n;
     tmpl_args(r, a, "", NULL);
     if (in->kind == TV_SEQ && in->u.seq->kind == SEQ_ITER)
-        tmpl_fail(r, ST_INVALID,
-                  "chat template, line %u: TypeError: 'generator' object is not reversible",
-                  r->line);
+        tmpl_raise(r, "TypeError: 'generator' object is not reversible");
     if (in->kind == TV_STR && in->len > 0)
         return tmpl_slice(r, in, (struct tval[3]){tv_int(-1, true), tv_none(), tv_none()});
     struct tval *items = tv_iterate(r, in, &n);
@@ -372,9 +359,7 @@ LAZY_FILTER(f_items)
     if (in->kind == TV_UNDEF)
         return out;
     if (in->kind != TV_DICT)
-        tmpl_fail(r, ST_INVALID,
-                  "chat template, line %u: TypeError: Can only get item pairs from a mapping.",
-                  r->line);
+        tmpl_raise(r, "TypeError: Can only get item pairs from a mapping.");
     out = tmpl_find_method("items", 5)->dict(r, in, a);
     out.u.seq->kind = SEQ_ITER;
     return out;
@@ -450,9 +435,7 @@ LAZY_FILTER(f_slice)
     int64_t slices = tv_want_int(r, &v[0]);
     struct tval *items = tv_iterate(r, in, &n);
     if (slices == 0)
-        tmpl_fail(r, ST_INVALID,
-                  "chat template, line %u: ZeroDivisionError: integer division or modulo by zero",
-                  r->line);
+        tmpl_raise(r, "ZeroDivisionError: integer division or modulo by zero");
     for (int64_t i = 0; i < slices; i++) {
         struct tval part = tv_seq_new(r, SEQ_LIST, 0);
         bool extra = (size_t)i < n % (size_t)slices;

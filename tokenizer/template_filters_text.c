@@ -132,9 +132,7 @@ FILTER(f_truncate)
     int64_t length = tmpl_arg_int(r, &v[0], 255), n_end = (int64_t)tv_length(r, &end);
     int64_t leeway = v[3].kind == TV_NONE ? 5 : tmpl_arg_int(r, &v[3], 5);
     if (length < n_end || leeway < 0)
-        tmpl_fail(r, ST_INVALID,
-                  "chat template, line %u: AssertionError: truncate() to less than its end",
-                  r->line);
+        tmpl_raise(r, "AssertionError: truncate() to less than its end");
     if (leeway > INT64_MAX - length || (int64_t)tv_length(r, in) <= length + leeway)
         return *in;
     s = tmpl_want_str(r, in, "truncate() input");
@@ -178,11 +176,8 @@ FILTER(f_format)
 {
     struct tval s = tv_to_str(r, in), arg;
     if (a->n > 0 && a->n_kw > 0)
-        tmpl_fail(
-            r, ST_INVALID,
-            "chat template, line %u: FilterArgumentError: can't handle positional and keyword "
-            "arguments at the same time",
-            r->line);
+        tmpl_raise(r, "FilterArgumentError: can't handle positional and keyword "
+                      "arguments at the same time");
     if (a->n_kw > 0) {
         arg = tv_dict_new(r, true);
         for (size_t i = 0; i < a->n_kw; i++)
@@ -303,8 +298,7 @@ static void want_number(struct trun *r, const struct tval *in, const char *what)
     if (in->kind == TV_UNDEF)
         tv_fail_undefined(r, in);
     if (!tv_is_number(in))
-        tmpl_fail(r, ST_INVALID, "chat template, line %u: TypeError: bad operand type for %s: '%s'",
-                  r->line, what, tv_type_name(in));
+        tmpl_raise(r, "TypeError: bad operand type for %s: '%s'", what, tv_type_name(in));
 }
 
 FILTER(f_abs)
@@ -326,14 +320,10 @@ FILTER(f_round)
     int64_t precision = tmpl_arg_int(r, &v[0], 0);
     bool up = tv_is(&v[1], "ceil"), down = tv_is(&v[1], "floor");
     if (v[1].kind != TV_MISSING && !up && !down && !tv_is(&v[1], "common"))
-        tmpl_fail(
-            r, ST_INVALID,
-            "chat template, line %u: FilterArgumentError: method must be common, ceil or floor",
-            r->line);
+        tmpl_raise(r, "FilterArgumentError: method must be common, ceil or floor");
     want_number(r, in, "round()");
     if (precision > 100 || precision < -100)
-        tmpl_fail(r, ST_INVALID, "chat template, line %u: ValueError: round() to too many places",
-                  r->line);
+        tmpl_raise(r, "ValueError: round() to too many places");
     double power = pow(10, (double)precision), d = tv_number(in);
     if (up || down)
         return tv_real((up ? ceil(d * power) : floor(d * power)) / power, in->trusted);

@@ -20,7 +20,7 @@ struct spec {
 
 static _Noreturn void bad_format(struct trun *r, const char *what)
 {
-    tmpl_fail(r, ST_INVALID, "chat template, line %u: ValueError: %s", r->line, what);
+    tmpl_raise(r, "ValueError: %s", what);
 }
 
 /* Reads a number of at most FIELD_MAX; returns bytes eaten. */
@@ -177,9 +177,7 @@ static const struct tval *percent_next(struct trun *r, struct percent *p)
     bool tuple = p->arg->kind == TV_SEQ && p->arg->u.seq->kind == SEQ_TUPLE;
     size_t n = tuple ? p->arg->u.seq->n : 1;
     if (p->next >= n)
-        tmpl_fail(r, ST_INVALID,
-                  "chat template, line %u: TypeError: not enough arguments for format string",
-                  r->line);
+        tmpl_raise(r, "TypeError: not enough arguments for format string");
     return tuple ? &p->arg->u.seq->v[p->next++] : (p->next++, p->arg);
 }
 
@@ -196,8 +194,7 @@ static size_t percent_one(struct trun *r, struct tbuf *b, const struct tval *fmt
             bad_format(r, close == NULL ? "incomplete format key" : "format requires a mapping");
         v = tv_dict_get_name(p->arg->u.dict, s + i + 1, (size_t)(close - s) - i - 1);
         if (v == NULL)
-            tmpl_fail(r, ST_INVALID, "chat template, line %u: KeyError: a format key is missing",
-                      r->line);
+            tmpl_raise(r, "KeyError: a format key is missing");
         i = (size_t)(close - s) + 1;
         p->next = 1;
     }
@@ -231,10 +228,8 @@ static size_t percent_one(struct trun *r, struct tbuf *b, const struct tval *fmt
         return i + 1;
     }
     if (!tv_is_number(v))
-        tmpl_fail(
-            r, ST_INVALID,
-            "chat template, line %u: TypeError: %%%c format: a real number is required, not %s",
-            r->line, s[i], tv_type_name(v));
+        tmpl_raise(r, "TypeError: %%%c format: a real number is required, not %s", s[i],
+                   tv_type_name(v));
     struct tval whole = *v;
     if (strchr("dxXo", f.type) != NULL && v->kind == TV_REAL) {
         if (!(fabs(v->u.f) < 9e18))
@@ -267,10 +262,8 @@ struct tval tmpl_percent(struct trun *r, const struct tval *fmt, const struct tv
     /* What can be subscripted counts as a mapping, whose members need not all be used. */
     bool mapping = arg->kind == TV_DICT || arg->kind == TV_UNDEF || (arg->kind == TV_SEQ && !tuple);
     if (!mapping && p.next < (tuple ? arg->u.seq->n : 1))
-        tmpl_fail(r, ST_INVALID,
-                  "chat template, line %u: TypeError: not all arguments converted during string "
-                  "formatting",
-                  r->line);
+        tmpl_raise(r, "TypeError: not all arguments converted during string "
+                      "formatting");
     return tbuf_value(r, &b);
 }
 
@@ -336,11 +329,11 @@ static struct tval field_value(struct trun *r, struct braces *p, const struct tv
             bad_format(
                 r, "cannot switch from manual field specification to automatic field numbering");
         if (index < 0 || (size_t)index >= p->a->n)
-            tmpl_fail(r, ST_INVALID,
-                      "chat template, line %u: IndexError: Replacement index %d out of range for "
-                      "positional "
-                      "args tuple",
-                      r->line, index);
+            tmpl_raise(r,
+                       "IndexError: Replacement index %d out of range for "
+                       "positional "
+                       "args tuple",
+                       index);
         v = p->a->v[index];
     } else {
         const struct tkwarg *found = NULL;
@@ -348,8 +341,7 @@ static struct tval field_value(struct trun *r, struct braces *p, const struct tv
             if (p->a->kw[i].len == head.len && memcmp(p->a->kw[i].name, head.u.s, head.len) == 0)
                 found = &p->a->kw[i];
         if (found == NULL)
-            tmpl_fail(r, ST_INVALID, "chat template, line %u: KeyError: '%.*s'", r->line,
-                      head.len > 60 ? 60 : (int)head.len, head.u.s);
+            tmpl_raise(r, "KeyError: '%.*s'", head.len > 60 ? 60 : (int)head.len, head.u.s);
         v = found->v;
     }
     while (end < name->len) {
@@ -440,8 +432,7 @@ struct tval tmpl_method_format_map(struct trun *r, const struct tval *self, stru
     struct targs named = {.callee = a->callee};
     tmpl_args(r, a, "mapping", &map);
     if (map.kind != TV_DICT)
-        tmpl_fail(r, ST_INVALID, "chat template, line %u: TypeError: format_map() needs a mapping",
-                  r->line);
+        tmpl_raise(r, "TypeError: format_map() needs a mapping");
     named.kw = tmpl_alloc(r, (map.u.dict->n + 1) * sizeof *named.kw);
     for (size_t i = 0; i < map.u.dict->n; i++) {
         const struct tentry *e = &map.u.dict->e[i];

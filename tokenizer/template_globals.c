@@ -23,8 +23,7 @@ GLOBAL(g_range)
         step = tmpl_arg_int(r, &v[2], 1);
     }
     if (step == 0)
-        tmpl_fail(r, ST_INVALID,
-                  "chat template, line %u: ValueError: range() arg 3 must not be zero", r->line);
+        tmpl_raise(r, "ValueError: range() arg 3 must not be zero");
     struct tval out = tv_seq_new(r, SEQ_RANGE, 0);
     struct tseq *s = out.u.seq;
     bool more = step > 0 ? start < stop : start > stop;
@@ -33,11 +32,11 @@ GLOBAL(g_range)
     s->step = step;
     for (int64_t i = start; more; more = more && (step > 0 ? i < stop : i > stop)) {
         if (s->n == RANGE_MAX)
-            tmpl_fail(r, ST_INVALID,
-                      "chat template, line %u: OverflowError: Range too big. The sandbox blocks "
-                      "ranges larger than "
-                      "MAX_RANGE (%d).",
-                      r->line, RANGE_MAX);
+            tmpl_raise(r,
+                       "OverflowError: Range too big. The sandbox blocks "
+                       "ranges larger than "
+                       "MAX_RANGE (%d).",
+                       RANGE_MAX);
         tv_seq_push(r, s, tv_int(i, true));
         more = !__builtin_add_overflow(i, step, &i);
     }
@@ -58,11 +57,11 @@ static void fill_dict(struct trun *r, struct tdict *d, struct targs *a)
         for (size_t k = 0; k < n; k++) {
             struct tval *pair = tv_iterate(r, &pairs[k], &n_pair);
             if (n_pair != 2)
-                tmpl_fail(r, ST_INVALID,
-                          "chat template, line %u: ValueError: dictionary update sequence element "
-                          "#%zu has "
-                          "length %zu; 2 is required",
-                          r->line, k, n_pair);
+                tmpl_raise(r,
+                           "ValueError: dictionary update sequence element "
+                           "#%zu has "
+                           "length %zu; 2 is required",
+                           k, n_pair);
             tv_dict_set(r, d, pair[0], pair[1]);
         }
     }
@@ -115,12 +114,10 @@ GLOBAL(g_strftime_now)
     tbuf_add(r, &f, "x", 2,
              true); /* with its NUL: an empty result differs from one that does not fit */
     if (localtime_r(&now, &tm) == NULL)
-        tmpl_fail(r, ST_INVALID, "chat template, line %u: strftime_now: the time is out of range",
-                  r->line);
+        tmpl_raise(r, "strftime_now: the time is out of range");
     size_t n = strftime(text, sizeof text, f.p, &tm);
     if (n == 0)
-        tmpl_fail(r, ST_INVALID, "chat template, line %u: strftime_now: the result is too long",
-                  r->line);
+        tmpl_raise(r, "strftime_now: the result is too long");
     return tv_copy_str(r, text, n - 1, format.trusted && format.x.mask == NULL);
 }
 

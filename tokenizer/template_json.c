@@ -81,10 +81,8 @@ static struct tval key_text(struct trun *r, const struct tval *key)
         return *key;
     struct dump d = {0};
     if (key->kind != TV_NONE && !tv_is_number(key))
-        tmpl_fail(
-            r, ST_INVALID,
-            "chat template, line %u: TypeError: keys must be str, int, float, bool or None, not %s",
-            r->line, tv_type_name(key));
+        tmpl_raise(r, "TypeError: keys must be str, int, float, bool or None, not %s",
+                   tv_type_name(key));
     dump_value(r, &d, key, 0);
     return tbuf_value(r, &d.b);
 }
@@ -167,9 +165,7 @@ static void dump_value(struct trun *r, struct dump *d, const struct tval *v, int
         }
         /* fall through */
     default:
-        tmpl_fail(r, ST_INVALID,
-                  "chat template, line %u: TypeError: Object of type %s is not JSON serializable",
-                  r->line, tv_type_name(v));
+        tmpl_raise(r, "TypeError: Object of type %s is not JSON serializable", tv_type_name(v));
     }
     tmpl_leave(r);
 }
@@ -212,10 +208,9 @@ static struct tval f_fromjson(struct trun *r, const struct tval *in, struct targ
     /* The tree lives outside of the arena: charge for what it may take. */
     tmpl_work(r, s.len * 64);
     if (s.len > r->arena_max / 64 || r->arena_bytes > r->arena_max - s.len * 64)
-        tmpl_fail(r, ST_INVALID, "chat template, line %u: from_json uses too much memory", r->line);
+        tmpl_raise(r, "from_json uses too much memory");
     if (json_read(s.u.s, s.len, &root, &err) != ST_OK)
-        tmpl_fail(r, ST_INVALID, "chat template, line %u: JSONDecodeError: %.200s", r->line,
-                  err.text);
+        tmpl_raise(r, "JSONDecodeError: %.200s", err.text);
     r->arena_bytes += s.len * 64;
     *keep = (struct tscratch){r->scratch, root};
     r->scratch = keep;

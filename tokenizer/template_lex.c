@@ -61,9 +61,15 @@ size_t tmpl_trim_right(const char *s, size_t len)
     return len;
 }
 
+static struct trun *at_line(struct lexer *x)
+{
+    x->r->line = x->line;
+    return x->r;
+}
+
 static _Noreturn void lex_fail(struct lexer *x, const char *what)
 {
-    tmpl_fail(x->r, ST_INVALID, "chat template, line %u: %s", x->line, what);
+    tmpl_raise(at_line(x), "%s", what);
 }
 
 static struct ttoken *emit(struct lexer *x, enum ttoken_type type, const char *s, size_t len)
@@ -331,7 +337,7 @@ static void balance(struct lexer *x, char c)
             lex_fail(x, "brackets are nested too deeply");
         x->closers[x->open++] = "(){}[]"[at + 1];
     } else if (x->open == 0 || x->closers[--x->open] != c) {
-        tmpl_fail(x->r, ST_INVALID, "chat template, line %u: unexpected '%c'", x->line, c);
+        tmpl_raise(at_line(x), "unexpected '%c'", c);
     }
 }
 
@@ -357,8 +363,8 @@ static void lex_operator(struct lexer *x)
         advance(x, x->pos + n);
         return;
     }
-    tmpl_fail(x->r, ST_INVALID, "chat template, line %u: unexpected character '%c'", x->line,
-              isprint((unsigned char)x->s[x->pos]) ? x->s[x->pos] : '?');
+    tmpl_raise(at_line(x), "unexpected character '%c'",
+               isprint((unsigned char)x->s[x->pos]) ? x->s[x->pos] : '?');
 }
 
 /* The inside of {{ }} or {% %}, up to and with its end. */

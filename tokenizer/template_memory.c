@@ -27,11 +27,20 @@ void tmpl_fail(struct trun *r, enum status st, const char *fmt, ...)
     longjmp(r->fail, 1);
 }
 
+void tmpl_raise(struct trun *r, const char *fmt, ...)
+{
+    char text[440];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    tmpl_fail(r, ST_INVALID, "chat template, line %u: %s", r->line, text);
+}
+
 static struct tchunk *chunk_new(struct trun *r, size_t size, bool own)
 {
     if (size > r->arena_max || r->arena_bytes > r->arena_max - size)
-        tmpl_fail(r, ST_INVALID, "chat template, line %u: uses more than %zu bytes of memory",
-                  r->line, r->arena_max);
+        tmpl_raise(r, "uses more than %zu bytes of memory", r->arena_max);
     struct tchunk *c = malloc(sizeof *c + size);
     if (c == NULL)
         tmpl_fail(r, ST_NO_MEMORY, "chat template: out of memory");
@@ -115,14 +124,13 @@ void tmpl_work(struct trun *r, size_t bytes)
 {
     r->steps += 1 + (int64_t)(bytes >> 8);
     if (r->steps > r->steps_max)
-        tmpl_fail(r, ST_INVALID, "chat template, line %u: takes more than %lld steps", r->line,
-                  (long long)r->steps_max);
+        tmpl_raise(r, "takes more than %lld steps", (long long)r->steps_max);
 }
 
 void tmpl_enter(struct trun *r)
 {
     if (++r->depth > DEPTH_MAX)
-        tmpl_fail(r, ST_INVALID, "chat template, line %u: recursion is too deep", r->line);
+        tmpl_raise(r, "recursion is too deep");
 }
 
 void tmpl_leave(struct trun *r)
@@ -136,8 +144,7 @@ static void tbuf_room(struct trun *r, struct tbuf *b, size_t len, bool trusted, 
 {
     tmpl_work(r, len);
     if (len > r->output_max || b->len > r->output_max - len)
-        tmpl_fail(r, ST_INVALID, "chat template, line %u: output is larger than %zu bytes", r->line,
-                  r->output_max);
+        tmpl_raise(r, "output is larger than %zu bytes", r->output_max);
     size_t need = b->len + len;
     if (need > b->cap) {
         size_t cap = b->cap * 2 > need ? b->cap * 2 : need;

@@ -1,4 +1,4 @@
-/* Methods of strings, dicts, lists and loops, named and behaving as Python's. */
+/* Methods of strings, named and behaving as Python's, and the table of all methods. */
 #include "tokenizer/template_ast.h"
 
 #include <string.h>
@@ -139,10 +139,10 @@ METHOD(str_join)
     struct tval *v = tv_iterate(r, &items, &n);
     for (size_t i = 0; i < n; i++)
         if (v[i].kind != TV_STR)
-            tmpl_fail(r, ST_INVALID,
-                      "chat template, line %u: TypeError: sequence item %zu: expected str "
-                      "instance, %s found",
-                      r->line, i, tv_type_name(&v[i]));
+            tmpl_raise(r,
+                       "TypeError: sequence item %zu: expected str "
+                       "instance, %s found",
+                       i, tv_type_name(&v[i]));
     return tmpl_join(r, v, n, self);
 }
 
@@ -181,8 +181,7 @@ static struct tval find(struct trun *r, const struct tval *self, struct targs *a
         v[0].len > 0 ? tmpl_split(r, &s, &v[0], 1, last) : tv_seq_new(r, SEQ_LIST, 0);
     if (v[0].len > 0 && parts.u.seq->n < 2) {
         if (must)
-            tmpl_fail(r, ST_INVALID, "chat template, line %u: ValueError: substring not found",
-                      r->line);
+            tmpl_raise(r, "ValueError: substring not found");
         return tv_int(-1, false);
     }
     /* Characters before the hit: those cut off by `start` and those of the first part. */
@@ -218,10 +217,8 @@ static struct tval justify(struct trun *r, const struct tval *self, struct targs
     if (missing <= 0)
         return *self;
     if (tv_length(r, &fill) != 1)
-        tmpl_fail(r, ST_INVALID,
-                  "chat template, line %u: TypeError: The fill character must be exactly one "
-                  "character long",
-                  r->line);
+        tmpl_raise(r, "TypeError: The fill character must be exactly one "
+                      "character long");
     size_t pad = (size_t)missing, left = side < 0 ? 0 : side > 0 ? pad : pad / 2;
     if (side == 0) /* Python's rounding of the odd one */
         left += pad & (size_t)tv_want_int(r, &v[0]) & 1;
@@ -319,260 +316,24 @@ CLASS_METHOD(str_isupper, 'U')
 CLASS_METHOD(str_islower, 'L')
 CLASS_METHOD(str_isascii, '7')
 
-/* --- dicts --- */
-
-METHOD(dict_get)
-{
-    struct tval v[2];
-    tmpl_args(r, a, "key;default", v);
-    if (!tv_hashable(&v[0]))
-        tmpl_fail(r, ST_INVALID, "chat template, line %u: TypeError: unhashable type: '%s'",
-                  r->line, tv_type_name(&v[0]));
-    struct tval *at = tv_dict_get(r, self->u.dict, &v[0]);
-    return at != NULL ? *at : v[1].kind == TV_MISSING ? tv_none() : v[1];
-}
-
-static struct tval view(struct trun *r, const struct tval *self, struct targs *a,
-                        enum tseq_kind kind)
-{
-    const struct tdict *d = self->u.dict;
-    tmpl_args(r, a, "", NULL);
-    struct tval v = tv_seq_new(r, kind, d->n);
-    v.u.seq->trusted = d->trusted;
-    for (size_t i = 0; i < d->n; i++) {
-        struct tval item = kind == SEQ_KEYS ? d->e[i].key : d->e[i].value;
-        if (kind == SEQ_ITEMS) {
-            item = tv_seq_new(r, SEQ_TUPLE, 2);
-            item.u.seq->trusted = d->trusted;
-            tv_seq_push(r, item.u.seq, d->e[i].key);
-            tv_seq_push(r, item.u.seq, d->e[i].value);
-        }
-        tv_seq_push(r, v.u.seq, item);
-    }
-    return v;
-}
-METHOD(dict_items)
-{
-    return view(r, self, a, SEQ_ITEMS);
-}
-METHOD(dict_keys)
-{
-    return view(r, self, a, SEQ_KEYS);
-}
-METHOD(dict_values)
-{
-    return view(r, self, a, SEQ_VALUES);
-}
-
-METHOD(dict_copy)
-{
-    tmpl_args(r, a, "", NULL);
-    struct tval v = tv_dict_new(r, self->u.dict->trusted);
-    for (size_t i = 0; i < self->u.dict->n; i++)
-        tv_dict_set(r, v.u.dict, self->u.dict->e[i].key, self->u.dict->e[i].value);
-    return v;
-}
-
-METHOD(dict_pop)
-{
-    struct tval v[2];
-    tmpl_args(r, a, "key;default", v);
-    struct tval *at = tv_dict_get(r, self->u.dict, &v[0]);
-    if (at == NULL && v[1].kind == TV_MISSING)
-        tmpl_fail(r, ST_INVALID,
-                  "chat template, line %u: KeyError: pop() of a key that is not there", r->line);
-    struct tval found = at != NULL ? *at : v[1];
-    tv_dict_remove(r, self->u.dict, &v[0]);
-    return found;
-}
-
-METHOD(dict_update)
-{
-    struct tval other;
-    struct tkwarg *kw = a->kw;
-    size_t n_kw = a->n_kw;
-    a->n_kw = 0;
-    tmpl_args(r, a, ";other", &other);
-    if (other.kind == TV_DICT)
-        for (size_t i = 0; i < other.u.dict->n; i++)
-            tv_dict_set(r, self->u.dict, other.u.dict->e[i].key, other.u.dict->e[i].value);
-    for (size_t i = 0; i < n_kw; i++)
-        tv_dict_set(r, self->u.dict, tv_str(kw[i].name, kw[i].len, true), kw[i].v);
-    return tv_none();
-}
-
-METHOD(dict_setdefault)
-{
-    struct tval v[2];
-    tmpl_args(r, a, "key;default", v);
-    struct tval *at = tv_dict_get(r, self->u.dict, &v[0]);
-    struct tval value = at != NULL ? *at : v[1].kind == TV_MISSING ? tv_none() : v[1];
-    tv_dict_set(r, self->u.dict, v[0], value);
-    return value;
-}
-
-METHOD(dict_clear)
-{
-    tmpl_args(r, a, "", NULL);
-    *self->u.dict = (struct tdict){.trusted = self->u.dict->trusted};
-    return tv_none();
-}
-
-/* --- lists --- */
-
-METHOD(list_append)
-{
-    struct tval v;
-    tmpl_args(r, a, "object", &v);
-    tv_seq_push(r, self->u.seq, v);
-    return tv_none();
-}
-
-METHOD(list_extend)
-{
-    struct tval v;
-    size_t n;
-    tmpl_args(r, a, "iterable", &v);
-    struct tval *items = tv_iterate(r, &v, &n);
-    for (size_t i = 0; i < n; i++) /* reads before it grows: extending a list by itself is fine */
-        tv_seq_push(r, self->u.seq, items[i]);
-    return tv_none();
-}
-
-METHOD(list_insert)
-{
-    struct tval v[2];
-    struct tseq *s = self->u.seq;
-    tmpl_args(r, a, "index object", v);
-    int64_t at = tv_want_int(r, &v[0]), n = (int64_t)s->n;
-    at = at < 0 ? (at + n < 0 ? 0 : at + n) : at > n ? n : at;
-    tv_seq_push(r, s, v[1]);
-    tmpl_work(r, s->n * sizeof *s->v);
-    memmove(&s->v[at + 1], &s->v[at], (size_t)(n - at) * sizeof *s->v);
-    s->v[at] = v[1];
-    return tv_none();
-}
-
-METHOD(list_pop)
-{
-    struct tval v;
-    struct tseq *s = self->u.seq;
-    tmpl_args(r, a, ";index", &v);
-    int64_t at = tmpl_arg_int(r, &v, -1), n = (int64_t)s->n;
-    at += at < 0 ? n : 0;
-    if (at < 0 || at >= n)
-        tmpl_fail(r, ST_INVALID, "chat template, line %u: IndexError: pop %s", r->line,
-                  n == 0 ? "from empty list" : "index out of range");
-    struct tval out = s->v[at];
-    tmpl_work(r, s->n * sizeof *s->v);
-    memmove(&s->v[at], &s->v[at + 1], (size_t)(n - 1 - at) * sizeof *s->v);
-    s->n--;
-    return out;
-}
-
-static int64_t list_find(struct trun *r, const struct tseq *s, const struct tval *v)
-{
-    for (size_t i = 0; i < s->n; i++)
-        if (tv_equal(r, &s->v[i], v))
-            return (int64_t)i;
-    return -1;
-}
-
-METHOD(list_index)
-{
-    struct tval v;
-    tmpl_args(r, a, "value", &v);
-    int64_t at = list_find(r, self->u.seq, &v);
-    if (at < 0)
-        tmpl_fail(r, ST_INVALID, "chat template, line %u: ValueError: value is not in list",
-                  r->line);
-    return tv_int(at, false);
-}
-
-METHOD(list_count)
-{
-    struct tval v;
-    int64_t n = 0;
-    tmpl_args(r, a, "value", &v);
-    for (size_t i = 0; i < self->u.seq->n; i++)
-        n += tv_equal(r, &self->u.seq->v[i], &v);
-    return tv_int(n, false);
-}
-
-METHOD(list_copy)
-{
-    tmpl_args(r, a, "", NULL);
-    return tmpl_slice(r, self, (struct tval[3]){tv_none(), tv_none(), tv_none()});
-}
-
-METHOD(list_clear)
-{
-    tmpl_args(r, a, "", NULL);
-    self->u.seq->n = 0;
-    return tv_none();
-}
-
-METHOD(list_reverse)
-{
-    struct tseq *s = self->u.seq;
-    tmpl_args(r, a, "", NULL);
-    tmpl_work(r, s->n * sizeof *s->v);
-    for (size_t i = 0; i < s->n / 2; i++) {
-        struct tval t = s->v[i];
-        s->v[i] = s->v[s->n - 1 - i];
-        s->v[s->n - 1 - i] = t;
-    }
-    return tv_none();
-}
-
-METHOD(list_remove)
-{
-    struct tval at = list_index(r, self, a);
-    struct tseq *s = self->u.seq;
-    memmove(&s->v[at.u.i], &s->v[at.u.i + 1], (s->n - 1 - (size_t)at.u.i) * sizeof *s->v);
-    s->n--;
-    return tv_none();
-}
-
-/* --- loops --- */
-
-METHOD(loop_cycle)
-{
-    if (a->n == 0)
-        tmpl_fail(r, ST_INVALID, "chat template, line %u: TypeError: no items for cycling given",
-                  r->line);
-    return a->v[self->u.loop->i % a->n];
-}
-
-METHOD(loop_changed)
-{
-    struct tval now = tv_seq_new(r, SEQ_TUPLE, a->n);
-    for (size_t i = 0; i < a->n; i++)
-        tv_seq_push(r, now.u.seq, a->v[i]);
-    struct tval *last = &self->u.loop->last_changed;
-    bool changed = last->kind == TV_MISSING || !tv_equal(r, last, &now);
-    *last = now;
-    return tv_bool(changed);
-}
-
 const struct tmethod tmpl_methods[] = {
-    {"append", .seq = list_append, .mutates = true},
+    {"append", .seq = tmpl_list_append, .mutates = true},
     {"capitalize", .str = str_capitalize},
     {"casefold", .str = str_casefold},
     {"center", .str = str_center},
-    {"changed", .loop = loop_changed},
-    {"clear", .dict = dict_clear, .seq = list_clear, .mutates = true},
-    {"copy", .dict = dict_copy, .seq = list_copy},
-    {"count", .str = str_count, .seq = list_count},
-    {"cycle", .loop = loop_cycle},
+    {"changed", .loop = tmpl_loop_changed},
+    {"clear", .dict = tmpl_dict_clear, .seq = tmpl_list_clear, .mutates = true},
+    {"copy", .dict = tmpl_dict_copy, .seq = tmpl_list_copy},
+    {"count", .str = str_count, .seq = tmpl_list_count},
+    {"cycle", .loop = tmpl_loop_cycle},
     {"endswith", .str = str_endswith},
-    {"extend", .seq = list_extend, .mutates = true},
+    {"extend", .seq = tmpl_list_extend, .mutates = true},
     {"find", .str = str_find},
     {"format", .str = tmpl_method_format},
     {"format_map", .str = tmpl_method_format_map},
-    {"get", .dict = dict_get},
-    {"index", .str = str_index, .seq = list_index},
-    {"insert", .seq = list_insert, .mutates = true},
+    {"get", .dict = tmpl_dict_get},
+    {"index", .str = str_index, .seq = tmpl_list_index},
+    {"insert", .seq = tmpl_list_insert, .mutates = true},
     {"isalnum", .str = str_isalnum},
     {"isalpha", .str = str_isalpha},
     {"isascii", .str = str_isascii},
@@ -582,35 +343,35 @@ const struct tmethod tmpl_methods[] = {
     {"isnumeric", .str = str_isnumeric},
     {"isspace", .str = str_isspace},
     {"isupper", .str = str_isupper},
-    {"items", .dict = dict_items},
+    {"items", .dict = tmpl_dict_items},
     {"join", .str = str_join},
-    {"keys", .dict = dict_keys},
+    {"keys", .dict = tmpl_dict_keys},
     {"ljust", .str = str_ljust},
     {"lower", .str = str_lower},
     {"lstrip", .str = str_lstrip},
     {"partition", .str = str_partition},
-    {"pop", .dict = dict_pop, .seq = list_pop, .mutates = true},
-    {"remove", .seq = list_remove, .mutates = true},
+    {"pop", .dict = tmpl_dict_pop, .seq = tmpl_list_pop, .mutates = true},
+    {"remove", .seq = tmpl_list_remove, .mutates = true},
     {"removeprefix", .str = str_removeprefix},
     {"removesuffix", .str = str_removesuffix},
     {"replace", .str = str_replace},
-    {"reverse", .seq = list_reverse, .mutates = true},
+    {"reverse", .seq = tmpl_list_reverse, .mutates = true},
     {"rfind", .str = str_rfind},
     {"rindex", .str = str_rindex},
     {"rjust", .str = str_rjust},
     {"rpartition", .str = str_rpartition},
     {"rsplit", .str = str_rsplit},
     {"rstrip", .str = str_rstrip},
-    {"setdefault", .dict = dict_setdefault, .mutates = true},
+    {"setdefault", .dict = tmpl_dict_setdefault, .mutates = true},
     {"split", .str = str_split},
     {"splitlines", .str = str_splitlines},
     {"startswith", .str = str_startswith},
     {"strip", .str = str_strip},
     {"swapcase", .str = str_swapcase},
     {"title", .str = str_title},
-    {"update", .dict = dict_update, .mutates = true},
+    {"update", .dict = tmpl_dict_update, .mutates = true},
     {"upper", .str = str_upper},
-    {"values", .dict = dict_values},
+    {"values", .dict = tmpl_dict_values},
     {"zfill", .str = str_zfill},
     {NULL},
 };

@@ -14,7 +14,8 @@ void tmpl_syntax(struct tparser *p, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    tmpl_fail(p->r, ST_INVALID, "chat template, line %u: %s", p->tok->line, text);
+    p->r->line = p->tok->line;
+    tmpl_raise(p->r, "%s", text);
 }
 
 struct tnode *tmpl_node(struct tparser *p, enum tnode_type type)

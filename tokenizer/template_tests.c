@@ -26,28 +26,24 @@ void tmpl_args(struct trun *r, struct targs *a, const char *names, struct tval *
             if (a->kw[i].len != len || memcmp(a->kw[i].name, p, len) != 0)
                 continue;
             if (out[at].kind != TV_MISSING)
-                tmpl_fail(r, ST_INVALID,
-                          "chat template, line %u: TypeError: %s() got multiple values for "
-                          "argument '%.*s'",
-                          r->line, a->callee, (int)len, p);
+                tmpl_raise(r,
+                           "TypeError: %s() got multiple values for "
+                           "argument '%.*s'",
+                           a->callee, (int)len, p);
             out[at] = a->kw[i].v;
             used++;
         }
         if (out[at].kind == TV_MISSING && !optional)
-            tmpl_fail(r, ST_INVALID,
-                      "chat template, line %u: TypeError: %s() missing a required argument: '%.*s'",
-                      r->line, a->callee, (int)len, p);
+            tmpl_raise(r, "TypeError: %s() missing a required argument: '%.*s'", a->callee,
+                       (int)len, p);
         at++;
         p += len;
     }
     if (a->n > at)
-        tmpl_fail(r, ST_INVALID,
-                  "chat template, line %u: TypeError: %s() takes %zu arguments but %zu were given",
-                  r->line, a->callee, at, a->n);
+        tmpl_raise(r, "TypeError: %s() takes %zu arguments but %zu were given", a->callee, at,
+                   a->n);
     if (used < a->n_kw)
-        tmpl_fail(r, ST_INVALID,
-                  "chat template, line %u: TypeError: %s() got an unexpected keyword argument",
-                  r->line, a->callee);
+        tmpl_raise(r, "TypeError: %s() got an unexpected keyword argument", a->callee);
 }
 
 bool tmpl_arg_bool(const struct tval *v, bool fallback)

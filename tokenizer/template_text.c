@@ -245,7 +245,7 @@ struct tval tmpl_split(struct trun *r, const struct tval *s, const struct tval *
     if (sep->kind != TV_STR)
         return split_space(r, s, max, from_right);
     if (sep->len == 0)
-        tmpl_fail(r, ST_INVALID, "chat template, line %u: ValueError: empty separator", r->line);
+        tmpl_raise(r, "ValueError: empty separator");
     struct tval v = tv_seq_new(r, SEQ_LIST, 0);
     size_t from = 0, to = s->len;
     for (; max > 0; max--) {
@@ -325,8 +325,7 @@ void tmpl_pad(struct trun *r, struct tbuf *b, const struct tval *fill, size_t co
     if (fill->len == 0)
         return;
     if (count > r->output_max / fill->len)
-        tmpl_fail(r, ST_INVALID, "chat template, line %u: output is larger than %zu bytes", r->line,
-                  r->output_max);
+        tmpl_raise(r, "output is larger than %zu bytes", r->output_max);
     for (size_t i = 0; i < count; i++)
         tbuf_add_str(r, b, fill);
 }
@@ -337,8 +336,7 @@ struct tval tmpl_want_str(struct trun *r, const struct tval *v, const char *what
         return *v;
     if (v->kind == TV_UNDEF)
         tv_fail_undefined(r, v);
-    tmpl_fail(r, ST_INVALID, "chat template, line %u: TypeError: %s must be str, not %s", r->line,
-              what, tv_type_name(v));
+    tmpl_raise(r, "TypeError: %s must be str, not %s", what, tv_type_name(v));
 }
 
 struct tval tmpl_join(struct trun *r, const struct tval *items, size_t n, const struct tval *sep)
@@ -411,24 +409,17 @@ struct tval tmpl_slice(struct trun *r, const struct tval *o, const struct tval b
     if (o->kind == TV_UNDEF)
         tv_fail_undefined(r, o);
     if (o->kind == TV_DICT)
-        tmpl_fail(r, ST_INVALID, "chat template, line %u: TypeError: unhashable type: 'slice'",
-                  r->line);
+        tmpl_raise(r, "TypeError: unhashable type: 'slice'");
     if (!seq && o->kind != TV_STR)
-        tmpl_fail(r, ST_INVALID,
-                  "chat template, line %u: TypeError: '%s' object is not subscriptable", r->line,
-                  tv_type_name(o));
+        tmpl_raise(r, "TypeError: '%s' object is not subscriptable", tv_type_name(o));
     for (int i = 0; i < 3; i++)
         if (bounds[i].kind != TV_NONE && bounds[i].kind != TV_INT && bounds[i].kind != TV_BOOL)
-            tmpl_fail(
-                r, ST_INVALID,
-                "chat template, line %u: TypeError: slice indices must be integers or None or have "
-                "an __index__ method",
-                r->line);
+            tmpl_raise(r, "TypeError: slice indices must be integers or None or have "
+                          "an __index__ method");
     int64_t n = (int64_t)tv_length(r, o);
     int64_t step = bounds[2].kind == TV_NONE ? 1 : tv_want_int(r, &bounds[2]);
     if (step == 0)
-        tmpl_fail(r, ST_INVALID, "chat template, line %u: ValueError: slice step cannot be zero",
-                  r->line);
+        tmpl_raise(r, "ValueError: slice step cannot be zero");
     step = step > n + 1 ? n + 1 : step < -n - 1 ? -n - 1 : step;
     int64_t low = step > 0 ? 0 : -1, high = step > 0 ? n : n - 1;
     int64_t start = bounds[0].kind == TV_NONE

@@ -165,8 +165,7 @@ void tv_dict_set(struct trun *r, struct tdict *d, struct tval key, struct tval v
 {
     tmpl_work(r, 0);
     if (!tv_hashable(&key))
-        tmpl_fail(r, ST_INVALID, "chat template, line %u: TypeError: unhashable type: '%s'",
-                  r->line, tv_type_name(&key));
+        tmpl_raise(r, "TypeError: unhashable type: '%s'", tv_type_name(&key));
     struct tval *old = tv_dict_get(r, d, &key);
     if (old != NULL) {
         *old = value;
@@ -408,10 +407,8 @@ int tv_compare(struct trun *r, const struct tval *a, const struct tval *b, const
         tmpl_leave(r);
         return c != 0 ? c : (s->n > t->n) - (s->n < t->n);
     }
-    tmpl_fail(
-        r, ST_INVALID,
-        "chat template, line %u: TypeError: '%s' not supported between instances of '%s' and '%s'",
-        r->line, op, tv_type_name(a), tv_type_name(b));
+    tmpl_raise(r, "TypeError: '%s' not supported between instances of '%s' and '%s'", op,
+               tv_type_name(a), tv_type_name(b));
 }
 
 bool tv_contains(struct trun *r, const struct tval *c, const struct tval *item)
@@ -421,22 +418,19 @@ bool tv_contains(struct trun *r, const struct tval *c, const struct tval *item)
         return false;
     case TV_STR:
         if (item->kind == TV_UNDEF)
-            tmpl_fail(r, ST_INVALID,
-                      "chat template, line %u: TypeError: 'in <string>' requires string as left "
-                      "operand, not "
-                      "Undefined",
-                      r->line);
+            tmpl_raise(r, "TypeError: 'in <string>' requires string as left "
+                          "operand, not "
+                          "Undefined");
         if (item->kind != TV_STR)
-            tmpl_fail(r, ST_INVALID,
-                      "chat template, line %u: TypeError: 'in <string>' requires string as left "
-                      "operand, not %s",
-                      r->line, tv_type_name(item));
+            tmpl_raise(r,
+                       "TypeError: 'in <string>' requires string as left "
+                       "operand, not %s",
+                       tv_type_name(item));
         tmpl_work(r, c->len);
         return item->len == 0 || memmem(c->u.s, c->len, item->u.s, item->len) != NULL;
     case TV_DICT:
         if (!tv_hashable(item))
-            tmpl_fail(r, ST_INVALID, "chat template, line %u: TypeError: unhashable type: '%s'",
-                      r->line, tv_type_name(item));
+            tmpl_raise(r, "TypeError: unhashable type: '%s'", tv_type_name(item));
         return tv_dict_get(r, c->u.dict, item) != NULL;
     case TV_SEQ: {
         size_t n;
@@ -447,9 +441,7 @@ bool tv_contains(struct trun *r, const struct tval *c, const struct tval *item)
         return false;
     }
     default:
-        tmpl_fail(r, ST_INVALID,
-                  "chat template, line %u: TypeError: argument of type '%s' is not iterable",
-                  r->line, tv_type_name(c));
+        tmpl_raise(r, "TypeError: argument of type '%s' is not iterable", tv_type_name(c));
     }
 }
 
@@ -476,23 +468,20 @@ void tv_fail_undefined(struct trun *r, const struct tval *v)
     const char *type = v->x.type;
     switch (v->tag) {
     case UNDEF_NAME:
-        tmpl_fail(r, ST_INVALID, "chat template, line %u: UndefinedError: '%.*s' is undefined",
-                  r->line, len, v->u.s);
+        tmpl_raise(r, "UndefinedError: '%.*s' is undefined", len, v->u.s);
     case UNDEF_ATTR:
-        tmpl_fail(r, ST_INVALID,
-                  "chat template, line %u: UndefinedError: '%s%s' has no attribute '%.*s'", r->line,
-                  type, strcmp(type, "None") == 0 ? "" : " object", len, v->u.s);
+        tmpl_raise(r, "UndefinedError: '%s%s' has no attribute '%.*s'", type,
+                   strcmp(type, "None") == 0 ? "" : " object", len, v->u.s);
     case UNDEF_ELEMENT:
-        tmpl_fail(r, ST_INVALID, "chat template, line %u: UndefinedError: %s%s has no element %.*s",
-                  r->line, type, strcmp(type, "None") == 0 ? "" : " object", len, v->u.s);
+        tmpl_raise(r, "UndefinedError: %s%s has no element %.*s", type,
+                   strcmp(type, "None") == 0 ? "" : " object", len, v->u.s);
     case UNDEF_UNSAFE:
-        tmpl_fail(r, ST_INVALID,
-                  "chat template, line %u: SecurityError: access to attribute '%.*s' of '%s' "
-                  "object is unsafe.",
-                  r->line, len, v->u.s, type);
+        tmpl_raise(r,
+                   "SecurityError: access to attribute '%.*s' of '%s' "
+                   "object is unsafe.",
+                   len, v->u.s, type);
     default:
-        tmpl_fail(r, ST_INVALID, "chat template, line %u: UndefinedError: %.*s", r->line, len,
-                  v->u.s);
+        tmpl_raise(r, "UndefinedError: %.*s", len, v->u.s);
     }
 }
 
@@ -511,8 +500,7 @@ size_t tv_length(struct trun *r, const struct tval *v)
         return v->u.dict->n;
     if (v->kind == TV_UNDEF)
         return 0;
-    tmpl_fail(r, ST_INVALID, "chat template, line %u: TypeError: object of type '%s' has no len()",
-              r->line, tv_type_name(v));
+    tmpl_raise(r, "TypeError: object of type '%s' has no len()", tv_type_name(v));
 }
 
 void tv_force(struct trun *r, struct tseq *s)
@@ -543,7 +531,7 @@ struct tval *tv_iterate(struct trun *r, const struct tval *v, size_t *n)
         *n = s->n - from;
         if (s->kind == SEQ_ITER)
             s->pos = s->n;
-        return s->v + from;
+        return s->v != NULL ? s->v + from : NULL;
     }
     case TV_DICT:
         out = tv_seq_new(r, SEQ_LIST, v->u.dict->n);
@@ -562,8 +550,7 @@ struct tval *tv_iterate(struct trun *r, const struct tval *v, size_t *n)
         }
         break;
     default:
-        tmpl_fail(r, ST_INVALID, "chat template, line %u: TypeError: '%s' object is not iterable",
-                  r->line, tv_type_name(v));
+        tmpl_raise(r, "TypeError: '%s' object is not iterable", tv_type_name(v));
     }
     *n = out.u.seq->n;
     return out.u.seq->v;
@@ -575,7 +562,5 @@ int64_t tv_want_int(struct trun *r, const struct tval *v)
         return tv_integer(v);
     if (v->kind == TV_UNDEF)
         tv_fail_undefined(r, v);
-    tmpl_fail(r, ST_INVALID,
-              "chat template, line %u: TypeError: '%s' object cannot be interpreted as an integer",
-              r->line, tv_type_name(v));
+    tmpl_raise(r, "TypeError: '%s' object cannot be interpreted as an integer", tv_type_name(v));
 }

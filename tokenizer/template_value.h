@@ -160,6 +160,9 @@ enum { FLOW_NONE, FLOW_BREAK, FLOW_CONTINUE };
 /* template_memory.c: arena, failure, strings under construction */
 _Noreturn void tmpl_fail(struct trun *r, enum status st, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+/* ST_INVALID with the line that runs in front: "chat template, line 3: TypeError: ..." */
+_Noreturn void tmpl_raise(struct trun *r, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 void *tmpl_alloc(struct trun *r, size_t bytes);
 void *tmpl_grow(struct trun *r, void *old, size_t old_bytes, size_t bytes);
 void tmpl_free_all(struct trun *r);
