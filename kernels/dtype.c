@@ -98,8 +98,10 @@ uint16_t dtype_f32_to_f16(float v)
     return (uint16_t)(sign | a >> 13);
 }
 
+#define INLINE static inline __attribute__((always_inline))
+
 /* Elements may be unaligned, hence memcpy. */
-static float load_element(const char *src, enum dtype type, size_t i)
+INLINE float load_element(const char *src, enum dtype type, size_t i)
 {
     uint16_t half;
     float full;
@@ -111,7 +113,7 @@ static float load_element(const char *src, enum dtype type, size_t i)
     return type == DTYPE_BF16 ? dtype_bf16_to_f32(half) : dtype_f16_to_f32(half);
 }
 
-static void store_element(char *dst, enum dtype type, size_t i, float v)
+INLINE void store_element(char *dst, enum dtype type, size_t i, float v)
 {
     if (type == DTYPE_F32) {
         memcpy(dst + 4 * i, &v, sizeof v);
@@ -121,13 +123,34 @@ static void store_element(char *dst, enum dtype type, size_t i, float v)
     memcpy(dst + 2 * i, &half, sizeof half);
 }
 
+/* One loop per pair of types, which the compiler can turn into vector code. */
+#define CONVERT(name, to, from)                                                                    \
+    static void name(char *restrict dst, const char *restrict src, size_t n)                       \
+    {                                                                                              \
+        for (size_t i = 0; i < n; i++)                                                             \
+            store_element(dst, to, i, load_element(src, from, i));                                 \
+    }
+
+CONVERT(f32_from_bf16, DTYPE_F32, DTYPE_BF16)
+CONVERT(f32_from_f16, DTYPE_F32, DTYPE_F16)
+CONVERT(bf16_from_f32, DTYPE_BF16, DTYPE_F32)
+CONVERT(bf16_from_f16, DTYPE_BF16, DTYPE_F16)
+CONVERT(f16_from_f32, DTYPE_F16, DTYPE_F32)
+CONVERT(f16_from_bf16, DTYPE_F16, DTYPE_BF16)
+
+static void (*const converts[DTYPE_COUNT][DTYPE_COUNT])(char *restrict, const char *restrict,
+                                                        size_t) = {
+    [DTYPE_F32] = {[DTYPE_BF16] = f32_from_bf16, [DTYPE_F16] = f32_from_f16},
+    [DTYPE_BF16] = {[DTYPE_F32] = bf16_from_f32, [DTYPE_F16] = bf16_from_f16},
+    [DTYPE_F16] = {[DTYPE_F32] = f16_from_f32, [DTYPE_BF16] = f16_from_bf16},
+};
+
 void dtype_convert(void *dst, enum dtype dst_type, const void *src, enum dtype src_type, size_t n)
 {
-    if (dst_type == src_type) {
-        if (n > 0)
-            memmove(dst, src, n * dtype_bytes(src_type));
+    if (n == 0)
         return;
-    }
-    for (size_t i = 0; i < n; i++)
-        store_element(dst, dst_type, i, load_element(src, src_type, i));
+    if (dst_type == src_type)
+        memmove(dst, src, n * dtype_bytes(src_type));
+    else
+        converts[dst_type][src_type](dst, src, n);
 }

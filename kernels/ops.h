@@ -107,8 +107,8 @@ struct op_attention {
     const struct op_rows *rows;
 };
 
-/* out[m,i] = silu(gate[m,i]) * up[m,i]; out may be gate. gate and up have row stride in_stride
- * elements. */
+/* out[m,i] = silu(gate[m,i]) * up[m,i]; out may be gate where its rows are dense. gate and up have
+ * row stride in_stride elements. */
 struct op_silu_mul {
     float *out; /* [tokens, dim] */
     const float *gate, *up;

@@ -23,7 +23,9 @@
     bool cpu_has_##isa(void);                                                                      \
     extern const struct ops cpu_ops_##isa;                                                         \
     void gemm_##isa(const struct op_gemm *a, int part, int parts);                                 \
-    void attention_##isa(const struct op_attention *a, int part, int parts);
+    void attention_##isa(const struct op_attention *a, int part, int parts);                       \
+    double probe_flops_##isa(int64_t rounds);                                                      \
+    double probe_read_##isa(const void *data, size_t bytes);
 
 CPU_BODY(portable)
 CPU_BODY(avx2)

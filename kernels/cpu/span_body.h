@@ -1,5 +1,6 @@
 /* One span of positions for one tile of attention: scores, weights, weighted values. Included by
- * attention_body.h, which says what a tile is and in which order spans come. */
+ * attention_body.h, which says what a tile is and in which order spans come. It is code, a body
+ * compiled once per instruction set, and over 150 lines because of that. */
 #ifndef KERNELS_CPU_SPAN_BODY_H
 #define KERNELS_CPU_SPAN_BODY_H
 

@@ -1,0 +1,374 @@
+#include "kernels/bench.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "kernels/cpu/cpu.h"
+
+#define FLOATS_MAX ((size_t)512 * 8192) /* the largest activation of any shape below */
+#define CONTEXT_MAX 2048
+#define BLOCK_TOKENS 16
+#define TOKENS_MAX 512
+#define REF_FLOPS_MAX 3e7
+#define SAMPLES_MAX 64
+#define PROBE_ROUNDS 2000000
+#define PROBE_CACHE_BYTES ((size_t)512 << 10)
+#define PROBE_CACHE_PASSES 256
+
+enum op_kind { EMBED, RMSNORM, GEMM, ROPE, KV_STORE, ATTENTION, SILU_MUL };
+
+/* a, b, c: GEMM N, K; attention heads, kv_heads, head_dim; others dim or heads, head_dim. */
+struct shape {
+    enum op_kind op;
+    int32_t tokens, a, b, c;
+    int32_t start; /* attention: positions before the batch; each of `sequences` */
+    int32_t sequences;
+    bool thorough; /* left out of a quick run */
+};
+
+static const struct shape shapes[] = {
+    {GEMM, 1, 512, 512},
+    {GEMM, 1, 2048, 2048},
+    {GEMM, 8, 2048, 2048},
+    {GEMM, 64, 2048, 2048},
+    {GEMM, 256, 2048, 2048, .thorough = true},
+    {GEMM, 1, 8192, 2048, .thorough = true},
+    {GEMM, 64, 2048, 8192, .thorough = true},
+    {ATTENTION, 1, 8, 2, 64, .start = 255, .sequences = 1},
+    {ATTENTION, 8, 32, 8, 64, .start = 1023, .sequences = 8},
+    {ATTENTION, 128, 32, 8, 64, .start = 384, .sequences = 1},
+    {EMBED, 16, 2048},
+    {RMSNORM, 16, 2048},
+    {ROPE, 16, 32, 64},
+    {KV_STORE, 16, 8, 64, .start = 0, .sequences = 1},
+    {SILU_MUL, 16, 8192},
+};
+
+static const char *const op_names[] = {"embed",    "rmsnorm",   "gemm",    "rope",
+                                       "kv_store", "attention", "silu_mul"};
+
+/* One op about to be timed. `stream` is where its weights or KV lie this time. */
+struct job {
+    const struct ops *ops;
+    const struct shape *shape;
+    enum dtype dtype;
+    float *x, *y; /* FLOATS_MAX each */
+    char *stream;
+    size_t stream_bytes; /* what one call reads of it */
+    double flops, bytes; /* of one call */
+    int32_t ids[TOKENS_MAX], positions[TOKENS_MAX], seq_of[TOKENS_MAX];
+    int32_t blocks[TOKENS_MAX][CONTEXT_MAX / BLOCK_TOKENS];
+    const int32_t *tables[TOKENS_MAX];
+    struct matrix matrix;
+    struct kv_layout layout;
+    struct op_rows rows;
+};
+
+static int32_t sequence_blocks(const struct shape *s)
+{
+    int32_t end = s->start + s->tokens / s->sequences;
+    return (end + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
+}
+
+static void job_rows(struct job *j)
+{
+    const struct shape *s = j->shape;
+    int32_t each = s->tokens / s->sequences, blocks = sequence_blocks(s);
+    int32_t kv_heads = s->op == ATTENTION ? s->b : s->a, dim = s->op == ATTENTION ? s->c : s->b;
+    for (int32_t q = 0; q < s->sequences; q++) {
+        j->tables[q] = j->blocks[q];
+        for (int32_t i = 0; i < blocks; i++)
+            j->blocks[q][i] = i * s->sequences + q;
+    }
+    for (int32_t r = 0; r < s->tokens; r++) {
+        j->seq_of[r] = r / each;
+        j->positions[r] = s->start + r % each;
+    }
+    j->layout = (struct kv_layout){.layers = 1,
+                                   .kv_heads = kv_heads,
+                                   .head_dim = dim,
+                                   .block_tokens = BLOCK_TOKENS,
+                                   .blocks = blocks * s->sequences,
+                                   .dtype = j->dtype};
+    j->rows = (struct op_rows){.positions = j->positions,
+                               .seq_of = j->seq_of,
+                               .block_tables = j->tables,
+                               .tokens = s->tokens};
+}
+
+/* Fills in what one call computes and reads, and the stored operand's form. */
+static void job_measure(struct job *j)
+{
+    const struct shape *s = j->shape;
+    double tokens = s->tokens, width = (double)s->a * (s->b ? s->b : 1);
+    size_t element = dtype_bytes(j->dtype);
+    int32_t rows = s->op == GEMM ? s->a : s->op == EMBED ? 1024 : 1;
+    int32_t cols = s->op == GEMM ? s->b : s->a;
+    j->flops = 0;
+    j->stream_bytes = 0;
+    j->bytes = 8 * tokens * width; /* activations in and out */
+    if (s->op == ATTENTION || s->op == KV_STORE) {
+        job_rows(j);
+        j->stream_bytes = kv_pool_bytes(&j->layout);
+        j->bytes = (double)j->stream_bytes;
+        for (int32_t r = 0; r < s->tokens && s->op == ATTENTION; r++)
+            j->flops += 4.0 * (j->positions[r] + 1) * s->a * s->c;
+        return;
+    }
+    j->matrix = (struct matrix){.dtype = j->dtype, .rows = rows, .cols = cols};
+    j->stream_bytes = (size_t)rows * (size_t)cols * element;
+    if (s->op == GEMM) {
+        j->flops = 2 * tokens * s->a * s->b;
+        j->bytes = (double)j->stream_bytes + 4 * tokens * (s->a + s->b);
+    } else if (s->op == SILU_MUL) {
+        j->bytes = 12 * tokens * width;
+    }
+}
+
+static void run_rows_op(const struct job *j, int part, int parts)
+{
+    const struct shape *s = j->shape;
+    struct matrix m = j->matrix;
+    m.data = j->stream;
+    struct op_embed embed = {.out = j->y, .table = &m, .ids = j->ids, .tokens = s->tokens};
+    struct op_rmsnorm norm = {
+        .out = j->y, .x = j->x, .weight = &m, .eps = 1e-5f, .tokens = s->tokens, .dim = s->a};
+    struct op_gemm gemm = {.out = j->y, .x = j->x, .w = &m, .tokens = s->tokens};
+    struct op_rope rope = {.x = j->y,
+                           .positions = j->ids,
+                           .inv_freq = j->x,
+                           .attention_factor = 1,
+                           .tokens = s->tokens,
+                           .heads = s->a,
+                           .head_dim = s->b};
+    struct op_silu_mul silu = {
+        .out = j->y, .gate = j->x, .up = j->x, .tokens = s->tokens, .dim = s->a};
+    if (s->op == EMBED)
+        j->ops->embed(&embed, part, parts);
+    else if (s->op == RMSNORM)
+        j->ops->rmsnorm(&norm, part, parts);
+    else if (s->op == GEMM)
+        j->ops->gemm(&gemm, part, parts);
+    else if (s->op == ROPE)
+        j->ops->rope(&rope, part, parts);
+    else
+        j->ops->silu_mul(&silu, part, parts);
+}
+
+static void run_op(void *arg, int part, int parts)
+{
+    const struct job *j = arg;
+    struct op_kv_store store = {
+        .pool = j->stream, .layout = &j->layout, .k = j->x, .v = j->x, .rows = &j->rows};
+    struct op_attention attention = {.out = j->y,
+                                     .q = j->x,
+                                     .pool = j->stream,
+                                     .layout = &j->layout,
+                                     .heads = j->shape->a,
+                                     .scale = 0.125f,
+                                     .rows = &j->rows};
+    if (j->shape->op == KV_STORE)
+        j->ops->kv_store(&store, part, parts);
+    else if (j->shape->op == ATTENTION)
+        j->ops->attention(&attention, part, parts);
+    else
+        run_rows_op(j, part, parts);
+}
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Median seconds of one call; the first one, which warms up, does not count. */
+static double job_time(struct job *j, struct team *team, int64_t budget_ns, char *buffer)
+{
+    double samples[SAMPLES_MAX];
+    size_t n = 0, offset = 0;
+    int64_t begin = clock_now_ns();
+    team_run(team, run_op, j);
+    do {
+        size_t step = (j->stream_bytes + 4095) / 4096 * 4096;
+        offset = offset + 2 * step <= KERNELS_BENCH_BYTES ? offset + step : 0;
+        j->stream = buffer + offset;
+        int64_t t = clock_now_ns();
+        team_run(team, run_op, j);
+        samples[n++] = (double)(clock_now_ns() - t) * 1e-9;
+    } while (n < SAMPLES_MAX && clock_now_ns() - begin < budget_ns);
+    qsort(samples, n, sizeof samples[0], compare);
+    return samples[n / 2];
+}
+
+static void describe(const struct shape *s, char *text, size_t cap)
+{
+    if (s->op == GEMM)
+        snprintf(text, cap, "M=%d N=%d K=%d", s->tokens, s->a, s->b);
+    else if (s->op == ATTENTION)
+        snprintf(text, cap, "rows=%d at=%d heads=%d/%d dim=%d", s->tokens, s->start, s->a, s->b,
+                 s->c);
+    else if (s->b)
+        snprintf(text, cap, "rows=%d heads=%d dim=%d", s->tokens, s->a, s->b);
+    else
+        snprintf(text, cap, "rows=%d dim=%d", s->tokens, s->a);
+}
+
+static void add_row(const struct job *j, struct kernels_bench *out, double seconds)
+{
+    struct kernels_bench_row *row = &out->rows[out->n++];
+    *row = (struct kernels_bench_row){.op = op_names[j->shape->op],
+                                      .backend = j->ops->name,
+                                      .dtype = dtype_name(j->dtype),
+                                      .seconds = seconds};
+    describe(j->shape, row->shape, sizeof row->shape);
+}
+
+/* Compares a row, which still holds its operations and bytes, with the limit that binds it. */
+static void judge(struct kernels_bench_row *row, const struct kernels_probe *limit)
+{
+    double flops = row->achieved, bytes = row->limit;
+    bool streams = strcmp(row->op, "gemm") == 0 || strcmp(row->op, "attention") == 0;
+    double reading = streams ? limit->gbytes_per_second : limit->cache_gbytes_per_second;
+    bool compute = flops / limit->gflops > bytes / reading;
+    row->unit = compute ? "GFLOP/s" : "GB/s";
+    row->limit = compute ? limit->gflops : reading;
+    row->achieved = (compute ? flops : bytes) / row->seconds * 1e-9;
+    row->fraction = row->achieved / row->limit;
+}
+
+struct probe_job {
+    double (*flops)(int64_t rounds);
+    double (*read)(const void *data, size_t bytes);
+    const char *buffer;
+    enum { PROBE_FLOPS, PROBE_MEMORY, PROBE_CACHE } kind;
+    double done[1024]; /* of each member */
+};
+
+static void run_probe(void *arg, int part, int parts)
+{
+    struct probe_job *p = arg;
+    size_t begin, end;
+    double done = 0;
+    team_split(KERNELS_BENCH_BYTES, PROBE_CACHE_BYTES, part, parts, &begin, &end);
+    if (p->kind == PROBE_FLOPS)
+        done = p->flops(PROBE_ROUNDS);
+    else if (p->kind == PROBE_MEMORY)
+        done = p->read(p->buffer + begin, end - begin);
+    else if (end - begin >= PROBE_CACHE_BYTES)
+        for (int i = 0; i < PROBE_CACHE_PASSES; i++)
+            done += p->read(p->buffer + begin, PROBE_CACHE_BYTES);
+    p->done[part] = done;
+}
+
+static double probe_rate(struct team *team, struct probe_job *p)
+{
+    double best = 0;
+    for (int i = 0; i < 3; i++) {
+        double total = 0;
+        int64_t t = clock_now_ns();
+        team_run(team, run_probe, p);
+        t = clock_now_ns() - t;
+        for (int part = 0; part < team_size(team); part++)
+            total += p->done[part];
+        best = fmax(best, total / (double)t);
+    }
+    return best;
+}
+
+struct kernels_probe kernels_probe_run(struct team *team, const void *buffer)
+{
+    struct probe_job p = {
+        .flops = probe_flops_portable, .read = probe_read_portable, .buffer = buffer};
+    struct kernels_probe result;
+#if defined(__x86_64__)
+    if (cpu_has_avx512()) {
+        p.flops = probe_flops_avx512;
+        p.read = probe_read_avx512;
+    } else if (cpu_has_avx2()) {
+        p.flops = probe_flops_avx2;
+        p.read = probe_read_avx2;
+    }
+#endif
+    p.kind = PROBE_FLOPS;
+    result.gflops = probe_rate(team, &p);
+    p.kind = PROBE_MEMORY;
+    result.gbytes_per_second = probe_rate(team, &p);
+    p.kind = PROBE_CACHE;
+    result.cache_gbytes_per_second = probe_rate(team, &p);
+    return result;
+}
+
+/* Times shape `s` on every body, in every dtype where that is what is read. */
+static void bench_shape(const struct kernels_bench_args *args, struct job *j, char *buffer,
+                        struct kernels_bench *out)
+{
+    enum op_kind op = j->shape->op;
+    bool stored = op == GEMM || op == ATTENTION || op == KV_STORE;
+    int64_t budget_ns = (args->quick ? 30 : 300) * NS_PER_MS;
+    for (int b = 0; ops_at(b); b++)
+        for (int d = 0; d < DTYPE_COUNT; d++) {
+            j->ops = ops_at(b);
+            j->dtype = (enum dtype)d;
+            j->stream = buffer;
+            job_measure(j);
+            if ((!stored && d != DTYPE_BF16) || (b == 0 && j->flops > REF_FLOPS_MAX) ||
+                out->n == KERNELS_BENCH_ROWS_MAX)
+                continue;
+            add_row(j, out, job_time(j, args->team, budget_ns, buffer));
+            /* Kept as numbers until the second probe: see judge(). */
+            out->rows[out->n - 1].achieved = j->flops;
+            out->rows[out->n - 1].limit = j->bytes;
+        }
+}
+
+static struct kernels_probe better(const struct kernels_probe *a, const struct kernels_probe *b)
+{
+    return (struct kernels_probe){
+        .gflops = fmax(a->gflops, b->gflops),
+        .gbytes_per_second = fmax(a->gbytes_per_second, b->gbytes_per_second),
+        .cache_gbytes_per_second = fmax(a->cache_gbytes_per_second, b->cache_gbytes_per_second)};
+}
+
+enum status kernels_bench_run(const struct kernels_bench_args *args, struct kernels_bench *out,
+                              struct error *err)
+{
+    char *buffer = malloc(KERNELS_BENCH_BYTES);
+    struct job *j = calloc(1, sizeof *j);
+    enum status st = ST_OK;
+    out->n = 0;
+    if (j) {
+        j->x = malloc(FLOATS_MAX * sizeof *j->x);
+        j->y = calloc(FLOATS_MAX, sizeof *j->y);
+    }
+    if (!buffer || !j || !j->x || !j->y) {
+        st = err_set(err, ST_NO_MEMORY, "bench kernels: no memory for %zu bytes of test data",
+                     KERNELS_BENCH_BYTES + 2 * FLOATS_MAX * sizeof(float));
+        goto done;
+    }
+    for (int32_t i = 0; i < TOKENS_MAX; i++)
+        j->ids[i] = i * 37 % 1000;             /* tokens of a small table, or positions */
+    memset(buffer, 0x3c, KERNELS_BENCH_BYTES); /* a small number in every dtype */
+    for (size_t i = 0; i < FLOATS_MAX; i++)
+        j->x[i] = (float)(i % 1009) / 1009 - 0.5f;
+    out->before = kernels_probe_run(args->team, buffer);
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        j->shape = &shapes[i];
+        if (!args->quick || !shapes[i].thorough)
+            bench_shape(args, j, buffer, out);
+    }
+    out->after = kernels_probe_run(args->team, buffer);
+    out->limit = better(&out->before, &out->after);
+    for (size_t i = 0; i < out->n; i++)
+        judge(&out->rows[i], &out->limit);
+done:
+    if (j) {
+        free(j->x);
+        free(j->y);
+    }
+    free(j);
+    free(buffer);
+    return st;
+}

@@ -1,0 +1,59 @@
+/* Times every op of every body that this CPU can run, against what the same machine can do at most.
+ *
+ * The limit of a row is the one that binds its op: multiply-adds from registers, or reading.
+ * Weights and KV are read from a buffer larger than usual caches, each time from its next part, as
+ * decoding reads a model, and are held against reading memory; the small ops work on activations,
+ * which the op before has just written, and are held against reading the second-level cache. All
+ * limits are measured with the best body by all members of the team together, before and after the
+ * rows; the better of the two counts. ref is timed on the small shapes only.
+ *
+ * Thread: the one that may call team_run() on the given team. Takes KERNELS_BENCH_BYTES of memory
+ * while it runs.
+ *
+ *     struct kernels_bench *b = malloc(sizeof *b);
+ *     st = kernels_bench_run(&(struct kernels_bench_args){.team = team, .quick = true}, b, &err);
+ */
+#ifndef KERNELS_BENCH_H
+#define KERNELS_BENCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/status.h"
+#include "base/team.h"
+
+#define KERNELS_BENCH_ROWS_MAX 256
+#define KERNELS_BENCH_BYTES ((size_t)256 << 20)
+
+struct kernels_probe {
+    double gflops;                  /* multiply-adds from registers, 2 operations each */
+    double gbytes_per_second;       /* one pass over a buffer of KERNELS_BENCH_BYTES */
+    double cache_gbytes_per_second; /* passes over 512 KiB for each member */
+};
+
+struct kernels_bench_row {
+    const char *op, *backend, *dtype; /* dtype of weights or KV */
+    char shape[48];
+    double seconds; /* median of one call */
+    double achieved, limit, fraction;
+    const char *unit; /* "GFLOP/s" or "GB/s" */
+};
+
+struct kernels_bench {
+    struct kernels_probe before, after, limit;
+    struct kernels_bench_row rows[KERNELS_BENCH_ROWS_MAX];
+    size_t n;
+};
+
+struct kernels_bench_args {
+    struct team *team;
+    bool quick; /* under ten seconds on a slow core */
+};
+
+/* ST_NO_MEMORY. */
+enum status kernels_bench_run(const struct kernels_bench_args *args, struct kernels_bench *out,
+                              struct error *err);
+/* The limits alone. `buffer` is of KERNELS_BENCH_BYTES and has been written to. */
+struct kernels_probe kernels_probe_run(struct team *team, const void *buffer);
+
+#endif
