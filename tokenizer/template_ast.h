@@ -8,68 +8,20 @@
 #define TOKENIZER_TEMPLATE_AST_H
 
 #include "tokenizer/template.h"
-#include "tokenizer/template_value.h"
+#include "tokenizer/template_run.h"
 
-enum {
-    TMPL_DEPTH_MAX = 200,
-    TMPL_NEST_MAX = 200,
-    TMPL_SOURCE_MAX = 4 << 20,
-    TMPL_NODES_MAX = 1 << 20
-};
-
+/* clang-format off */
 enum tnode_type {
-    N_CONST,
-    N_NAME,
-    N_ATTR,
-    N_ITEM,
-    N_SLICE,
-    N_CALL,
-    N_FILTER,
-    N_TEST,
-    N_NOT,
-    N_NEG,
-    N_POS,
-    N_AND,
-    N_OR,
-    N_ADD,
-    N_BINARY,
-    N_CONCAT,
-    N_COMPARE,
-    N_COND,
-    N_LIST,
-    N_TUPLE,
-    N_DICT,
-    N_NSREF,
-    S_TEXT,
-    S_OUTPUT,
-    S_FOR,
-    S_IF,
-    S_SET,
-    S_SETBLOCK,
-    S_MACRO,
-    S_CALL,
-    S_FILTER,
-    S_WITH,
-    S_SCOPE,
-    S_BREAK,
-    S_CONTINUE
+    N_CONST, N_NAME, N_ATTR, N_ITEM, N_SLICE, N_CALL, N_FILTER, N_TEST, N_NOT, N_NEG, N_POS,
+    N_AND, N_OR, N_ADD, N_BINARY, N_CONCAT, N_COMPARE, N_COND, N_LIST, N_TUPLE, N_DICT,
+    N_NSREF, S_TEXT, S_OUTPUT, S_FOR, S_IF, S_SET, S_SETBLOCK, S_MACRO, S_CALL, S_FILTER,
+    S_WITH, S_SCOPE, S_BREAK, S_CONTINUE
 };
 enum toperator {
-    OP_SUB,
-    OP_MUL,
-    OP_DIV,
-    OP_FLOORDIV,
-    OP_MOD,
-    OP_POW,
-    OP_EQ,
-    OP_NE,
-    OP_LT,
-    OP_LE,
-    OP_GT,
-    OP_GE,
-    OP_IN,
-    OP_NOTIN
+    OP_SUB, OP_MUL, OP_DIV, OP_FLOORDIV, OP_MOD, OP_POW, OP_EQ, OP_NE, OP_LT, OP_LE, OP_GT,
+    OP_GE, OP_IN, OP_NOTIN
 };
+/* clang-format on */
 
 /* Symbols that the run knows by name, interned first and in this order. */
 enum { SYM_LOOP, SYM_CALLER, SYM_VARARGS, SYM_KWARGS, SYM_BOS, SYM_EOS, SYM_MESSAGES, SYM_KNOWN };
@@ -102,53 +54,6 @@ struct tcall {
     struct tnode *star, *starstar;
 };
 
-enum ttoken_type {
-    T_EOF,
-    T_DATA,
-    T_VAR_BEGIN,
-    T_VAR_END,
-    T_BLOCK_BEGIN,
-    T_BLOCK_END,
-    T_NAME,
-    T_STR,
-    T_INT,
-    T_REAL,
-    T_ADD,
-    T_SUB,
-    T_MUL,
-    T_DIV,
-    T_FLOORDIV,
-    T_MOD,
-    T_POW,
-    T_TILDE,
-    T_LBRACKET,
-    T_RBRACKET,
-    T_LPAREN,
-    T_RPAREN,
-    T_LBRACE,
-    T_RBRACE,
-    T_EQ,
-    T_NE,
-    T_GT,
-    T_GE,
-    T_LT,
-    T_LE,
-    T_ASSIGN,
-    T_DOT,
-    T_COLON,
-    T_PIPE,
-    T_COMMA,
-    T_SEMICOLON
-};
-struct ttoken {
-    uint8_t type;
-    uint32_t line;
-    const char *s;
-    size_t len;
-    int64_t i;
-    double f;
-};
-
 struct chat_template {
     struct trun memory; /* only its arena and failure exit are used */
     const char **names; /* by symbol */
@@ -159,39 +64,6 @@ struct chat_template {
     struct tnode **body;
     uint32_t n_body;
 };
-
-/* template_lex.c: cuts the whole source into tokens, with whitespace control already applied. */
-struct ttoken *tmpl_lex(struct trun *r, const char *text, size_t len, size_t *n);
-size_t tmpl_space_at(const char *s,
-                     size_t len); /* bytes of the white space character at s; 0 when it is none */
-size_t tmpl_trim_left(const char *s, size_t len);  /* bytes of leading white space */
-size_t tmpl_trim_right(const char *s, size_t len); /* length without trailing white space */
-
-/* template_parse.c and template_parse_expr.c */
-struct tparser {
-    struct trun *r;
-    struct chat_template *t;
-    struct ttoken *tok; /* current */
-    int nest, conditional, loops;
-    uint32_t nodes;
-    struct tnode *macro; /* whose body is being parsed */
-};
-void tmpl_parse_body(struct tparser *p, struct ttoken *tokens);
-struct tnode *tmpl_node(struct tparser *p, enum tnode_type type);
-void tmpl_depth(struct tparser *p, struct tnode *n, const struct tnode *child);
-uint32_t tmpl_symbol(struct tparser *p, const char *s, size_t len);
-bool tmpl_at_name(const struct tparser *p, const char *name);
-bool tmpl_skip_name(struct tparser *p, const char *name);
-bool tmpl_skip(struct tparser *p, enum ttoken_type type);
-struct ttoken *tmpl_expect(struct tparser *p, enum ttoken_type type, const char *what);
-_Noreturn void tmpl_syntax(struct tparser *p, const char *fmt, ...)
-    __attribute__((format(printf, 2, 3)));
-struct tnode *tmpl_parse_expr(struct tparser *p, bool conditional);
-/* `stop`: a name that ends the tuple ("in", "recursive"), or NULL. */
-struct tnode *tmpl_parse_tuple(struct tparser *p, bool conditional, const char *stop);
-struct tnode *tmpl_parse_target(struct tparser *p, bool namespaces, const char *stop);
-struct tnode *tmpl_parse_filters(struct tparser *p, struct tnode *node, bool inline_start);
-void tmpl_list_push(struct tparser *p, struct tnode ***list, uint32_t *n, struct tnode *item);
 
 /* template_eval.c, template_exec.c */
 struct tval tmpl_eval(struct trun *r, const struct tnode *n);

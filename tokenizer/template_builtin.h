@@ -4,7 +4,7 @@
 #ifndef TOKENIZER_TEMPLATE_BUILTIN_H
 #define TOKENIZER_TEMPLATE_BUILTIN_H
 
-#include "tokenizer/template_value.h"
+#include "tokenizer/template_run.h"
 
 typedef struct tval tmpl_fn(struct trun *r, const struct tval *self, struct targs *a);
 

@@ -268,7 +268,7 @@ struct tval tmpl_getitem(struct trun *r, const struct tval *o, const struct tval
 {
     if (o->kind == TV_UNDEF || o->kind == TV_MISSING)
         tv_fail_undefined(r, o);
-    if (o->kind == TV_DICT && tv_hashable(key)) {
+    if (o->kind == TV_DICT && tv_hashable(r, key)) {
         struct tval *v = tv_dict_get(r, o->u.dict, key);
         if (v != NULL)
             return *v;

@@ -1,4 +1,6 @@
-#include "tokenizer/template_value.h"
+/* The arena, the way out on errors, the charges for work and depth, and strings under construction.
+ */
+#include "tokenizer/template_run.h"
 
 #include <stdarg.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* Methods of strings, named and behaving as Python's, and the table of all methods. */
-#include "tokenizer/template_ast.h"
+#include "tokenizer/template_parse.h"
 
 #include <string.h>
 

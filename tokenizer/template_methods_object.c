@@ -14,7 +14,7 @@ METHOD(tmpl_dict_get)
 {
     struct tval v[2];
     tmpl_args(r, a, "key;default", v);
-    if (!tv_hashable(&v[0]))
+    if (!tv_hashable(r, &v[0]))
         tmpl_raise(r, "TypeError: unhashable type: '%s'", tv_type_name(&v[0]));
     struct tval *at = tv_dict_get(r, self->u.dict, &v[0]);
     return at != NULL ? *at : v[1].kind == TV_MISSING ? tv_none() : v[1];

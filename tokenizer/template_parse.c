@@ -1,5 +1,5 @@
 /* Statements: tokens to the tree. Expressions are in template_parse_expr.c. */
-#include "tokenizer/template_ast.h"
+#include "tokenizer/template_parse.h"
 
 #include <stdarg.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* Expressions: the grammar and precedence of Jinja2, by recursive descent. */
-#include "tokenizer/template_ast.h"
+#include "tokenizer/template_parse.h"
 
 #include <string.h>
 

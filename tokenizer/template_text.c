@@ -1,6 +1,6 @@
 /* Operations on strings that methods, filters and operators share. Each keeps the provenance of
  * every byte it moves. */
-#include "tokenizer/template_ast.h"
+#include "tokenizer/template_parse.h"
 
 #include <ctype.h>
 #include <stdlib.h>

@@ -1,59 +1,37 @@
-/* Values of a running chat template, and the run itself. Private to template*.c.
+/* Values of a running chat template. Private to template*.c.
  *
  * Everything a render makes lives in its arena and dies with it, so values are plain structs passed
  * by copy. A string carries its provenance: `mask` has one byte per byte of text (1 trusted, 0
  * not), or is NULL when all of it is `trusted`. Containers and numbers carry one flag, used when
  * they are printed.
- *
- * Errors leave by longjmp to template_render() (tmpl_fail): nothing below it owns anything but
- * arena memory. Thread: a run belongs to one thread; the template it runs is shared and never
- * written.
  */
 #ifndef TOKENIZER_TEMPLATE_VALUE_H
 #define TOKENIZER_TEMPLATE_VALUE_H
 
-#include <setjmp.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/json.h"
-#include "base/status.h"
 
+/* clang-format off */
 enum tkind {
     TV_MISSING, /* no value at all: an argument that was not given */
-    TV_UNDEF,
-    TV_NONE,
-    TV_BOOL,
-    TV_INT,
-    TV_REAL,
-    TV_STR,
-    TV_SEQ,
-    TV_DICT,
-    TV_NAMESPACE,
-    TV_LOOP,
-    TV_MACRO,
-    TV_FUNC,
-    TV_METHOD,
-    TV_JOINER
+    TV_UNDEF, TV_NONE, TV_BOOL, TV_INT, TV_REAL, TV_STR, TV_SEQ, TV_DICT,
+    TV_NAMESPACE, TV_LOOP, TV_MACRO, TV_FUNC, TV_METHOD, TV_JOINER
 };
 enum tseq_kind {
-    SEQ_LIST,
-    SEQ_TUPLE,
-    SEQ_RANGE,
-    SEQ_KEYS,
-    SEQ_VALUES,
-    SEQ_ITEMS,
-    SEQ_ITER,
-    SEQ_GROUP
+    SEQ_LIST, SEQ_TUPLE, SEQ_RANGE, SEQ_KEYS, SEQ_VALUES, SEQ_ITEMS,
+    SEQ_ITER, /* a generator: gives its items once */
+    SEQ_GROUP /* a pair from groupby() */
 };
+/* clang-format on */
 enum tundef { UNDEF_NAME, UNDEF_ATTR, UNDEF_ELEMENT, UNDEF_HINT, UNDEF_UNSAFE };
-enum {
-    STR_PLAIN,
-    STR_MARKUP
-}; /* markup: came through |safe or |escape; `+` escapes what it meets */
+/* Markup came through |safe or |escape: `+` escapes what it meets. */
+enum { STR_PLAIN, STR_MARKUP };
 
 struct trun;
+struct tbuf;
 
 struct tval {
     uint8_t kind, tag; /* tag: STR_*, enum tundef */
@@ -79,7 +57,7 @@ struct tval {
 
 struct tseq {
     uint8_t kind;
-    bool trusted, unpacking;
+    bool trusted;
     struct tval *v;
     size_t n, cap;
     size_t pos;                /* SEQ_ITER: already consumed */
@@ -96,87 +74,6 @@ struct tdict {
     size_t index_cap;
     bool trusted;
 };
-struct tbuf { /* a string under construction */
-    char *p;
-    uint8_t *mask; /* NULL while uniform */
-    size_t len, cap;
-    bool trusted;
-};
-struct tscope {
-    struct tscope *parent;
-    struct tbinding {
-        uint32_t sym;
-        struct tval v;
-    } * b;
-    uint32_t n, cap;
-};
-struct targs {
-    const char *callee;
-    struct tval *v;
-    size_t n;
-    struct tkwarg {
-        const char *name;
-        size_t len;
-        struct tval v;
-    } * kw;
-    size_t n_kw;
-};
-
-/* A filter that Python writes as a generator: it runs, and may fail, only when its items are first
- * asked for. */
-struct tlazy {
-    struct tval (*fn)(struct trun *r, const struct tval *in, struct targs *a);
-    struct tval in;
-    struct targs *a;
-};
-
-struct trun {
-    const struct chat_template *t;
-    struct tchunk *chunks;
-    size_t arena_bytes, arena_max;
-    jmp_buf fail;
-    struct error *err;
-    enum status status;
-    int64_t steps, steps_max;
-    size_t output_max;
-    int depth, calls;
-    uint32_t line;
-    struct tscope *scope;
-    struct tbuf *out;
-    uint8_t flow; /* FLOW_*: a break or continue on its way to its loop */
-    bool mutation;
-    int64_t now_unix_s;
-    struct tscope *global; /* outermost scope: what the template sets at top level */
-    const json *variables;
-    struct tval *cache; /* per symbol: variables already converted */
-    const char *bos, *eos;
-    struct tscratch { /* trees that values point into; freed when the run ends */
-        struct tscratch *next;
-        json *root;
-    } * scratch;
-};
-enum { FLOW_NONE, FLOW_BREAK, FLOW_CONTINUE };
-
-/* template_memory.c: arena, failure, strings under construction */
-_Noreturn void tmpl_fail(struct trun *r, enum status st, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
-/* ST_INVALID with the line that runs in front: "chat template, line 3: TypeError: ..." */
-_Noreturn void tmpl_raise(struct trun *r, const char *fmt, ...)
-    __attribute__((format(printf, 2, 3)));
-void *tmpl_alloc(struct trun *r, size_t bytes);
-void *tmpl_grow(struct trun *r, void *old, size_t old_bytes, size_t bytes);
-void tmpl_free_all(struct trun *r);
-void tmpl_work(struct trun *r, size_t bytes); /* charges steps for touching that many bytes */
-void tmpl_enter(struct trun *r);              /* one level deeper, or fail */
-void tmpl_leave(struct trun *r);
-void tbuf_add(struct trun *r, struct tbuf *b, const char *p, size_t len, bool trusted);
-void tbuf_add_masked(struct trun *r, struct tbuf *b, const char *p, size_t len,
-                     const uint8_t *mask);
-void tbuf_add_str(struct trun *r, struct tbuf *b, const struct tval *s);
-void tbuf_add_range(struct trun *r, struct tbuf *b, const struct tval *s, size_t from, size_t to);
-void tbuf_puts(struct trun *r, struct tbuf *b, const char *s, bool trusted);
-struct tval tbuf_value(struct trun *r, struct tbuf *b);
-
 /* template_value.c: making, reading and comparing values */
 struct tval tv_str(const char *s, size_t len, bool trusted);
 struct tval tv_cstr(const char *s); /* trusted, static */
@@ -194,7 +91,7 @@ void tv_dict_set(struct trun *r, struct tdict *d, struct tval key, struct tval v
 struct tval *tv_dict_get(struct trun *r, const struct tdict *d, const struct tval *key);
 struct tval *tv_dict_get_name(const struct tdict *d, const char *name, size_t len);
 bool tv_dict_remove(struct trun *r, struct tdict *d, const struct tval *key);
-bool tv_hashable(const struct tval *v);
+bool tv_hashable(struct trun *r, const struct tval *v);
 struct tval tv_from_json(struct trun *r, const json *v, bool roles);
 bool tv_truthy(const struct tval *v);
 bool tv_is_number(const struct tval *v); /* bool, int, real */

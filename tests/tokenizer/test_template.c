@@ -495,6 +495,14 @@ Test(template, ends_whatever_the_template_does, .timeout = 60)
     expect_error("{% set ns = namespace(l=[]) %}{% for i in range(5000) %}{% set ns.l = [ns.l] "
                  "%}{% endfor %}{{ ns.l|tojson }}",
                  "too deep");
+    expect_error("{% set ns = namespace(t=(1,)) %}{% for i in range(60) %}{% set ns.t = (ns.t, "
+                 "ns.t) %}{% endfor %}{{ {ns.t: "
+                 "1} }}",
+                 "steps");
+    expect_error("{% set ns = namespace(g=[1]) %}{% for i in range(5000) %}{% set ns.g = "
+                 "ns.g|map('string') %}{% endfor %}{{ "
+                 "ns.g|list }}",
+                 "too deep");
     expect_error("{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}", "too deep");
     expect_error("{{ 'a'.center(99999999999) }}", "larger than");
     expect_error("{{ '%99999999s' % 'a' }}", "wide");
