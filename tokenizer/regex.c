@@ -3,6 +3,7 @@
 
 #include <pcre2.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,6 +43,99 @@ struct class_text {
     bool negated, compound; /* compound: `items` is a whole group, not class items */
 };
 
+/* Names of properties that PCRE2 spells otherwise; the items stand inside a class. */
+static const struct {
+    const char *name, *items;
+} properties[] = {
+    {"letter", "\\p{L}"},
+    {"uppercaseletter", "\\p{Lu}"},
+    {"lowercaseletter", "\\p{Ll}"},
+    {"titlecaseletter", "\\p{Lt}"},
+    {"modifierletter", "\\p{Lm}"},
+    {"otherletter", "\\p{Lo}"},
+    {"mark", "\\p{M}"},
+    {"nonspacingmark", "\\p{Mn}"},
+    {"spacingmark", "\\p{Mc}"},
+    {"enclosingmark", "\\p{Me}"},
+    {"number", "\\p{N}"},
+    {"decimalnumber", "\\p{Nd}"},
+    {"letternumber", "\\p{Nl}"},
+    {"othernumber", "\\p{No}"},
+    {"punctuation", "\\p{P}"},
+    {"symbol", "\\p{S}"},
+    {"mathsymbol", "\\p{Sm}"},
+    {"currencysymbol", "\\p{Sc}"},
+    {"modifiersymbol", "\\p{Sk}"},
+    {"othersymbol", "\\p{So}"},
+    {"separator", "\\p{Z}"},
+    {"spaceseparator", "\\p{Zs}"},
+    {"other", "\\p{C}"},
+    {"control", "\\p{Cc}"},
+    {"format", "\\p{Cf}"},
+    {"alpha", "\\p{Alphabetic}"},
+    {"digit", "\\p{Nd}"},
+    {"upper", "\\p{Uppercase}"},
+    {"lower", "\\p{Lowercase}"},
+    {"punct", "\\p{P}"},
+    {"alnum", "\\p{Alphabetic}\\p{Nd}"},
+    {"space", SPACES},
+    {"word", WORDS},
+};
+
+static bool compiles(const char *pattern)
+{
+    int code;
+    PCRE2_SIZE at;
+    pcre2_code *c = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP,
+                                  &code, &at, NULL);
+    pcre2_code_free(c);
+    return c;
+}
+
+/* \p{..} or \P{..} at t->p, with a name that Onigmo reads otherwise. False: nothing special,
+ * nothing used up. */
+static bool translate_property(struct translator *t, struct buf *out, bool in_class)
+{
+    const char *close = memchr(t->p, '}', (size_t)(t->end - t->p));
+    char name[40], probe[64];
+    size_t n = 0;
+    bool negated = t->p[1] == 'P';
+    if (!close || close - t->p < 4 || t->p[2] != '{')
+        return false;
+    const char *from = t->p + 3;
+    if (*from == '^') {
+        negated = !negated;
+        from++;
+    }
+    for (; from < close; from++) {
+        if (*from == ' ' || *from == '_' || *from == '-')
+            continue;
+        if (n + 1 >= sizeof(name) || !((*from | 32) >= 'a' && (*from | 32) <= 'z'))
+            return false;
+        name[n++] = (char)(*from | 32);
+    }
+    name[n] = 0;
+    const char *items = NULL;
+    for (size_t i = 0; i < sizeof(properties) / sizeof(properties[0]) && !items; i++)
+        if (!strcmp(properties[i].name, name))
+            items = properties[i].items;
+    snprintf(probe, sizeof(probe), "\\p{sc:%s}", name);
+    if (!items && n > 2 && compiles(probe)) /* a script, not the characters that it shares too */
+        items = probe;
+    if (!items)
+        return false;
+    if (!in_class)
+        buf_printf(out, negated ? "[^%s]" : "[%s]", items);
+    else if (!negated)
+        buf_puts(out, items);
+    else if (strchr(items, '}') == items + strlen(items) - 1 && items[1] == 'p')
+        buf_printf(out, "\\P%s", items + 2);
+    else
+        t->unsupported = "a negated group of properties inside a character class";
+    t->p = close + 1;
+    return true;
+}
+
 static void copy_escape(struct translator *t, struct buf *out)
 {
     const char *p = t->p;
@@ -67,12 +161,33 @@ static void class_escape(struct translator *t, struct buf *out)
 {
     char c = t->end - t->p >= 2 ? t->p[1] : 0;
     const char *list = c == 's' ? SPACES : c == 'w' ? WORDS : c == 'h' ? "0-9a-fA-F" : NULL;
+    if ((c == 'p' || c == 'P') && translate_property(t, out, true))
+        return;
     if (!list) {
         copy_escape(t, out);
         return;
     }
     buf_puts(out, list);
     t->p += 2;
+}
+
+/* [:name:] at t->p, inside a class. */
+static void posix_class(struct translator *t, struct buf *out)
+{
+    size_t left = (size_t)(t->end - t->p);
+    const char *close = text_find(t->p, left, ":]", 2);
+    size_t n = close ? (size_t)(close + 2 - t->p) : left;
+    const char *items = NULL;
+    if (n == 9 && !memcmp(t->p, "[:punct:]", 9))
+        items = "\\p{P}\\p{S}"; /* \p{Punct} is without the symbols */
+    for (size_t i = 0; i < sizeof(properties) / sizeof(properties[0]) && !items; i++)
+        if (strlen(properties[i].name) + 4 == n && !memcmp(properties[i].name, t->p + 2, n - 4))
+            items = properties[i].items;
+    if (items)
+        buf_puts(out, items);
+    else
+        buf_append(out, t->p, n);
+    t->p += n;
 }
 
 static void parse_class(struct translator *t, struct class_text *c);
@@ -131,10 +246,7 @@ static void parse_class(struct translator *t, struct class_text *c)
         if (*t->p == '\\') {
             class_escape(t, &c->items);
         } else if (left >= 2 && t->p[0] == '[' && t->p[1] == ':') {
-            const char *close = text_find(t->p, left, ":]", 2);
-            size_t n = close ? (size_t)(close + 2 - t->p) : left;
-            buf_append(&c->items, t->p, n);
-            t->p += n;
+            posix_class(t, &c->items);
         } else if (*t->p == '[') {
             nested_class(t, &c->items, &operand);
         } else if (left >= 2 && t->p[0] == '&' && t->p[1] == '&') {
@@ -184,7 +296,8 @@ static void translate(struct translator *t)
                                          : "[^0-9a-fA-F]");
             t->p += 2;
         } else if (c == '\\') {
-            copy_escape(t, &t->out);
+            if (!((d == 'p' || d == 'P') && translate_property(t, &t->out, false)))
+                copy_escape(t, &t->out);
         } else if (c == '[') {
             translate_class(t);
         } else if (c == '{' && d == ',') {

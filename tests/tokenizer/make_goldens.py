@@ -8,9 +8,11 @@ A variant is a base tokenizer with some parts replaced, so that each kind of com
 Run once, by hand; the tests read only what it has written.
 """
 import argparse
+import base64
 import json
 import os
 import random
+import struct
 import sys
 import tempfile
 
@@ -54,6 +56,38 @@ QWEN35 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| 
           r"|\s*[\r\n]+|\s+(?!\S)|\s+")
 DEEPSEEK = [r"\p{N}{1,3}", r"[一-龥぀-ゟ゠-ヿ]+",
             r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""]
+
+KIMI = r"[\p{Han}]+|" + O200K.replace(r"\p{M}]", r"\p{M}&&[^\p{Han}]]").replace("[\\r\\n/]*", r"[\r\n]*")
+ODD = {"kimi": KIMI, "words": r"\w+|[^\w\s]", "intersection": r"[\w&&[^\d]]+", "posix": r"[[:punct:]]|[[:alnum:]]+",
+       "script": r"\p{Hiragana}+|\p{Greek}|\p{Letter}", "anchors": r"^.|.$|\bthe\b", "empty": r"x*",
+       "thousands": r"\d(?=(?:\d{3})+\b)", "caseless": r"(?i:node|STRASSE|\u017f)",
+       "tiktoken": CL100K.replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)", "'(?i:[sdmt]|ll|ve|re)").replace(r"|\s*[", r"|\s++$|\s*[")}
+
+
+def charsmap(mapping):
+    """SentencePiece's form of a map: a double-array trie (units of 32 bits) and NUL-ended strings, in base64."""
+    trie, strings = {}, b""
+    for key, to in mapping.items():
+        node = trie
+        for byte in key.encode():
+            node = node.setdefault(byte, {})
+        node[0] = len(strings)
+        strings += to.encode() + b"\0"
+    units, used = {0: 0}, {0}
+
+    def place(at, node):
+        base = next(b for b in range(1, 1 << 16) if not any(b ^ label in used for label in node))
+        units[at] |= (at ^ base) << 10 | (1 << 8 if 0 in node else 0)
+        used.update(base ^ label for label in node)
+        for label, child in node.items():
+            units[base ^ label] = child | 1 << 31 if label == 0 else label
+        for label, child in node.items():
+            if label:
+                place(base ^ label, child)
+
+    place(0, trie)
+    array = b"".join(struct.pack("<I", units.get(i, 0)) for i in range(max(units) + 256))
+    return base64.b64encode(struct.pack("<I", len(array)) + array + strings).decode()
 
 
 def split(pattern, behavior="Isolated", invert=False, kind="Regex"):
@@ -156,6 +190,12 @@ def variants(bases):
     for name, pattern in (("llama3", LLAMA3), ("qwen2", QWEN2), ("cl100k", CL100K), ("o200k", O200K), ("tekken", TEKKEN),
                           ("qwen35", QWEN35), ("gpt2", GPT2)):
         add("bytes_" + name, "bytes", pre_tokenizer=sequence("pretokenizers", split(pattern), byte_level()))
+    for name, pattern in ODD.items():
+        add("bytes_odd_" + name, "bytes", pre_tokenizer=sequence("pretokenizers", split(pattern), byte_level()))
+    for base in ("bytes", "unigram"):
+        add(base + "_charsmap", base, normalizer={"type": "Precompiled", "precompiled_charsmap": charsmap(
+            {"\u00a0": " ", "\t": " ", "\n": " ", "\u3000": " ", "\u200b": "", "\uff21": "A", "\uff22": "B", "\uff11": "1",
+             "\u2460": "1", "\u00bd": "1/2", "\ufb01": "fi", "e\u0301": "\u00e9", "\u3300": "abc"})})
     add("bytes_deepseek", "bytes", pre_tokenizer=sequence("pretokenizers", *map(split, DEEPSEEK), byte_level()))
     add("bytes_plain", "bytes", decoder=byte_level())
     add("bytes_prefix", "bytes", pre_tokenizer=byte_level(True, True), normalizer={"type": "NFC"}, post_processor=template(0, 1))
