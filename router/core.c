@@ -215,11 +215,13 @@ static void start_d(struct core *c, struct core_req *q)
                           .credits = q->d_outstanding,
                           .local_prefill = q->sm.local};
     memcpy(m.fingerprint, c->cluster.fingerprint, sizeof(m.fingerprint));
+    q->start_emitted = 0;
     if (emitted && finished) {
         for (int32_t i = 0; i < q->sm.n; i++) {
             const struct request_choice *x = &q->sm.choices[i];
             emitted[i] = (struct msg_ids){.v = x->ids, .n = (uint32_t)x->n};
             finished[i] = x->finished;
+            q->start_emitted += x->n + x->finished;
         }
         buf_clear(&c->out);
         codec_put_start(&c->out, &m);
@@ -241,17 +243,15 @@ static void start_d(struct core *c, struct core_req *q)
     request_on_d_closed(&q->sm, ST_BUSY, "no call could be started", c->now_ns);
 }
 
-/* One sequence that continues: its emitted ids are part of what P computes. Several: only the
+/* One sequence that continues: its emitted ids are part of what P computes, as many as there were
+ * when D reserved; what has been said since does not change what D waits for. Several: only the
  * prompt is shared. */
 static bool build_prefill(struct core *c, struct core_req *q, struct buf *ids,
                           struct msg_prefill *m)
 {
     buf_append(ids, q->prompt.v, sizeof(int32_t) * q->prompt.n);
-    bool any_emitted = false;
-    for (int32_t i = 0; i < q->sm.n; i++)
-        any_emitted |= q->sm.choices[i].n > 0 || q->sm.choices[i].finished;
     if (q->sm.n == 1)
-        buf_append(ids, q->sm.choices[0].ids, sizeof(int32_t) * (size_t)q->sm.choices[0].n);
+        buf_append(ids, q->sm.choices[0].ids, sizeof(int32_t) * (size_t)q->start_emitted);
     if (ids->failed)
         return false;
     *m = (struct msg_prefill){
@@ -260,7 +260,7 @@ static bool build_prefill(struct core *c, struct core_req *q, struct buf *ids,
                    .n = (uint32_t)(ids->len / sizeof(int32_t))},
         .prompt_tokens = (int32_t)q->prompt.n,
         .n = q->sm.n,
-        .want_first = q->sm.n == 1 || !any_emitted,
+        .want_first = q->sm.n == 1 || q->start_emitted == 0,
         .sampling = q->sampling,
         .cache_salt = q->cache_salt,
         .ticket = q->sm.ticket,

@@ -77,7 +77,7 @@ static int run_planted(void)
         struct sim_coverage coverage = {0};
         struct sim_result r = {0};
         uint64_t seed = 1;
-        for (; seed <= 300 && !r.failed; seed++)
+        for (; seed <= 1000 && !r.failed; seed++)
             sim_run(seed, (enum sim_plant)p, false, &coverage, &r);
         printf("%-16s %s%s\n", sim_plant_names[p], r.failed ? "noticed: " : "NOT NOTICED",
                r.failed ? r.why : "");

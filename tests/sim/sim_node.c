@@ -16,10 +16,7 @@ static enum status eff_expect(void *ctx, const struct mover_plan *plan)
 
 static void eff_forget(void *ctx, uint64_t user)
 {
-    struct sim_node *n = ctx;
-    if (n->world->plant == PLANT_LAW3_EARLY_REUSE)
-        return; /* the mover goes on writing; sim_node_work() says that it is quiet */
-    mover_forget(n->mover, user);
+    mover_forget(((struct sim_node *)ctx)->mover, user);
 }
 
 static enum status eff_open(void *ctx, const struct mover_send *send)
@@ -44,13 +41,17 @@ static void eff_close(void *ctx, uint64_t user)
     mover_close(((struct sim_node *)ctx)->mover, user);
 }
 
-/* PLANT_LAW3: the role is told at once that what it forgets is quiet. */
+/* PLANT_LAW3: the role is told at once that what it forgets is quiet; the mover hears of it much later. */
 static void forget_quietly(void *ctx, uint64_t user)
 {
     struct sim_node *n = ctx;
+    struct sim_msg *late =
+        sim_post(n->world, n->world->now_ns + 200 * NS_PER_MS, MSG_CONSUMED, NULL);
+    late->client = -1 - n->index;
+    late->tokens = 1;
+    buf_append(&late->bytes, &user, sizeof(user));
     struct sim_msg *m = sim_post(n->world, n->world->now_ns, MSG_CONSUMED, NULL);
     m->client = -1 - n->index;
-    m->at_ns = n->world->now_ns;
     buf_append(&m->bytes, &user, sizeof(user));
 }
 
@@ -203,7 +204,8 @@ int64_t sim_node_wake_ns(const struct sim_node *n)
 {
     if (!n->alive)
         return n->back_ns;
-    int64_t wake = mover_wake_ns(n->mover);
+    bool timeless = n->world->plant == PLANT_LAW7_NO_DEADLINE;
+    int64_t wake = timeless ? NS_NEVER : mover_wake_ns(n->mover);
     if (engine_runnable(n->engine) && n->busy_until_ns < wake)
         wake = n->busy_until_ns;
     return wake;

@@ -205,7 +205,7 @@ static void answer_admin(struct world *w, struct sim_call *c)
                            .ready = true,
                            .max_context = n->model.max_context,
                            .vocab = n->model.vocab,
-                           .slots = 6,
+                           .slots = 12, /* more than fit: nodes must refuse now and then */
                            .blocks = l.blocks,
                            .block_tokens = n->layout.block_tokens,
                            .http = ""};
@@ -312,6 +312,8 @@ void sim_calls_of_dead_node(struct world *w, struct sim_node *n, int64_t notice_
             c->to_client_ns = w->now_ns + notice_ns;
         if (!c->client_ended)
             to_client(w, c, MSG_END_CLIENT)->status = ST_LINK;
+        else
+            call_maybe_free(c);
     }
 }
 

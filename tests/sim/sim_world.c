@@ -94,7 +94,7 @@ static void make_nodes(struct world *w)
             n->model.weights = 1234567;
         static const int32_t sizes[] = {4, 7, 8, 16};
         int32_t block_tokens = sizes[rng_below(&w->rng, 4)];
-        int32_t tokens = (int32_t)world_between(w, 160, 700);
+        int32_t tokens = (int32_t)world_between(w, 160, prefill ? 350 : 700);
         static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F16};
         n->layout = fake_layout(&n->model, dtypes[rng_below(&w->rng, 3)], block_tokens,
                                 tokens / block_tokens + 2);
@@ -129,6 +129,10 @@ static void make_faults(struct world *w)
         w->router_dies_ns = NS_NEVER;
     if (w->plant == PLANT_LAW7_NO_DEADLINE)
         w->lose = 0.2;
+    if (w->plant == PLANT_LAW3_EARLY_REUSE) {
+        w->delay = 0.7;
+        w->delay_ns_max = 150 * NS_PER_MS;
+    }
 }
 
 static void world_init(struct world *w)
@@ -219,7 +223,9 @@ static void deliver_due(struct world *w)
             struct sim_node *n = &w->nodes[-1 - m->client];
             struct mover_event ev = {.kind = MOVER_QUIET};
             memcpy(&ev.user, m->bytes.data, sizeof(ev.user));
-            if (n->alive)
+            if (n->alive && m->tokens > 0)
+                mover_forget(n->mover, ev.user);
+            else if (n->alive)
                 n->ops->on_mover(n->role, &ev, w->now_ns);
         } else {
             sim_deliver(w, m);
