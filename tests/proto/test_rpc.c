@@ -99,7 +99,7 @@ Test(rpc, every_status_crosses_exactly, .timeout = 60)
     static const enum status all[] = {
         ST_OK,           ST_INVALID,   ST_NOT_FOUND, ST_CANCELLED,   ST_DEADLINE, ST_BUSY,
         ST_NEVER_FITS,   ST_PREEMPTED, ST_DENIED,    ST_UNSUPPORTED, ST_LINK,     ST_PROTOCOL,
-        ST_INCOMPATIBLE, ST_CHECKSUM,  ST_NO_MEMORY, ST_IO,          ST_INTERNAL,
+        ST_INCOMPATIBLE, ST_CHECKSUM,  ST_NO_MEMORY, ST_IO,          ST_INTERNAL, ST_TRANSFER,
     };
     struct pair p = pair_default();
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {

@@ -1,6 +1,7 @@
 /* Starts that fail, peers that die, ends with work in flight, and what idling costs. */
 #include <sys/resource.h>
 
+#include "base/rng.h"
 #include "rpc_pair.h"
 
 Test(rpc_life, a_bad_start_says_why, .timeout = 30)
@@ -164,4 +165,118 @@ Test(rpc_life, an_idle_pair_uses_no_cpu, .timeout = 60)
     cr_log_info("idle server and client: %.3f %% of a core", 100 * used);
     cr_assert_lt(used, 0.01, "%.2f %% of a core", 100 * used);
     pair_close(&p);
+}
+
+#define SOAK_CALLS 600
+#define SOAK_AT_ONCE 40
+
+struct soak_side { /* one end of one call */
+    struct rpc_call *call;
+    int closed;
+};
+
+/* One random thing that a program may do with a call that is open. */
+static void do_something(struct rng *rng, struct soak_side *s, bool server)
+{
+    static const uint8_t block[5000];
+    switch (rng_below(rng, 12)) {
+    case 0:
+        rpc_call_cancel(s->call);
+        break;
+    case 1:
+    case 2:
+        if (server)
+            rpc_call_finish(s->call, rng_below(rng, 2) != 0 ? ST_OK : ST_PREEMPTED, "over");
+        else
+            rpc_call_half_close(s->call);
+        break;
+    case 3:
+    case 4:
+    case 5:
+        rpc_call_read(s->call);
+        break;
+    default:
+        rpc_call_send(s->call, block, rng_below(rng, sizeof block));
+    }
+}
+
+static void take_events(struct rpc *r, struct soak_side *sides, struct rng *rng, int *n_closed)
+{
+    struct rpc_event ev;
+    static int opened;
+    while (rpc_poll(r, &ev)) {
+        if (ev.kind == RPC_EV_OPEN) {
+            cr_assert_lt(opened, SOAK_CALLS);
+            sides[opened] = (struct soak_side){.call = ev.call};
+            rpc_call_set_user(ev.call, &sides[opened++]);
+            continue;
+        }
+        struct soak_side *s = ev.user;
+        cr_assert_eq(s->closed, 0, "event %d after the end", ev.kind);
+        if (ev.kind == RPC_EV_MESSAGE && rng_below(rng, 4) != 0)
+            rpc_call_read(ev.call);
+        if (ev.kind == RPC_EV_CLOSED) {
+            s->closed++;
+            s->call = NULL;
+            (*n_closed)++;
+            rpc_call_release(ev.call);
+        }
+    }
+}
+
+/* Both sides do whatever they may at random: each call ends once on the side that began it, nothing
+ * comes after. */
+Test(rpc_life, random_actions, .timeout = 120)
+{
+    static struct soak_side clients[SOAK_CALLS], servers[SOAK_CALLS];
+    struct pair p = pair_default();
+    struct rng rng = rng_seed(42);
+    int started = 0, done = 0, server_done = 0;
+    while (done < SOAK_CALLS) {
+        if (started < SOAK_CALLS && started - done < SOAK_AT_ONCE) {
+            struct soak_side *s = &clients[started++];
+            int64_t deadline = clock_now_ns() + (int64_t)rng_below(&rng, 500) * NS_PER_MS;
+            cr_assert_eq(rpc_call_start(p.channel, METHOD_STREAM, deadline, s, &s->call), ST_OK);
+        }
+        for (int i = 0; i < 20; i++) {
+            struct soak_side *c = &clients[rng_below(&rng, SOAK_CALLS)];
+            struct soak_side *s = &servers[rng_below(&rng, SOAK_CALLS)];
+            if (c->call != NULL)
+                do_something(&rng, c, false);
+            if (s->call != NULL)
+                do_something(&rng, s, true);
+        }
+        take_events(p.server, servers, &rng, &server_done);
+        take_events(p.client, clients, &rng, &done);
+        if (started - done >= SOAK_AT_ONCE)
+            clock_sleep_ns(200 * NS_PER_US);
+    }
+    cr_log_info("calls that reached the server: %d", server_done);
+    pair_close(&p);
+}
+
+Test(rpc_life, names_and_both_ip_versions, .timeout = 30)
+{
+    static const char *const hosts[][2] = {
+        {"localhost:0", "localhost"}, {"127.0.0.1:0", "localhost"}, {"[::1]:0", "[::1]"}};
+    for (size_t i = 0; i < sizeof hosts / sizeof hosts[0]; i++) {
+        struct rpc_args args = pair_args();
+        struct pair p;
+        struct error err = {0};
+        char address[64];
+        cr_assert_eq(rpc_create(&args, &p.server, &err), ST_OK);
+        if (rpc_listen(p.server, hosts[i][0], &p.port, &err) != ST_OK) {
+            cr_log_info("not tested here: %s", err.text);
+            rpc_destroy(p.server, 0);
+            continue;
+        }
+        cr_assert_eq(rpc_start(p.server, &err), ST_OK);
+        cr_assert_eq(rpc_create(&args, &p.client, &err), ST_OK);
+        cr_assert_eq(rpc_start(p.client, &err), ST_OK);
+        snprintf(address, sizeof address, "%s:%d", hosts[i][1], p.port);
+        cr_assert_eq(rpc_connect(p.client, address, &p.channel, &err), ST_OK);
+        start_call(&p, METHOD_ECHO, 5 * NS_PER_S);
+        expect(p.server, RPC_EV_OPEN);
+        pair_close(&p);
+    }
 }
