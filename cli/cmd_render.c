@@ -73,8 +73,11 @@ static enum status read_variables(json **out, struct error *err)
 {
     struct buf text = {0};
     enum status st = local_read_all(stdin, "stdin", &text, err);
-    if (st == ST_OK)
+    if (st == ST_OK) {
         st = json_read(text.data ? text.data : "", text.len, out, err);
+        if (st != ST_OK)
+            err_prefix(err, "stdin");
+    }
     buf_fini(&text);
     if (st == ST_OK && json_kind_of(*out) != JSON_OBJ)
         st = err_set(err, ST_INVALID, "stdin: expected an object with \"messages\", got %s",
