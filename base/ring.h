@@ -19,7 +19,8 @@ struct ring *ring_create(size_t capacity, size_t record_bytes);
 void ring_destroy(struct ring *r);
 bool ring_push(struct ring *r, const void *record);
 bool ring_pop(struct ring *r, void *record);
-/* Readable when records may be there; ring_clear() before draining makes it quiet again. */
+/* Readable when records may be there; ring_clear() before draining makes it quiet again. Then drain
+ * until ring_pop() says false: what is left behind is not announced again. */
 int ring_fd(const struct ring *r);
 void ring_clear(struct ring *r);
 
