@@ -5,6 +5,7 @@
  * frees all of it; encoders only read, so an encoder's input may point anywhere. Decoders check
  * every count against the limits below and every enum against its range: what comes out of a
  * decoder is safe to use, but not yet meaningful (ids < vocab is the node's business).
+ * This file is over 150 lines because the whole vocabulary between the programs stands in one place.
  */
 #ifndef PROTO_MESSAGES_H
 #define PROTO_MESSAGES_H

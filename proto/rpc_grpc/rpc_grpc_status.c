@@ -2,7 +2,7 @@
  * for our own. */
 #include <string.h>
 
-#include "proto/grpc_core/rpc_grpc.h"
+#include "proto/rpc_grpc/rpc_grpc.h"
 
 static const struct {
     enum status status;

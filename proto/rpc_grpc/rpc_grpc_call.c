@@ -10,7 +10,7 @@
  *                        v
  *                     [closed]      CLOSED is queued, the last event of the call
  */
-#include "proto/grpc_core/rpc_grpc.h"
+#include "proto/rpc_grpc/rpc_grpc.h"
 
 #include <assert.h>
 #include <grpc/byte_buffer.h>

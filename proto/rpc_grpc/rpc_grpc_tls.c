@@ -1,7 +1,7 @@
 /* Credentials: plaintext, TLS, or TLS both ways, from PEM texts. */
 #include <string.h>
 
-#include "proto/grpc_core/rpc_grpc.h"
+#include "proto/rpc_grpc/rpc_grpc.h"
 
 static bool is_pem(const char *text, const char *what)
 {

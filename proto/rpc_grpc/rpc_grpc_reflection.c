@@ -5,7 +5,7 @@
 
 #include "proto/codec_builtin.h"
 #include "proto/descriptors.h"
-#include "proto/grpc_core/rpc_grpc.h"
+#include "proto/rpc_grpc/rpc_grpc.h"
 
 #define SERVICES_MAX 64
 

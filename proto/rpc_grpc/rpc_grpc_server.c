@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "proto/grpc_core/rpc_grpc.h"
+#include "proto/rpc_grpc/rpc_grpc.h"
 
 #define HANDSHAKE_MS 10000
 #define PING_MIN_MS 500 /* a client may ping this often */

@@ -10,7 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "proto/grpc_core/rpc_grpc.h"
+#include "proto/rpc_grpc/rpc_grpc.h"
 
 #define SPARE_DESCRIPTORS 32 /* for files, pipes and our own connections */
 

@@ -1,5 +1,5 @@
 /* Life of a struct rpc: queues, threads, the events, the end. */
-#include "proto/grpc_core/rpc_grpc.h"
+#include "proto/rpc_grpc/rpc_grpc.h"
 
 #include <assert.h>
 #include <errno.h>

@@ -24,7 +24,7 @@
 
 #include "base/list.h"
 #include "proto/rpc.h"
-#include "proto/grpc_core/rpc_grpc_call.h"
+#include "proto/rpc_grpc/rpc_grpc_call.h"
 
 #define RPC_QUEUES 2
 #define RPC_REQUESTS_PER_QUEUE 8

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "proto/grpc_core/rpc_grpc.h"
+#include "proto/rpc_grpc/rpc_grpc.h"
 
 #define CONNECT_TIMEOUT_MS 3000
 #define RECONNECT_FIRST_MS 100

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "proto/codec_builtin.h"
-#include "proto/grpc_core/rpc_grpc.h"
+#include "proto/rpc_grpc/rpc_grpc.h"
 
 bool rpc_serves(const struct rpc *r, const char *service, size_t len)
 {
