@@ -1,11 +1,13 @@
 /* The messages between Baton's programs as plain C structs.
  *
  * Everything above floor 1 speaks these; codec_*.c turns them into protobuf bytes and back (those
- * under proto/baton/v1 are the published contract). A decoded message owns one arena: msg_*_fini()
- * frees all of it; encoders only read, so an encoder's input may point anywhere. Decoders check
- * every count against the limits below and every enum against its range: what comes out of a
- * decoder is safe to use, but not yet meaningful (ids < vocab is the node's business).
- * This file is over 150 lines because the whole vocabulary between the programs stands in one place.
+ * under proto/baton/v1 are the published contract). A decoded message's pointers live in the
+ * codec_arena that it was decoded into; encoders only read, so an encoder's input may point
+ * anywhere. Decoders check every count against the limits below and every enum against its range:
+ * what comes out of a decoder is safe to use, but not yet meaningful (ids < vocab is the node's
+ * business).
+ *
+ * It has over 150 lines because the programs' whole vocabulary stands in one place.
  */
 #ifndef PROTO_MESSAGES_H
 #define PROTO_MESSAGES_H
