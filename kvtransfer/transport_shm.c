@@ -1,0 +1,654 @@
+/* Shared memory between the processes of one host. A link is an abstract SOCK_SEQPACKET socket that
+ * carries frames; the data never moves through it: each side has the other's KV pool mapped
+ * read-only and copies out of it.
+ *
+ * A link begins with a hello each way: the sender's layout, and with it a read-only descriptor of
+ * its pool's memfd, which must be sealed against shrinking (a pool that shrank would fault its
+ * readers). Only processes of the same user are let in. Death of the peer shows on the socket and
+ * on its pidfd, at once. Frames are cut into packets, because a packet must fit the socket's
+ * buffer. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/list.h"
+#include "base/log.h"
+#include "base/rng.h"
+#include "kvtransfer/transport.h"
+
+#define SHM_VERSION 1
+#define LINKS_MAX 256
+#define OUTBOX_BYTES_MAX (64u << 20)
+#define PACKET_DATA_BYTES (48u << 10)
+#define HELLO_NS (5 * NS_PER_S)
+
+enum packet_kind { PACKET_HELLO = 0x42744831, PACKET_FRAME = 0x42744631 };
+
+struct packet {
+    uint32_t kind, total, offset, bytes; /* of the frame, where this piece begins, its length */
+    uint8_t data[PACKET_DATA_BYTES];
+};
+#define PACKET_HEAD_BYTES offsetof(struct packet, data)
+
+struct hello {
+    uint32_t version, dtype;
+    int32_t layers, kv_heads, head_dim, block_tokens, blocks, head_base;
+    uint64_t pool_bytes;
+};
+
+struct outgoing {
+    struct list queue;
+    size_t bytes, sent;
+    uint8_t frame[];
+};
+
+struct shm_link {
+    struct transport_link base;
+    struct list in_shm;
+    int fd, pid_fd;
+    bool greeted, heard, down, wants_out; /* our hello is out; the peer's is in; DOWN is queued */
+    int64_t born_ns;
+    struct kv_pool_view peer;
+    size_t peer_bytes;
+    struct list outbox;
+    size_t outbox_bytes;
+    uint8_t *inbox; /* a frame being put together */
+    uint32_t inbox_total, inbox_have;
+};
+
+struct shm_event {
+    struct list queue;
+    enum transport_event_kind kind;
+    struct shm_link *link;
+    size_t frame_bytes;
+    uint8_t *frame;
+};
+
+struct shm {
+    struct transport base;
+    struct transport_shm_args args;
+    int epoll_fd, listen_fd, timer_fd, share_fd;
+    char name[40];
+    struct list links, events;
+    int32_t n_links, n_unheard;
+    struct shm_event *last; /* lent to the last poll's caller */
+    struct packet packet;
+};
+
+static const struct transport_ops shm_ops;
+
+const char *transport_shm_host(void)
+{
+    static char host[128];
+    if (host[0])
+        return host;
+    /* Abstract sockets belong to a network namespace, so that is part of what makes a host. */
+    char boot[64] = "unknown";
+    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
+    if (f) {
+        if (!fgets(boot, sizeof(boot), f))
+            strcpy(boot, "unknown");
+        fclose(f);
+    }
+    boot[strcspn(boot, "\n")] = '\0';
+    struct stat net = {0};
+    if (stat("/proc/self/ns/net", &net) != 0)
+        net.st_ino = 0;
+    snprintf(host, sizeof(host), "%s/%llu", boot, (unsigned long long)net.st_ino);
+    return host;
+}
+
+/* ---- events ---- */
+
+static void queue_event(struct shm *s, enum transport_event_kind kind, struct shm_link *l,
+                        uint8_t *frame, size_t bytes)
+{
+    struct shm_event *ev = calloc(1, sizeof(*ev));
+    if (!ev) { /* no memory to tell: a frame is lost as on any wire, and asked for again */
+        free(frame);
+        return;
+    }
+    ev->kind = kind;
+    ev->link = l;
+    ev->frame = frame;
+    ev->frame_bytes = bytes;
+    list_push_back(&s->events, &ev->queue);
+}
+
+static void event_free(struct shm_event *ev)
+{
+    list_remove(&ev->queue);
+    free(ev->frame);
+    free(ev);
+}
+
+static void set_timer(struct shm *s)
+{
+    /* Ticks only while somebody has connected and not said hello. */
+    struct itimerspec t = {0};
+    if (s->n_unheard > 0)
+        t.it_value.tv_sec = t.it_interval.tv_sec = 1;
+    timerfd_settime(s->timer_fd, 0, &t, NULL);
+}
+
+/* ---- links ---- */
+
+static void link_down(struct shm *s, struct shm_link *l, const char *why)
+{
+    if (l->down)
+        return;
+    log_debug("shm_link_down", "reason=\"%s\"", why);
+    l->down = true;
+    if (!l->heard) {
+        s->n_unheard--;
+        set_timer(s);
+    }
+    close(l->fd);
+    if (l->pid_fd >= 0)
+        close(l->pid_fd);
+    l->fd = l->pid_fd = -1;
+    list_for_each_safe(it, next, &l->outbox)
+    {
+        struct outgoing *o = list_entry(it, struct outgoing, queue);
+        list_remove(it);
+        free(o);
+    }
+    queue_event(s, TRANSPORT_DOWN, l, NULL, 0);
+}
+
+static void link_free(struct shm *s, struct shm_link *l)
+{
+    list_remove(&l->in_shm);
+    s->n_links--;
+    if (l->peer.base)
+        munmap(l->peer.base, l->peer_bytes);
+    free(l->inbox);
+    free(l);
+}
+
+static bool watch(struct shm *s, int op, int fd, uint32_t events, void *what)
+{
+    struct epoll_event ev = {.events = events, .data.ptr = what};
+    return epoll_ctl(s->epoll_fd, op, fd, &ev) == 0;
+}
+
+/* Who is at the other end; false when it is not to be trusted. */
+static bool identify(struct shm *s, struct shm_link *l)
+{
+    struct ucred who;
+    socklen_t size = sizeof(who);
+    if (getsockopt(l->fd, SOL_SOCKET, SO_PEERCRED, &who, &size) != 0 || who.uid != geteuid())
+        return false;
+    l->pid_fd = (int)syscall(SYS_pidfd_open, who.pid, 0);
+    /* Without a pidfd (another pid namespace) the socket alone tells of its death. */
+    if (l->pid_fd >= 0)
+        watch(s, EPOLL_CTL_ADD, l->pid_fd, EPOLLIN, l);
+    return true;
+}
+
+static struct shm_link *link_create(struct shm *s, int fd)
+{
+    struct shm_link *l = s->n_links < LINKS_MAX ? calloc(1, sizeof(*l)) : NULL;
+    if (!l)
+        return NULL;
+    l->base.transport = &s->base;
+    l->fd = fd;
+    l->pid_fd = -1;
+    l->born_ns = clock_now_ns();
+    list_init(&l->outbox);
+    list_push_back(&s->links, &l->in_shm);
+    s->n_links++;
+    s->n_unheard++;
+    set_timer(s);
+    if (!watch(s, EPOLL_CTL_ADD, fd, EPOLLIN, l))
+        link_down(s, l, "epoll");
+    return l;
+}
+
+static void greet(struct shm *s, struct shm_link *l)
+{
+    const struct kv_layout *k = &s->args.pool.layout;
+    struct hello h = {SHM_VERSION,     (uint32_t)k->dtype, k->layers, k->kv_heads,
+                      k->head_dim,     k->block_tokens,    k->blocks, s->args.pool.head_base,
+                      kv_pool_bytes(k)};
+    struct packet *p = &s->packet;
+    *p = (struct packet){.kind = PACKET_HELLO, .total = sizeof(h), .bytes = sizeof(h)};
+    memcpy(p->data, &h, sizeof(h));
+    struct iovec io = {.iov_base = p, .iov_len = PACKET_HEAD_BYTES + sizeof(h)};
+    union {
+        char bytes[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } control = {0};
+    struct msghdr m = {.msg_iov = &io,
+                       .msg_iovlen = 1,
+                       .msg_control = control.bytes,
+                       .msg_controllen = sizeof(control.bytes)};
+    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(c), &s->share_fd, sizeof(int));
+    /* The first packet of a fresh socket always fits its buffer. */
+    if (sendmsg(l->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+        link_down(s, l, "hello not sent");
+    l->greeted = !l->down;
+}
+
+static void flush(struct shm *s, struct shm_link *l)
+{
+    while (!l->down && !list_empty(&l->outbox)) {
+        struct outgoing *o = list_entry(l->outbox.next, struct outgoing, queue);
+        struct packet *p = &s->packet;
+        size_t left = o->bytes - o->sent;
+        uint32_t n = left < PACKET_DATA_BYTES ? (uint32_t)left : PACKET_DATA_BYTES;
+        p->kind = PACKET_FRAME;
+        p->total = (uint32_t)o->bytes;
+        p->offset = (uint32_t)o->sent;
+        p->bytes = n;
+        memcpy(p->data, o->frame + o->sent, n);
+        if (send(l->fd, p, PACKET_HEAD_BYTES + n, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
+            if (errno != EAGAIN && errno != EWOULDBLOCK && errno != ENOBUFS)
+                link_down(s, l, strerror(errno));
+            break;
+        }
+        o->sent += n;
+        if (o->sent < o->bytes)
+            continue;
+        l->outbox_bytes -= o->bytes;
+        list_remove(&o->queue);
+        free(o);
+    }
+    bool want = !l->down && !list_empty(&l->outbox);
+    if (!l->down && want != l->wants_out) {
+        watch(s, EPOLL_CTL_MOD, l->fd, want ? EPOLLIN | EPOLLOUT : EPOLLIN, l);
+        l->wants_out = want;
+    }
+}
+
+/* ---- reading ---- */
+
+static bool hello_sane(const struct hello *h, struct kv_layout *k)
+{
+    if (h->version != SHM_VERSION || h->dtype >= DTYPE_COUNT || h->layers < 1 || h->layers > 4096 ||
+        h->kv_heads < 1 || h->kv_heads > 65536 || h->head_dim < 1 || h->head_dim > 65536 ||
+        h->block_tokens < 1 || h->block_tokens > 65536 || h->blocks < 1 || h->head_base < 0 ||
+        h->head_base > 65536)
+        return false;
+    *k = (struct kv_layout){.layers = h->layers,
+                            .kv_heads = h->kv_heads,
+                            .head_dim = h->head_dim,
+                            .block_tokens = h->block_tokens,
+                            .blocks = h->blocks,
+                            .dtype = (enum dtype)h->dtype};
+    /* In floating point first: the product of hostile sizes must not wrap. */
+    double bytes = 2.0 * k->layers * k->kv_heads * k->head_dim * (double)k->block_tokens *
+                   (double)k->blocks * (double)dtype_bytes(k->dtype);
+    return bytes < 1e15 && kv_pool_bytes(k) == h->pool_bytes;
+}
+
+static void take_hello(struct shm *s, struct shm_link *l, const struct packet *p, int fd)
+{
+    struct hello h;
+    struct kv_layout k;
+    struct stat st;
+    if (p->bytes != sizeof(h) || l->heard || fd < 0) {
+        link_down(s, l, "a bad hello");
+        return;
+    }
+    memcpy(&h, p->data, sizeof(h));
+    int seals = fcntl(fd, F_GET_SEALS);
+    if (!hello_sane(&h, &k) || fstat(fd, &st) != 0 || (uint64_t)st.st_size < h.pool_bytes ||
+        seals < 0 || !(seals & F_SEAL_SHRINK)) {
+        link_down(s, l, "a pool that cannot be mapped");
+        return;
+    }
+    void *base = mmap(NULL, h.pool_bytes, PROT_READ, MAP_SHARED, fd, 0);
+    if (base == MAP_FAILED) {
+        link_down(s, l, "mmap");
+        return;
+    }
+    l->peer = (struct kv_pool_view){.base = base, .layout = k, .head_base = h.head_base};
+    l->peer_bytes = h.pool_bytes;
+    l->heard = true;
+    s->n_unheard--;
+    set_timer(s);
+}
+
+static void take_piece(struct shm *s, struct shm_link *l, const struct packet *p)
+{
+    bool first = p->offset == 0;
+    bool sane = l->heard && p->total > 0 && p->total <= WIRE_FRAME_MAX && p->bytes > 0 &&
+                p->offset == (first ? 0 : l->inbox_have) && p->bytes <= p->total - p->offset &&
+                (first || p->total == l->inbox_total) && (!first || !l->inbox);
+    if (!sane) {
+        link_down(s, l, "a packet that makes no sense");
+        return;
+    }
+    if (first) {
+        l->inbox = malloc(p->total);
+        l->inbox_total = p->total;
+        l->inbox_have = 0;
+    }
+    if (!l->inbox) {
+        link_down(s, l, "no memory for a frame");
+        return;
+    }
+    memcpy(l->inbox + p->offset, p->data, p->bytes);
+    l->inbox_have += p->bytes;
+    if (l->inbox_have == l->inbox_total) {
+        queue_event(s, TRANSPORT_FRAME, l, l->inbox, l->inbox_total);
+        l->inbox = NULL;
+    }
+}
+
+/* One packet; false when there is none (or the link has gone). */
+static bool read_packet(struct shm *s, struct shm_link *l)
+{
+    struct packet *p = &s->packet;
+    struct iovec io = {.iov_base = p, .iov_len = sizeof(*p)};
+    union {
+        char bytes[CMSG_SPACE(4 * sizeof(int))];
+        struct cmsghdr align;
+    } control;
+    struct msghdr m = {.msg_iov = &io,
+                       .msg_iovlen = 1,
+                       .msg_control = control.bytes,
+                       .msg_controllen = sizeof(control.bytes)};
+    ssize_t n = recvmsg(l->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+        return false;
+    int fds[4], n_fds = 0;
+    for (struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL; c; c = CMSG_NXTHDR(&m, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        for (size_t i = 0; i < count && n_fds < 4; i++)
+            memcpy(&fds[n_fds++], CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+    }
+    if (n <= 0)
+        link_down(s, l, n == 0 ? "closed" : strerror(errno));
+    else if ((size_t)n < PACKET_HEAD_BYTES || (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ||
+             (size_t)n != PACKET_HEAD_BYTES + p->bytes)
+        link_down(s, l, "a malformed packet");
+    else if (p->kind == PACKET_HELLO)
+        take_hello(s, l, p, n_fds == 1 ? fds[0] : -1);
+    else if (p->kind == PACKET_FRAME)
+        take_piece(s, l, p);
+    else
+        link_down(s, l, "an unknown packet");
+    for (int i = 0; i < n_fds; i++)
+        close(fds[i]);
+    return !l->down;
+}
+
+static void accept_links(struct shm *s)
+{
+    for (int i = 0; i < 16; i++) {
+        int fd = accept4(s->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0)
+            return;
+        struct shm_link *l = link_create(s, fd);
+        if (!l) {
+            close(fd);
+            continue;
+        }
+        if (!l->down && !identify(s, l))
+            link_down(s, l, "another user's process");
+        if (!l->down)
+            greet(s, l);
+    }
+}
+
+static void check_hellos(struct shm *s)
+{
+    uint64_t ticks;
+    ssize_t got = read(s->timer_fd, &ticks, sizeof(ticks));
+    int64_t now = clock_now_ns();
+    (void)got;
+    list_for_each_safe(it, next, &s->links)
+    {
+        struct shm_link *l = list_entry(it, struct shm_link, in_shm);
+        if (!l->down && !l->heard && now - l->born_ns > HELLO_NS)
+            link_down(s, l, "no hello");
+    }
+}
+
+static void serve_link(struct shm *s, struct shm_link *l, uint32_t events)
+{
+    if (events & EPOLLOUT)
+        flush(s, l);
+    for (int i = 0; i < 16 && !l->down; i++)
+        if (!read_packet(s, l))
+            break;
+    if (l->down || l->pid_fd < 0)
+        return;
+    /* A dead process's socket is readable too; its last words have been read by now. */
+    if (syscall(SYS_pidfd_send_signal, l->pid_fd, 0, NULL, 0) != 0 && errno == ESRCH)
+        link_down(s, l, "the peer has died");
+}
+
+static void serve(struct shm *s)
+{
+    struct epoll_event evs[32];
+    int n = epoll_wait(s->epoll_fd, evs, 32, 0);
+    for (int i = 0; i < n; i++) {
+        if (evs[i].data.ptr == &s->listen_fd)
+            accept_links(s);
+        else if (evs[i].data.ptr == &s->timer_fd)
+            check_hellos(s);
+        else if (!((struct shm_link *)evs[i].data.ptr)->down)
+            serve_link(s, evs[i].data.ptr, evs[i].events);
+    }
+}
+
+/* ---- ops ---- */
+
+static const char *shm_host(struct transport *t)
+{
+    return transport_shm_host();
+}
+
+static enum status shm_address(struct transport *t, struct buf *out, struct error *err)
+{
+    buf_puts(out, ((struct shm *)t)->name);
+    return ST_OK;
+}
+
+/* Abstract: no file, gone with its socket. */
+static socklen_t abstract_address(struct sockaddr_un *a, const void *name, size_t bytes)
+{
+    memset(a, 0, sizeof(*a));
+    a->sun_family = AF_UNIX;
+    memcpy(a->sun_path + 1, name, bytes);
+    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + bytes);
+}
+
+static enum status shm_connect(struct transport *t, const void *address, size_t bytes,
+                               struct transport_link **out, struct error *err)
+{
+    struct shm *s = (struct shm *)t;
+    struct sockaddr_un a;
+    if (bytes == 0 || bytes >= sizeof(s->name))
+        return err_set(err, ST_INVALID, "shm: an address of %zu bytes", bytes);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return err_set(err, ST_IO, "shm: socket: %s", strerror(errno));
+    socklen_t len = abstract_address(&a, address, bytes);
+    struct shm_link *l = link_create(s, fd);
+    if (!l) {
+        close(fd);
+        return err_set(err, ST_BUSY, "shm: too many links");
+    }
+    *out = &l->base;
+    if (l->down)
+        return ST_OK;
+    if (connect(fd, (struct sockaddr *)&a, len) != 0)
+        link_down(s, l, strerror(errno));
+    else if (!identify(s, l))
+        link_down(s, l, "another user's process");
+    else
+        greet(s, l);
+    return ST_OK;
+}
+
+static void shm_disconnect(struct transport_link *l)
+{
+    link_down((struct shm *)l->transport, (struct shm_link *)l, "disconnected");
+}
+
+static enum status shm_send(struct transport_link *link, const void *frame, size_t frame_bytes,
+                            const void *payload, size_t payload_bytes, uint64_t token)
+{
+    struct shm_link *l = (struct shm_link *)link;
+    if (l->down)
+        return ST_LINK;
+    if (frame_bytes > WIRE_FRAME_MAX || l->outbox_bytes + frame_bytes > OUTBOX_BYTES_MAX)
+        return ST_BUSY;
+    struct outgoing *o = malloc(sizeof(*o) + frame_bytes);
+    if (!o)
+        return ST_BUSY;
+    o->bytes = frame_bytes;
+    o->sent = 0;
+    memcpy(o->frame, frame, frame_bytes);
+    list_push_back(&l->outbox, &o->queue);
+    l->outbox_bytes += frame_bytes;
+    flush((struct shm *)link->transport, l);
+    return ST_OK;
+}
+
+/* No payloads here, so nothing to pull or drop. */
+static void shm_pull(struct transport *t, struct transport_incoming *in, void *dst, uint64_t token)
+{
+}
+
+static void shm_drop(struct transport *t, struct transport_incoming *in)
+{
+}
+
+static const struct kv_pool_view *shm_peer_pool(struct transport_link *link)
+{
+    struct shm_link *l = (struct shm_link *)link;
+    return l->heard ? &l->peer : NULL;
+}
+
+static bool shm_poll(struct transport *t, struct transport_event *out)
+{
+    struct shm *s = (struct shm *)t;
+    if (s->last) {
+        struct shm_link *gone = s->last->kind == TRANSPORT_DOWN ? s->last->link : NULL;
+        event_free(s->last);
+        s->last = NULL;
+        if (gone)
+            link_free(s, gone);
+    }
+    if (list_empty(&s->events))
+        serve(s);
+    if (list_empty(&s->events))
+        return false;
+    struct shm_event *ev = list_entry(s->events.next, struct shm_event, queue);
+    list_remove(&ev->queue);
+    s->last = ev;
+    *out = (struct transport_event){.kind = ev->kind,
+                                    .link = &ev->link->base,
+                                    .frame = ev->frame,
+                                    .frame_bytes = ev->frame_bytes};
+    return true;
+}
+
+static int shm_fd(struct transport *t)
+{
+    return ((struct shm *)t)->epoll_fd;
+}
+
+static bool shm_arm(struct transport *t)
+{
+    return list_empty(&((struct shm *)t)->events);
+}
+
+static void shm_destroy(struct transport *t)
+{
+    struct shm *s = (struct shm *)t;
+    if (s->last)
+        event_free(s->last);
+    list_for_each_safe(it, next, &s->links)
+    {
+        link_down(s, list_entry(it, struct shm_link, in_shm), "shutting down");
+    }
+    list_for_each_safe(it, next, &s->events)
+    {
+        event_free(list_entry(it, struct shm_event, queue));
+    }
+    list_for_each_safe(it, next, &s->links)
+    {
+        link_free(s, list_entry(it, struct shm_link, in_shm));
+    }
+    if (s->share_fd >= 0)
+        close(s->share_fd);
+    if (s->timer_fd >= 0)
+        close(s->timer_fd);
+    if (s->listen_fd >= 0)
+        close(s->listen_fd);
+    if (s->epoll_fd >= 0)
+        close(s->epoll_fd);
+    free(s);
+}
+
+static const struct transport_ops shm_ops = {
+    .name = "shm",
+    .host = shm_host,
+    .destroy = shm_destroy,
+    .address = shm_address,
+    .connect = shm_connect,
+    .disconnect = shm_disconnect,
+    .send = shm_send,
+    .pull = shm_pull,
+    .drop = shm_drop,
+    .peer_pool = shm_peer_pool,
+    .poll = shm_poll,
+    .fd = shm_fd,
+    .arm = shm_arm,
+    .maps_pool = true,
+};
+
+enum status transport_shm_create(const struct transport_shm_args *args, struct transport **out,
+                                 struct error *err)
+{
+    struct shm *s = calloc(1, sizeof(*s));
+    struct sockaddr_un a;
+    char self[64];
+    if (!s)
+        return err_set(err, ST_NO_MEMORY, "no memory for the shm transport");
+    s->base.ops = &shm_ops;
+    s->args = *args;
+    list_init(&s->links);
+    list_init(&s->events);
+    snprintf(s->name, sizeof(s->name), "baton-%016llx", (unsigned long long)rng_entropy());
+    /* Peers get a descriptor that cannot write. */
+    snprintf(self, sizeof(self), "/proc/self/fd/%d", args->pool_fd);
+    s->share_fd = open(self, O_RDONLY | O_CLOEXEC);
+    s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    s->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    s->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    socklen_t len = abstract_address(&a, s->name, strlen(s->name));
+    if (s->share_fd < 0 || s->epoll_fd < 0 || s->timer_fd < 0 || s->listen_fd < 0 ||
+        bind(s->listen_fd, (struct sockaddr *)&a, len) != 0 || listen(s->listen_fd, 64) != 0 ||
+        !watch(s, EPOLL_CTL_ADD, s->listen_fd, EPOLLIN, &s->listen_fd) ||
+        !watch(s, EPOLL_CTL_ADD, s->timer_fd, EPOLLIN, &s->timer_fd)) {
+        enum status st = err_set(err, ST_IO, "the shm transport: %s", strerror(errno));
+        shm_destroy(&s->base);
+        return st;
+    }
+    *out = &s->base;
+    return ST_OK;
+}
