@@ -46,14 +46,15 @@ const char *added_decoded(const struct added_tokens *a, int32_t id, size_t *len)
 
 enum status added_add(struct added_tokens *a, const struct added_source *source, struct error *err)
 {
-    const char *s;
-    size_t len;
+    struct text_ref content = {0};
     struct added_token t = {0};
-    enum status st = parse_str(source->v, "content", NULL, &s, &len, err);
+    enum status st = parse_str(source->v, "content", NULL, &content, err);
     if (!st)
         st = read_token(source->v, &t, err);
     if (st)
         return st;
+    const char *s = content.s;
+    size_t len = content.len;
     if (len == 0 || vocab_find(&a->vocab, s, len) >= 0)
         return ST_OK;
     if (len > ADDED_CONTENT_MAX || a->n >= ADDED_TOKENS_MAX)

@@ -9,40 +9,41 @@
 
 /* --- loading */
 
-static enum status take_text(struct dec_stage *s, const char *text, size_t len, const char *key,
+static enum status take_text(struct dec_stage *s, struct text_ref text, const char *key,
                              struct error *err)
 {
-    if (len >= sizeof(s->text))
-        return err_set(err, ST_INVALID, "%s: %zu bytes, at most %zu", key, len,
+    if (text.len >= sizeof(s->text))
+        return err_set(err, ST_INVALID, "%s: %zu bytes, at most %zu", key, text.len,
                        sizeof(s->text) - 1);
-    memcpy(s->text, text, len);
-    s->text_len = len;
+    memcpy(s->text, text.s, text.len);
+    s->text_len = text.len;
     return ST_OK;
 }
 
 static enum status parse_replace(const json *v, struct dec_stage *s, struct error *err)
 {
-    const char *content;
+    struct text_ref content;
     const json *literal = json_get(json_get(v, "pattern"), "String");
-    enum status st = parse_str(v, "content", NULL, &content, &s->content_len, err);
+    enum status st = parse_str(v, "content", NULL, &content, err);
     if (st)
         return st;
-    s->content = malloc(s->content_len + 1);
+    s->content_len = content.len;
+    s->content = malloc(content.len + 1);
     if (!s->content)
         return err_set(err, ST_NO_MEMORY, "no memory");
-    memcpy(s->content, content, s->content_len);
+    memcpy(s->content, content.s, content.len);
     if (json_kind_of(literal) == JSON_STR && json_str_len(literal) < sizeof(s->text))
-        return take_text(s, json_as_str(literal, ""), json_str_len(literal), "pattern", err);
+        return take_text(s, (struct text_ref){json_as_str(literal, ""), json_str_len(literal)},
+                         "pattern", err);
     return parse_pattern(v, "pattern", &s->pattern, err);
 }
 
 static enum status parse_strip(const json *v, struct dec_stage *s, struct error *err)
 {
-    const char *c;
-    size_t len;
-    enum status st = parse_char(v, "content", " ", &c, &len, err);
+    struct text_ref c;
+    enum status st = parse_char(v, "content", " ", &c, err);
     if (!st)
-        st = take_text(s, c, len, "content", err);
+        st = take_text(s, c, "content", err);
     if (!st)
         st = parse_count(v, "start", 0, &s->start, err);
     return st ? st : parse_count(v, "stop", 0, &s->stop, err);
@@ -50,37 +51,34 @@ static enum status parse_strip(const json *v, struct dec_stage *s, struct error 
 
 static enum status parse_metaspace(const json *v, struct dec_stage *s, struct error *err)
 {
-    const char *c, *scheme;
-    size_t len, scheme_len;
+    struct text_ref c, scheme;
     bool prefix;
-    enum status st = parse_char(v, "replacement", "\xe2\x96\x81", &c, &len, err);
+    enum status st = parse_char(v, "replacement", "\xe2\x96\x81", &c, err);
     if (!st)
-        st = take_text(s, c, len, "replacement", err);
+        st = take_text(s, c, "replacement", err);
     if (!st)
         st = parse_bool(v, "add_prefix_space", true, &prefix, err);
     if (!st)
-        st = parse_str(v, "prepend_scheme", "always", &scheme, &scheme_len, err);
+        st = parse_str(v, "prepend_scheme", "always", &scheme, err);
     if (!st)
-        s->keep_first = !prefix || !strcmp(scheme, "never");
+        s->keep_first = !prefix || !strcmp(scheme.s, "never");
     return st;
 }
 
 static enum status parse_wordpiece(const json *v, struct dec_stage *s, struct error *err)
 {
-    const char *prefix;
-    size_t len;
-    enum status st = parse_str(v, "prefix", "##", &prefix, &len, err);
+    struct text_ref prefix;
+    enum status st = parse_str(v, "prefix", "##", &prefix, err);
     if (!st)
-        st = take_text(s, prefix, len, "prefix", err);
+        st = take_text(s, prefix, "prefix", err);
     return st ? st : parse_bool(v, "cleanup", true, &s->cleanup, err);
 }
 
 static enum status parse_bpe(const json *v, struct dec_stage *s, struct error *err)
 {
-    const char *suffix;
-    size_t len;
-    enum status st = parse_str(v, "suffix", "</w>", &suffix, &len, err);
-    return st ? st : take_text(s, suffix, len, "suffix", err);
+    struct text_ref suffix;
+    enum status st = parse_str(v, "suffix", "</w>", &suffix, err);
+    return st ? st : take_text(s, suffix, "suffix", err);
 }
 
 static enum status parse_stage(void *arg, const char *type, const json *v, struct error *err)

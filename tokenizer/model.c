@@ -50,12 +50,11 @@ enum status model_parse_vocab(const struct model_source *source, struct error *e
 enum status model_parse_unk(const struct model_source *source, const char *fallback, int32_t *out,
                             struct error *err)
 {
-    const char *s;
-    size_t len;
-    enum status st = parse_str(source->v, "unk_token", fallback, &s, &len, err);
+    struct text_ref name;
+    enum status st = parse_str(source->v, "unk_token", fallback, &name, err);
     *out = -1;
-    if (!st && len)
-        *out = vocab_find(source->vocab, s, len);
+    if (!st && name.len)
+        *out = vocab_find(source->vocab, name.s, name.len);
     return st;
 }
 

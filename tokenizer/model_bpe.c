@@ -506,13 +506,14 @@ static enum status parse_merges(struct bpe *b, const json *v, struct error *err)
 static enum status parse_affix(const json *v, const char *key, char *out, size_t *out_len,
                                struct error *err)
 {
-    const char *s;
-    enum status st = parse_str(v, key, "", &s, out_len, err);
+    struct text_ref affix;
+    enum status st = parse_str(v, key, "", &affix, err);
     if (st)
         return st;
-    if (*out_len > AFFIX_MAX)
-        return err_set(err, ST_INVALID, "%s: %zu bytes, at most %d", key, *out_len, AFFIX_MAX);
-    memcpy(out, s, *out_len);
+    if (affix.len > AFFIX_MAX)
+        return err_set(err, ST_INVALID, "%s: %zu bytes, at most %d", key, affix.len, AFFIX_MAX);
+    memcpy(out, affix.s, affix.len);
+    *out_len = affix.len;
     return ST_OK;
 }
 

@@ -95,14 +95,15 @@ static enum status word_parse(const struct model_source *source, const struct mo
     if (!w)
         return err_set(err, ST_NO_MEMORY, "model: no memory");
     w->model = (struct model){ops, source->vocab};
-    const char *s = "";
+    struct text_ref prefix = {"", 0};
     enum status st = model_parse_vocab(source, err);
     if (!st)
         st = model_parse_unk(source, "[UNK]", &w->unk, err);
     if (!st)
-        st = parse_str(source->v, "continuing_subword_prefix", "##", &s, &w->prefix_len, err);
+        st = parse_str(source->v, "continuing_subword_prefix", "##", &prefix, err);
     if (!st)
         st = parse_count(source->v, "max_input_chars_per_word", 100, &w->chars_max, err);
+    w->prefix_len = prefix.len;
     if (!st && w->prefix_len > PREFIX_MAX)
         st = err_set(err, ST_INVALID, "continuing_subword_prefix: %zu bytes, at most %d",
                      w->prefix_len, PREFIX_MAX);
@@ -113,7 +114,7 @@ static enum status word_parse(const struct model_source *source, const struct mo
         free(w);
         return st;
     }
-    memcpy(w->prefix, s, w->prefix_len);
+    memcpy(w->prefix, prefix.s, prefix.len);
     for (size_t i = 0; i < source->vocab->n; i++)
         if (source->vocab->entries[i].len > w->token_max)
             w->token_max = source->vocab->entries[i].len;

@@ -7,25 +7,24 @@
 #include "tokenizer/charsmap.h"
 #include "tokenizer/unicode.h"
 
-static enum status take_text(struct norm_step *step, const char *s, size_t len, struct error *err)
+static enum status take_text(struct norm_step *step, struct text_ref text, struct error *err)
 {
-    step->text = malloc(len + 1);
+    step->text = malloc(text.len + 1);
     if (!step->text)
         return err_set(err, ST_NO_MEMORY, "no memory");
-    memcpy(step->text, s, len);
-    step->text[len] = 0;
-    step->text_len = len;
+    memcpy(step->text, text.s, text.len);
+    step->text[text.len] = 0;
+    step->text_len = text.len;
     return ST_OK;
 }
 
 static enum status parse_replace(const json *v, struct norm_step *step, struct error *err)
 {
-    const char *s;
-    size_t len;
+    struct text_ref content;
     enum status st = parse_pattern(v, "pattern", &step->pattern, err);
     if (!st)
-        st = parse_str(v, "content", NULL, &s, &len, err);
-    return st ? st : take_text(step, s, len, err);
+        st = parse_str(v, "content", NULL, &content, err);
+    return st ? st : take_text(step, content, err);
 }
 
 static enum status parse_bert(const json *v, struct norm_step *step, struct error *err)
@@ -40,10 +39,9 @@ static enum status parse_bert(const json *v, struct norm_step *step, struct erro
 
 static enum status parse_precompiled(const json *v, struct norm_step *step, struct error *err)
 {
-    const char *s;
-    size_t len;
-    enum status st = parse_str(v, "precompiled_charsmap", "", &s, &len, err);
-    return st ? st : charsmap_parse(s, len, &step->map, err);
+    struct text_ref map;
+    enum status st = parse_str(v, "precompiled_charsmap", "", &map, err);
+    return st ? st : charsmap_parse(map.s, map.len, &step->map, err);
 }
 
 static enum status parse_step(void *arg, const char *type, const json *v, struct error *err)
@@ -75,8 +73,7 @@ static enum status parse_step(void *arg, const char *type, const json *v, struct
         return err_set(err, ST_UNSUPPORTED, "normalizer of unknown type \"%.60s\"", type);
     struct norm_step *step = &n->steps[n->n++];
     *step = (struct norm_step){.kind = plain[i].kind, .form = plain[i].form};
-    const char *s;
-    size_t len;
+    struct text_ref prepend;
     enum status st = ST_OK;
     switch (step->kind) {
     case NORM_STRIP:
@@ -85,8 +82,8 @@ static enum status parse_step(void *arg, const char *type, const json *v, struct
     case NORM_REPLACE:
         return parse_replace(v, step, err);
     case NORM_PREPEND:
-        st = parse_str(v, "prepend", NULL, &s, &len, err);
-        return st ? st : take_text(step, s, len, err);
+        st = parse_str(v, "prepend", NULL, &prepend, err);
+        return st ? st : take_text(step, prepend, err);
     case NORM_BERT:
         return parse_bert(v, step, err);
     case NORM_PRECOMPILED:

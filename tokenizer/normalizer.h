@@ -57,10 +57,6 @@ struct normalizer_run {
 enum status normalizer_parse(const json *v, struct normalizer *out, struct error *err);
 void normalizer_fini(struct normalizer *n);
 
-struct text_ref {
-    const char *s;
-    size_t len;
-};
 /* *text becomes the normalized text: it lives in `run` (or is the input) until the next call. */
 enum status normalizer_apply(const struct normalizer *n, struct normalizer_run *run,
                              struct text_ref *text, struct error *err);

@@ -31,32 +31,30 @@ enum status parse_bool(const json *obj, const char *key, bool fallback, bool *ou
     return ST_OK;
 }
 
-enum status parse_str(const json *obj, const char *key, const char *fallback, const char **out,
-                      size_t *len, struct error *err)
+enum status parse_str(const json *obj, const char *key, const char *fallback, struct text_ref *out,
+                      struct error *err)
 {
     const json *v = json_get(obj, key);
     if (absent(v) && fallback) {
-        *out = fallback;
-        *len = strlen(fallback);
+        *out = (struct text_ref){fallback, strlen(fallback)};
         return ST_OK;
     }
     if (json_kind_of(v) != JSON_STR)
         return parse_mismatch(key, "a string", v, err);
-    *out = json_as_str(v, "");
-    *len = json_str_len(v);
+    *out = (struct text_ref){json_as_str(v, ""), json_str_len(v)};
     return ST_OK;
 }
 
-enum status parse_char(const json *obj, const char *key, const char *fallback, const char **out,
-                       size_t *len, struct error *err)
+enum status parse_char(const json *obj, const char *key, const char *fallback, struct text_ref *out,
+                       struct error *err)
 {
-    enum status st = parse_str(obj, key, fallback, out, len, err);
+    enum status st = parse_str(obj, key, fallback, out, err);
     if (st)
         return st;
     size_t chars = 0;
-    for (size_t i = 0; i < *len; i++)
-        chars += ((unsigned char)(*out)[i] & 0xc0) != 0x80;
-    if (chars != 1 || *len > 4)
+    for (size_t i = 0; i < out->len; i++)
+        chars += ((unsigned char)out->s[i] & 0xc0) != 0x80;
+    if (chars != 1 || out->len > 4)
         return err_set(err, ST_INVALID, "%s: expected one character, got %zu", key, chars);
     return ST_OK;
 }

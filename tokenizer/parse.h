@@ -22,12 +22,16 @@ enum status parse_mismatch(const char *key, const char *expected, const json *go
                            struct error *err);
 enum status parse_bool(const json *obj, const char *key, bool fallback, bool *out,
                        struct error *err);
+struct text_ref {
+    const char *s; /* NUL-terminated where it comes from JSON, and may hold NULs too */
+    size_t len;
+};
 /* fallback NULL: the key is required. null counts as absent. */
-enum status parse_str(const json *obj, const char *key, const char *fallback, const char **out,
-                      size_t *len, struct error *err);
+enum status parse_str(const json *obj, const char *key, const char *fallback, struct text_ref *out,
+                      struct error *err);
 /* Exactly one character. */
-enum status parse_char(const json *obj, const char *key, const char *fallback, const char **out,
-                       size_t *len, struct error *err);
+enum status parse_char(const json *obj, const char *key, const char *fallback, struct text_ref *out,
+                       struct error *err);
 /* fallback < 0: required. 0..2^31-1. */
 enum status parse_count(const json *obj, const char *key, long fallback, size_t *out,
                         struct error *err);

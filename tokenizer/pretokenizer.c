@@ -17,18 +17,17 @@ static enum status parse_behavior(const json *v, const char *fallback, enum pre_
         [SPLIT_MERGED_PREVIOUS] = "MergedWithPrevious",
         [SPLIT_MERGED_NEXT] = "MergedWithNext",
     };
-    const char *s;
-    size_t len;
-    enum status st = parse_str(v, "behavior", fallback, &s, &len, err);
+    struct text_ref name;
+    enum status st = parse_str(v, "behavior", fallback, &name, err);
     if (st)
         return st;
     for (int i = 0; i <= SPLIT_MERGED_NEXT; i++) {
-        if (!strcmp(names[i], s)) {
+        if (!strcmp(names[i], name.s)) {
             *out = (enum pre_behavior)i;
             return ST_OK;
         }
     }
-    return err_set(err, ST_UNSUPPORTED, "split behavior \"%.40s\"", s);
+    return err_set(err, ST_UNSUPPORTED, "split behavior \"%.40s\"", name.s);
 }
 
 static enum status parse_byte_level(const json *v, struct pre_step *step, struct error *err)
@@ -58,14 +57,14 @@ static enum status parse_split(const json *v, struct pre_step *step, struct erro
 
 static enum status parse_scheme(const json *v, struct pre_step *step, struct error *err)
 {
-    const char *s;
-    size_t len;
+    struct text_ref scheme;
     bool prefix;
-    enum status st = parse_str(v, "prepend_scheme", "always", &s, &len, err);
+    enum status st = parse_str(v, "prepend_scheme", "always", &scheme, err);
     if (!st)
         st = parse_bool(v, "add_prefix_space", true, &prefix, err);
     if (st)
         return st;
+    const char *s = scheme.s;
     if (!strcmp(s, "always"))
         step->scheme = PREPEND_ALWAYS;
     else if (!strcmp(s, "first"))
@@ -81,12 +80,11 @@ static enum status parse_scheme(const json *v, struct pre_step *step, struct err
 
 static enum status parse_metaspace(const json *v, struct pre_step *step, struct error *err)
 {
-    const char *s;
-    size_t len;
-    enum status st = parse_char(v, "replacement", "\xe2\x96\x81", &s, &len, err);
+    struct text_ref c;
+    enum status st = parse_char(v, "replacement", "\xe2\x96\x81", &c, err);
     if (st)
         return st;
-    memcpy(step->replacement, s, len);
+    memcpy(step->replacement, c.s, c.len);
     text_next(step->replacement, &step->one);
     step->behavior = SPLIT_MERGED_NEXT;
     step->class = CLASS_ONE;
@@ -112,14 +110,13 @@ static enum status parse_whitespace(struct pre_step *step, struct error *err)
 
 static enum status parse_delimiter(const json *v, struct pre_step *step, struct error *err)
 {
-    const char *s;
-    size_t len;
-    enum status st = parse_char(v, "delimiter", NULL, &s, &len, err);
+    struct text_ref c;
+    enum status st = parse_char(v, "delimiter", NULL, &c, err);
     if (st)
         return st;
-    char c[8] = "";
-    memcpy(c, s, len);
-    text_next(c, &step->one);
+    char text[8] = "";
+    memcpy(text, c.s, c.len);
+    text_next(text, &step->one);
     step->class = CLASS_ONE;
     step->behavior = SPLIT_REMOVED;
     return ST_OK;

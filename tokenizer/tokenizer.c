@@ -215,31 +215,31 @@ static enum status encode_mended(struct encode *e, const char *text, unsigned fl
     return st;
 }
 
-enum status tokenizer_encode_spans(const struct tokenizer *t, const char *text,
-                                   const struct text_span *spans, size_t n_spans, unsigned flags,
-                                   struct ids *out, struct error *err)
+enum status tokenizer_encode_spans(const struct tokenizer *t, const struct spanned_text *in,
+                                   unsigned flags, struct ids *out, struct error *err)
 {
     size_t len = 0;
     bool trusted = false, untrusted = false;
-    for (size_t i = 0; i < n_spans; i++) {
-        if (!spans[i].len)
+    for (size_t i = 0; i < in->n_spans; i++) {
+        const struct text_span *span = &in->spans[i];
+        if (!span->len)
             continue;
-        if (spans[i].len > TEXT_BYTES_MAX)
-            return check_size(spans[i].len, err);
-        len += spans[i].len;
-        trusted = trusted || spans[i].trusted;
-        untrusted = untrusted || !spans[i].trusted;
-        enum status st = check_size(len, err);
+        enum status st = check_size(span->len, err);
+        if (!st)
+            st = check_size(len += span->len, err);
         if (st)
             return st;
+        trusted = trusted || span->trusted;
+        untrusted = untrusted || !span->trusted;
     }
     if (!trusted || !untrusted) {
         flags &= ~(unsigned)TOKENIZE_PARSE_SPECIAL;
-        return tokenizer_encode(t, text, len, flags | (trusted ? TOKENIZE_PARSE_SPECIAL : 0u), out,
-                                err);
+        flags |= trusted ? TOKENIZE_PARSE_SPECIAL : 0u;
+        return tokenizer_encode(t, in->text, len, flags, out, err);
     }
-    struct encode e = {.t = t, .out = out, .err = err, .spans = spans, .n_spans = n_spans};
-    return utf8_valid(text, len) ? encode(&e, text, len, flags) : encode_mended(&e, text, flags);
+    struct encode e = {.t = t, .out = out, .err = err, .spans = in->spans, .n_spans = in->n_spans};
+    return utf8_valid(in->text, len) ? encode(&e, in->text, len, flags)
+                                     : encode_mended(&e, in->text, flags);
 }
 
 size_t tokenizer_vocab_size(const struct tokenizer *t)

@@ -55,7 +55,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         for (size_t i = 0; i < ids.n; i++)
             if (ids.v[i] < 0 || (size_t)ids.v[i] >= tokenizer_vocab_size(t))
                 abort();
-    tokenizer_encode_spans(t, text, spans, 2, TOKENIZE_ADD_SPECIAL, &ids, &err);
+    struct spanned_text spanned = {text, spans, 2};
+    tokenizer_encode_spans(t, &spanned, TOKENIZE_ADD_SPECIAL, &ids, &err);
     for (size_t i = 0; i < len && i < 64; i++) /* and some ids that no text gives */
         ids_push(&ids, (int32_t)((uint8_t)text[i] % (tokenizer_vocab_size(t) + 2)));
     check_stream(t, &ids, false);

@@ -198,7 +198,8 @@ Test(tokenizer, reads_configuration)
     cr_assert_not(tokenizer_is_special(t, 0));
     cr_assert_not(tokenizer_is_special(t, -1));
     cr_assert_str_eq(tokenizer_chat_template(t), "D");
-    cr_assert_str_eq(encode(t, "ab<t>", TOKENIZE_ADD_SPECIAL | TOKENIZE_PARSE_SPECIAL), "4 0 1 9"); /* b is a token of its own now */
+    cr_assert_str_eq(encode(t, "ab<t>", TOKENIZE_ADD_SPECIAL | TOKENIZE_PARSE_SPECIAL),
+                     "4 0 1 9"); /* b is a token of its own now */
     tokenizer_free(t);
     t = load_text(text, "{\"chat_template\":\"one\"}");
     cr_assert_str_eq(tokenizer_chat_template(t), "one");
@@ -214,7 +215,8 @@ static const char *encode_spans(const struct tokenizer *t, const char *text,
     static char out[1024];
     struct ids ids = {0};
     size_t len = 0;
-    cr_assert_eq(tokenizer_encode_spans(t, text, spans, n, TOKENIZE_PLAIN, &ids, NULL), ST_OK);
+    struct spanned_text in = {text, spans, n};
+    cr_assert_eq(tokenizer_encode_spans(t, &in, TOKENIZE_PLAIN, &ids, NULL), ST_OK);
     out[0] = 0;
     for (size_t i = 0; i < ids.n; i++)
         len += (size_t)snprintf(out + len, sizeof(out) - len, "%s%d", i ? " " : "", ids.v[i]);
