@@ -1,5 +1,5 @@
 /* Regular expressions of tokenizer files: written for Onigmo, run by PCRE2 (JIT where there is
- * one), to which this file and regex.c confine it. Classes whose meaning differs (\s, \w) are
+ * one), which regex*.c confine. Classes whose meaning differs (\s, \w) are
  * spelled out; matching is bounded in steps and memory.
  *
  * Owner: regex_compile() gives an immutable object for any thread; each matching loop needs its own
@@ -11,12 +11,16 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "base/buf.h"
 #include "base/status.h"
 
 struct regex;
 
 /* ST_INVALID: syntax, with the reason and place; ST_NO_MEMORY. */
 enum status regex_compile(const char *pattern, size_t len, struct regex **out, struct error *err);
+/* The same pattern as PCRE2 reads it, in place of *out's contents; regex_compile() does this. Returns what is not
+ * supported, NULL when all is. */
+const char *regex_translate(const char *pattern, size_t len, struct buf *out);
 /* The pattern is a plain string. */
 enum status regex_compile_literal(const char *s, size_t len, struct regex **out, struct error *err);
 void regex_free(struct regex *r);
