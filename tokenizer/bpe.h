@@ -1,7 +1,8 @@
-/* Inside of the BPE model: what model_bpe_load.c builds and model_bpe.c reads. Only these two include it.
+/* Inside of the BPE model: what model_bpe_load.c builds and model_bpe.c reads. Only these two
+ * include it.
  *
- * Merges are one table from a pair of ids to its rank and product. Immutable after loading, the word cache excepted, which
- * guards itself.
+ * Merges are one table from a pair of ids to its rank and product. Immutable after loading, the
+ * word cache excepted, which guards itself.
  */
 #ifndef TOKENIZER_BPE_H
 #define TOKENIZER_BPE_H

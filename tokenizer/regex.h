@@ -18,8 +18,8 @@ struct regex;
 
 /* ST_INVALID: syntax, with the reason and place; ST_NO_MEMORY. */
 enum status regex_compile(const char *pattern, size_t len, struct regex **out, struct error *err);
-/* The same pattern as PCRE2 reads it, in place of *out's contents; regex_compile() does this. Returns what is not
- * supported, NULL when all is. */
+/* The same pattern as PCRE2 reads it, in place of *out's contents; regex_compile() does this.
+ * Returns what is not supported, NULL when all is. */
 const char *regex_translate(const char *pattern, size_t len, struct buf *out);
 /* The pattern is a plain string. */
 enum status regex_compile_literal(const char *s, size_t len, struct regex **out, struct error *err);

@@ -1,4 +1,5 @@
-/* Patterns written in Onigmo's dialect, spelled for PCRE2. One pass; it recurses into nested classes only (bounded). */
+/* Patterns written in Onigmo's dialect, spelled for PCRE2. One pass; it recurses into nested
+ * classes only (bounded). */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "tokenizer/regex.h"
 

@@ -9,11 +9,12 @@
  * always UTF-8; a token may hold half a character, so streams go through struct detok, which emits
  * whole characters only.
  *
- * Owner: tokenizer_load() gives an object freed by tokenizer_free(). It never reads files after load.
+ * Owner: tokenizer_load() gives an object freed by tokenizer_free(). It never reads files after
+ * load.
  *
  *     struct tokenizer *t;
  *     st = tokenizer_load("models/tiny", &t, &err);
- *     st = tokenizer_encode(t, text, len, TOKENIZE_SPECIAL, &ids, &err);
+ *     st = tokenizer_encode(t, text, len, TOKENIZE_ADD_SPECIAL, &ids, &err);
  */
 #ifndef TOKENIZER_TOKENIZER_H
 #define TOKENIZER_TOKENIZER_H
@@ -52,14 +53,14 @@ enum status tokenizer_load_text(const char *json_text, size_t len, const char *c
                                 size_t config_len, struct tokenizer **out, struct error *err);
 void tokenizer_free(struct tokenizer *t);
 
-/* Appends to *out, or leaves it as it was on an error: ST_NO_MEMORY, ST_INVALID (more than 2^31 bytes,
- * or a text too hard for the tokenizer's own regular expression). */
+/* Appends to *out, or leaves it as it was on an error: ST_NO_MEMORY, ST_INVALID (more than 2^31
+ * bytes, or a text too hard for the tokenizer's own regular expression). */
 enum status tokenizer_encode(const struct tokenizer *t, const char *text, size_t len,
                              unsigned flags, struct ids *out, struct error *err);
 /* Encodes text made of trusted and untrusted spans (a rendered chat): special tokens are parsed in
- * the trusted ones only, so that nothing a user typed becomes a control token; one that begins on one
- * side and ends on the other is text too. Otherwise spans change nothing: words go across them. Spans
- * are contiguous and cover the text. Of the flags only TOKENIZE_ADD_SPECIAL counts. */
+ * the trusted ones only, so that nothing a user typed becomes a control token; one that begins on
+ * one side and ends on the other is text too. Otherwise spans change nothing: words go across
+ * them. Spans are contiguous and cover the text. Of the flags only TOKENIZE_ADD_SPECIAL counts. */
 struct text_span {
     size_t len;
     bool trusted;
@@ -80,19 +81,20 @@ void tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, b
 size_t tokenizer_vocab_size(const struct tokenizer *t); /* highest id + 1, added tokens included */
 /* Raw vocabulary entry ("Ġthe"), NULL for a hole. */
 const char *tokenizer_token(const struct tokenizer *t, int32_t id);
-/* Bytes that this id stands for by itself (">the" with its space), for logprobs; false for a hole. */
+/* Bytes that this id stands for by itself (" the" with its space), for logprobs; false: a hole. */
 bool tokenizer_token_bytes(const struct tokenizer *t, int32_t id, struct buf *out);
 bool tokenizer_is_special(const struct tokenizer *t, int32_t id);
 int32_t tokenizer_find(const struct tokenizer *t, const char *token); /* -1: none */
 int32_t tokenizer_bos(const struct tokenizer *t);                     /* -1: none */
 int32_t tokenizer_eos(const struct tokenizer *t);
-/* Text of chat_template.jinja, else of tokenizer_config.json ("default" of a named list); NULL: none. */
+/* Text of chat_template.jinja, else of tokenizer_config.json ("default" of a named list); NULL:
+ * none. */
 const char *tokenizer_chat_template(const struct tokenizer *t);
 
 /* Streaming detokenization: ids in, whole characters out, each byte once, constant work per token.
- * What has been emitted is always a prefix of what tokenizer_decode() gives for all ids, and after the
- * flush it is all of that. (So a run of byte-fallback tokens is held until it ends: one bad byte in it
- * would turn all of them into U+FFFD.) */
+ * What has been emitted is always a prefix of what tokenizer_decode() gives for all ids, and after
+ * the flush it is all of that. (So a run of byte-fallback tokens is held until it ends: one bad
+ * byte in it would turn all of them into U+FFFD.) */
 struct detok;
 struct detok *detok_create(const struct tokenizer *t, bool skip_special);
 void detok_destroy(struct detok *d);
