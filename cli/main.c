@@ -11,6 +11,7 @@ static const struct command {
     int (*run)(int argc, char **argv);
     const char *help;
 } commands[] = {
+    {"up", cmd_up, "start a whole cluster on this host"},
     {"generate", cmd_generate, "run a model in this process on one prompt"},
     {"tokenize", cmd_tokenize, "text to token ids and back"},
     {"render", cmd_render, "messages to the text of a model's chat template"},
