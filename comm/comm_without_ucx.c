@@ -1,0 +1,8 @@
+/* What comm/ucx.h answers in a build without UCX. */
+#include "comm/ucx.h"
+
+enum status ucx_worker_create(const struct ucx_worker_args *args, struct ucx_worker **out,
+                              struct error *err)
+{
+    return err_set(err, ST_UNSUPPORTED, "built without UCX");
+}
