@@ -7,7 +7,7 @@ static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F16};
 
 enum { ROWS = 70 };
 
-/* The sweeps below call the parts one after the other: nothing for a race detector, and slow under it. */
+/* The sweeps below call the parts one after the other: a race detector finds nothing, slowly. */
 #if defined(BATON_TSAN)
 #define SWEEP() cr_skip_test("one thread only")
 #else
