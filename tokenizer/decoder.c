@@ -9,7 +9,7 @@
 
 void decoder_run_fini(struct decoder_run *run)
 {
-    for (size_t i = 0; i < COMPONENTS_MAX; i++) {
+    for (size_t i = 0; i < run->d->n; i++) {
         buf_fini(&run->stage[i].held);
         buf_fini(&run->stage[i].work);
         regex_run_fini(&run->stage[i].regex);

@@ -197,7 +197,7 @@ void pretokenizer_fini(struct pretokenizer *p)
 
 void pretokenizer_run_fini(struct pretokenizer_run *run)
 {
-    for (size_t i = 0; i < PRE_STEPS_MAX; i++) {
+    for (size_t i = 0; run->p && i < run->p->n; i++) {
         regex_run_fini(&run->step[i].regex);
         buf_fini(&run->step[i].text);
         buf_fini(&run->step[i].word);

@@ -5,13 +5,16 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "tokenizer/unicode.h"
 
 #define PATTERN_MAX 65536
 #define MATCH_STEPS_MAX 20000000
 #define MATCH_HEAP_KIB (64 * 1024)
+#define WINDOW 4096 /* bytes */
 #define JIT_STACK_MAX (8 << 20)
 
 struct regex {
@@ -46,7 +49,8 @@ enum status regex_compile(const char *pattern, size_t len, struct regex **out, s
     PCRE2_SIZE at = 0;
     const char *text = spelled.data ? spelled.data : "";
     r->code = pcre2_compile((PCRE2_SPTR)text, spelled.len,
-                            PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C,
+                            PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C |
+                                PCRE2_USE_OFFSET_LIMIT,
                             &code, &at, context);
     if (!r->code) {
         char reason[128] = "";
@@ -117,6 +121,30 @@ static bool run_prepare(struct regex_run *run)
     return true;
 }
 
+/* Processor time that a text of `len` bytes may cost: some fifty times what the published patterns
+ * take. */
+static int64_t allowed_ns(size_t len)
+{
+    return NS_PER_S + (int64_t)len * NS_PER_US;
+}
+
+static int64_t cpu_now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (int64_t)t.tv_sec * NS_PER_S + t.tv_nsec;
+}
+
+/* The step limit bounds one attempt at one place; this bounds their sum. */
+static bool over_budget(struct regex_walk *w)
+{
+    if (w->calls++ % 64)
+        return false;
+    if (w->calls == 1)
+        w->begun_ns = cpu_now_ns();
+    return cpu_now_ns() - w->begun_ns > allowed_ns(w->len);
+}
+
 static int match_hard(const struct regex_walk *w)
 {
     struct regex_run *run = w->run;
@@ -135,23 +163,10 @@ static int match_hard(const struct regex_walk *w)
                        PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, run->match_data, run->match_context);
 }
 
-/* First match at or after w->pos. */
-static enum status find(struct regex_walk *w, struct error *err)
+static int match_once(const struct regex_walk *w)
 {
     const struct regex *r = w->regex;
     struct regex_run *run = w->run;
-    if (r->literal) {
-        const char *at = r->literal_len ? text_find(w->text + w->pos, w->len - w->pos, r->literal,
-                                                    r->literal_len)
-                                        : NULL;
-        if (!at)
-            return ST_NOT_FOUND;
-        w->begin = (size_t)(at - w->text);
-        w->end = w->begin + r->literal_len;
-        return ST_OK;
-    }
-    if (!run_prepare(run))
-        return err_set(err, ST_NO_MEMORY, "pattern: no memory");
     int rc;
     if (r->jit)
         rc = pcre2_jit_match(r->code, (PCRE2_SPTR)w->text, w->len, w->pos, 0, run->match_data,
@@ -159,8 +174,43 @@ static enum status find(struct regex_walk *w, struct error *err)
     else
         rc = pcre2_match(r->code, (PCRE2_SPTR)w->text, w->len, w->pos, PCRE2_NO_UTF_CHECK,
                          run->match_data, run->match_context);
-    if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
-        rc = match_hard(w);
+    return rc == PCRE2_ERROR_JIT_STACKLIMIT ? match_hard(w) : rc;
+}
+
+static enum status find_literal(struct regex_walk *w)
+{
+    const struct regex *r = w->regex;
+    const char *at = r->literal_len
+                         ? text_find(w->text + w->pos, w->len - w->pos, r->literal, r->literal_len)
+                         : NULL;
+    if (!at)
+        return ST_NOT_FOUND;
+    w->begin = (size_t)(at - w->text);
+    w->end = w->begin + r->literal_len;
+    return ST_OK;
+}
+
+/* First match at or after w->pos. Looks in windows of starting places, so that the time can be
+ * checked. */
+static enum status find(struct regex_walk *w, struct error *err)
+{
+    if (w->regex->literal)
+        return find_literal(w);
+    if (!run_prepare(w->run))
+        return err_set(err, ST_NO_MEMORY, "pattern: no memory");
+    int rc;
+    for (;;) {
+        size_t last = w->len - w->pos > WINDOW ? w->pos + WINDOW : w->len;
+        if (over_budget(w))
+            return err_set(err, ST_INVALID, "tokenizer pattern: too slow on this text");
+        pcre2_set_offset_limit(w->run->match_context, last);
+        rc = match_once(w);
+        if (rc != PCRE2_ERROR_NOMATCH || last == w->len)
+            break;
+        w->pos = last;
+        while (((unsigned char)w->text[w->pos] & 0xc0) == 0x80)
+            w->pos++; /* a character that begins before `last` has been tried */
+    }
     if (rc == PCRE2_ERROR_NOMATCH)
         return ST_NOT_FOUND;
     if (rc < 0) {
@@ -169,7 +219,7 @@ static enum status find(struct regex_walk *w, struct error *err)
         return err_set(err, rc == PCRE2_ERROR_NOMEMORY ? ST_NO_MEMORY : ST_INVALID,
                        "tokenizer pattern: %s", reason);
     }
-    const PCRE2_SIZE *v = pcre2_get_ovector_pointer(run->match_data);
+    const PCRE2_SIZE *v = pcre2_get_ovector_pointer(w->run->match_data);
     w->begin = v[0];
     w->end = v[1];
     /* \K can turn a match around, and then it is no match for us */

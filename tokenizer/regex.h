@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/buf.h"
 #include "base/status.h"
@@ -46,6 +47,8 @@ struct regex_walk {
     size_t begin, end; /* the match */
     size_t pos;        /* where to look next */
     bool any;
+    unsigned calls; /* for the time limit */
+    int64_t begun_ns;
 };
 /* ST_NOT_FOUND at the end; ST_INVALID when the pattern needs more than the allowed steps on this
  * text; ST_NO_MEMORY. */

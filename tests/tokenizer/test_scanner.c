@@ -1,7 +1,9 @@
 /* The hand-written scanners against the regular expressions that they stand for, on random text. */
 #include <criterion/criterion.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/rng.h"
 #include "base/utf8.h"
 #include "tokenizer/regex.h"
@@ -79,6 +81,75 @@ Test(scanner, is_its_pattern, .timeout = 120)
         regex_run_fini(&run);
         regex_free(regex);
     }
+}
+
+static struct regex *compile(const char *pattern)
+{
+    struct regex *r = NULL;
+    struct error err = {0};
+    cr_assert_eq(regex_compile(pattern, strlen(pattern), &r, &err), ST_OK, "%s", err.text);
+    return r;
+}
+
+/* A search goes on over its windows of starting places, wherever characters begin. */
+Test(scanner, finds_far_matches)
+{
+    static char text[3 * 20000 + 8];
+    for (size_t lead = 0; lead < 4; lead++) {
+        size_t n = 0;
+        for (; n < lead; n++)
+            text[n] = 'a';
+        for (int i = 0; i < 20000; i++, n += 3)
+            memcpy(text + n, "\xe4\xbd\xa0", 3);
+        text[n++] = 'x';
+        const char *const far[] = {"x", "(?<=\xe4\xbd\xa0)x", "x$", "\\bz|[xyz]"};
+        for (size_t i = 0; i < 4; i++) {
+            struct regex *r = compile(far[i]);
+            struct regex_run run = {0};
+            struct regex_walk w = {.regex = r, .run = &run, .text = text, .len = n};
+            cr_assert_eq(regex_next(&w, NULL), ST_OK, "%s", far[i]);
+            cr_assert_eq(w.begin, n - 1);
+            cr_assert_eq(regex_next(&w, NULL), ST_NOT_FOUND);
+            regex_run_fini(&run);
+            regex_free(r);
+        }
+    }
+}
+
+/* Patterns that are quadratic or worse on some text end soon, with an error or without. */
+Test(scanner, hard_patterns_are_bounded, .timeout = 280)
+{
+    static const struct {
+        const char *pattern;
+        char fill;
+    } hard[] = {
+        {"\\s+\\d", ' '},
+        {"\\d(?=(?:\\d{3})+\\b)", '7'},
+        {"(a+)+b", 'a'},
+        {"(?:a|aa)*c", 'a'},
+    };
+    size_t n = 1 << 20;
+    char *text = malloc(n);
+    cr_assert_not_null(text);
+    for (size_t i = 0; i < sizeof(hard) / sizeof(hard[0]); i++) {
+        struct regex *r = compile(hard[i].pattern);
+        struct regex_run run = {0};
+        struct error err = {0};
+        memset(text, hard[i].fill, n);
+        struct regex_walk w = {.regex = r, .run = &run, .text = text, .len = n};
+        int64_t start = clock_now_ns();
+        enum status st;
+        while ((st = regex_next(&w, &err)) == ST_OK)
+            ;
+        int64_t took = clock_now_ns() - start;
+        cr_assert(st == ST_INVALID || st == ST_NOT_FOUND, "%s: %s", hard[i].pattern,
+                  status_name(st));
+        cr_assert_lt(took, 60 * NS_PER_S, "%s: %.1f s", hard[i].pattern, (double)took / 1e9);
+        cr_log_info("%s: %s after %.2f s", hard[i].pattern, status_name(st), (double)took / 1e9);
+        regex_run_fini(&run);
+        regex_free(r);
+    }
+    free(text);
 }
 
 Test(scanner, knows_only_its_patterns)
