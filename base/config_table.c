@@ -71,8 +71,8 @@ const struct config_key config_table[] = {
     {"ranks.leader", CK_ADDRESS, AT(ranks.leader), NULL, 0, 0, NULL, "HOST:PORT",
      "gRPC of rank 0; needed where there is more than one rank", CP_NODE, true},
 
-    {"kv.dtype", CK_WORD, AT(kv.dtype), "bf16", 0, 0, "bf16|fp16|fp32", NULL,
-     "element of the KV cache", CP_NODE, false},
+    {"kv.dtype", CK_WORD, AT(kv.dtype), "auto", 0, 0, "auto|bf16|fp16|fp32", NULL,
+     "element of the KV cache; auto: that of the model's weights", CP_NODE, false},
     {"kv.block_tokens", CK_INT, AT(kv.block_tokens), "16", 1, 1024, NULL, "N",
      "tokens of a KV block", CP_NODE, false},
     {"kv.pool_bytes", CK_SIZE, AT(kv.pool_bytes), "1073741824", 4 * KIB, 65536 * GIB, NULL, "BYTES",

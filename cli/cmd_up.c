@@ -1,5 +1,6 @@
-/* `baton up`: a whole cluster on this host from one command. The parent starts a process per node, learns their addresses from
- * the line each prints, starts the router with that list, and then only watches: it has no part in serving. */
+/* `baton up`: a whole cluster on this host from one command. The parent starts a process per node,
+ * learns their addresses from the line each prints, starts the router with that list, and then only
+ * watches: it has no part in serving. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -406,7 +407,7 @@ static int parse(struct up *u, int argc, char **argv, struct error *err)
         {"transport", FLAG_STR, &transport, "auto|shm|ucx", "how KV travels"},
         {"listen", FLAG_STR, &listen, "HOST:PORT", "the router's HTTP (127.0.0.1:8000)"},
         {"grpc", FLAG_STR, &grpc, "HOST:PORT", "the router's gRPC (127.0.0.1:8001)"},
-        {"kv-dtype", FLAG_STR, &kv_dtype, "bf16|fp16|fp32", "element of the KV cache"},
+        {"kv-dtype", FLAG_STR, &kv_dtype, "auto|bf16|fp16|fp32", "element of the KV cache"},
         {"block-tokens", FLAG_INT, &block_tokens, "N", "tokens of a KV block", 0, 1024},
         {"pool-bytes", FLAG_STR, &pool, "BYTES", "KV memory of each node (1GiB)"},
         {"max-batch", FLAG_INT, &max_batch, "N", "sequences that run at a time", 0, 65536},

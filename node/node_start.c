@@ -51,7 +51,7 @@ static enum status start_model(struct node *n, struct error *err)
                                          .ops = ops,
                                          .team = n->team,
                                          .max_batch_tokens = engine_rows_max(&sizes),
-                                         .max_logits_rows = engine_rows_max(&sizes)};
+                                         .max_logits_rows = sizes.max_batch};
     return model_load(&load, &n->model, err);
 }
 
@@ -59,8 +59,8 @@ static enum status start_model(struct node *n, struct error *err)
  * would fault them. */
 static enum status start_pool(struct node *n, struct error *err)
 {
-    enum dtype dtype;
-    if (!dtype_parse(n->config->kv.dtype, &dtype))
+    enum dtype dtype = model_get_config(n->model)->dtype;
+    if (strcmp(n->config->kv.dtype, "auto") != 0 && !dtype_parse(n->config->kv.dtype, &dtype))
         return err_set(err, ST_INVALID, "kv.dtype: %s", n->config->kv.dtype);
     n->layout = model_kv_layout(n->model, dtype, (int32_t)n->config->kv.block_tokens,
                                 (uint64_t)n->config->kv.pool_bytes);

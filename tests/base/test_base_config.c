@@ -57,7 +57,7 @@ Test(config, the_example_parses)
     config_fini(&c);
 }
 
-Test(config, defaults_are_the_examples)
+Test(config, defaults)
 {
     struct config c;
     config_default(&c);
@@ -66,7 +66,7 @@ Test(config, defaults_are_the_examples)
     cr_assert_eq(c.router.limits.body_bytes, 16777216);
     cr_assert_eq(c.node.threads, 0);
     cr_assert_eq(c.node.role, ROLE_ROUTER, "not given");
-    cr_assert_str_eq(c.kv.dtype, "bf16");
+    cr_assert_str_eq(c.kv.dtype, "auto");
     cr_assert_str_eq(c.kv.device, "");
     cr_assert_eq(c.engine.chunk_tokens_max, 512);
     cr_assert_not(c.metrics.vllm_names);
@@ -109,7 +109,7 @@ Test(config, mistakes_are_one_line)
         {"router: {limits: {x: 1}}\n",
          "f.yaml:1: router.limits.x: expected one of body_bytes, header_bytes, n, stop"},
         {"kv: {dtype: int8}\n",
-         "f.yaml:1: kv.dtype: expected one of bf16, fp16, fp32, got \"int8\""},
+         "f.yaml:1: kv.dtype: expected one of auto, bf16, fp16, fp32, got \"int8\""},
         {"kv:\n\n  block_tokens: many\n",
          "f.yaml:3: kv.block_tokens: expected an integer from 1 to 1024, got \"many\""},
         {"kv: {block_tokens: 0}",
