@@ -14,7 +14,8 @@ import recall
 import stories
 import words as w
 
-SHARES = {"story": 0.17, "chat": 0.19, "recall": 0.38, "distant": 0.05, "sum": 0.17, "book": 0.04}
+SHARES = {"story": 0.15, "chat": 0.17, "recall": 0.36, "copy": 0.06, "distant": 0.06,
+          "sum": 0.16, "book": 0.04}
 CONTINUED = ("story", "chat", "book")  # a document cut by the row's end goes on in the next row
 
 
@@ -53,6 +54,8 @@ class Source:
             return arithmetic.document(rng, self.held_out)
         if kind == "recall":
             return recall.document(rng, self.held_out, self.most_pairs)
+        if kind == "copy":
+            return recall.copies(rng, self.held_out)
         if kind == "book":
             return [(self.books.passage(rng), 1.0)]
         filler = ""

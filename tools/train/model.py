@@ -139,11 +139,11 @@ class Llama(nn.Module):
                 deep = name.endswith(("o_proj.weight", "down_proj.weight"))
                 nn.init.normal_(p, std=0.02 / ((2 * c.layers) ** 0.5 if deep else 1.0))
 
-    def forward(self, ids):
+    def forward(self, ids, positions):
         """Hidden states after the last norm, [batch, length, hidden], in bf16 under autocast."""
         x = self.embed_tokens(ids)
-        cos, sin = self.cos[:ids.shape[1]], self.sin[:ids.shape[1]]
-        cos, sin = cos.to(torch.bfloat16), sin.to(torch.bfloat16)
+        cos = self.cos[positions][:, None].to(torch.bfloat16)
+        sin = self.sin[positions][:, None].to(torch.bfloat16)
         for layer in self.layers:
             x = layer(x, cos, sin)
         return self.norm(x)

@@ -253,6 +253,35 @@ def distant(rng, held_out, most_pairs, filler):
     return pieces
 
 
+def copies(rng, held_out):
+    """A random list, said again from some item on, several times over.
+
+    Recall alone gives almost no gradient before the model can find an earlier occurrence; here
+    nearly every token of a repetition rewards exactly that. It is what starts recall off.
+    """
+    count = rng.randint(3, 16)
+    style = rng.randrange(4)
+    if style == 0:
+        pairs = bindings(rng, count, rng.choice(KEY_KINDS), rng.choice(VALUE_KINDS), held_out)
+        link = rng.choice((": ", "=", " -> ", " is "))
+        items = [f"{k}{link}{v}" for k, v in pairs]
+    elif style == 1:
+        items = [letters(rng, 1, 4) for _ in range(count)]
+    elif style == 2:
+        items = [make_value(rng, rng.choice(("d2", "d3", "word", "color"))) for _ in range(count)]
+    else:
+        table = rng.choice((w.GIRLS + w.BOYS, w.ANIMALS + w.OBJECTS, w.CITIES + w.JOBS,
+                            w.FOODS + w.PLACES + w.ADJECTIVES))
+        items = [rng.choice(table) for _ in range(count)]
+    join = rng.choice((" ", " ", ", ", "\n", "; "))
+    pieces = [(join.join(items) + join, NOISE)]
+    for _ in range(rng.randint(1, 4)):
+        part = items[rng.randrange(max(1, len(items) - 2)):]
+        pieces += [(part[0] + join.rstrip(" "), NOISE),
+                   (join[len(join.rstrip(" ")):] + join.join(part[1:]) + join, ANSWER)]
+    return pieces
+
+
 def document(rng, held_out, most_pairs, queries=None):
     """One recall document with between 2 and `most_pairs` bindings."""
     key_kind = rng.choice(KEY_KINDS)
@@ -262,7 +291,7 @@ def document(rng, held_out, most_pairs, queries=None):
     if key_kind == "day":
         count = min(count, 12)
     pairs = bindings(rng, count, key_kind, value_kind, held_out)
-    queries = queries or max(4, int(len(pairs) * rng.uniform(0.7, 1.6)))
+    queries = queries or max(6, int(len(pairs) * rng.uniform(0.7, 1.6)))
     style = rng.random()
     if style < 0.38:
         return compact(rng, pairs, queries)

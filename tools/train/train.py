@@ -52,6 +52,18 @@ def batch_of(rows, count):
     return ids[:, :-1], ids[:, 1:].contiguous(), weights[:, 1:]
 
 
+def positions_of(ids, skip, generator):
+    """Positions of every row. With `skip`, half of the rows jump ahead once, by up to that much:
+    short rows then teach what long distances look like, at the price of short ones."""
+    batch, length = ids.shape
+    positions = torch.arange(length).repeat(batch, 1)
+    if skip:
+        where = torch.randint(1, length, (batch, 1), generator=generator)
+        jump = torch.randint(-skip, skip + 1, (batch, 1), generator=generator).clamp(min=0)
+        positions = positions + jump * (positions >= where)
+    return positions
+
+
 def held_out_batches(encoder, args):
     """Per kind, a few rows of the held-out side; always the same ones."""
     batches = {}
@@ -70,7 +82,8 @@ def measure(model, batches):
     figures = {}
     for kind, (ids, targets, weights) in batches.items():
         with torch.autocast("cpu", torch.bfloat16):
-            loss, right = model.token_losses(model(ids), targets)
+            hidden = model(ids, positions_of(ids, 0, None))
+            loss, right = model.token_losses(hidden, targets)
         mask = weights >= 0.5
         figures[kind] = [round(loss[mask].mean().item(), 4),
                          round(right[mask].float().mean().item(), 4)]
@@ -105,6 +118,8 @@ def arguments():
     parser.add_argument("--pairs", type=int, default=24)
     parser.add_argument("--far", type=int, default=600, help="characters between list and query")
     parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--skip", type=int, default=0, help="longest jump of the positions")
+    parser.add_argument("--skip-from", type=int, default=0, help="the first step with jumps")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--weight-decay", type=float, default=0.02)
@@ -140,13 +155,15 @@ def work(rank, args, meeting):
         start, rows.count = state["step"], state["rows"]
     held_out = held_out_batches(encoder, args) if rank == 0 else {}
     stream = iter(rows)
+    generator = torch.Generator().manual_seed(args.seed * 1000 + start * 2 + rank)
     body = model if args.no_compile else torch.compile(model)
 
-    def weighted(ids, targets, weights):
+    def weighted(ids, targets, weights, skip):
         """Mean over the weights; tokens that nobody can predict do not even get logits."""
         kept = weights.flatten() > 0
         kept_weights = weights.flatten()[kept] / weights.sum()
-        hidden = body(ids).flatten(0, 1)[kept].to(torch.bfloat16)
+        positions = positions_of(ids, skip, generator)
+        hidden = body(ids, positions).flatten(0, 1)[kept].to(torch.bfloat16)
         return WeightedLoss.apply(hidden, model.embed_tokens.weight, targets.flatten()[kept],
                                   kept_weights)
 
@@ -164,7 +181,7 @@ def work(rank, args, meeting):
                 group["lr"] = args.rate * rate_at(step, args)
         ids, targets, weights = batch_of(stream, args.batch // args.processes)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = weighted(ids, targets, weights)
+            loss = weighted(ids, targets, weights, args.skip * (step >= args.skip_from))
         loss.backward()
         if args.processes > 1:
             average(model, args.processes)
