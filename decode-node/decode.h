@@ -1,14 +1,15 @@
 /* The decode role: takes KV from prefill nodes, or computes it here, and streams tokens.
  *
- *            on_open          Start ok                    landed
- *     (none) ------> OPENED ----------> FILLING ------------------------> RUNNING
- *                      |  \                |  \-- prefill_here, quiet --->  ^  |
- *                      |   \ local_prefill |                                |  |
- *                      |    +--------------------------------------------- +  |
- *                      v                   v                                   v
- *                   CLOSING <------- call closed (cancel, deadline, finish sent, dead router)
- *                      |  landing plan quiet
- *                      v
+ *          on_open           Start accepted            landed
+ *  (none) ---------> OPENED ---------------> FILLING ----------> RUNNING
+ *                      |  \                  |    \                ^ ^
+ *                      |   \                 |     \ prefill_here  | |
+ *                      |    \                |      +-> SWITCHING --+ |  plan quiet
+ *                      |     +---------------|--- local prefill -----+
+ *                      v                     v
+ *                   CLOSING <--- from any: the call ended (cancel, deadline, finish, dead router)
+ *                      |
+ *                      v  landing plan quiet
  *                   (none)
  *
  * OPENED: the call exists, Start has not come. FILLING: blocks reserved, landing plan registered,

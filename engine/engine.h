@@ -7,11 +7,12 @@
  * chunk for a prefilling one; the last known id's logits give the next id. There is no other
  * difference between prefill and decode.
  *
- *     RESERVED --begin--> FILLING --fill_done / fill_here--> RUNNING <--credit-- PAUSED
- *         |                  |                                  |--> PAUSED (no credit)
- *         |                  |                                  |--> HOLDING (prefill role: first
- * tokens said, KV kept for the handoff)
- *         +------------------+------------ release -------------+--> gone
+ *     RESERVED --- begin_fill ---> FILLING --- fill_done, fill_here ---> RUNNING <---> PAUSED
+ *         |                           |                                   |  |       (no credit)
+ *         |                           |                    prefill role:  |  +--> HOLDING
+ *         +---------------------------+-----------------------------------+---- release ---> gone
+ *
+ * HOLDING: the first tokens have been said, the KV is kept for the handoff.
  *
  * The engine is deterministic: no clock, thread, I/O or hidden state; time comes in as arguments.
  * It allocates at create and per group (never in a step). Ids that it is given are checked against

@@ -1,10 +1,14 @@
 /* The pool of KV blocks: who holds each block, and the sum that must hold (LAW 6).
  *
- *     FREE --reserve--> RESERVED --> RECEIVING --> RUNNING --release--> CACHED (in the prefix
- * index) --evict--> FREE |            |             |                   ^  |
- *                          +------------+-------------+-----> FREE       +--+ (hit: RUNNING again)
- *       any of the three, while an operation on its memory is not quiet: --> QUARANTINED --quiet-->
- * FREE
+ *                                                    last reference, in the prefix index
+ *    FREE --- take ---> RESERVED ---> RECEIVING ---> RUNNING --------------------------> CACHED
+ *     ^ ^                  |             |            |   ^                               |  |
+ *     | |                  |             |            |   +----------- hit ---------------+  |
+ *     | +--- release ------+-------------+------------+                                      |
+ *     +------------------------------ evict -------------------------------------------------+
+ *
+ * Released while an operation on its memory is not quiet, a block goes to QUARANTINED instead, and
+ * from there, once quiet, to FREE.
  *
  * A block has a reference count: sequences that share a prefix share its blocks. The state says
  * what the block is for its most advanced holder. The pool knows nothing of contents; prefix.h

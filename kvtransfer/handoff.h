@@ -1,13 +1,19 @@
 /* The two ends of a handoff, as pure state machines: what to offer next, what to take, when all has
  * landed.
  *
- *   offering (on P, one per receiving rank)            landing (on D, one per ticket and rank)
+ *  offering (on P, one per receiving rank)
  *
- *     STREAMING --all sent, filled--> WAITING            OPEN --filled--> FILLED --last slice
- * landed--> COMPLETE ^  |                          |  |                | \--missing, nothing in
- * flight: reply Missing |  +--link lost once: again---+  +-- Landed -->  DONE
- *        +------ Missing{ranges} ------+
- *     any --second link loss, deadline, too many rounds--> FAILED
+ *    STREAMING --- all offered and filled ---> WAITING --- Landed ---> DONE
+ *      ^  ^                                     |  |
+ *      |  +------------ Missing{ranges} --------+  |
+ *      +--------------- link lost, once -----------+
+ *    from any: link lost again, or too many rounds ---> FAILED
+ *
+ *  landing (on D, one per ticket and rank)
+ *
+ *    OPEN --- Filled, something missing ---> FILLED --- the last slice lands ---> COMPLETE
+ *      |                                       +--- nothing in flight: say Missing, stay
+ *      +----- Filled, nothing missing --------------------------------------------> COMPLETE
  *
  * STREAMING: some layer has tokens that are computed and not yet offered, or may still get some.
  * WAITING: all is offered and said to be so (Filled); it is said again each HANDOFF_ANSWER_NS until

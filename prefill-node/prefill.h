@@ -1,11 +1,12 @@
 /* The prefill role: computes prompts and hands their KV over, layer by layer.
  *
- *            on_open          Run ok, blocks reserved           last chunk computed Landed (none)
- * ------> OPENED -------------------------> COMPUTING ------------------> DELIVERING --------> DONE
- *                      |                                   |                             | | v v v
- * v CLOSING <--------------- call closed (cancel, deadline, finish sent, dead router) ------+ |
- * offering quiet
- *                      v
+ *          on_open           blocks reserved            last chunk               Landed
+ *  (none) ---------> OPENED ----------------> COMPUTING -----------> DELIVERING ---------> DONE
+ *                      |                          |                      |                  |
+ *                      v                          v                      v                  v
+ *                   CLOSING <--- from any: the call ended (cancel, deadline, finish, dead router)
+ *                      |
+ *                      v  offering quiet
  *                   (none)
  *
  * OPENED: the call exists, the request has not come. COMPUTING: the engine runs the prompt's

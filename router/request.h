@@ -1,12 +1,15 @@
 /* The life of one request on the router, as a pure state machine: events in, actions out.
  *
- *                      admit                accepted, P chosen              P ended OK
- *     QUEUED ------------------> RESERVING --------------------> FILLING ----------------> DECODING
- *       ^                         |   |  \--- accepted, D computes by itself ----------------> |
- *       |   BUSY, node lost,      |   |                            |  P lost: another P with the
- * same ticket, or D by itself
- *       +---- preempted ----------+   +--------- any end ----------+---------------------------+-->
- * DONE
+ *            admit              accepted, P chosen            P ended well
+ *  QUEUED ---------> RESERVING ------------------> FILLING ------------------> DECODING
+ *    ^                | |  \                       |  | \                       ^ ^  |
+ *    |                | |   \                      |  |  \ P lost, none left:   | |  |
+ *    |                | |    \                     |  |   +-- D by itself ------+ |  |
+ *    |                | |     +-- accepted, D computes by itself -----------------+  |
+ *    |                | |                          |  |                              |
+ *    +----------------+-|--------------------------+--|------------------------------+
+ *      BUSY, D lost,    |                             |
+ *      preempted        +-------- ended: all choices finished, cancel, deadline, poison ---> DONE
  *
  * QUEUED: waits in the router, the only place where work waits (LAW 7); holds nothing anywhere.
  * RESERVING: Start is with a decode node. FILLING: it has accepted and a prefill node is computing
