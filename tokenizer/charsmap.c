@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "tokenizer/unicode.h"
 
 #define CHARSMAP_MAX (64u << 20)
@@ -120,7 +121,9 @@ static const char *lookup(const struct charsmap *m, const char *key, size_t len)
             return NULL;
         if (unit >> 8 & 1) {
             size_t value = m->units[at] & (UINT32_MAX >> 1);
-            return value <= m->strings_len ? m->strings + value : NULL;
+            const char *to = value <= m->strings_len ? m->strings + value : NULL;
+            /* a bad map may point into a character: what follows relies on whole ones */
+            return to && utf8_valid(to, strlen(to)) ? to : NULL;
         }
     }
     return NULL;
