@@ -63,7 +63,7 @@ struct role {
     struct buf out;
     int64_t now_ns;
     bool draining;
-    struct metric *m_fill;
+    struct metric *m_fill, *m_quiet;
 };
 
 static void call_move(struct role *r, struct call *c, enum call_state to)
@@ -86,11 +86,15 @@ static enum status decode_create(const struct node_role_args *args, struct role 
         return err_set(err, ST_NO_MEMORY, "no memory for %d calls", args->max_calls);
     }
     r->args = *args;
-    if (args->metrics)
+    if (args->metrics) {
         r->m_fill =
             metrics_histogram(args->metrics, "baton_kv_wait_seconds", "",
                               "From a reservation to the KV being complete on the decode node.",
                               metrics_latency_bounds, metrics_latency_bounds_n);
+        r->m_quiet = metrics_histogram(args->metrics, "baton_cancel_to_quiet_seconds", "",
+                                       "From a call's being cancelled to all it held being free.",
+                                       metrics_latency_bounds, metrics_latency_bounds_n);
+    }
     *out = r;
     return ST_OK;
 }
@@ -104,6 +108,9 @@ static void call_free_memory(struct call *c)
 
 static void call_fini(struct role *r, struct call *c)
 {
+    bool cancelled = c->state == CALL_CLOSING && !c->finish_sent;
+    if (r->m_quiet && cancelled)
+        metric_observe(r->m_quiet, (double)(r->now_ns - c->at_ns[CALL_CLOSING]) / 1e9);
     call_free_memory(c);
     slots_free(r->calls, c->id);
 }

@@ -1,7 +1,5 @@
 #include "node/node_internal.h"
 
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -9,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/process.h"
 
 #define BUSY_TICK_MS 50    /* calls are there: deadlines are looked at this often */
 #define IDLE_TICK_MS 10000 /* nothing is */
@@ -130,13 +129,7 @@ int node_main(const struct config *config, const struct node_role_ops *role, boo
 {
     struct error err = {0};
     struct node n = {.config = config, .role_ops = role, .aggregated = aggregated};
-    sigset_t set;
-    /* Before any thread exists, so that every thread inherits it and signalfd gets the signals. */
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    pthread_sigmask(SIG_BLOCK, &set, NULL);
-    signal(SIGPIPE, SIG_IGN);
+    n.signal_fd = process_init(); /* before any thread exists */
     enum status st = node_start(&n, &err);
     if (st != ST_OK) {
         fprintf(stderr, "baton-%s: %s\n", role->name, err.text);

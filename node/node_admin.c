@@ -37,6 +37,9 @@ void node_metrics_register(struct node *n)
     n->m.step_tokens =
         metrics_histogram(x, "baton_step_tokens", "", "Tokens computed in a step.", token_bounds,
                           sizeof(token_bounds) / sizeof(token_bounds[0]));
+    /* Nothing drafts yet: the two stay 0, and dashboards find them. */
+    metrics_counter(x, "baton_spec_drafted_tokens_total", "", "Tokens that a draft proposed.");
+    metrics_counter(x, "baton_spec_accepted_tokens_total", "", "Drafted tokens that were kept.");
     n->m.missing = metrics_counter(x, "baton_kv_missing_rounds_total", "",
                                    "Times a receiver asked for slices again.");
     n->m.links_lost =

@@ -4,13 +4,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -323,11 +321,6 @@ static enum status start_http(struct node *n, struct error *err)
 
 static enum status start_loop(struct node *n, struct error *err)
 {
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    n->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     n->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (n->signal_fd < 0 || n->epoll_fd < 0)
         return err_set(err, ST_IO, "the event loop: %s", strerror(errno));
@@ -357,7 +350,7 @@ enum status node_start(struct node *n, struct error *err)
     static enum status (*const steps[])(struct node *, struct error *) = {
         start_metrics,    start_model, start_pool, start_role, start_engine,
         start_transports, start_rpc,   start_http, start_loop};
-    n->pool_fd = n->signal_fd = n->epoll_fd = -1;
+    n->pool_fd = n->epoll_fd = -1;
     n->boot = rng_entropy();
     n->started_ns = clock_now_ns();
     for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {

@@ -66,7 +66,7 @@ struct role {
     struct buf out;
     int64_t now_ns;
     bool draining;
-    struct metric *m_transfer, *m_exposed;
+    struct metric *m_transfer, *m_exposed, *m_quiet;
 };
 
 static void call_move(struct role *r, struct call *c, enum call_state to)
@@ -102,6 +102,9 @@ static enum status prefill_create(const struct node_role_args *args, struct role
             args->metrics, "baton_kv_transfer_seconds", "",
             "From the first offer of a prompt's KV to its being complete on the decode node.",
             metrics_latency_bounds, metrics_latency_bounds_n);
+        r->m_quiet = metrics_histogram(args->metrics, "baton_cancel_to_quiet_seconds", "",
+                                       "From a call's being cancelled to all it held being free.",
+                                       metrics_latency_bounds, metrics_latency_bounds_n);
         r->m_exposed =
             metrics_histogram(args->metrics, "baton_kv_transfer_exposed_seconds", "",
                               "The part of the KV transfer that no compute hid: from the end of "
@@ -114,6 +117,9 @@ static enum status prefill_create(const struct node_role_args *args, struct role
 
 static void call_fini(struct role *r, struct call *c)
 {
+    bool cancelled = c->state == CALL_CLOSING && !c->finish_sent;
+    if (r->m_quiet && cancelled)
+        metric_observe(r->m_quiet, (double)(r->now_ns - c->at_ns[CALL_CLOSING]) / 1e9);
     free(c->first);
     slots_free(r->calls, c->id);
 }
