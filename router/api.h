@@ -1,0 +1,159 @@
+/* What the public HTTP and gRPC faces share: a request as asked for, text out of tokens, and the
+ * JSON of answers. No I/O here, no sockets, no core: pure functions over memory, so that all of it
+ * is tested and fuzzed alone.
+ *
+ * api_parse() checks strictly every field that it knows and ignores the others. A failure fills
+ * struct api_error, which says HTTP status, code, parameter and text; api_render_error() turns it
+ * into the body that every error has.
+ *
+ * Owner: a struct api_request owns the JSON tree that its strings point into; api_request_fini().
+ */
+#ifndef ROUTER_API_H
+#define ROUTER_API_H
+
+#include "base/buf.h"
+#include "base/json.h"
+#include "proto/messages.h"
+#include "tokenizer/template.h"
+#include "tokenizer/tokenizer.h"
+
+#define API_PROMPTS_MAX 1024
+#define API_STOP_BYTES_MAX 1024
+#define API_NAME_BYTES_MAX 256
+#define API_MESSAGES_MAX 16384
+
+enum api_kind { API_COMPLETION, API_CHAT };
+
+struct api_error {
+    int status;       /* HTTP; 0: none */
+    const char *code; /* a constant */
+    char param[64];   /* "": null */
+    char message[600];
+};
+/* Fills *err and returns false. */
+bool api_fail(struct api_error *err, int status, const char *code, const char *param,
+              const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+/* The same from what the core or a lower floor says. */
+void api_fail_status(struct api_error *err, enum status status, const char *text);
+void api_render_error(struct buf *out, const struct api_error *err);
+/* Seconds for Retry-After; 0: retrying is useless. */
+int api_retry_after_s(const struct api_error *err);
+
+/* What a request is checked against, and the model's own defaults (generation_config.json). */
+struct api_rules {
+    int32_t n_max, stop_max, logprobs_max, vocab;
+    struct msg_sampling defaults; /* max_tokens: 0, none */
+};
+
+struct api_prompt {
+    const char *text; /* NULL: ids */
+    size_t len;
+    struct msg_ids ids;
+};
+
+struct api_text_ref {
+    const char *text;
+    size_t len;
+};
+
+struct api_request {
+    enum api_kind kind;
+    json *body;
+    int32_t *ids;      /* of prompts given as ids */
+    const char *model; /* NULL: not given */
+    struct api_prompt *prompts;
+    size_t n_prompts;
+    const json *messages, *tools, *template_kwargs, *documents;
+    bool add_special, add_generation_prompt, continue_final;
+    int32_t n;
+    struct msg_sampling sampling; /* max_tokens 0: not given; bias and stop_ids are owned */
+    bool has_seed;
+    struct api_text_ref *stops;
+    size_t n_stops;
+    bool include_stop, skip_special;
+    bool stream, include_usage, echo;
+    const char *cache_salt; /* "": shared */
+};
+
+bool api_parse(struct api_request *r, enum api_kind kind, const struct api_rules *rules,
+               struct api_text_ref body, struct api_error *err);
+void api_request_fini(struct api_request *r);
+/* Reads a body that is to be an object; bounded in depth and memory. */
+bool api_read_body(struct api_text_ref body, json **out, struct api_error *err);
+
+/* The ids of a chat: messages through the template. `text` gets the rendered prompt. */
+struct api_chat {
+    const struct tokenizer *tokenizer;
+    const struct chat_template *template_; /* NULL: the model has none */
+};
+bool api_chat_ids(const struct api_chat *c, const struct api_request *r, struct ids *out,
+                  struct api_error *err);
+/* Fills in messages, tools and the like of `body` with checks: for chats and for /tokenize. */
+bool api_parse_chat(struct api_request *r, const json *body, struct api_error *err);
+
+/* ---- api_text.c: tokens of one choice to text ---- */
+
+struct api_text_args {
+    const struct tokenizer *tokenizer;
+    const struct api_text_ref *stops; /* outlive the object */
+    size_t n_stops;
+    bool include_stop, skip_special;
+    int32_t min_tokens; /* stop strings do not count before */
+};
+struct api_text;
+struct api_text *api_text_create(const struct api_text_args *args, struct msg_ids prompt);
+void api_text_destroy(struct api_text *t);
+/* Appends what has become certain to *out: never half a character, nor what may yet turn out to be
+ * a stop string. Returns the index of the stop string that ended the text; -1: none. Nothing may be
+ * pushed after the end. */
+int api_text_push(struct api_text *t, int32_t id, struct buf *out);
+/* The end for another reason: what was held back comes out. */
+int api_text_finish(struct api_text *t, struct buf *out);
+
+/* ---- api_render.c ---- */
+
+/* A token as an answer shows it. */
+struct api_token {
+    int32_t id, position;
+    float logprob;
+    struct msg_logprob *top;
+    uint32_t n_top;
+};
+struct api_tokens {
+    struct api_token *v;
+    size_t n, cap;
+};
+bool api_tokens_push(struct api_tokens *a, const struct msg_token *t);
+void api_tokens_clear(struct api_tokens *a);
+void api_tokens_fini(struct api_tokens *a);
+
+struct api_answer {
+    enum api_kind kind;
+    const struct tokenizer *tokenizer;
+    char id[64];
+    int64_t created_s;
+    const char *model;
+    bool logprobs, stream, include_usage;
+};
+struct api_choice_out {
+    int32_t index;
+    struct api_text_ref text;
+    const struct api_tokens *tokens; /* NULL: no logprobs */
+    size_t text_offset;              /* characters before the first of `tokens` */
+    const char *finish;              /* "stop", "length"; NULL: not yet */
+    const char *stop_text;           /* the stop string that matched; NULL: none */
+    int32_t stop_id;                 /* the id that stopped it; -1: none */
+    bool role;                       /* chat chunk: the opening one */
+};
+/* A whole answer. */
+void api_render_answer(struct buf *out, const struct api_answer *a,
+                       const struct api_choice_out *choices, size_t n,
+                       const struct msg_usage *usage);
+/* One event of a stream, `data: ...\n\n`. choice NULL: the usage chunk. */
+void api_render_chunk(struct buf *out, const struct api_answer *a, const struct api_choice_out *c,
+                      const struct msg_usage *usage);
+void api_render_usage(struct jw *w, const struct msg_usage *u);
+/* Characters (code points) of a text. */
+size_t api_count_characters(const char *s, size_t len);
+
+#endif

@@ -1,0 +1,375 @@
+/* The public gRPC API, baton.v1.Inference: Generate, Tokenize, Models.
+ *
+ * A call brings one message and gets its answer. What Generate cannot send at once (the call's
+ * outbox is full) is kept per choice and merged; only what was taken counts as consumed. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/codec.h"
+#include "router/router.h"
+
+enum { GENERATE, TOKENIZE, MODELS };
+const char *const grpc_api_methods[GRPC_API_METHODS] = {[GENERATE] = "/baton.v1.Inference/Generate",
+                                                        [TOKENIZE] = "/baton.v1.Inference/Tokenize",
+                                                        [MODELS] = "/baton.v1.Inference/Models"};
+
+struct slot {
+    struct buf text;
+    struct ids ids;
+    struct api_tokens tokens;
+    int32_t finish; /* 0: not yet, or said */
+};
+
+struct grpc_call {
+    struct router *r;
+    struct rpc_call *call;
+    int method;
+    struct run *run;
+    struct slot *slots;
+    int32_t n;
+    bool logprobs, got, ended, finished;
+    enum status status;
+    char text[256];
+    struct msg_usage usage;
+};
+
+static void finish(struct grpc_call *g, enum status status, const char *text)
+{
+    if (!g->finished)
+        rpc_call_finish(g->call, status, text);
+    g->finished = true;
+}
+
+/* ---- sending ---- */
+
+static bool slot_dirty(const struct slot *s)
+{
+    return s->text.len || s->ids.n || s->finish;
+}
+
+static enum status send_slot(struct grpc_call *g, int32_t i)
+{
+    struct slot *s = &g->slots[i];
+    struct buf *out = &g->r->scratch;
+    struct msg_token *tokens = g->logprobs ? calloc(s->tokens.n + 1, sizeof *tokens) : NULL;
+    struct msg_generate_event ev = {
+        .choice = i,
+        .text = s->text.data ? s->text.data : "",
+        .ids = {.v = s->ids.v, .n = (uint32_t)s->ids.n},
+        .tokens = tokens,
+        .n_tokens = tokens ? (uint32_t)s->tokens.n : 0,
+        .finish_reason = s->finish,
+    };
+    for (size_t k = 0; tokens && k < s->tokens.n; k++) {
+        const struct api_token *t = &s->tokens.v[k];
+        tokens[k] = (struct msg_token){.choice = i,
+                                       .position = t->position,
+                                       .id = t->id,
+                                       .logprob = t->logprob,
+                                       .top = t->top,
+                                       .n_top = t->n_top};
+    }
+    buf_clear(out);
+    codec_put_generate_event(out, &ev);
+    free(tokens);
+    enum status st =
+        out->failed ? ST_NO_MEMORY : rpc_call_send(g->call, (const uint8_t *)out->data, out->len);
+    if (st != ST_OK)
+        return st;
+    buf_clear(&s->text);
+    s->ids.n = 0;
+    api_tokens_clear(&s->tokens);
+    s->finish = 0;
+    return ST_OK;
+}
+
+static void flush(struct grpc_call *g)
+{
+    enum status st = ST_OK;
+    for (int32_t i = 0; i < g->n && st == ST_OK && !g->finished; i++) {
+        if (slot_dirty(&g->slots[i]))
+            st = send_slot(g, i);
+    }
+    if (st != ST_OK || g->finished)
+        return; /* DRAINED or CLOSED follows */
+    if (!g->ended) {
+        if (g->run)
+            run_consumed(g->run);
+        return;
+    }
+    if (g->status == ST_OK) {
+        buf_clear(&g->r->scratch);
+        codec_put_generate_event(
+            &g->r->scratch,
+            &(struct msg_generate_event){.text = "", .has_usage = true, .usage = g->usage});
+        st = rpc_call_send(g->call, (const uint8_t *)g->r->scratch.data, g->r->scratch.len);
+        if (st == ST_BUSY)
+            return;
+    }
+    finish(g, g->status, g->text);
+}
+
+/* ---- from the run ---- */
+
+static void on_delta(void *owner, int32_t index, struct api_text_ref text,
+                     const struct msg_token *t)
+{
+    struct grpc_call *g = owner;
+    struct slot *s = &g->slots[index];
+    bool ok = true;
+    buf_append(&s->text, text.text, text.len);
+    if (t) {
+        ok = ids_push(&s->ids, t->id);
+        if (g->logprobs)
+            ok = api_tokens_push(&s->tokens, t) && ok;
+    }
+    if (!ok || s->text.failed)
+        run_cancel(g->run, ST_NO_MEMORY, "Out of memory.");
+    flush(g);
+}
+
+static void on_finish(void *owner, int32_t index, const struct run_finish *f)
+{
+    struct grpc_call *g = owner;
+    g->slots[index].finish = (int32_t)f->reason;
+    flush(g);
+}
+
+static void on_end(void *owner, enum status status, const char *text, const struct msg_usage *usage)
+{
+    struct grpc_call *g = owner;
+    g->run = NULL;
+    g->ended = true;
+    g->status = status;
+    g->usage = *usage;
+    snprintf(g->text, sizeof g->text, "%s", text);
+    flush(g);
+}
+
+static const struct run_ops grpc_ops = {on_delta, on_finish, on_end};
+
+/* ---- Generate ---- */
+
+static bool in_range(struct api_error *err, const char *name, double v, double min, double max)
+{
+    return (v >= min && v <= max) || api_fail(err, 400, "invalid_value", name,
+                                              "%s: expected %g to %g, got %g.", name, min, max, v);
+}
+
+/* The rules of the HTTP API, for the fields that protobuf does not check. */
+static bool check_generate(const struct router *r, struct msg_generate *m, struct api_error *err)
+{
+    const struct msg_sampling *d = &r->rules.defaults;
+    struct msg_sampling *s = &m->sampling;
+    if (!m->has_temperature)
+        s->temperature = d->temperature;
+    if (!m->has_top_p)
+        s->top_p = d->top_p;
+    if (!m->has_top_k)
+        s->top_k = d->top_k;
+    if (!m->has_min_p)
+        s->min_p = d->min_p;
+    if (!m->has_repetition_penalty)
+        s->repetition_penalty = d->repetition_penalty;
+    bool ok = prompt_check_model(r, m->model, err) && in_range(err, "n", m->n, 1, r->rules.n_max) &&
+              in_range(err, "temperature", s->temperature, 0, 2) &&
+              in_range(err, "top_p", s->top_p, 1e-9, 1) && in_range(err, "min_p", s->min_p, 0, 1) &&
+              in_range(err, "repetition_penalty", s->repetition_penalty, 1e-9, 100) &&
+              in_range(err, "presence_penalty", s->presence_penalty, -2, 2) &&
+              in_range(err, "frequency_penalty", s->frequency_penalty, -2, 2) &&
+              in_range(err, "logprobs", s->logprobs, -1, r->rules.logprobs_max) &&
+              in_range(err, "stop", m->n_stop, 0, r->rules.stop_max);
+    for (uint32_t i = 0; ok && i < m->n_stop; i++)
+        ok = in_range(err, "bytes of stop", (double)strlen(m->stop[i]), 1, API_STOP_BYTES_MAX);
+    for (uint32_t i = 0; ok && i < s->n_bias; i++)
+        ok = in_range(err, "logit_bias", s->bias[i].bias, -100, 100) &&
+             in_range(err, "logit_bias", s->bias[i].id, 0, r->rules.vocab - 1);
+    for (uint32_t i = 0; ok && i < s->stop_ids.n; i++)
+        ok = in_range(err, "stop_token_ids", s->stop_ids.v[i], 0, r->rules.vocab - 1);
+    for (uint32_t i = 0; ok && i < m->ids.n; i++)
+        ok = in_range(err, "ids", m->ids.v[i], 0, r->rules.vocab - 1);
+    if (ok && s->max_tokens > 0 && s->min_tokens > s->max_tokens)
+        ok = api_fail(err, 400, "invalid_value", "min_tokens",
+                      "min_tokens: expected at most max_tokens.");
+    return ok;
+}
+
+static enum status run_generate(struct grpc_call *g, const struct msg_generate *m,
+                                const struct ids *ids, struct error *err)
+{
+    struct router *r = g->r;
+    struct api_text_ref *stops = calloc(m->n_stop + 1, sizeof *stops);
+    g->slots = calloc((size_t)m->n, sizeof *g->slots);
+    if (!stops || !g->slots) {
+        free(stops);
+        return err_set(err, ST_NO_MEMORY, "Out of memory.");
+    }
+    for (uint32_t i = 0; i < m->n_stop; i++)
+        stops[i] = (struct api_text_ref){m->stop[i], strlen(m->stop[i])};
+    g->n = m->n;
+    g->logprobs = m->sampling.logprobs >= 0;
+    struct msg_ids prompt = {.v = ids->v, .n = (uint32_t)ids->n};
+    const struct run_args args = {.router = r,
+                                  .ops = &grpc_ops,
+                                  .owner = g,
+                                  .request_id = m->request_id,
+                                  .prompts = &prompt,
+                                  .n_prompts = 1,
+                                  .n = m->n,
+                                  .has_seed = m->has_seed,
+                                  .sampling = m->sampling,
+                                  .cache_salt = m->cache_salt,
+                                  .stops = stops,
+                                  .n_stops = m->n_stop,
+                                  .skip_special = true};
+    enum status st = run_start(&args, &g->run, err);
+    free(stops);
+    return st;
+}
+
+static enum status start_generate(struct grpc_call *g, const uint8_t *data, size_t len,
+                                  struct error *err)
+{
+    struct codec_arena arena = {0};
+    struct msg_generate m;
+    struct ids ids = {0};
+    struct api_error why = {0};
+    enum status st = ST_OK;
+    if (codec_get_generate(data, len, &arena, &m) != ST_OK)
+        st = err_set(err, ST_INVALID, "The request is malformed or over a limit.");
+    else if (g->r->drain_ns)
+        st = err_set(err, ST_LINK, "The server is shutting down.");
+    else if (!check_generate(g->r, &m, &why))
+        st = err_set(err, why.status == 404 ? ST_NOT_FOUND : ST_INVALID, "%s", why.message);
+    if (st == ST_OK && m.ids.n == 0) {
+        struct api_text_ref text = {m.text ? m.text : "", m.text ? strlen(m.text) : 0};
+        unsigned flags = TOKENIZE_PARSE_SPECIAL | (m.add_special ? TOKENIZE_ADD_SPECIAL : 0);
+        if (!prompt_encode(g->r, text, flags, &ids, &why))
+            st = err_set(err, ST_INVALID, "%s", why.message);
+    } else if (st == ST_OK && !ids_append(&ids, m.ids.v, m.ids.n)) {
+        st = err_set(err, ST_NO_MEMORY, "Out of memory.");
+    }
+    if (st == ST_OK)
+        st = run_generate(g, &m, &ids, err);
+    ids_fini(&ids);
+    codec_arena_fini(&arena);
+    return st;
+}
+
+/* ---- Tokenize, Models ---- */
+
+static enum status answer_scratch(struct grpc_call *g)
+{
+    struct buf *out = &g->r->scratch;
+    return out->failed ? ST_NO_MEMORY
+                       : rpc_call_send(g->call, (const uint8_t *)out->data, out->len);
+}
+
+static enum status answer_tokenize(struct grpc_call *g, const uint8_t *data, size_t len,
+                                   struct error *err)
+{
+    struct codec_arena arena = {0};
+    struct ids ids = {0};
+    struct api_error why = {0};
+    const char *model, *text;
+    bool add_special;
+    enum status st = ST_OK;
+    if (codec_get_tokenize(data, len, &arena, &model, &text, &add_special) != ST_OK)
+        st = err_set(err, ST_INVALID, "The request is malformed or over a limit.");
+    else if (!prompt_check_model(g->r, model, &why))
+        st = err_set(err, ST_NOT_FOUND, "%s", why.message);
+    if (st == ST_OK)
+        st = tokenizer_encode(g->r->tokenizer, text, strlen(text),
+                              TOKENIZE_PARSE_SPECIAL | (add_special ? TOKENIZE_ADD_SPECIAL : 0),
+                              &ids, err);
+    if (st == ST_OK) {
+        struct msg_ids out = {.v = ids.v, .n = (uint32_t)ids.n};
+        buf_clear(&g->r->scratch);
+        codec_put_tokenized(&g->r->scratch, &out);
+        st = answer_scratch(g);
+    }
+    ids_fini(&ids);
+    codec_arena_fini(&arena);
+    return st;
+}
+
+static enum status answer_models(struct grpc_call *g)
+{
+    const char *const names[] = {g->r->config->model.name};
+    buf_clear(&g->r->scratch);
+    codec_put_models(&g->r->scratch, names, 1, router_max_context(g->r));
+    return answer_scratch(g);
+}
+
+static void on_message(struct grpc_call *g, const uint8_t *data, size_t len)
+{
+    struct error err = {0};
+    enum status st;
+    if (g->got)
+        return;
+    g->got = true;
+    if (g->method == GENERATE)
+        st = start_generate(g, data, len, &err);
+    else
+        st = g->method == TOKENIZE ? answer_tokenize(g, data, len, &err) : answer_models(g);
+    if (st != ST_OK || g->method != GENERATE)
+        finish(g, st, err.text);
+}
+
+/* ---- life of a call ---- */
+
+static void open_call(struct router *r, const struct rpc_event *ev)
+{
+    struct grpc_call *g = calloc(1, sizeof *g);
+    if (!g) {
+        rpc_call_finish(ev->call, ST_NO_MEMORY, "Out of memory.");
+        return;
+    }
+    *g = (struct grpc_call){.r = r, .call = ev->call, .method = ev->method};
+    r->answers++;
+    rpc_call_set_user(ev->call, g);
+    if (r->config->router.api_keys_file)
+        finish(g, ST_DENIED, "API keys are asked for, and gRPC calls carry none yet: use HTTP.");
+}
+
+static void close_call(struct grpc_call *g)
+{
+    if (g->run)
+        run_abandon(g->run);
+    for (int32_t i = 0; i < g->n; i++) {
+        buf_fini(&g->slots[i].text);
+        ids_fini(&g->slots[i].ids);
+        api_tokens_fini(&g->slots[i].tokens);
+    }
+    g->r->answers--;
+    free(g->slots);
+    free(g);
+}
+
+void grpc_api_event(struct router *r, const struct rpc_event *ev)
+{
+    struct grpc_call *g = ev->user;
+    switch (ev->kind) {
+    case RPC_EV_OPEN:
+        open_call(r, ev);
+        break;
+    case RPC_EV_MESSAGE:
+        if (g && !g->finished)
+            on_message(g, ev->data, ev->len);
+        break;
+    case RPC_EV_HALF_CLOSED:
+        if (g && !g->got)
+            finish(g, ST_INVALID, "The call brought no message.");
+        break;
+    case RPC_EV_DRAINED:
+        if (g)
+            flush(g);
+        break;
+    case RPC_EV_CLOSED:
+        if (g)
+            close_call(g);
+        rpc_call_release(ev->call);
+        break;
+    }
+}

@@ -1,0 +1,94 @@
+/* The router's process: what its files share. One loop thread owns everything here; HTTP and gRPC
+ * bring events to it, the core decides, runs turn tokens into text.
+ *
+ *     signals, HTTP, public gRPC, nodes' gRPC -> loop.c -> http_api.c / grpc_api.c -> run.c -> core
+ *                                                    core -> effects (loop.c) -> nodes
+ *
+ * Not for other folders.
+ */
+#ifndef ROUTER_ROUTER_H
+#define ROUTER_ROUTER_H
+
+#include "base/list.h"
+#include "base/metrics.h"
+#include "net/http_server.h"
+#include "proto/rpc.h"
+#include "router/api.h"
+#include "router/core.h"
+#include "router/run.h"
+
+#define ROUTER_REQUESTS_MAX 16384
+#define ROUTER_STREAM_BYTES (256 << 10) /* unsent bytes of one answer */
+#define ROUTER_KEY_BYTES_MAX 512
+
+struct router_keys { /* accepted API keys */
+    char **v;
+    size_t n;
+};
+
+struct router {
+    const struct config *config;
+    struct metrics *metrics;
+    struct tokenizer *tokenizer;
+    struct chat_template *chat_template; /* NULL: none */
+    size_t token_bytes_max;              /* of any token: bounds how short a text's ids can be */
+    struct api_rules rules;
+    int32_t model_context; /* of config.json; 0: it does not say */
+    int32_t *eos;
+    size_t n_eos;
+    struct router_keys keys;
+    struct core *core;
+    struct rpc *nodes_rpc, *public_rpc; /* calls to nodes; calls of clients */
+    struct rpc_channel *channels[CLUSTER_NODES_MAX];
+    struct http_server *http;
+    int signal_fd, epoll_fd;
+    char grpc_address[300], http_address[300];
+    int64_t started_s;        /* Unix time */
+    int64_t now_ns, drain_ns; /* drain_ns: when draining began; 0: not */
+    int signals;
+    bool ready, said_ready;
+    struct list runs; /* of struct run */
+    int32_t answers;  /* HTTP and gRPC answers under way */
+    struct buf scratch;
+    struct {
+        struct metric *running, *waiting, *kv_usage, *prompt_tokens, *generated, *stop, *length;
+        struct metric *ttft, *itl, *e2e;
+    } vllm; /* all NULL unless asked for */
+};
+
+/* router_model.c */
+enum status router_load_model(struct router *r, struct error *err);
+void router_unload_model(struct router *r);
+
+/* router_start.c */
+enum status router_start(struct router *r, struct error *err);
+void router_stop(struct router *r);
+
+/* loop.c */
+int router_main(const struct config *config);
+extern const struct core_effects router_effects; /* ctx is filled in */
+
+/* http_api.c: a request that came in; http_answer.c: what it says afterwards */
+void http_api_event(struct router *r, const struct http_event *ev);
+void http_api_fail(struct http_request *q, const struct api_error *err);
+void http_answer_start(struct router *r, struct http_request *q, const char *request_id,
+                       enum api_kind kind);
+void http_answer_event(const struct http_event *ev);
+
+/* grpc_api.c */
+#define GRPC_API_METHODS 3
+extern const char *const grpc_api_methods[GRPC_API_METHODS];
+void grpc_api_event(struct router *r, const struct rpc_event *ev);
+
+/* prompt.c: what is served */
+bool prompt_check_model(const struct router *r, const char *model, struct api_error *err);
+/* The ids of a text, refused early when it cannot fit the context. */
+bool prompt_encode(const struct router *r, struct api_text_ref text, unsigned flags,
+                   struct ids *out, struct api_error *err);
+int32_t router_max_context(const struct router *r);
+
+/* metrics of the router's own */
+void router_metrics_register(struct router *r);
+void router_metrics_refresh(struct router *r);
+
+#endif

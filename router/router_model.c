@@ -1,0 +1,139 @@
+/* What the router knows of the model: its tokenizer, its chat template, and a few keys of
+ * config.json and generation_config.json. Weights are the nodes' business. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "router/router.h"
+
+#define FILE_BYTES_MAX (16 << 20)
+#define EOS_MAX 64
+#define CONTEXT_MAX (1 << 24)
+
+static void add_eos(struct router *r, const json *v)
+{
+    int64_t id = json_as_int(v, -1);
+    if (id < 0 || id >= r->rules.vocab || r->n_eos == EOS_MAX)
+        return;
+    for (size_t i = 0; i < r->n_eos; i++) {
+        if (r->eos[i] == id)
+            return;
+    }
+    r->eos[r->n_eos++] = (int32_t)id;
+}
+
+static void read_eos(struct router *r, const json *v)
+{
+    add_eos(r, v);
+    for (size_t i = 0; json_kind_of(v) == JSON_ARR && i < json_count(v); i++)
+        add_eos(r, json_at(v, i));
+}
+
+struct bounds {
+    double fallback, min, max;
+};
+
+/* A default of the model's; out of range it is none. */
+static float default_of(const json *v, const char *key, struct bounds b)
+{
+    double x = json_as_number(json_get(v, key), b.fallback);
+    return (float)(x >= b.min && x <= b.max ? x : b.fallback);
+}
+
+static void read_defaults(struct router *r, const json *v)
+{
+    struct msg_sampling *d = &r->rules.defaults;
+    d->temperature = default_of(v, "temperature", (struct bounds){1, 0, 2});
+    d->top_p = default_of(v, "top_p", (struct bounds){1, 1e-6, 1});
+    d->min_p = default_of(v, "min_p", (struct bounds){0, 0, 1});
+    d->repetition_penalty = default_of(v, "repetition_penalty", (struct bounds){1, 1e-6, 100});
+    int64_t top_k = json_as_int(json_get(v, "top_k"), 0);
+    d->top_k = top_k > 0 && top_k <= INT32_MAX ? (int32_t)top_k : 0;
+    d->logprobs = -1;
+}
+
+/* NULL: not there. A file that is there and cannot be read is an error. */
+static enum status read_json(const struct router *r, const char *file, bool needed, json **out,
+                             struct error *err)
+{
+    char path[4400];
+    snprintf(path, sizeof path, "%s/%s", r->config->model.path, file);
+    *out = NULL;
+    enum status st = json_read_file(path, FILE_BYTES_MAX, out, err);
+    return st == ST_NOT_FOUND && !needed ? ST_OK : st;
+}
+
+static enum status read_files(struct router *r, struct error *err)
+{
+    json *config, *generation = NULL;
+    enum status st = read_json(r, "config.json", true, &config, err);
+    if (st == ST_OK)
+        st = read_json(r, "generation_config.json", false, &generation, err);
+    if (st == ST_OK) {
+        int64_t vocab = json_as_int(json_get(config, "vocab_size"), 0);
+        int64_t context = json_as_int(json_get(config, "max_position_embeddings"), 0);
+        size_t known = tokenizer_vocab_size(r->tokenizer);
+        r->rules.vocab = vocab > 0 && vocab <= INT32_MAX ? (int32_t)vocab : (int32_t)known;
+        r->model_context = context > 0 && context <= CONTEXT_MAX ? (int32_t)context : 0;
+        r->eos = calloc(EOS_MAX, sizeof *r->eos);
+        if (!r->eos)
+            st = err_set(err, ST_NO_MEMORY, "no memory for the model");
+    }
+    if (st == ST_OK) {
+        read_eos(r, json_get(generation, "eos_token_id"));
+        read_eos(r, json_get(config, "eos_token_id"));
+        read_defaults(r, generation);
+    }
+    json_free(generation);
+    json_free(config);
+    return st;
+}
+
+static void read_template(struct router *r)
+{
+    const char *text = tokenizer_chat_template(r->tokenizer);
+    struct error why = {0};
+    char quoted[600];
+    if (!text) {
+        log_warn("no_chat_template", "model=%s", r->config->model.name);
+    } else if (template_parse(text, strlen(text), &r->chat_template, &why) != ST_OK) {
+        log_warn("chat_template_refused", "model=%s reason=%s", r->config->model.name,
+                 log_quote(quoted, sizeof quoted, why.text));
+        r->chat_template = NULL;
+    }
+}
+
+enum status router_load_model(struct router *r, struct error *err)
+{
+    enum status st = tokenizer_load(r->config->model.path, &r->tokenizer, err);
+    if (st == ST_OK)
+        st = read_files(r, err);
+    if (st != ST_OK)
+        return st;
+    r->rules.n_max =
+        (int32_t)(r->config->router.limits.n < MSG_CHOICES_MAX ? r->config->router.limits.n
+                                                               : MSG_CHOICES_MAX);
+    r->rules.stop_max = (int32_t)r->config->router.limits.stop;
+    r->rules.logprobs_max = (int32_t)(r->config->router.limits.logprobs < MSG_LOGPROBS_MAX
+                                          ? r->config->router.limits.logprobs
+                                          : MSG_LOGPROBS_MAX);
+    r->token_bytes_max = 1;
+    for (int32_t id = 0; (size_t)id < tokenizer_vocab_size(r->tokenizer); id++) {
+        const char *s = tokenizer_token(r->tokenizer, id);
+        size_t n = s ? strlen(s) : 0;
+        if (n > r->token_bytes_max)
+            r->token_bytes_max = n;
+    }
+    read_template(r);
+    return ST_OK;
+}
+
+void router_unload_model(struct router *r)
+{
+    if (r->chat_template)
+        template_free(r->chat_template);
+    if (r->tokenizer)
+        tokenizer_free(r->tokenizer);
+    free(r->eos);
+}

@@ -1,0 +1,229 @@
+/* Making and unmaking the router's process, in order. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "router/router.h"
+
+#define KEYS_BYTES_MAX (16 << 20)
+#define MESSAGE_BYTES_MAX (80 << 20) /* a Start with the longest prompt */
+#define PUBLIC_OUTBOX_BYTES (64 << 10)
+#define PUBLIC_CALLS_MAX 4096
+#define HTTP_IDLE_NS (75 * NS_PER_S)
+
+static enum status start_metrics(struct router *r, struct error *err)
+{
+    struct buf labels = {0};
+    if (!r->config->model.path || !r->config->model.name)
+        return err_set(err, ST_INVALID, "model.path: expected the model's folder, got nothing");
+    if (r->config->router.n_nodes == 0)
+        return err_set(err, ST_INVALID, "router.nodes: expected at least a decode node, got none");
+    metrics_label(&labels, "model", r->config->model.name);
+    metrics_label(&labels, "node", "router");
+    metrics_label(&labels, "role", "router");
+    r->metrics = metrics_create(labels.data ? labels.data : "");
+    buf_fini(&labels);
+    if (!r->metrics)
+        return err_set(err, ST_NO_MEMORY, "no memory for metrics");
+    router_metrics_register(r);
+    return ST_OK;
+}
+
+/* A file's text with a NUL behind it. */
+static enum status read_text(const char *path, size_t max, char **out, struct error *err)
+{
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return err_set(err, ST_NOT_FOUND, "%s: %s", path, strerror(errno));
+    struct buf b = {.max = max + 1};
+    char chunk[4096];
+    for (size_t n; (n = fread(chunk, 1, sizeof chunk, f)) > 0;)
+        buf_append(&b, chunk, n);
+    bool bad = ferror(f) != 0;
+    fclose(f);
+    buf_putc(&b, '\0');
+    bad |= b.failed;
+    *out = bad ? NULL : buf_take(&b, NULL);
+    buf_fini(&b);
+    return *out ? ST_OK : err_set(err, ST_INVALID, "%s: cannot be read, or is too large", path);
+}
+
+static enum status start_keys(struct router *r, struct error *err)
+{
+    const char *path = r->config->router.api_keys_file;
+    char *text, *save = NULL;
+    if (!path)
+        return ST_OK;
+    enum status st = read_text(path, KEYS_BYTES_MAX, &text, err);
+    if (st != ST_OK)
+        return st;
+    size_t lines = 1;
+    for (const char *s = text; *s; s++)
+        lines += *s == '\n';
+    r->keys.v = calloc(lines, sizeof *r->keys.v);
+    for (char *l = strtok_r(text, "\n", &save); l && r->keys.v; l = strtok_r(NULL, "\n", &save)) {
+        size_t n = strcspn(l, " \t\r");
+        l[n] = '\0';
+        if (n == 0 || l[0] == '#')
+            continue;
+        if (n > ROUTER_KEY_BYTES_MAX) {
+            st = err_set(err, ST_INVALID, "%s: a key is longer than %d bytes", path,
+                         ROUTER_KEY_BYTES_MAX);
+            break;
+        }
+        r->keys.v[r->keys.n] = strdup(l);
+        r->keys.n += r->keys.v[r->keys.n] != NULL;
+    }
+    memset(text, 0, strlen(text));
+    free(text);
+    if (st == ST_OK && r->keys.n == 0)
+        st = err_set(err, ST_INVALID, "%s: holds no key", path);
+    return st;
+}
+
+static enum status start_core(struct router *r, struct error *err)
+{
+    int64_t most = r->config->router.queue_max + ROUTER_REQUESTS_MAX;
+    struct core_args args = {.effects = router_effects,
+                             .config = r->config,
+                             .metrics = r->metrics,
+                             .max_requests = (int32_t)most};
+    args.effects.ctx = r;
+    r->now_ns = clock_now_ns();
+    return core_create(&args, &r->core, err);
+}
+
+/* ---- servers ---- */
+
+static enum status start_rpcs(struct router *r, const struct rpc_tls *tls, struct error *err)
+{
+    const struct config *c = r->config;
+    const struct rpc_args nodes = {.tls = *tls,
+                                   .max_message_bytes = MESSAGE_BYTES_MAX,
+                                   .max_outbox_bytes = MESSAGE_BYTES_MAX,
+                                   .keepalive_ns = c->timeouts.keepalive_ns};
+    const struct rpc_args open = {.tls = *tls,
+                                  .max_calls = PUBLIC_CALLS_MAX,
+                                  .max_message_bytes = (size_t)c->router.limits.body_bytes,
+                                  .max_outbox_bytes = PUBLIC_OUTBOX_BYTES,
+                                  .keepalive_ns = c->timeouts.keepalive_ns,
+                                  .reflection = true,
+                                  .methods = grpc_api_methods,
+                                  .n_methods = GRPC_API_METHODS};
+    int port, asked;
+    char host[256];
+    enum status st = rpc_create(&nodes, &r->nodes_rpc, err);
+    if (st == ST_OK)
+        st = rpc_start(r->nodes_rpc, err);
+    for (size_t i = 0; i < c->router.n_nodes && st == ST_OK; i++)
+        st = rpc_connect(r->nodes_rpc, c->router.nodes[i].address, &r->channels[i], err);
+    if (st == ST_OK)
+        st = rpc_create(&open, &r->public_rpc, err);
+    if (st == ST_OK)
+        st = rpc_listen(r->public_rpc, c->router.grpc, &port, err);
+    if (st == ST_OK)
+        st = rpc_start(r->public_rpc, err);
+    if (st == ST_OK)
+        st = config_split_address(c->router.grpc, host, sizeof host, &asked, err);
+    if (st == ST_OK)
+        snprintf(r->grpc_address, sizeof r->grpc_address, "%s:%d", host, port);
+    return st;
+}
+
+static enum status start_grpc(struct router *r, struct error *err)
+{
+    const char *const paths[] = {r->config->tls.ca, r->config->tls.cert, r->config->tls.key};
+    char *pem[3] = {NULL, NULL, NULL};
+    enum status st = ST_OK;
+    for (size_t i = 0; i < 3 && st == ST_OK; i++) {
+        if (paths[i])
+            st = read_text(paths[i], 1 << 20, &pem[i], err);
+    }
+    if (st == ST_OK)
+        st = start_rpcs(r, &(struct rpc_tls){pem[0], pem[1], pem[2]}, err);
+    for (size_t i = 0; i < 3; i++)
+        free(pem[i]);
+    return st;
+}
+
+static enum status start_http(struct router *r, struct error *err)
+{
+    const struct config *c = r->config;
+    const struct http_server_args args = {.listen = c->router.listen,
+                                          .body_bytes_max = (size_t)c->router.limits.body_bytes,
+                                          .header_bytes_max = (size_t)c->router.limits.header_bytes,
+                                          .connections_max = (int32_t)c->router.limits.connections,
+                                          .idle_timeout_ns = HTTP_IDLE_NS,
+                                          .stream_bytes_max = ROUTER_STREAM_BYTES};
+    char host[256];
+    int asked;
+    enum status st = http_server_create(&args, &r->http, err);
+    if (st == ST_OK)
+        st = config_split_address(c->router.listen, host, sizeof host, &asked, err);
+    if (st == ST_OK)
+        snprintf(r->http_address, sizeof r->http_address, "%s:%d", host, http_port(r->http));
+    return st;
+}
+
+static enum status start_loop(struct router *r, struct error *err)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    r->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    r->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (r->signal_fd < 0 || r->epoll_fd < 0)
+        return err_set(err, ST_IO, "the event loop: %s", strerror(errno));
+    const int fds[] = {r->signal_fd, rpc_fd(r->nodes_rpc), rpc_fd(r->public_rpc), http_fd(r->http)};
+    for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) {
+        struct epoll_event ev = {.events = EPOLLIN, .data.fd = fds[i]};
+        if (epoll_ctl(r->epoll_fd, EPOLL_CTL_ADD, fds[i], &ev) != 0)
+            return err_set(err, ST_IO, "the event loop: %s", strerror(errno));
+    }
+    return ST_OK;
+}
+
+enum status router_start(struct router *r, struct error *err)
+{
+    static enum status (*const steps[])(struct router *, struct error *) = {
+        start_metrics, router_load_model, start_keys, start_core,
+        start_grpc,    start_http,        start_loop};
+    list_init(&r->runs);
+    r->signal_fd = r->epoll_fd = -1;
+    r->started_s = clock_unix_ns() / NS_PER_S;
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+        enum status st = steps[i](r, err);
+        if (st != ST_OK)
+            return st;
+    }
+    return ST_OK;
+}
+
+void router_stop(struct router *r)
+{
+    if (r->epoll_fd >= 0)
+        close(r->epoll_fd);
+    if (r->signal_fd >= 0)
+        close(r->signal_fd);
+    http_server_destroy(r->http, NS_PER_S);
+    if (r->public_rpc)
+        rpc_destroy(r->public_rpc, NS_PER_S);
+    if (r->nodes_rpc)
+        rpc_destroy(r->nodes_rpc, 0);
+    core_destroy(r->core);
+    for (size_t i = 0; i < r->keys.n; i++)
+        free(r->keys.v[i]);
+    free(r->keys.v);
+    router_unload_model(r);
+    if (r->metrics)
+        metrics_destroy(r->metrics);
+    buf_fini(&r->scratch);
+}
