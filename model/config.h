@@ -1,7 +1,9 @@
-/* The feature table of a transformer, filled from a Hugging Face config.json (and generation_config.json).
+/* The feature table of a transformer, filled from a Hugging Face config.json (and
+ * generation_config.json).
  *
- * One forward reads this table; a new architecture is a new way of filling it. Every number is checked against hard
- * bounds here, so that nothing later overflows: config.json is hostile input. Plain data, no ownership.
+ * One forward reads this table; a new architecture is a new way of filling it. Every number is
+ * checked against hard bounds here, so that nothing later overflows: config.json is hostile
+ * input. Plain data, no ownership.
  */
 #ifndef MODEL_CONFIG_H
 #define MODEL_CONFIG_H
@@ -42,8 +44,9 @@ struct generation_defaults {
     int32_t top_k;
 };
 
-/* Reads DIR/config.json and DIR/generation_config.json (which may be missing; its eos ids are added). ST_INVALID names the
- * key and what was expected; ST_UNSUPPORTED names the architecture or feature and what is supported. */
+/* Reads DIR/config.json and DIR/generation_config.json (which may be missing; its eos ids are
+ * added). ST_INVALID names the key and what was expected; ST_UNSUPPORTED names the architecture
+ * or feature and what is supported. */
 enum status model_config_read(const char *dir, struct model_config *out,
                               struct generation_defaults *defaults, struct error *err);
 enum status model_config_parse(const char *text, size_t len, struct model_config *out,

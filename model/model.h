@@ -1,8 +1,8 @@
 /* A model: config and weights, able to run a ragged batch.
  *
- * Weights are mapped from the checkpoint and never copied. One model serves one engine thread: model_forward() runs on the
- * team given at load and uses the model's own scratch memory, sized at load for max_batch_tokens rows. The KV pool belongs to
- * the caller.
+ * Weights are mapped from the checkpoint and never copied. One model serves one engine thread:
+ * model_forward() runs on the team given at load and uses the model's own scratch memory, sized at
+ * load for max_batch_tokens rows. The KV pool belongs to the caller.
  *
  * Owner: model_load() gives an object freed by model_free(); the team must outlive it.
  */
@@ -44,11 +44,12 @@ struct model_kv {
     struct kv_layout layout;
 };
 
-/* Called on the thread of model_forward() when a layer's keys and values of this batch are all in the pool. */
+/* Called on the thread of model_forward() when a layer's keys and values of this batch are all
+ * in the pool. */
 typedef void model_layer_done_fn(void *ctx, int layer);
 
-/* 128 bits over config, tensor table, sampled weight bytes, RoPE settings (LAW 2): equal fingerprints mean KV may be
- * exchanged. */
+/* 128 bits over config, tensor table, sampled weight bytes, RoPE settings (LAW 2): equal
+ * fingerprints mean KV may be exchanged. */
 struct fingerprint {
     uint64_t w[2];
 };
@@ -62,8 +63,8 @@ uint64_t model_weight_bytes(const struct model *m);
 /* Layout of a pool for this model; blocks = as many as fit pool_bytes. */
 struct kv_layout model_kv_layout(const struct model *m, enum dtype dtype, int32_t block_tokens,
                                  uint64_t pool_bytes);
-/* Runs the batch; logits[n_logits][vocab] go to `logits`. `done` may be NULL. Never fails: the caller keeps within the
- * limits given at load (asserted). */
+/* Runs the batch; logits[n_logits][vocab] go to `logits`. `done` may be NULL. Never fails: the
+ * caller keeps within the limits given at load (asserted). */
 void model_forward(struct model *m, const struct batch *b, const struct model_kv *kv, float *logits,
                    model_layer_done_fn *done, void *ctx);
 
