@@ -399,34 +399,48 @@ static bool rdma_present(void)
     return any;
 }
 
+static ucs_status_t set_option(ucp_config_t *c, const char *name, const char *value)
+{
+    ucs_status_t st = ucp_config_modify(c, name, value);
+    if (st != UCS_OK)
+        log_error("ucx_option", "name=%s value=%s reason=\"%s\"", name, value,
+                  ucs_status_string(st));
+    return st;
+}
+
+/* What a transport is told: before UCX 1.17 by the option's name alone. */
+static ucs_status_t set_tcp(ucp_config_t *c, const char *name, const char *value)
+{
+    unsigned major, minor, release;
+    char full[64];
+    ucp_get_version(&major, &minor, &release);
+    bool prefixed = major > 1 || (major == 1 && minor >= 17);
+    snprintf(full, sizeof(full), "%s%s", prefixed ? "TCP_" : "", name);
+    return set_option(c, full, value);
+}
+
 static ucs_status_t configure(ucp_config_t *c, const struct ucx_worker_args *args)
 {
     char idle[32], interval[32];
     int64_t ms = args->keepalive_ns / NS_PER_MS;
-    snprintf(idle, sizeof(idle), "%lldms", (long long)(ms / 2 < 1000 ? 1000 : ms / 2));
-    snprintf(interval, sizeof(interval), "%lldms", (long long)(ms / 6 < 1000 ? 1000 : ms / 6));
-    const char *set[][2] = {
+    snprintf(idle, sizeof(idle), "%lldms", (long long)(ms < 2000 ? 1000 : ms / 2));
+    snprintf(interval, sizeof(interval), "%lldms", (long long)(ms < 6000 ? 1000 : ms / 6));
+    const char *const general[][2] = {
         {"TLS", rdma_present() ? "rc,ud,dc,tcp" : "tcp"},
         {"NET_DEVICES", args->device && args->device[0] ? args->device : "all"},
-        {"TCP_TX_SEG_SIZE", "128K"},
-        {"TCP_RX_SEG_SIZE", "256K"},
-        {"TCP_PUT_ENABLE", "n"},
-        {"TCP_CONN_NB", "y"},
-        {"TCP_KEEPIDLE", idle},
-        {"TCP_KEEPINTVL", interval},
-        {"TCP_KEEPCNT", "3"},
         {"KEEPALIVE_INTERVAL", "inf"},
         {"PROTO_INDIRECT_ID", "on"},
-        {"PROTO_ENABLE", "n"},
     };
-    for (size_t i = 0; i < sizeof(set) / sizeof(set[0]); i++) {
-        ucs_status_t st = ucp_config_modify(c, set[i][0], set[i][1]);
-        if (st != UCS_OK) {
-            log_error("ucx_option", "name=%s reason=\"%s\"", set[i][0], ucs_status_string(st));
-            return st;
-        }
-    }
-    return UCS_OK;
+    const char *const tcp[][2] = {
+        {"TX_SEG_SIZE", "128K"}, {"RX_SEG_SIZE", "256K"}, {"PUT_ENABLE", "n"}, {"CONN_NB", "y"},
+        {"KEEPIDLE", idle},      {"KEEPINTVL", interval}, {"KEEPCNT", "3"},
+    };
+    ucs_status_t st = UCS_OK;
+    for (size_t i = 0; i < sizeof(general) / sizeof(general[0]) && st == UCS_OK; i++)
+        st = set_option(c, general[i][0], general[i][1]);
+    for (size_t i = 0; i < sizeof(tcp) / sizeof(tcp[0]) && st == UCS_OK; i++)
+        st = set_tcp(c, tcp[i][0], tcp[i][1]);
+    return st;
 }
 
 /* The transports of the context, each once, out of UCX's own description (it has no other way to
