@@ -41,7 +41,8 @@ static void eff_close(void *ctx, uint64_t user)
     mover_close(((struct sim_node *)ctx)->mover, user);
 }
 
-/* PLANT_LAW3: the role is told at once that what it forgets is quiet; the mover hears of it much later. */
+/* PLANT_LAW3: the role is told at once that what it forgets is quiet; the mover hears of it much
+ * later. */
 static void forget_quietly(void *ctx, uint64_t user)
 {
     struct sim_node *n = ctx;
