@@ -344,7 +344,7 @@ static void on_start(struct role *r, struct call *c, const struct msg_start *m)
     c->prompt_tokens = (int32_t)m->prompt.n;
     c->cached_tokens = have < c->prompt_tokens ? have : c->prompt_tokens;
     c->has_plan = !m->local_prefill && !r->args.aggregated;
-    if (m->deadline_ms > 0 && r->now_ns + m->deadline_ms * NS_PER_MS < c->deadline_ns)
+    if (m->deadline_ms > 0 && m->deadline_ms < (c->deadline_ns - r->now_ns) / NS_PER_MS)
         c->deadline_ns = r->now_ns + m->deadline_ms * NS_PER_MS;
     for (int32_t i = 0; i < m->n; i++)
         if (m->finished && m->finished[i])
@@ -493,6 +493,8 @@ static void decode_flush(struct role *r, int64_t now_ns)
             continue;
         if (now_ns >= c->deadline_ns)
             fail_call(c, ST_DEADLINE, "the request's time is up");
+        else if (c->state == CALL_OPENED && now_ns - c->at_ns[CALL_OPENED] >= NODE_OPEN_NS)
+            fail_call(c, ST_DEADLINE, "no Start came");
         if (c->failure == ST_OK && say_tokens(r, c))
             say_finishes(r, c);
         if (c->failure != ST_OK && !c->finish_sent) {

@@ -11,6 +11,9 @@
 #include "kvtransfer/mover.h"
 #include "proto/codec.h"
 
+/* A call that says nothing takes one of max_calls places: it is ended after this long. */
+#define NODE_OPEN_NS (10 * NS_PER_S)
+
 /* What a role may do to the world. */
 struct node_effects {
     void *ctx;

@@ -304,7 +304,7 @@ static void on_run(struct role *r, struct call *c, const struct msg_prefill *m)
         st = engine_reserve(r->engine, &req, &c->group, &c->cached_tokens, &err);
         c->has_group = st == ST_OK;
     }
-    if (m->deadline_ms > 0 && r->now_ns + m->deadline_ms * NS_PER_MS < c->deadline_ns)
+    if (m->deadline_ms > 0 && m->deadline_ms < (c->deadline_ns - r->now_ns) / NS_PER_MS)
         c->deadline_ns = r->now_ns + m->deadline_ms * NS_PER_MS;
     c->total_tokens = (int32_t)m->prompt.n;
     if (st == ST_OK)
@@ -437,6 +437,8 @@ static void prefill_flush(struct role *r, int64_t now_ns)
             continue;
         if (now_ns >= c->deadline_ns)
             fail_call(c, ST_DEADLINE, "the request's time is up");
+        else if (c->state == CALL_OPENED && now_ns - c->at_ns[CALL_OPENED] >= NODE_OPEN_NS)
+            fail_call(c, ST_DEADLINE, "no request came");
         if (c->failure == ST_OK)
             continue;
         c->finish_sent = true;

@@ -10,7 +10,7 @@ void cluster_init(struct cluster *c, const struct config *config)
     memset(c, 0, sizeof(*c));
     for (size_t i = 0; i < config->router.n_nodes && c->n < CLUSTER_NODES_MAX; i++) {
         struct cluster_node *n = &c->nodes[c->n++];
-        n->role = config->router.nodes[i].role;
+        n->role = n->configured = config->router.nodes[i].role;
         snprintf(n->address, sizeof(n->address), "%s", config->router.nodes[i].address);
         snprintf(n->name, sizeof(n->name), "node%d", c->n - 1);
     }
@@ -51,7 +51,7 @@ static const char *refusal(const struct cluster *c, const struct cluster_node *n
         return "it speaks other wire versions";
     if (c->has_model && memcmp(c->fingerprint, s->fingerprint, sizeof(c->fingerprint)) != 0)
         return "it serves another model (fingerprint differs)";
-    if (!role_fits(n->role, s->role))
+    if (!role_fits(n->configured, s->role))
         return "it has another role than configured";
     return NULL;
 }
@@ -74,8 +74,7 @@ bool cluster_on_status(struct cluster *c, int32_t node, const struct msg_status 
         memcpy(c->fingerprint, s->fingerprint, sizeof(c->fingerprint));
         snprintf(c->model, sizeof(c->model), "%s", s->model);
     }
-    if (strcmp(s->role, "both") == 0)
-        n->role = ROLE_BOTH;
+    n->role = strcmp(s->role, "both") == 0 ? ROLE_BOTH : n->configured;
     memcpy(n->fingerprint, s->fingerprint, sizeof(n->fingerprint));
     snprintf(n->name, sizeof(n->name), "%s", s->name);
     snprintf(n->http, sizeof(n->http), "%s", s->http ? s->http : "");
@@ -127,6 +126,15 @@ bool cluster_pair_ok(const struct cluster *c, int32_t prefill, int32_t decode, i
             return false;
     }
     return true;
+}
+
+bool cluster_can_send(const struct cluster *c, int32_t decode, int64_t now_ns)
+{
+    for (int32_t i = 0; i < c->n; i++)
+        if (c->nodes[i].state == NODE_UP && c->nodes[i].role == ROLE_PREFILL &&
+            cluster_pair_ok(c, i, decode, now_ns))
+            return true;
+    return false;
 }
 
 bool cluster_has(const struct cluster *c, enum node_role role)

@@ -29,7 +29,8 @@
 enum node_state { NODE_UNKNOWN, NODE_UP, NODE_DRAINING, NODE_DOWN, NODE_REFUSED };
 
 struct cluster_node {
-    enum node_role role; /* as configured: PREFILL, DECODE (or BOTH: an aggregated decode node) */
+    enum node_role configured; /* PREFILL, DECODE, or BOTH: only an aggregated decode node */
+    enum node_role role;       /* as it says it is: a DECODE may turn out to be BOTH */
     char address[256];
     enum node_state state;
     char name[64], http[256];
@@ -70,6 +71,8 @@ void cluster_on_lost(struct cluster *c, int32_t node, int64_t now_ns);
 void cluster_on_busy(struct cluster *c, int32_t node, int64_t now_ns);
 void cluster_avoid_pair(struct cluster *c, int32_t prefill, int32_t decode, int64_t now_ns);
 bool cluster_pair_ok(const struct cluster *c, int32_t prefill, int32_t decode, int64_t now_ns);
+/* True when some prefill node that is up may send to that decode node. */
+bool cluster_can_send(const struct cluster *c, int32_t decode, int64_t now_ns);
 bool cluster_has(const struct cluster *c, enum node_role role); /* one that is up */
 /* True when some decode node is up: requests can be served. */
 bool cluster_ready(const struct cluster *c);

@@ -108,6 +108,8 @@ enum status core_submit(struct core *c, const struct core_request *req, int64_t 
         return err_set(err, ST_LINK, "The server is shutting down.");
     if (!cluster_ready(cl))
         return err_set(err, ST_LINK, "No decode node is available.");
+    if (req->n < 1 || req->n > MSG_CHOICES_MAX)
+        return err_set(err, ST_INVALID, "n must be between 1 and %d.", MSG_CHOICES_MAX);
     if (prompt < 1)
         return err_set(err, ST_INVALID, "The prompt must have at least one token.");
     if (prompt >= cl->max_context || prompt + most > cl->max_context)
@@ -196,6 +198,12 @@ static void release_d(struct core *c, struct core_req *q)
     q->d_node = -1;
 }
 
+/* Tokens whose KV a decode node needs before it can go on: for one sequence its emitted ids too. */
+int64_t core_transfer_tokens(const struct core_req *q)
+{
+    return (int64_t)q->prompt.n + (q->sm.n == 1 ? q->sm.choices[0].n : 0);
+}
+
 /* ---- actions ---- */
 
 static void start_d(struct core *c, struct core_req *q)
@@ -238,6 +246,7 @@ static void start_d(struct core *c, struct core_req *q)
         q->d_call = k->id;
         return;
     }
+    cluster_on_busy(&c->cluster, q->d_node, c->now_ns);
     release_d(c, q);
     core_release_p(c, q);
     request_on_d_closed(&q->sm, ST_BUSY, "no call could be started", c->now_ns);
@@ -294,6 +303,7 @@ static void start_p(struct core *c, struct core_req *q)
         c->args.effects.call_half_close(c->args.effects.ctx, k->rpc);
         return;
     }
+    cluster_on_busy(&c->cluster, q->p_node, c->now_ns);
     core_release_p(c, q);
     request_on_p_closed(&q->sm, ST_BUSY, "no call could be started", c->now_ns);
 }
@@ -310,7 +320,7 @@ static void pick_p(struct core *c, struct core_req *q)
         request_no_p(&q->sm, c->now_ns);
         return;
     }
-    q->p_node = node;
+    q->p_node = q->p_name_node = node;
     cluster_place(&c->cluster, node, (int64_t)q->prompt.n);
     request_p_picked(&q->sm);
 }
@@ -318,12 +328,16 @@ static void pick_p(struct core *c, struct core_req *q)
 static void send_control(struct core *c, struct core_req *q, const struct msg_decode_control *m)
 {
     struct core_call *k = slots_get(c->calls, q->d_call);
-    if (!k)
+    if (!k || !q->sm.d_live)
         return;
     buf_clear(&c->out);
     codec_put_control(&c->out, m);
-    if (c->out.failed || c->args.effects.call_send(c->args.effects.ctx, k->rpc, &c->out) != ST_OK)
-        /* The node does not read: the call is of no use. Its closing resumes the request. */
+    enum status st = c->out.failed
+                         ? ST_NO_MEMORY
+                         : c->args.effects.call_send(c->args.effects.ctx, k->rpc, &c->out);
+    /* The node does not read: the call is of no use. Its closing resumes the request. But a call
+     * that is over may have its last tokens and finishes still on the way: they are to be heard. */
+    if (st != ST_OK && st != ST_CANCELLED)
         c->args.effects.call_cancel(c->args.effects.ctx, k->rpc);
 }
 
@@ -399,7 +413,7 @@ bool core_settle(struct core *c, struct core_req *q)
     if (!run_actions(c, q))
         return false;
     int64_t grant = q->window - q->unconsumed - q->d_outstanding;
-    if (q->d_call && q->sm.state != REQUEST_RESERVING && grant * 2 >= q->window) {
+    if (q->d_call && q->sm.d_live && q->sm.state != REQUEST_RESERVING && grant * 2 >= q->window) {
         q->d_outstanding += grant;
         send_control(c, q, &(struct msg_decode_control){.credit = grant});
     }
@@ -452,57 +466,6 @@ void core_nodes(struct core *c, slot_id id, const char **prefill, const char **d
 
 /* ---- ticking ---- */
 
-/* Picks nodes for the request; false: none can take it now. */
-static bool admit(struct core *c, struct core_req *q)
-{
-    struct policy_query query = {.role = ROLE_DECODE,
-                                 .prompt_tokens = q->prompt.n,
-                                 .with_decode = -1,
-                                 .not_node = -1,
-                                 .now_ns = c->now_ns};
-    int32_t d = policy_pick_least_loaded(&c->cluster, &query), p = -1;
-    if (d < 0)
-        return false;
-    bool local =
-        c->cluster.nodes[d].role == ROLE_BOTH || policy_rest_is_short(&c->cluster, d, q->prompt.n);
-    if (!local && cluster_has(&c->cluster, ROLE_PREFILL)) {
-        query.role = ROLE_PREFILL;
-        query.with_decode = d;
-        p = policy_pick_least_loaded(&c->cluster, &query);
-        if (p < 0)
-            return false;
-    }
-    list_remove(&q->queue);
-    q->queued = false;
-    c->n_queued--;
-    q->d_node = d;
-    q->p_node = p;
-    q->p_name_node = p;
-    q->p_failed = -1;
-    cluster_place(&c->cluster, d, (int64_t)q->prompt.n);
-    if (p >= 0)
-        cluster_place(&c->cluster, p, (int64_t)q->prompt.n);
-    request_admit(&q->sm, p < 0, c->now_ns);
-    core_settle(c, q);
-    return true;
-}
-
-static void admit_all(struct core *c)
-{
-    int32_t looked = 0;
-    for (struct list *it = c->queue.next; it != &c->queue && looked < 64;) {
-        struct core_req *q = list_entry(it, struct core_req, queue);
-        it = it->next;
-        looked++;
-        if (q->not_before_ns > c->now_ns)
-            continue;
-        /* In order: what does not fit now must not be overtaken for ever by what does. */
-        if (!admit(c, q))
-            break;
-        it = c->queue.next; /* settling may have changed the queue */
-    }
-}
-
 static void watch(struct core *c, struct core_req *q)
 {
     const struct config *cfg = c->args.config;
@@ -535,7 +498,7 @@ void core_tick(struct core *c, int64_t now_ns)
             }
         }
     }
-    admit_all(c);
+    core_admit_all(c);
     core_metrics_update(c);
 }
 

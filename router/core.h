@@ -25,10 +25,11 @@ struct core;
 
 struct core_effects {
     void *ctx;
-    /* Starts a call whose events come back with `user`; NULL: cannot now (the core treats it as a
-     * lost link). */
+    /* Starts a call whose events come back with `user`; NULL: cannot now (to the core the node is
+     * busy). */
     void *(*call_start)(void *ctx, int32_t node, const char *method, int64_t deadline_ns,
                         uint64_t user);
+    /* ST_CANCELLED: the call is over already, its end is on the way. Others: it cannot take it. */
     enum status (*call_send)(void *ctx, void *call, const struct buf *bytes);
     void (*call_half_close)(void *ctx, void *call);
     void (*call_read)(void *ctx, void *call);

@@ -38,12 +38,13 @@ static bool take_tokens(struct core *c, struct core_req *q, const struct msg_tok
 
 static void on_accepted(struct core *c, struct core_req *q, struct msg_accepted *m)
 {
-    memcpy(q->d_ranks, m->ranks, sizeof(*m->ranks) * m->n_ranks);
+    if (m->n_ranks > 0)
+        memcpy(q->d_ranks, m->ranks, sizeof(*m->ranks) * m->n_ranks);
     q->n_d_ranks = m->n_ranks;
     if (m->have_tokens > q->cached_tokens)
         q->cached_tokens =
             m->have_tokens < (int32_t)q->prompt.n ? m->have_tokens : (int32_t)q->prompt.n;
-    int64_t rest = (int64_t)q->prompt.n - m->have_tokens;
+    int64_t rest = core_transfer_tokens(q) - m->have_tokens;
     bool short_rest = q->p_node >= 0 && policy_rest_is_short(&c->cluster, q->d_node, rest);
     request_on_accepted(&q->sm, m, short_rest || m->n_ranks == 0, c->now_ns);
 }
@@ -69,7 +70,7 @@ static void on_decode_event(struct core *c, struct core_call *k, struct core_req
         break;
     case MSG_D_REJECTED:
         if (ev.rejected == ST_BUSY)
-            cluster_on_busy(&c->cluster, q->d_node, c->now_ns);
+            cluster_on_busy(&c->cluster, k->node, c->now_ns);
         request_on_rejected(&q->sm, ev.rejected, ev.reason, c->now_ns);
         break;
     case MSG_D_TOKENS:
@@ -125,7 +126,7 @@ void core_on_message(struct core *c, uint64_t user, const uint8_t *data, size_t 
     struct core_req *q = k->request ? slots_get(c->requests, k->request) : NULL;
     if (k->kind == CORE_CALL_STATUS)
         on_status(c, k, data, len);
-    else if (q && k->kind == CORE_CALL_D && q->d_call == k->id)
+    else if (q && k->kind == CORE_CALL_D && q->d_call == k->id && q->sm.d_live)
         on_decode_event(c, k, q, data, len);
     else if (q && k->kind == CORE_CALL_P && q->p_call == k->id)
         on_prefill_event(c, k, q, data, len);
@@ -179,8 +180,11 @@ void core_on_closed(struct core *c, uint64_t user, enum status status, const cha
     struct core_req *q = call.request ? slots_get(c->requests, call.request) : NULL;
     if (call.kind == CORE_CALL_STATUS) {
         c->cluster.nodes[call.node].next_poll_ns = now_ns + CLUSTER_POLL_NS;
-        if (status != ST_OK)
+        if (status != ST_OK) {
+            log_info("status_lost", "node=%s status=%s text=%s", c->cluster.nodes[call.node].name,
+                     status_name(status), text);
             cluster_on_lost(&c->cluster, call.node, now_ns);
+        }
         return;
     }
     if (!q)

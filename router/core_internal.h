@@ -81,6 +81,10 @@ bool core_settle(struct core *c, struct core_req *q);
 /* Starts a call whose first message is in c->out; NULL: it could not be started or sent. */
 struct core_call *core_call_begin(struct core *c, const struct core_call_args *a);
 void core_release_p(struct core *c, struct core_req *q);
+int64_t core_transfer_tokens(const struct core_req *q);
+
+/* core_admit.c */
+void core_admit_all(struct core *c);
 
 /* core_calls.c */
 void core_poll_nodes(struct core *c);

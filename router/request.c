@@ -56,8 +56,22 @@ void request_fini(struct request *r)
     r->choices = NULL;
 }
 
+/* What was to begin and has not been carried out is off: whatever it was for is over. */
+static void drop_beginnings(struct request *r)
+{
+    int32_t kept = 0;
+    for (int32_t i = 0; i < r->n_actions; i++) {
+        enum request_action a = r->actions[i];
+        if (a != REQUEST_START_D && a != REQUEST_START_P && a != REQUEST_PICK_P &&
+            a != REQUEST_PREFILL_HERE)
+            r->actions[kept++] = a;
+    }
+    r->n_actions = kept;
+}
+
 static void cancel_calls(struct request *r)
 {
+    drop_beginnings(r);
     if (r->d_live)
         act(r, REQUEST_CANCEL_D);
     if (r->p_live)
