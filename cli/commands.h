@@ -7,8 +7,15 @@
 #define CLI_COMMANDS_H
 
 int cmd_up(int argc, char **argv);
+int cmd_chat(int argc, char **argv);
+int cmd_complete(int argc, char **argv);
 int cmd_generate(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 int cmd_render(int argc, char **argv);
+int cmd_bench(int argc, char **argv);
+int cmd_probe(int argc, char **argv);
+int cmd_inspect(int argc, char **argv);
+int cmd_make_model(int argc, char **argv);
+int cmd_doctor(int argc, char **argv);
 
 #endif

@@ -12,9 +12,16 @@ static const struct command {
     const char *help;
 } commands[] = {
     {"up", cmd_up, "start a whole cluster on this host"},
+    {"chat", cmd_chat, "talk with a running server"},
+    {"complete", cmd_complete, "stream one completion of a running server"},
     {"generate", cmd_generate, "run a model in this process on one prompt"},
     {"tokenize", cmd_tokenize, "text to token ids and back"},
     {"render", cmd_render, "messages to the text of a model's chat template"},
+    {"bench", cmd_bench, "benchmarks: serve, model, kernels"},
+    {"probe", cmd_probe, "measure the machine's limits"},
+    {"inspect", cmd_inspect, "what a model folder holds and what serving it costs"},
+    {"make-model", cmd_make_model, "a random-weight checkpoint of a well-known shape"},
+    {"doctor", cmd_doctor, "check this host"},
 };
 #define N_COMMANDS (sizeof commands / sizeof commands[0])
 

@@ -1,0 +1,34 @@
+/* What stands at the head of every result: the command line, the revision, the machine, and what
+ * the machine can do at most, measured in the same run.
+ *
+ * Thread: one. facts_probe() takes KERNELS_BENCH_BYTES of memory for a moment and keeps all given
+ * threads busy for about a second; run it before or after what is measured, never during.
+ */
+#ifndef CLI_FACTS_H
+#define CLI_FACTS_H
+
+#include <stdbool.h>
+
+#include "base/json.h"
+#include "base/status.h"
+#include "kernels/bench.h"
+
+struct facts_machine {
+    char cpu[128], system[128];
+    const char *body; /* the kernels that "auto" takes */
+    long cores;       /* that this process may use */
+    double memory_gbytes;
+};
+
+void facts_machine_read(struct facts_machine *m);
+/* The limits of `threads` threads (0: all cores). ST_NO_MEMORY. */
+enum status facts_probe(int threads, struct kernels_probe *out, struct error *err);
+
+/* Writes "command", "version", "revision" and "date" into an open object. */
+void facts_put_run(struct jw *w, int argc, char **argv);
+/* Writes "probe": {...}: the machine and, where `probe` is not NULL, its limits with `threads`. */
+void facts_put_probe(struct jw *w, const struct kernels_probe *probe, int threads);
+/* Writes the finished text and a newline to `path` ("-": stdout), replacing it whole. */
+enum status facts_write_file(const char *path, const struct buf *text, struct error *err);
+
+#endif
