@@ -240,6 +240,8 @@ static enum status start_generate(struct grpc_call *g, const uint8_t *data, size
         st = err_set(err, ST_INVALID, "The request is malformed or over a limit.");
     else if (g->r->drain_ns)
         st = err_set(err, ST_LINK, "The server is shutting down.");
+    else if (m.ids.n == 0 && (!m.text || !m.text[0]))
+        st = err_set(err, ST_INVALID, "prompt: expected text or ids, got neither.");
     else if (!check_generate(g->r, &m, &why))
         st = err_set(err, why.status == 404 ? ST_NOT_FOUND : ST_INVALID, "%s", why.message);
     if (st == ST_OK && m.ids.n == 0) {

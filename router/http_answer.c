@@ -376,6 +376,8 @@ static bool start_run(struct answer *a, const struct api_request *q, const struc
     free(prompts);
     if (st != ST_OK)
         api_fail_status(err, st, why.text);
+    if (err->code && strcmp(err->code, "context_length_exceeded") == 0)
+        snprintf(err->param, sizeof err->param, "%s", q->kind == API_CHAT ? "messages" : "prompt");
     return st == ST_OK;
 }
 
