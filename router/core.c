@@ -162,7 +162,12 @@ struct core_call *core_call_begin(struct core *c, const struct core_call_args *a
         slots_free(c->calls, id);
         return NULL;
     }
-    if (c->out.failed || c->args.effects.call_send(c->args.effects.ctx, k->rpc, &c->out) != ST_OK) {
+    enum status st = c->out.failed
+                         ? ST_NO_MEMORY
+                         : c->args.effects.call_send(c->args.effects.ctx, k->rpc, &c->out);
+    /* CANCELLED: over already, perhaps because the node has answered before it was asked; what it
+     * said, or why it failed, is on its way and tells more than we know here. */
+    if (st != ST_OK && st != ST_CANCELLED) {
         /* The call exists: its closing will come and free the slot; nobody listens to it any more.
          */
         k->request = 0;
