@@ -63,15 +63,20 @@ class Local:
         return [function(item) for item in items]
 
     def _generate(self, ids, max_tokens, temperature, seed):
-        torch = self.torch
-        torch.manual_seed(seed)
-        stop = self.model.generation_config.eos_token_id
-        how = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0} \
-            if temperature else {"do_sample": False, "temperature": None, "top_p": None}
+        """A plain loop: generate() costs more than this small model itself."""
+        torch, stop = self.torch, self.model.generation_config.eos_token_id
+        source = torch.Generator().manual_seed(seed)
+        step, past, new = torch.tensor([ids]), None, []
         with torch.no_grad():
-            out = self.model.generate(torch.tensor([ids]), max_new_tokens=max_tokens,
-                                      attention_mask=torch.ones(1, len(ids)), **how)
-        new = out[0, len(ids):].tolist()
+            while len(new) < max_tokens and (not new or new[-1] not in stop):
+                out = self.model(step, past_key_values=past, use_cache=True, logits_to_keep=1)
+                past, logits = out.past_key_values, out.logits[0, -1]
+                if temperature:
+                    odds = torch.softmax(logits / temperature, -1)
+                    new.append(torch.multinomial(odds, 1, generator=source).item())
+                else:
+                    new.append(logits.argmax().item())
+                step = torch.tensor([[new[-1]]])
         return self.tokenizer.decode(new, skip_special_tokens=True), new[-1] in stop
 
     def complete(self, prompt, max_tokens, temperature=0.0, seed=0):
