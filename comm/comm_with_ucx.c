@@ -161,6 +161,7 @@ static void on_connection(ucp_conn_request_h request, void *arg)
         ep_free(ep);
         return;
     }
+    log_debug("ucx_accepted", "n=%d", w->n_eps);
     ep->user = w->on.accepted(w->ctx, ep);
     if (!ep->user)
         ucx_ep_close(ep);
