@@ -149,6 +149,10 @@ enum status core_submit(struct core *c, const struct core_request *req, int64_t 
 struct core_call *core_call_begin(struct core *c, const struct core_call_args *a)
 {
     slot_id id;
+    /* Calls that were given up and have not ended must not keep nodes from being asked. */
+    if (a->kind != CORE_CALL_STATUS &&
+        slots_count(c->calls) >= slots_capacity(c->calls) - CLUSTER_NODES_MAX)
+        return NULL;
     struct core_call *k = slots_alloc(c->calls, &id);
     if (!k)
         return NULL;

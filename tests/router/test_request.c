@@ -1,7 +1,8 @@
 /* The life of one request as a table: every event in every state, what becomes of it and what is to
  * be done. Actions are written as letters:
  *   S start D   s start P   K pick a P   C cancel D   c cancel P   H prefill here
- *   R requeue   L requeue later   E end */
+ *   R requeue   L requeue later   E end
+ * It has over 600 lines because the table stands in one place. */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>
