@@ -139,13 +139,15 @@ static enum status ask_once(struct chat *c, struct error *err)
     struct buf body = {0};
     struct oai_stream s = {0};
     struct http_transfer *t;
-    struct http_client_request more = {.timeout_ns = c->timeout_s * NS_PER_S};
     c->error_code[0] = '\0';
     buf_clear(&c->answer);
     buf_puts(&c->answer, "");
     write_body(c, &body);
-    enum status st =
-        oai_start(c->client, &c->server, "/v1/chat/completions", &body, &more, &t, err);
+    struct http_client_request req = {.url = "/v1/chat/completions",
+                                      .body = body.data,
+                                      .body_bytes = body.len,
+                                      .timeout_ns = c->timeout_s * NS_PER_S};
+    enum status st = oai_start(c->client, &c->server, &req, &t, err);
     if (st == ST_OK)
         st = receive(c, t, &s, err);
     oai_stream_fini(&s);

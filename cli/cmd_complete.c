@@ -124,9 +124,12 @@ static enum status complete(const struct options *o, struct error *err)
     if (st != ST_OK)
         return st;
     write_body(o, server.model, &body);
-    struct http_client_request more = {.timeout_ns = o->timeout_s * NS_PER_S};
+    struct http_client_request req = {.url = "/v1/completions",
+                                      .body = body.data,
+                                      .body_bytes = body.len,
+                                      .timeout_ns = o->timeout_s * NS_PER_S};
     t.start_ns = clock_now_ns();
-    st = oai_start(c, &server, "/v1/completions", &body, &more, NULL, err);
+    st = oai_start(c, &server, &req, NULL, err);
     if (st == ST_OK)
         st = stream(c, &s, &t, err);
     if (t.chunks > 0)

@@ -66,16 +66,16 @@ enum status facts_probe(int threads, struct kernels_probe *out, struct error *er
     return st;
 }
 
-void facts_put_run(struct jw *w, int argc, char **argv)
+void facts_put_run(struct jw *w, const char *program, int argc, char **argv)
 {
     struct buf command = {0};
     char date[32];
     time_t now = time(NULL);
     struct tm tm;
-    buf_puts(&command, "baton");
-    for (int i = 0; i < argc; i++) {
+    buf_puts(&command, program);
+    for (int i = 1; i < argc; i++) {
         const char *shown = argv[i];
-        if (i > 0 && strcmp(argv[i - 1], "--api-key") == 0)
+        if (strcmp(argv[i - 1], "--api-key") == 0)
             shown = "***";
         else if (strncmp(shown, "--api-key=", 10) == 0)
             shown = "--api-key=***";

@@ -24,8 +24,9 @@ void facts_machine_read(struct facts_machine *m);
 /* The limits of `threads` threads (0: all cores). ST_NO_MEMORY. */
 enum status facts_probe(int threads, struct kernels_probe *out, struct error *err);
 
-/* Writes "command", "version", "revision" and "date" into an open object. */
-void facts_put_run(struct jw *w, int argc, char **argv);
+/* Writes "command", "version", "revision" and "date" into an open object; `program` stands for
+ * argv[0]: "baton bench serve". */
+void facts_put_run(struct jw *w, const char *program, int argc, char **argv);
 /* Writes "probe": {...}: the machine and, where `probe` is not NULL, its limits with `threads`. */
 void facts_put_probe(struct jw *w, const struct kernels_probe *probe, int threads);
 /* Writes the finished text and a newline to `path` ("-": stdout), replacing it whole. */

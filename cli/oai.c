@@ -26,25 +26,18 @@ enum status oai_server_init(struct oai_server *s, const char *url, const char *k
     return ST_OK;
 }
 
-static enum status full_url(const struct oai_server *s, const char *path, char *out, size_t cap)
-{
-    return snprintf(out, cap, "%s%s", s->url, path) < (int)cap ? ST_OK : ST_INVALID;
-}
-
-enum status oai_start(struct http_client *c, const struct oai_server *s, const char *path,
-                      const struct buf *body, const struct http_client_request *more,
-                      struct http_transfer **out, struct error *err)
+enum status oai_start(struct http_client *c, const struct oai_server *s,
+                      const struct http_client_request *req, struct http_transfer **out,
+                      struct error *err)
 {
     char url[1200];
-    if (full_url(s, path, url, sizeof url) != ST_OK)
+    struct http_client_request full = *req;
+    if (snprintf(url, sizeof url, "%s%s", s->url, req->url) >= (int)sizeof url)
         return err_set(err, ST_INVALID, "%s: too long", s->url);
-    struct http_client_request req = *more;
-    req.method = body ? "POST" : "GET";
-    req.url = url;
-    req.body = body ? body->data : NULL;
-    req.body_bytes = body ? body->len : 0;
-    req.bearer = s->key;
-    return http_client_start(c, &req, out, err);
+    full.method = req->body ? "POST" : "GET";
+    full.url = url;
+    full.bearer = s->key;
+    return http_client_start(c, &full, out, err);
 }
 
 static enum status collect(struct http_client *c, struct buf *answer, int *status,
@@ -70,12 +63,15 @@ enum status oai_call(const struct oai_server *s, const char *path, const struct 
 {
     struct http_client *c = NULL;
     struct buf answer = {.max = OAI_BODY_MAX};
-    struct http_client_request more = {.timeout_ns = CALL_TIMEOUT_NS};
+    struct http_client_request req = {.url = path,
+                                      .body = body ? body->data : NULL,
+                                      .body_bytes = body ? body->len : 0,
+                                      .timeout_ns = CALL_TIMEOUT_NS};
     int status = 0;
     enum status st = http_client_create(&c, err);
     if (st != ST_OK)
         return st;
-    st = oai_start(c, s, path, body, &more, NULL, err);
+    st = oai_start(c, s, &req, NULL, err);
     if (st == ST_OK)
         st = collect(c, &answer, &status, err);
     if (st == ST_OK && status != 200) {

@@ -36,10 +36,11 @@ enum status oai_server_find_model(struct oai_server *s, const char *name, struct
  * the answer. */
 enum status oai_call(const struct oai_server *s, const char *path, const struct buf *body,
                      json **out, struct error *err);
-/* Starts a POST whose answer streams. */
-enum status oai_start(struct http_client *c, const struct oai_server *s, const char *path,
-                      const struct buf *body, const struct http_client_request *more,
-                      struct http_transfer **out, struct error *err);
+/* Starts a request whose answer streams: `req` with its url a path of the server, method and key
+ * left out; a POST where it has a body. */
+enum status oai_start(struct http_client *c, const struct oai_server *s,
+                      const struct http_client_request *req, struct http_transfer **out,
+                      struct error *err);
 
 struct oai_stream {
     struct sse_parser sse;

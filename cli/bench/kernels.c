@@ -55,7 +55,7 @@ static enum status write_json(const struct run *run, const struct kernels_bench 
     struct buf text = {0};
     struct jw w = jw_begin(&text);
     jw_obj(&w);
-    facts_put_run(&w, run->argc, run->argv);
+    facts_put_run(&w, "baton bench kernels", run->argc, run->argv);
     put_str(&w, "model", "none");
     facts_put_probe(&w, &b->limit, run->threads);
     jw_key(&w, "rows");
@@ -158,7 +158,7 @@ static enum status probe(const struct run *run, struct error *err)
         return st;
     struct jw w = jw_begin(&text);
     jw_obj(&w);
-    facts_put_run(&w, run->argc, run->argv);
+    facts_put_run(&w, "baton probe", run->argc, run->argv);
     facts_put_probe(&w, &limits, run->threads);
     jw_end_obj(&w);
     st = facts_write_file(run->json ? run->json : "-", &text, err);

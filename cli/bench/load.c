@@ -153,10 +153,13 @@ static enum status send_next(struct runner *run, struct error *err)
     r->asked_tokens = run->item.output_tokens;
     if (now - r->start_ns > run->log->lag_max_ns)
         run->log->lag_max_ns = now - r->start_ns;
-    struct http_client_request more = {.timeout_ns = l->timeout_ns, .user = f};
-    enum status st = oai_start(run->client, l->server,
-                               l->prompts->chat ? "/v1/chat/completions" : "/v1/completions", &body,
-                               &more, &f->transfer, err);
+    struct http_client_request req = {.url = l->prompts->chat ? "/v1/chat/completions"
+                                                              : "/v1/completions",
+                                      .body = body.data,
+                                      .body_bytes = body.len,
+                                      .timeout_ns = l->timeout_ns,
+                                      .user = f};
+    enum status st = oai_start(run->client, l->server, &req, &f->transfer, err);
     buf_fini(&body);
     if (st != ST_OK) {
         fail(r, "no_request", "could not be made");

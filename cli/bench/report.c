@@ -201,7 +201,7 @@ void bench_report_json(const struct bench_report *r, struct buf *out)
     const struct bench_summary *s = r->summary;
     struct jw w = jw_begin(out);
     jw_obj(&w);
-    facts_put_run(&w, r->argc, r->argv);
+    facts_put_run(&w, "baton bench serve", r->argc, r->argv);
     put_str(&w, "url", r->server->url);
     put_str(&w, "model", r->server->model);
     put_str(&w, "load", r->load_text);
