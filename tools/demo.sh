@@ -29,8 +29,9 @@ for _ in $(seq 600); do
 done
 grep -E '^(node|ready) ' "$log" || { echo "demo: the cluster did not become ready" >&2; exit 1; }
 url=$(sed -n 's/^ready .*http=\([^ ]*\).*/\1/p' "$log")
-echo
-"$bin/baton" complete --url "$url" --prompt "Once upon a time" --max-tokens 80 --temperature 0.8 --seed 1 --timing
+prompt="Once upon a time"
+printf '\n%s' "$prompt"
+"$bin/baton" complete --url "$url" --prompt "$prompt" --max-tokens 80 --temperature 0.8 --seed 1 --timing
 status=0
 stop
 [ "$status" = 0 ] || { echo "demo: the cluster ended with status $status" >&2; exit 1; }
