@@ -459,7 +459,8 @@ static bool say_tokens(struct role *r, struct call *c)
             break;
         done += n;
     }
-    memmove(c->said, c->said + done, sizeof(*c->said) * (size_t)(c->n_said - done));
+    if (done > 0)
+        memmove(c->said, c->said + done, sizeof(*c->said) * (size_t)(c->n_said - done));
     c->n_said -= done;
     return c->n_said == 0;
 }
