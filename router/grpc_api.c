@@ -331,8 +331,9 @@ static void open_call(struct router *r, const struct rpc_event *ev)
     *g = (struct grpc_call){.r = r, .call = ev->call, .method = ev->method};
     r->answers++;
     rpc_call_set_user(ev->call, g);
-    if (r->config->router.api_keys_file)
-        finish(g, ST_DENIED, "API keys are asked for, and gRPC calls carry none yet: use HTTP.");
+    struct api_error why = {0};
+    if (!keys_check(r, rpc_call_authorization(ev->call), NULL, &why))
+        finish(g, ST_DENIED, why.message);
 }
 
 static void close_call(struct grpc_call *g)

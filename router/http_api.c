@@ -340,35 +340,10 @@ static const struct route {
     {"GET", "/metrics", get_metrics, true},
 };
 
-/* The time it takes does not tell how much of a key was right. */
-static bool same_key(const char *key, const char *given, size_t len)
-{
-    size_t n = strlen(key);
-    unsigned char differs = n != len;
-    for (size_t i = 0; i < len; i++)
-        differs |= (unsigned char)(given[i] ^ key[n ? i % n : 0]);
-    return n && !differs;
-}
-
 static bool check_key(const struct call *c, struct api_error *err)
 {
-    if (!c->r->config->router.api_keys_file)
-        return true;
     const char *given = http_header(c->q, "authorization");
-    if (given && strncasecmp(given, "Bearer ", 7) == 0)
-        given += 7;
-    else
-        given = http_header(c->q, "x-api-key");
-    if (!given)
-        return api_fail(err, 401, "invalid_api_key", NULL,
-                        "You did not provide an API key: send it as 'Authorization: Bearer KEY'.");
-    while (*given == ' ')
-        given++;
-    size_t len = strlen(given);
-    bool right = false;
-    for (size_t i = 0; i < c->r->keys.n && len <= ROUTER_KEY_BYTES_MAX; i++)
-        right |= same_key(c->r->keys.v[i], given, len);
-    return right || api_fail(err, 401, "invalid_api_key", NULL, "Incorrect API key provided.");
+    return keys_check(c->r, given, http_header(c->q, "x-api-key"), err);
 }
 
 /* The client's own request id where it is fit to stand in a header and a log line. */

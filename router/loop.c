@@ -13,6 +13,7 @@
 #include "router/router.h"
 
 #define EVENTS_AT_ONCE 1024 /* of one source, before the others have their turn */
+#define ADMIT_EVERY 64
 #define WAIT_MS_MAX 1000
 #define LAST_WORDS_NS (5 * NS_PER_S) /* after the drain's time: for answers to go out */
 
@@ -123,8 +124,12 @@ static void handle_events(struct router *r)
     on_signals(r);
     for (int i = 0; i < EVENTS_AT_ONCE && rpc_poll(r->nodes_rpc, &rpc); i++)
         on_node_event(r, &rpc);
-    for (int i = 0; i < EVENTS_AT_ONCE && http_poll(r->http, &http); i++)
+    for (int i = 0; i < EVENTS_AT_ONCE && http_poll(r->http, &http); i++) {
         http_api_event(r, &http);
+        /* Between, so that a burst meets the nodes' room and not only the queue's. */
+        if (i % ADMIT_EVERY == ADMIT_EVERY - 1)
+            core_tick(r->core, r->now_ns);
+    }
     for (int i = 0; i < EVENTS_AT_ONCE && rpc_poll(r->public_rpc, &rpc); i++)
         grpc_api_event(r, &rpc);
     core_tick(r->core, r->now_ns);

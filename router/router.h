@@ -80,6 +80,12 @@ void http_answer_event(const struct http_event *ev);
 extern const char *const grpc_api_methods[GRPC_API_METHODS];
 void grpc_api_event(struct router *r, const struct rpc_event *ev);
 
+/* keys.c. `text` is a file's text and is changed. True: the key is right, or none is asked for. */
+enum status keys_parse(struct router_keys *keys, char *text, const char *name, struct error *err);
+void keys_fini(struct router_keys *keys);
+bool keys_check(const struct router *r, const char *authorization, const char *plain,
+                struct api_error *err);
+
 /* prompt.c: what is served */
 bool prompt_check_model(const struct router *r, const char *model, struct api_error *err);
 /* The ids of a text, refused early when it cannot fit the context. */

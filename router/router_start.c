@@ -58,33 +58,16 @@ static enum status read_text(const char *path, size_t max, char **out, struct er
 static enum status start_keys(struct router *r, struct error *err)
 {
     const char *path = r->config->router.api_keys_file;
-    char *text, *save = NULL;
+    char *text;
     if (!path)
         return ST_OK;
     enum status st = read_text(path, KEYS_BYTES_MAX, &text, err);
     if (st != ST_OK)
         return st;
-    size_t lines = 1;
-    for (const char *s = text; *s; s++)
-        lines += *s == '\n';
-    r->keys.v = calloc(lines, sizeof *r->keys.v);
-    for (char *l = strtok_r(text, "\n", &save); l && r->keys.v; l = strtok_r(NULL, "\n", &save)) {
-        size_t n = strcspn(l, " \t\r");
-        l[n] = '\0';
-        if (n == 0 || l[0] == '#')
-            continue;
-        if (n > ROUTER_KEY_BYTES_MAX) {
-            st = err_set(err, ST_INVALID, "%s: a key is longer than %d bytes", path,
-                         ROUTER_KEY_BYTES_MAX);
-            break;
-        }
-        r->keys.v[r->keys.n] = strdup(l);
-        r->keys.n += r->keys.v[r->keys.n] != NULL;
-    }
-    memset(text, 0, strlen(text));
+    size_t bytes = strlen(text);
+    st = keys_parse(&r->keys, text, path, err);
+    explicit_bzero(text, bytes);
     free(text);
-    if (st == ST_OK && r->keys.n == 0)
-        st = err_set(err, ST_INVALID, "%s: holds no key", path);
     return st;
 }
 
@@ -219,9 +202,7 @@ void router_stop(struct router *r)
     if (r->nodes_rpc)
         rpc_destroy(r->nodes_rpc, 0);
     core_destroy(r->core);
-    for (size_t i = 0; i < r->keys.n; i++)
-        free(r->keys.v[i]);
-    free(r->keys.v);
+    keys_fini(&r->keys);
     router_unload_model(r);
     if (r->metrics)
         metrics_destroy(r->metrics);
