@@ -95,6 +95,7 @@ static void call_free(struct rpc_call *c)
     grpc_slice_unref(c->details);
     grpc_call_unref(c->core);
     gpr_free(c->peer);
+    gpr_free(c->authorization);
     pthread_mutex_destroy(&c->lock);
     free(c);
 }
@@ -349,6 +350,11 @@ grpc_slice rpc_bytes(grpc_byte_buffer *b)
     grpc_slice slice = grpc_byte_buffer_reader_readall(&reader);
     grpc_byte_buffer_reader_destroy(&reader);
     return slice;
+}
+
+const char *rpc_call_authorization(const struct rpc_call *c)
+{
+    return c->authorization;
 }
 
 void rpc_call_set_user(struct rpc_call *c, void *user)

@@ -59,6 +59,7 @@ struct rpc_call {
     struct list watch;    /* health_lock: among the watchers */
     bool unwatched;       /* health_lock: its end was seen */
     char *peer;           /* server */
+    char *authorization;  /* server; NULL: none */
     int64_t deadline_ns;  /* server */
     void *user;           /* loop thread */
     bool closed_polled;   /* loop thread */

@@ -186,6 +186,15 @@ static void dispatch(struct rpc_call *c, grpc_slice method)
     rpc_call_begin(c);
 }
 
+/* The value of the first `authorization`; to be freed with gpr_free(). */
+static char *authorization_of(const grpc_metadata_array *m)
+{
+    for (size_t i = 0; i < m->count; i++)
+        if (grpc_slice_str_cmp(m->metadata[i].key, "authorization") == 0)
+            return grpc_slice_to_c_string(m->metadata[i].value);
+    return NULL;
+}
+
 static void on_request(struct rpc_tag *tag, bool ok)
 {
     struct rpc_request *q = (struct rpc_request *)tag;
@@ -196,6 +205,7 @@ static void on_request(struct rpc_tag *tag, bool ok)
     if (c != NULL) {
         c->deadline_ns = deadline_of(got.details.deadline);
         c->peer = grpc_call_get_peer(got.core);
+        c->authorization = authorization_of(&got.metadata);
         dispatch(c, got.details.method);
     } else if (ok) {
         grpc_call_unref(got.core);
