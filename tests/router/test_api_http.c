@@ -1,0 +1,558 @@
+/* The HTTP API over real sockets, with the real core and a decode node that the test plays: what it
+ * is asked for, what it says, when it is paused and when it is told to stop. */
+#include <poll.h>
+#include <sys/socket.h>
+#include <netinet/in.h>
+#include <arpa/inet.h>
+#include <unistd.h>
+
+#include "api_rig.h"
+#include "base/clock.h"
+#include "proto/codec.h"
+#include "router/router.h"
+
+#define CALLS_MAX 64
+#define WAIT_NS (10 * NS_PER_S)
+
+struct node_call {
+    uint64_t user;
+    bool live, is_start, cancelled;
+    int32_t n, max_tokens;
+    int64_t credits;
+    int32_t stopped[8], n_stopped;
+    char prompt[64];
+};
+
+static struct router r;
+static struct config config;
+static struct node_call calls[2 * CALLS_MAX];
+static size_t n_calls; /* starts */
+static char text[1 << 20];
+
+/* ---- the node ---- */
+
+static void *call_start(void *ctx, int32_t node, const char *method, int64_t deadline_ns,
+                        uint64_t user)
+{
+    bool is_start = strcmp(method, "/baton.v1.Decode/Start") == 0;
+    size_t i = is_start ? CALLS_MAX + n_calls++ : 0; /* polls first, starts in order behind them */
+    while (!is_start && i < CALLS_MAX && calls[i].live)
+        i++;
+    cr_assert(is_start ? i < 2 * CALLS_MAX : i < CALLS_MAX);
+    struct node_call *c = &calls[i];
+    *c = (struct node_call){.user = user, .live = true};
+    c->is_start = is_start;
+    return c;
+}
+
+static enum status call_send(void *ctx, void *call, const struct buf *bytes)
+{
+    struct node_call *c = call;
+    struct codec_arena arena = {0};
+    struct msg_start start;
+    struct msg_decode_control control;
+    bool is_start;
+    if (!c->is_start)
+        return ST_OK;
+    cr_assert_eq(codec_get_decode_request((const uint8_t *)bytes->data, bytes->len, &arena,
+                                          &is_start, &start, &control),
+                 ST_OK);
+    if (is_start) {
+        c->n = start.n;
+        c->max_tokens = start.sampling.max_tokens;
+        c->credits = start.credits;
+        for (uint32_t i = 0; i < start.prompt.n && i < 63; i++)
+            c->prompt[i] = (char)start.prompt.v[i];
+    } else {
+        c->credits += control.credit;
+        if (control.stop_choice_plus1)
+            c->stopped[c->n_stopped++] = (int32_t)control.stop_choice_plus1 - 1;
+    }
+    codec_arena_fini(&arena);
+    return ST_OK;
+}
+
+static void call_nothing(void *ctx, void *call)
+{
+}
+
+static void call_cancel(void *ctx, void *call)
+{
+    ((struct node_call *)call)->cancelled = true;
+}
+
+static uint64_t no_random(void *ctx)
+{
+    return 4;
+}
+
+static void tell(struct node_call *c, const struct msg_decode_event *ev)
+{
+    struct buf b = {0};
+    codec_put_decode_event(&b, ev);
+    core_on_message(r.core, c->user, (const uint8_t *)b.data, b.len, clock_now_ns());
+    buf_fini(&b);
+}
+
+static void say(struct node_call *c, int32_t choice, int32_t position, int32_t id)
+{
+    const struct msg_token t = {.choice = choice, .position = position, .id = id, .logprob = -1};
+    c->credits--;
+    tell(c, &(struct msg_decode_event){.kind = MSG_D_TOKENS, .tokens = &t, .n_tokens = 1});
+}
+
+static void end_choice(struct node_call *c, int32_t choice, enum msg_finish_reason reason)
+{
+    tell(c, &(struct msg_decode_event){.kind = MSG_D_FINISH,
+                                       .finish = {choice, reason, reason == 1 ? RIG_EOS : -1}});
+}
+
+static void close_call(struct node_call *c, enum status status)
+{
+    c->live = false;
+    core_on_closed(r.core, c->user, status, "", clock_now_ns());
+}
+
+/* ---- driving ---- */
+
+/* Status polls are answered at once; calls that were cancelled end. */
+static void play_node(void)
+{
+    for (size_t i = 0; i < 2 * CALLS_MAX; i++) {
+        struct node_call *c = &calls[i];
+        if (!c->live)
+            continue;
+        if (!c->is_start) {
+            struct buf b = {0};
+            const struct msg_status s = {.name = "d0",
+                                         .role = "both",
+                                         .model = "m",
+                                         .boot = 1,
+                                         .wire_min = MSG_WIRE_VERSION,
+                                         .wire_max = MSG_WIRE_VERSION,
+                                         .ready = true,
+                                         .max_context = 100,
+                                         .vocab = RIG_VOCAB,
+                                         .slots = 2,
+                                         .block_tokens = 16,
+                                         .http = "",
+                                         .blocks = {.total = 100, .free = 100}};
+            codec_put_status(&b, &s);
+            core_on_message(r.core, c->user, (const uint8_t *)b.data, b.len, clock_now_ns());
+            buf_fini(&b);
+            close_call(c, ST_OK);
+        } else if (c->cancelled) {
+            close_call(c, ST_CANCELLED);
+        }
+    }
+}
+
+static void turn(void)
+{
+    struct http_event ev;
+    struct pollfd p = {.fd = http_fd(r.http), .events = POLLIN};
+    poll(&p, 1, 1);
+    r.now_ns = clock_now_ns();
+    while (http_poll(r.http, &ev))
+        http_api_event(&r, &ev);
+    core_tick(r.core, r.now_ns);
+    play_node();
+}
+
+static void turns(int n)
+{
+    while (n-- > 0)
+        turn();
+}
+
+#define UNTIL(condition)                                                                           \
+    do {                                                                                           \
+        int64_t until_ns_ = clock_now_ns() + WAIT_NS;                                              \
+        while (!(condition) && clock_now_ns() < until_ns_)                                         \
+            turn();                                                                                \
+        cr_assert(condition, "%s did not come", #condition);                                       \
+    } while (0)
+
+static void set_up(int64_t queue_max)
+{
+    static const char template_text[] = "{% for m in messages %}{{ m.content }}{% endfor %}";
+    struct error err = {0};
+    config_default(&config);
+    cr_assert_eq(config_set(&config, "router.nodes", "both=127.0.0.1:1", "test", &err), ST_OK, "%s",
+                 err.text);
+    config.model.name = strdup("m");
+    config.router.queue_max = queue_max;
+    r = (struct router){.config = &config, .rules = rig_rules(), .token_bytes_max = 16};
+    r.rules.defaults.temperature = 1;
+    list_init(&r.runs);
+    r.tokenizer = rig_tokenizer();
+    r.eos = calloc(1, sizeof *r.eos);
+    r.eos[0] = RIG_EOS;
+    r.n_eos = 1;
+    r.metrics = metrics_create("");
+    cr_assert_eq(template_parse(template_text, sizeof template_text - 1, &r.chat_template, &err),
+                 ST_OK);
+    struct core_args core = {
+        .effects = router_effects, .config = &config, .max_requests = 64, .credit_window = 8};
+    core.effects.ctx = &r;
+    core.effects.call_start = call_start;
+    core.effects.call_send = call_send;
+    core.effects.call_half_close = core.effects.call_read = call_nothing;
+    core.effects.call_cancel = call_cancel;
+    core.effects.random = no_random;
+    r.now_ns = clock_now_ns();
+    n_calls = 0;
+    memset(calls, 0, sizeof calls);
+    cr_assert_eq(core_create(&core, &r.core, &err), ST_OK);
+    const struct http_server_args http = {.listen = "127.0.0.1:0",
+                                          .body_bytes_max = 1 << 20,
+                                          .header_bytes_max = 8192,
+                                          .connections_max = 100,
+                                          .idle_timeout_ns = 60 * NS_PER_S,
+                                          .stream_bytes_max = 4096};
+    cr_assert_eq(http_server_create(&http, &r.http, &err), ST_OK, "%s", err.text);
+    UNTIL(cluster_ready(core_cluster(r.core)));
+}
+
+static void tear_down(void)
+{
+    UNTIL(list_empty(&r.runs) && r.answers == 0);
+    http_server_destroy(r.http, NS_PER_S);
+    core_destroy(r.core);
+    metrics_destroy(r.metrics);
+    keys_fini(&r.keys);
+    router_unload_model(&r);
+    buf_fini(&r.scratch);
+    config_fini(&config);
+}
+
+static int send_request(const char *path, const char *headers, const char *body)
+{
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)http_port(r.http))};
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    cr_assert_eq(connect(fd, (struct sockaddr *)&a, sizeof a), 0);
+    struct buf b = {0};
+    buf_printf(&b, "%s %s HTTP/1.1\r\nHost: a\r\n%sContent-Length: %zu\r\n\r\n%s",
+               body[0] ? "POST" : "GET", path, headers, strlen(body), body);
+    cr_assert_eq(send(fd, b.data, b.len, MSG_NOSIGNAL), (ssize_t)b.len);
+    buf_fini(&b);
+    return fd;
+}
+
+/* Reads on while turning, until the text holds `want`. */
+static void expect(int fd, const char *want)
+{
+    size_t len = 0;
+    int64_t until_ns = clock_now_ns() + WAIT_NS;
+    text[0] = 0;
+    while (!strstr(text, want) && clock_now_ns() < until_ns && len + 1 < sizeof text) {
+        turn();
+        ssize_t n = recv(fd, text + len, sizeof text - 1 - len, MSG_DONTWAIT);
+        if (n == 0)
+            break;
+        len += n > 0 ? (size_t)n : 0;
+        text[len] = 0;
+    }
+    cr_assert(strstr(text, want) != NULL, "no %s in: %s", want, text);
+}
+
+/* The i-th Start that the node was asked for. */
+static struct node_call *start_call(size_t i)
+{
+    return i < n_calls ? &calls[CALLS_MAX + i] : NULL;
+}
+
+static void accept_call(size_t i)
+{
+    UNTIL(start_call(i) && start_call(i)->n > 0);
+    tell(start_call(i), &(struct msg_decode_event){.kind = MSG_D_ACCEPTED});
+}
+
+/* ---- the tests ---- */
+
+Test(api_http, whole_answer_with_choices_in_order)
+{
+    set_up(10);
+    int fd = send_request("/v1/completions", "X-Request-Id: abc-1\r\n",
+                          "{\"prompt\":[\"p0\",\"p1\"],\"n\":2,\"max_tokens\":3}");
+    accept_call(0);
+    accept_call(1);
+    for (int p = 1; p >= 0; p--) {
+        struct node_call *c = start_call((size_t)p);
+        cr_assert_eq(c->prompt[1], '0' + p);
+        for (int k = 1; k >= 0; k--) {
+            say(c, k, 0, 'a' + 2 * p + k);
+            say(c, k, 1, RIG_EOS);
+            end_choice(c, k, MSG_FINISH_STOP);
+        }
+    }
+    expect(fd, "\"usage\"");
+    cr_assert(strstr(text, "200 OK") && strstr(text, "x-request-id: abc-1\r\n"), "%s", text);
+    cr_assert(strstr(text, "x-baton-decode: d0\r\n"), "%s", text);
+    for (int i = 0; i < 4; i++) {
+        char want[80];
+        snprintf(want, sizeof want,
+                 "{\"index\":%d,\"text\":\"%c\",\"logprobs\":null,\"finish_reason\":\"stop\"", i,
+                 'a' + i);
+        cr_assert(strstr(text, want), "no %s in %s", want, text);
+    }
+    cr_assert(strstr(text, "\"prompt_tokens\":4,\"completion_tokens\":8,\"total_tokens\":12"), "%s",
+              text);
+    close(fd);
+    tear_down();
+}
+
+Test(api_http, stream_in_order_with_usage)
+{
+    set_up(10);
+    int fd = send_request("/v1/chat/completions", "",
+                          "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"n\":2,"
+                          "\"stream\":true,\"stream_options\":{\"include_usage\":true}}");
+    accept_call(0);
+    struct node_call *c = start_call(0);
+    cr_assert_eq(c->max_tokens, 98);
+    say(c, 0, 0, 0xc3); /* half a character: nothing to show */
+    turns(3);
+    say(c, 0, 1, 0xa9);
+    say(c, 1, 0, 'x');
+    end_choice(c, 1, MSG_FINISH_LENGTH);
+    end_choice(c, 0, MSG_FINISH_STOP);
+    expect(fd, "[DONE]");
+    static const char *const order[] = {
+        "text/event-stream",
+        "\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}",
+        "\"index\":1,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}",
+        "\"index\":0,\"delta\":{\"content\":\"\xc3\xa9\"}",
+        "\"index\":1,\"delta\":{\"content\":\"x\"}",
+        "\"index\":1,\"delta\":{},\"logprobs\":null,\"finish_reason\":\"length\"",
+        "\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":\"stop\"",
+        "\"choices\":[],\"usage\":{\"prompt_tokens\":2,\"completion_tokens\":3",
+        "data: [DONE]"};
+    const char *at = text;
+    for (size_t i = 0; i < sizeof order / sizeof *order; i++) {
+        at = strstr(at, order[i]);
+        cr_assert(at != NULL, "%s is not where it should be: %s", order[i], text);
+    }
+    close(fd);
+    tear_down();
+}
+
+Test(api_http, stop_string_ends_the_choice_on_the_node)
+{
+    set_up(10);
+    int fd = send_request("/v1/completions", "",
+                          "{\"prompt\":\"p\",\"stop\":\"ab\",\"stream\":true,\"n\":2}");
+    accept_call(0);
+    struct node_call *c = start_call(0);
+    say(c, 0, 0, 'x');
+    say(c, 0, 1, 'a');
+    say(c, 0, 2, 'b');
+    say(c, 0, 3, 'z'); /* was under way */
+    UNTIL(c->n_stopped == 1);
+    cr_assert_eq(c->stopped[0], 0);
+    say(c, 1, 0, 'a');
+    end_choice(c, 1, MSG_FINISH_LENGTH);
+    expect(fd, "[DONE]");
+    cr_assert(strstr(text, "\"finish_reason\":\"stop\",\"stop_reason\":\"ab\""), "%s", text);
+    cr_assert(strstr(text, "\"index\":1,\"text\":\"a\""), "%s", text);
+    cr_assert(!strstr(text, "z\"") && !strstr(text, "\"index\":0,\"text\":\"a"), "%s", text);
+    close(fd);
+    tear_down();
+}
+
+Test(api_http, disconnects_cancel_on_the_node)
+{
+    set_up(10);
+    for (size_t i = 0; i < 3; i++) {
+        int fd = send_request("/v1/completions", "",
+                              i == 1 ? "{\"prompt\":\"p\"}" : "{\"prompt\":\"p\",\"stream\":true}");
+        accept_call(i);
+        if (i != 0) /* before and after the first token */
+            say(start_call(i), 0, 0, 'x');
+        turns(5);
+        int64_t before_ns = clock_now_ns();
+        close(fd);
+        UNTIL(start_call(i)->cancelled);
+        cr_assert(clock_now_ns() - before_ns < NS_PER_S);
+    }
+    tear_down();
+}
+
+Test(api_http, slow_reader_pauses_its_own_sequence)
+{
+    set_up(10);
+    int slow = send_request("/v1/completions", "",
+                            "{\"prompt\":\"p\",\"stream\":true,\"max_tokens\":90,\"logprobs\":5}");
+    accept_call(0);
+    struct node_call *c = start_call(0);
+    cr_assert_eq(c->credits, 8);
+    /* Reading: credit flows. */
+    for (int i = 0; i < 40; i++) {
+        UNTIL(c->credits > 0);
+        say(c, 0, i, 'x');
+        turn();
+    }
+    end_choice(c, 0, MSG_FINISH_LENGTH);
+    expect(slow, "[DONE]");
+    close(slow);
+    /* The write side is stopped up: the server's buffers fill, then credit ends. */
+    int stuck =
+        send_request("/v1/completions", "", "{\"prompt\":\"q\",\"stream\":true,\"max_tokens\":90}");
+    accept_call(1);
+    c = start_call(1);
+    for (int i = 0; i < 8; i++)
+        say(c, 0, i, 'y');
+    cr_assert_eq(c->credits, 0, "no credit without the bytes having gone");
+    UNTIL(c->credits > 0); /* they do go */
+    end_choice(c, 0, MSG_FINISH_LENGTH);
+    expect(stuck, "[DONE]");
+    close(stuck);
+    tear_down();
+}
+
+Test(api_http, failures_before_and_after_the_first_token)
+{
+    set_up(10);
+    int fd = send_request("/v1/completions", "", "{\"prompt\":\"p\",\"stream\":true}");
+    UNTIL(start_call(0) && start_call(0)->n > 0);
+    tell(start_call(0), &(struct msg_decode_event){
+                            .kind = MSG_D_REJECTED, .rejected = ST_INVALID, .reason = "not so"});
+    expect(fd, "not so");
+    cr_assert(strstr(text, "400 ") && strstr(text, "{\"error\":{"), "%s", text);
+    close(fd);
+    fd = send_request("/v1/completions", "", "{\"prompt\":\"p\",\"stream\":true}");
+    accept_call(1);
+    say(start_call(1), 0, 0, 'x');
+    turns(3);
+    close_call(start_call(1), ST_DEADLINE);
+    expect(fd, "data: [DONE]");
+    cr_assert(strstr(text, "\"text\":\"x\"") && strstr(text, "data: {\"error\":{"), "%s", text);
+    close(fd);
+    tear_down();
+}
+
+struct answer_case {
+    const char *path, *headers, *body, *want[3];
+};
+
+Test(api_http, answered_at_once)
+{
+    static const struct answer_case cases[] = {
+        {"/v1/models", "", "", {"200 ", "\"id\":\"m\"", "\"max_model_len\":100"}},
+        {"/v1/models/m", "", "", {"200 ", "\"object\":\"model\"", ""}},
+        {"/v1/models/x", "", "", {"404 ", "model_not_found", "The model `x` does not exist."}},
+        {"/v1/completions", "", "", {"405 ", "method_not_allowed", "Allow: POST"}},
+        {"/nothing", "", "", {"404 ", "not_found", "\"param\":null"}},
+        {"/health/live", "", "", {"200 ", "ok", ""}},
+        {"/health/ready", "", "", {"200 ", "ok", ""}},
+        {"/version", "", "", {"200 ", "\"version\"", ""}},
+        {"/metrics", "", "", {"200 ", "text/plain; version=0.0.4", ""}},
+        {"/v1/completions",
+         "",
+         "{",
+         {"400 ", "invalid_json", "\"type\":\"invalid_request_error\""}},
+        {"/v1/completions",
+         "",
+         "{\"prompt\":\"a\",\"model\":\"x\"}",
+         {"404 ", "model_not_found", ""}},
+        {"/v1/completions",
+         "",
+         "{\"prompt\":\"abcdefghij\",\"max_tokens\":91}",
+         {"400 ", "context_length_exceeded",
+          "This model's maximum context length is 100 tokens. However, you requested 91 output "
+          "tokens and your prompt contains 10 input tokens, for a total of 101 tokens."}},
+        {"/v1/completions", "", "{\"prompt\":\"\"}", {"400 ", "at least one token", ""}},
+        {"/tokenize", "", "{\"prompt\":\"ab<|end|>\"}", {"200 ", "\"count\":3", "[97,98,257]"}},
+        {"/tokenize",
+         "",
+         "{\"content\":\"a\",\"with_pieces\":true}",
+         {"200 ", "{\"id\":97,\"piece\":\"a\"}", ""}},
+        {"/tokenize",
+         "",
+         "{\"messages\":[{\"role\":\"user\",\"content\":\"b\"}]}",
+         {"200 ", "[98]", ""}},
+        {"/tokenize", "", "{}", {"400 ", "messages", ""}},
+        {"/detokenize",
+         "",
+         "{\"tokens\":[97,98]}",
+         {"200 ", "\"prompt\":\"ab\"", "\"content\":\"ab\""}},
+        {"/detokenize", "", "{\"tokens\":[300]}", {"400 ", "tokens", ""}},
+        {"/detokenize", "", "{\"tokens\":[\"a\"]}", {"400 ", "invalid_type", ""}},
+    };
+    set_up(10);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const struct answer_case *c = &cases[i];
+        int fd = send_request(c->path, c->headers, c->body);
+        expect(fd, c->want[1]);
+        for (int k = 0; k < 3; k++)
+            cr_assert(strstr(text, c->want[k]), "%s %s: no %s in %s", c->path, c->body, c->want[k],
+                      text);
+        close(fd);
+    }
+    tear_down();
+}
+
+Test(api_http, keys)
+{
+    static const struct {
+        const char *header;
+        bool right;
+    } cases[] = {{"", false},
+                 {"Authorization: Bearer wrong\r\n", false},
+                 {"Authorization: Bearer secre\r\n", false},
+                 {"Authorization: Bearer secrett\r\n", false},
+                 {"Authorization: Bearer secretsecret\r\n", false},
+                 {"Authorization: Basic secret\r\n", false},
+                 {"Authorization: Bearer\r\n", false},
+                 {"Authorization: Bearer secret\r\n", true},
+                 {"authorization: bearer  second\r\n", true},
+                 {"X-Api-Key: secret\r\n", true}};
+    char file[] = "# a comment\n secret-not\nsecret \r\n\nsecond\n", none[] = "\n# none\n";
+    struct error err = {0};
+    set_up(10);
+    config.router.api_keys_file = strdup("keys");
+    cr_assert_eq(keys_parse(&r.keys, none, "none", &err), ST_INVALID);
+    keys_fini(&r.keys);
+    cr_assert_eq(keys_parse(&r.keys, file, "file", &err), ST_OK);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int fd = send_request("/v1/models", cases[i].header, "");
+        expect(fd, cases[i].right ? "\"list\"" : "\"code\":\"invalid_api_key\"");
+        cr_assert(strstr(text, cases[i].right ? "200 " : "401 "), "case %zu: %s", i, text);
+        close(fd);
+    }
+    int fd = send_request("/health", "", "");
+    expect(fd, "ok");
+    close(fd);
+    tear_down();
+}
+
+Test(api_http, full_and_draining)
+{
+    set_up(1);
+    int fds[4]; /* the node takes two, one waits */
+    for (int i = 0; i < 3; i++) {
+        fds[i] = send_request("/v1/completions", "", "{\"prompt\":\"p\",\"stream\":true}");
+        turns(20);
+    }
+    fds[3] = send_request("/v1/completions", "", "{\"prompt\":\"p\"}");
+    expect(fds[3], "rate_limit_exceeded");
+    cr_assert(strstr(text, "429 ") && strstr(text, "Retry-After: 1\r\n"), "%s", text);
+    close(fds[3]);
+    r.drain_ns = clock_now_ns();
+    core_drain(r.core);
+    fds[3] = send_request("/v1/completions", "", "{\"prompt\":\"p\"}");
+    expect(fds[3], "shutting down");
+    cr_assert(strstr(text, "503 ") && strstr(text, "Retry-After: 2\r\n"), "%s", text);
+    close(fds[3]);
+    fds[3] = send_request("/health/ready", "", "");
+    expect(fds[3], "503 ");
+    close(fds[3]);
+    accept_call(0); /* what runs is finished */
+    say(start_call(0), 0, 0, 'x');
+    end_choice(start_call(0), 0, MSG_FINISH_LENGTH);
+    expect(fds[0], "[DONE]");
+    for (int i = 0; i < 3; i++)
+        close(fds[i]);
+    tear_down();
+}
