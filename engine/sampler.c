@@ -22,6 +22,7 @@ struct sampler {
     float *adjusted;         /* [vocab] logits after bias, penalties and masks */
     int32_t *count;          /* [vocab] 0 between calls */
     struct candidate *order; /* [vocab] */
+    struct candidate *spare; /* [vocab] scratch of sort() */
     int32_t n_order;
     double depth; /* what `order` holds: logits >= max - depth */
     float max;
@@ -39,7 +40,8 @@ struct sampler *sampler_create(int32_t vocab)
     s->adjusted = malloc((size_t)vocab * sizeof *s->adjusted);
     s->count = calloc((size_t)vocab, sizeof *s->count);
     s->order = malloc((size_t)vocab * sizeof *s->order);
-    if (!s->adjusted || !s->count || !s->order) {
+    s->spare = malloc((size_t)vocab * sizeof *s->spare);
+    if (!s->adjusted || !s->count || !s->order || !s->spare) {
         sampler_destroy(s);
         return NULL;
     }
@@ -53,6 +55,7 @@ void sampler_destroy(struct sampler *s)
     free(s->adjusted);
     free(s->count);
     free(s->order);
+    free(s->spare);
     free(s);
 }
 
@@ -128,6 +131,47 @@ static int by_probability(const void *a, const void *b)
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
+/* Ascends as the logit descends; both zeros are one. */
+static uint32_t descending_key(float logit)
+{
+    float x = logit + 0.0F;
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits >> 31 ? bits : ~(bits | UINT32_C(1) << 31);
+}
+
+#define DIGIT_BITS 11
+#define DIGITS (1 << DIGIT_BITS)
+#define DIGIT_PASSES 3
+#define RADIX_MIN 512 /* below it a sort by comparisons is quicker */
+
+/* As by_probability() sorts what stands in the order of ids: a flat distribution over a large
+ * vocabulary gathers all of it, for every token. */
+static void sort_by_digits(struct sampler *s)
+{
+    uint32_t starts[DIGIT_PASSES][DIGITS] = {0};
+    for (int32_t i = 0; i < s->n_order; i++) {
+        uint32_t key = descending_key(s->order[i].logit);
+        for (int pass = 0; pass < DIGIT_PASSES; pass++)
+            starts[pass][key >> pass * DIGIT_BITS & (DIGITS - 1)]++;
+    }
+    for (int pass = 0; pass < DIGIT_PASSES; pass++) {
+        uint32_t sum = 0;
+        for (int d = 0; d < DIGITS; d++) {
+            uint32_t n = starts[pass][d];
+            starts[pass][d] = sum;
+            sum += n;
+        }
+        for (int32_t i = 0; i < s->n_order; i++) {
+            uint32_t digit = descending_key(s->order[i].logit) >> pass * DIGIT_BITS & (DIGITS - 1);
+            s->spare[starts[pass][digit]++] = s->order[i];
+        }
+        struct candidate *sorted = s->spare;
+        s->spare = s->order;
+        s->order = sorted;
+    }
+}
+
 static void gather(struct sampler *s, double depth)
 {
     double floor = (double)s->max - depth;
@@ -136,7 +180,10 @@ static void gather(struct sampler *s, double depth)
     for (int32_t i = 0; i < s->vocab; i++)
         if ((double)s->adjusted[i] >= floor && s->adjusted[i] != -INFINITY)
             s->order[s->n_order++] = (struct candidate){s->adjusted[i], i};
-    qsort(s->order, (size_t)s->n_order, sizeof *s->order, by_probability);
+    if (s->n_order >= RADIX_MIN)
+        sort_by_digits(s);
+    else
+        qsort(s->order, (size_t)s->n_order, sizeof *s->order, by_probability);
 }
 
 /* The i-th most probable token, NULL past the last possible one. Needs gather() once before. */
@@ -219,16 +266,35 @@ static int32_t draw(struct sampler *s, const struct sampler_input *in)
     return last;
 }
 
+/* The few most probable tokens to the front of `order`, in one pass; returns how many. */
+static int32_t keep_best(struct sampler *s, int32_t limit)
+{
+    int32_t n = 0;
+    s->n_order = 0;
+    for (int32_t i = 0; i < s->vocab; i++) {
+        float logit = s->adjusted[i];
+        if (logit == -INFINITY || (n == limit && logit <= s->order[n - 1].logit))
+            continue;
+        int32_t at = n < limit ? n++ : n - 1;
+        for (; at > 0 && s->order[at - 1].logit < logit; at--)
+            s->order[at] = s->order[at - 1];
+        s->order[at] = (struct candidate){logit, i};
+    }
+    return n;
+}
+
 static void report_logprobs(struct sampler *s, int32_t n_top, struct msg_token *out)
 {
     double log_sum = log(weight_of_all(s, 1.0));
     out->logprob = (float)((double)s->adjusted[out->id] - (double)s->max - log_sum);
-    gather(s, 8);
-    const struct candidate *c;
-    while (out->n_top < (uint32_t)n_top && (c = nth(s, (int32_t)out->n_top)) != NULL)
-        s->top[out->n_top++] =
-            (struct msg_logprob){c->id, (float)((double)c->logit - (double)s->max - log_sum)};
     out->top = s->top;
+    if (n_top == 0)
+        return;
+    int32_t n = keep_best(s, n_top);
+    for (int32_t i = 0; i < n; i++)
+        s->top[i] = (struct msg_logprob){
+            s->order[i].id, (float)((double)s->order[i].logit - (double)s->max - log_sum)};
+    out->n_top = (uint32_t)n;
 }
 
 enum status sampler_pick(struct sampler *s, const struct sampler_input *in, struct msg_token *out)

@@ -208,6 +208,69 @@ Test(sampler, a_large_vocabulary)
     free(logits);
 }
 
+struct ranked {
+    float logit;
+    int32_t id;
+};
+
+static int by_rank(const void *a, const void *b)
+{
+    const struct ranked *x = a, *y = b;
+    if (x->logit != y->logit)
+        return x->logit > y->logit ? -1 : 1;
+    return x->id - y->id;
+}
+
+/* What top-k and a draw give by their definitions, over all of a sorted vocabulary. */
+static int32_t plain_draw(const struct ranked *order, int32_t n, uint64_t seed)
+{
+    double total = 0, sum = 0;
+    for (int32_t i = 0; i < n; i++)
+        total += exp((double)order[i].logit - (double)order[0].logit);
+    double target = rng_unit(rng_hash(seed, 0, 0, 1)) * total;
+    for (int32_t i = 0; i < n; i++) {
+        sum += exp((double)order[i].logit - (double)order[0].logit);
+        if (sum > target)
+            return order[i].id;
+    }
+    return order[n - 1].id;
+}
+
+/* Ties, both signs, both zeros, and logits that no token has: more of them than a sort by
+ * comparisons is used for. */
+Test(sampler, a_flat_vocabulary_is_ranked_as_by_a_plain_sort)
+{
+    enum { VOCAB = 4099 };
+    static float logits[VOCAB];
+    static struct ranked order[VOCAB];
+    struct msg_sampling spec = sampling_default();
+    struct msg_token t;
+    for (int round = 0; round < 4; round++) {
+        int32_t n = 0;
+        for (int32_t v = 0; v < VOCAB; v++) {
+            uint64_t r = rng_mix((uint64_t)(v * 4 + round));
+            logits[v] = (float)(r % 1024) / (round == 0 ? 128.0F : 4096.0F) - 0.1F;
+            if (r >> 32 & 1)
+                logits[v] = r >> 33 & 1 ? 0.0F : -0.0F;
+            if ((r >> 40) % 64 == 0)
+                logits[v] = -INFINITY;
+            if (logits[v] != -INFINITY)
+                order[n++] = (struct ranked){logits[v], v};
+        }
+        qsort(order, (size_t)n, sizeof *order, by_rank);
+        spec.logprobs = MSG_LOGPROBS_MAX;
+        spec.top_k = round % 2 ? 3000 : 0;
+        for (spec.seed = 0; spec.seed < 50; spec.seed++) {
+            cr_assert_eq(pick(logits, VOCAB, &spec, &t), ST_OK);
+            cr_assert_eq(t.id, plain_draw(order, round % 2 ? 3000 : n, spec.seed), "round %d",
+                         round);
+            cr_assert_eq(t.n_top, MSG_LOGPROBS_MAX);
+            for (int i = 0; i < MSG_LOGPROBS_MAX; i++)
+                cr_assert_eq(t.top[i].id, order[i].id, "round %d, rank %d", round, i);
+        }
+    }
+}
+
 Test(sampling, checks_every_range)
 {
     struct msg_sampling good = sampling_default(), bad;
