@@ -1,5 +1,7 @@
 """kill -9 in the middle of work. A decode or prefill node that dies costs clients a pause: every stream completes, and says
 what it says undisturbed, no position lost and none repeated. When the router dies, what its calls held is released."""
+import contextlib
+import http.client
 import os
 import random
 import signal
@@ -104,7 +106,8 @@ class Death(unittest.TestCase):
             self.assertGreater(c.router.metrics().get("baton_requests_resumed_total"), 0)
             self.assertEqual(c.router.metrics().sum("baton_requests_total", outcome="failed"), 0)
             c.wait_quiet()
-            self.assertEqual(c.complete({"prompt": "still here", "max_tokens": 3})["usage"]["completion_tokens"], 3)
+            self.assertEqual(c.complete({"prompt": "still here", "max_tokens": 3, "ignore_eos": True})["usage"]
+                             ["completion_tokens"], 3)
 
     def test_prefill_node_of_two(self):
         bodies = requests(2, (400, 700, 900), 24)
@@ -135,7 +138,8 @@ class Death(unittest.TestCase):
             self.assertGreater(waiting, 0, "it had prompts to compute when it died")
             self.assertIn("event=prefill_lost", c.processes["up"].stderr())
             c.wait_quiet()
-            after = c.complete({"prompt": "Nobody prefills " + "any more " * 60, "max_tokens": 4})
+            after = c.complete({"prompt": "Nobody prefills " + "any more " * 60, "max_tokens": 4,
+                                "ignore_eos": True})
             self.assertEqual(after["usage"]["completion_tokens"], 4)
 
     def test_router(self):
@@ -144,13 +148,13 @@ class Death(unittest.TestCase):
             bodies = requests(4, (30, 300), 1000)
 
             def one(i):
-                stream = c.stream("/v1/completions", bodies[i])
                 try:
-                    for _ in stream:
-                        pass
-                except (OSError, ValueError, cluster.http.client.HTTPException):
+                    stream = c.stream("/v1/completions", bodies[i])
+                    with contextlib.closing(stream):
+                        for _ in stream:
+                            pass
+                except (OSError, ValueError, http.client.HTTPException):
                     pass  # its server died: any way to notice is fine
-                stream.close()
 
             load = cluster.in_threads(STREAMS, one)
             cluster.wait_until("both decode nodes run", lambda: all(
@@ -180,7 +184,7 @@ class Death(unittest.TestCase):
             c.expected_exits.discard("d0")
             cluster.start_node(c, "baton-decode", "d0", more=["--node-listen", address])
             c.wait_nodes_up()
-            long = c.complete({"prompt": "after it came back " * 30, "max_tokens": 2})
+            long = c.complete({"prompt": "after it came back " * 30, "max_tokens": 2, "ignore_eos": True})
             self.assertEqual(long["usage"]["completion_tokens"], 2)
             self.assertGreater(c.nodes["d0"].metrics().sum("baton_kv_transfer_bytes_total", direction="in"), 0,
                                "the prefill node found the new one")

@@ -1,0 +1,116 @@
+"""SIGTERM: nothing new is admitted, what runs is finished or handed over, then the program exits with 0."""
+import signal
+import time
+import unittest
+
+import cluster
+
+
+def body(i, tokens=500):
+    return {"prompt": f"Number {i}. " + "Go on and on. " * 20, "max_tokens": tokens, "ignore_eos": True, "temperature": 0}
+
+
+class Drain(unittest.TestCase):
+    def load(self, c, count, tokens=500):
+        self.said = [0] * count
+
+        def one(i):
+            stream, text = c.stream("/v1/completions", dict(body(i, tokens), logprobs=0)), ""
+            for chunk in stream:
+                self.assertNotIn("error", chunk)
+                for x in chunk["choices"]:
+                    text += x["text"]
+                    self.said[i] += len((x["logprobs"] or {}).get("tokens", ()))
+            stream.close()
+            self.assertTrue(stream.done)
+            return text
+
+        started = cluster.in_threads(count, one)
+
+        def running():
+            if started[2]:
+                raise started[2][0]
+            return min(self.said) > 3
+
+        cluster.wait_until("all streams run", running, 30, every_s=0.005)
+        return started
+
+    def test_router(self):
+        with cluster.parts(prefill=[[]], decode=[[]]) as c:
+            router = c.processes["router"]
+            load = self.load(c, 8)
+            router.send_signal(signal.SIGTERM)
+
+            def refused():
+                try:
+                    answer = c.post("/v1/completions", {"prompt": "too late", "max_tokens": 1}, timeout_s=2)
+                except OSError:
+                    return True  # no longer listening
+                if answer.status == 503:
+                    self.assertGreater(int(answer.headers["retry-after"]), 0)
+                return answer.status == 503
+
+            cluster.wait_until("nothing new is admitted", refused, 2)
+            self.assertTrue(router.alive(), "it is still draining")
+            cluster.join_threads(load, 60)
+            self.assertEqual(self.said, [500] * 8)
+            self.assertEqual(router.wait(15), 0)
+            cluster.wait_until("the nodes are quiet", lambda: all(n.quiet() for n in c.workers()), 3)
+            del c.nodes["router"]
+
+    def test_decode_node_of_two(self):
+        with cluster.parts(prefill=[[]], decode=[[], []]) as c:
+            expected = [c.complete(body(i))["choices"][0]["text"] for i in range(8)]
+            load = self.load(c, 8)
+            began = time.monotonic()
+            c.processes["d0"].send_signal(signal.SIGTERM)
+            c.nodes["d0"].gone = True
+            self.assertEqual(c.processes["d0"].wait(60), 0)
+            print(f"drained in {time.monotonic() - began:.2f} s", flush=True)
+            answer = c.post("/v1/completions", body(99, 2))
+            self.assertEqual((answer.status, answer.headers["x-baton-decode"]), (200, "d1"))
+            self.assertEqual(cluster.join_threads(load, 60), expected)
+            self.assertEqual(self.said, [500] * 8)
+            self.assertEqual(c.router.metrics().sum("baton_requests_total", outcome="failed"), 0)
+            c.wait_quiet()
+
+    def test_hand_over_at_the_deadline(self):
+        """A drain whose time is up hands over what still runs: clients notice nothing."""
+        with cluster.parts(prefill=[[]], decode=[["--timeouts-drain", "300ms"], []]) as c:
+            tokens = 1000
+            expected = [c.complete(body(i, tokens))["choices"][0]["text"] for i in range(4)]
+            load = self.load(c, 4, tokens)
+            c.processes["d0"].send_signal(signal.SIGTERM)
+            c.nodes["d0"].gone = True
+            self.assertEqual(c.processes["d0"].wait(15), 0)
+            self.assertEqual(cluster.join_threads(load, 90), expected)
+            self.assertEqual(self.said, [tokens] * 4)
+            self.assertGreater(c.router.metrics().get("baton_requests_resumed_total"), 0)
+            c.wait_quiet()
+
+    def test_prefill_node_of_two(self):
+        with cluster.parts(prefill=[[], []], decode=[[]]) as c:
+            load = self.load(c, 8, 200)
+            c.processes["p0"].send_signal(signal.SIGTERM)
+            c.nodes["p0"].gone = True
+            self.assertEqual(c.processes["p0"].wait(15), 0)
+            answer = c.post("/v1/completions", body(99, 2))
+            self.assertEqual((answer.status, answer.headers["x-baton-prefill"]), (200, "p1"))
+            cluster.join_threads(load, 60)
+            c.wait_quiet()
+
+    def test_up_under_load(self):
+        """Ctrl-C on `baton up`: the streams end as they should, every process exits."""
+        with cluster.up(prefill=1, decode=2) as c:
+            pids = [n.pid for n in c.nodes.values()]
+            load = self.load(c, 8)
+            c.processes["up"].send_signal(signal.SIGINT)
+            cluster.join_threads(load, 60)
+            self.assertEqual(self.said, [500] * 8)
+            self.assertEqual(c.processes["up"].wait(20), 0)
+            for pid in pids:
+                self.assertRaises(ProcessLookupError, cluster.os.kill, pid, 0)
+
+
+if __name__ == "__main__":
+    cluster.main()
