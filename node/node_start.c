@@ -115,6 +115,16 @@ static enum status start_engine(struct node *n, struct error *err)
     return st;
 }
 
+/* A node that serves on loopback only has no business listening elsewhere, and UCX would, on every
+ * device that it finds. */
+static const char *ucx_device(const struct config *c)
+{
+    bool loopback = strncmp(c->node.listen, "127.", 4) == 0 ||
+                    strncmp(c->node.listen, "localhost:", 10) == 0 ||
+                    strncmp(c->node.listen, "[::1]:", 6) == 0;
+    return c->kv.device[0] == '\0' && loopback ? "lo" : c->kv.device;
+}
+
 static enum status start_transports(struct node *n, struct error *err)
 {
     const char *want = n->config->kv.transport;
@@ -128,7 +138,7 @@ static enum status start_transports(struct node *n, struct error *err)
         n->n_transports++;
     }
     if (automatic || strcmp(want, "ucx") == 0) {
-        const struct transport_ucx_args a = {.device = n->config->kv.device,
+        const struct transport_ucx_args a = {.device = ucx_device(n->config),
                                              .keepalive_ns = n->config->timeouts.keepalive_ns};
         enum status st = transport_ucx_create(&a, &n->transports[n->n_transports], err);
         if (st == ST_OK)
