@@ -82,7 +82,8 @@ const struct config_key config_table[] = {
     {"kv.transport", CK_WORD, AT(kv.transport), "auto", 0, 0, "auto|shm|ucx", NULL,
      "how KV travels; auto: shm on one host, else ucx", CP_NODE, false},
     {"kv.device", CK_STR, AT(kv.device), "", 0, 256, NULL, "NAME",
-     "network device of ucx; empty: any, or lo for a node that listens on loopback", CP_NODE, false},
+     "network device of ucx; empty: any, or lo for a node that listens on loopback", CP_NODE,
+     false},
 
     {"engine.max_batch", CK_INT, AT(engine.max_batch), "256", 1, 65536, NULL, "N",
      "sequences that run at a time", CP_NODE, false},
