@@ -1,0 +1,124 @@
+#!/usr/bin/env python3
+"""The commands that need no server: inspect, make-model, doctor, probe, bench model, bench kernels.
+test_commands.py BATON SOURCE_DIR [test names]"""
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+
+BATON = os.path.abspath(sys.argv.pop(1))
+TINY = os.path.join(sys.argv.pop(1), "models", "tiny")
+RUN_KEYS = {"command", "version", "revision", "date", "probe", "rows", "formulas", "model"}
+
+
+class Commands(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+
+    def path(self, name):
+        return os.path.join(self.folder.name, name)
+
+    def baton(self, *words, status=0):
+        done = subprocess.run([BATON, *words], capture_output=True, text=True, timeout=240)
+        self.assertEqual(done.returncode, status, f"{words}: {done.stderr}")
+        return done
+
+    def bench(self, *words):
+        self.baton("bench", *words, "--quick", "--json", self.path("out.json"))
+        with open(self.path("out.json"), encoding="utf-8") as f:
+            result = json.load(f)
+        self.assertEqual(RUN_KEYS - set(result), set())
+        self.assertGreater(result["probe"]["gflops"], 0)
+        self.assertGreater(result["probe"]["gbytes_per_second"], 0)
+        self.assertGreater(len(result["rows"]), 0)
+        return result
+
+    def test_inspect(self):
+        facts = json.loads(self.baton("inspect", TINY, "--json").stdout)
+        with open(os.path.join(TINY, "config.json"), encoding="utf-8") as f:
+            config = json.load(f)
+        with open(os.path.join(TINY, "model.safetensors"), "rb") as f:
+            header = json.loads(f.read(struct.unpack("<Q", f.read(8))[0]))
+        header.pop("__metadata__", None)
+        size = sum(t["data_offsets"][1] - t["data_offsets"][0] for t in header.values())
+        self.assertEqual((facts["layers"], facts["vocab"]), (config["num_hidden_layers"], config["vocab_size"]))
+        self.assertEqual((facts["tensors"], facts["weight_bytes"], facts["problems"]), (len(header), size, []))
+        kv = 2 * 2 * facts["layers"] * facts["kv_heads"] * facts["head_dim"]
+        self.assertEqual(facts["kv_bytes_per_token"]["bf16"], kv)
+        text = self.baton("inspect", TINY).stdout
+        for word in ("LlamaForCausalLM", "parameters", "KV per token", "tokenizer.json yes"):
+            self.assertIn(word, text)
+
+    def test_inspect_of_what_cannot_be_served(self):
+        os.mkdir(self.path("m"))
+        shutil.copy(os.path.join(TINY, "config.json"), self.path("m"))
+        done = self.baton("inspect", self.path("m"), status=1)
+        self.assertIn("problem", done.stdout)
+        self.assertIn("cannot be served", done.stderr)
+        self.assertGreater(len(json.loads(self.baton("inspect", "--json", self.path("m"), status=1).stdout)["problems"]), 0)
+        self.assertIn("nonexistent", self.baton("inspect", "/nonexistent", status=1).stderr)
+        self.baton("inspect", status=2)
+
+    def test_make_model(self):
+        self.assertIn("llama-3.2-1b", self.baton("make-model", "--list").stdout)
+        words = ["make-model", "--shape", "tiny-llama-test", "--dtype", "fp32", "--seed", "3", "--out"]
+        for name in "ab":
+            self.baton(*words, self.path(name))
+        with open(self.path("a/model.safetensors"), "rb") as a, open(self.path("b/model.safetensors"), "rb") as b:
+            self.assertEqual(a.read(), b.read())
+        facts = json.loads(self.baton("inspect", "--json", self.path("a")).stdout)
+        self.assertEqual((facts["problems"], list(facts["by_type"])), ([], ["F32"]))
+        done = self.baton("generate", self.path("a"), "--prompt", "hello", "--greedy", "--max-tokens", "4", "--json")
+        self.assertEqual(json.loads(done.stdout)["usage"]["completion_tokens"], 4)
+        self.assertIn("empty", self.baton(*words, self.path("a"), status=1).stderr)
+        self.assertIn("tiny-llama-test", self.baton("make-model", "--shape", "x", "--out", self.path("c"), status=1).stderr)
+        self.assertIn("--dtype", self.baton("make-model", "--shape", "tiny-llama-test", "--out", self.path("c"), "--dtype",
+                                            "int3", status=2).stderr)
+        self.baton("make-model", status=2)
+
+    def test_doctor(self):
+        done = subprocess.run([BATON, "doctor"], capture_output=True, text=True, timeout=60)
+        lines = done.stdout.splitlines()
+        self.assertTrue(all(line[:4] in ("ok  ", "warn", "fail") for line in lines), done.stdout)
+        self.assertEqual(done.returncode, any(line.startswith("fail") for line in lines))
+        for word in ("cpu", "memlock", "hugepages", "ucx", "rdma", "gpu", "port 8000", "clock"):
+            self.assertTrue(any(word in line for line in lines), word)
+
+    def test_probe(self):
+        probe = json.loads(self.baton("probe", "--threads", "1").stdout)["probe"]
+        self.assertEqual(probe["threads"], 1)
+        self.assertGreater(min(probe[k] for k in ("gflops", "gbytes_per_second", "cache_gbytes_per_second")), 0)
+
+    def test_bench_model(self):
+        rows = self.bench("model", TINY, "--prompt-tokens", "48", "--gen-tokens", "4", "--batch", "1,3", "--depth",
+                          "16,40")["rows"]
+        self.assertEqual([(r["phase"], r["batch"], r["depth"], r["tokens"]) for r in rows],
+                         [("prefill", 1, 0, 48), ("prefill", 3, 0, 144), ("decode", 1, 16, 4), ("decode", 3, 16, 12),
+                          ("decode", 1, 40, 4), ("decode", 3, 40, 12)])
+        for r in rows:
+            self.assertAlmostEqual(r["tokens_per_second"] * r["seconds"], r["tokens"], 6)
+            self.assertGreater(r["fraction"], 0)
+        for words, text in ((["--batch", "0"], "--batch"), (["--depth", "1,x"], "--depth"),
+                            (["--depth", "1000000"], "context")):
+            self.assertIn(text, self.baton("bench", "model", TINY, *words, status=1).stderr)
+        self.baton("bench", "model", status=2)
+
+    def test_bench_kernels(self):
+        rows = self.bench("kernels", "--threads", "1")["rows"]
+        self.assertTrue({"gemm", "attention", "rmsnorm"} <= {r["op"] for r in rows})
+        for r in rows:
+            self.assertAlmostEqual(r["fraction"], r["achieved"] / r["limit"], 6)
+
+    def test_help_of_all(self):
+        for line in self.baton("--help").stdout.splitlines()[2:-2]:
+            name = line.split()[0]
+            self.assertTrue(self.baton(name, "--help").stdout.startswith("usage: baton " + name), name)
+
+
+if __name__ == "__main__":
+    unittest.main()
