@@ -196,7 +196,8 @@ static void missing_list(const struct landing *l, struct wire_missing *m)
 
 enum landing_reply landing_reply(struct landing *l, struct wire_missing *missing)
 {
-    if (!l->answer || l->in_flight > 0)
+    /* Once all is there, a pull that hangs on a dying link holds up nobody. */
+    if (!l->answer || (l->in_flight > 0 && l->state != LANDING_COMPLETE))
         return LANDING_QUIET;
     l->answer = false;
     if (l->state == LANDING_COMPLETE)
@@ -284,16 +285,13 @@ static bool next_repair(struct offering *o, struct kv_slice *s)
     if (s->token_end < r->token_end) {
         /* A piece of one layer: the rest of that layer, and the other layers, stay listed. */
         if (r->layer_end - r->layer_begin > 1) {
-            if (o->n_repair < WIRE_RANGES_MAX) {
-                struct kv_slice rest = *r;
-                rest.layer_end = rest.layer_begin + 1;
-                rest.token_begin = s->token_end;
-                r->layer_begin++;
-                o->repair[o->n_repair++] = rest;
-            } else {
-                s->token_end = r->token_end; /* no room to split: a larger slice for once */
-                r->layer_begin++;
-            }
+            /* There is room: only such a rest takes the last place, and a rest is one layer. */
+            assert(o->n_repair <= WIRE_RANGES_MAX);
+            struct kv_slice rest = *r;
+            rest.layer_end = rest.layer_begin + 1;
+            rest.token_begin = s->token_end;
+            r->layer_begin++;
+            o->repair[o->n_repair++] = rest;
         } else {
             r->token_begin = s->token_end;
         }
@@ -349,22 +347,24 @@ void offering_landed(struct offering *o)
 bool offering_missing(struct offering *o, const struct wire_missing *m)
 {
     const struct kv_slice box = {0, o->layers, o->begin, o->end, o->head_begin, o->head_end};
+    struct kv_slice any_heads = box;
+    any_heads.head_begin = 0;
+    any_heads.head_end = INT32_MAX;
     /* A repeated Filled may be answered twice: an answer to an earlier one, while we offer again,
      * is old news. */
     if (o->state != OFFERING_WAITING)
         return true;
-    if (++o->rounds > HANDOFF_ROUNDS_MAX) {
-        o->state = OFFERING_FAILED;
-        return true;
-    }
     o->n_repair = 0;
     for (uint32_t i = 0; i < m->n; i++) {
         struct kv_slice r;
-        if (!kv_slice_intersect(&m->ranges[i], &box, &r))
+        if (kv_slice_intersect(&m->ranges[i], &box, &r))
+            o->repair[o->n_repair++] = r;
+        else if (!kv_slice_intersect(&m->ranges[i], &any_heads, &r))
             return false;
-        o->repair[o->n_repair++] = r;
     }
-    o->state = OFFERING_STREAMING;
+    if (o->n_repair == 0)
+        return true;
+    o->state = ++o->rounds > HANDOFF_ROUNDS_MAX ? OFFERING_FAILED : OFFERING_STREAMING;
     return true;
 }
 

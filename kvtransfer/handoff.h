@@ -68,7 +68,7 @@ void landing_settle(struct landing *l, const struct kv_slice *take, bool good);
  */
 bool landing_filled(struct landing *l, int32_t kv_tokens);
 enum landing_reply { LANDING_QUIET, LANDING_SAY_LANDED, LANDING_SAY_MISSING };
-/* What to answer now. Each Filled gets one answer, once nothing is in flight. */
+/* What to answer now. Each Filled gets one answer, once nothing is in flight or all is there. */
 enum landing_reply landing_reply(struct landing *l, struct wire_missing *missing);
 
 /* ---- P ---- */
@@ -86,9 +86,9 @@ struct offering {
     bool filled;               /* the prefill is over: all layers are ready up to `end` */
     bool link_lost_once;
     int32_t rounds;
-    int64_t asked_ns;      /* when Filled was last said */
-    int32_t *ready, *sent; /* [layers] tokens computed, tokens offered */
-    struct kv_slice repair[WIRE_RANGES_MAX];
+    int64_t asked_ns;                            /* when Filled was last said */
+    int32_t *ready, *sent;                       /* [layers] tokens computed, tokens offered */
+    struct kv_slice repair[WIRE_RANGES_MAX + 1]; /* one more: the rest of a layer that was cut */
     uint32_t n_repair;
 };
 
@@ -110,7 +110,8 @@ void offering_quiet(struct offering *o); /* one posted offer's memory is quiet *
 /* The slice could not be posted or was lost on the way: it will be offered again. Still needs
  * offering_quiet(). */
 void offering_return(struct offering *o, const struct kv_slice *slice);
-/* Answers. A range outside the model's box is the peer's nonsense: false. */
+/* Answers. What is missing may be another rank's to bring: then this one waits on. A range outside
+ * the sequence is the peer's nonsense: false. */
 void offering_landed(struct offering *o);
 bool offering_missing(struct offering *o, const struct wire_missing *m);
 /* The link went down: the first time everything is offered again (the receiver drops what it has),

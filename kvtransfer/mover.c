@@ -43,6 +43,7 @@ enum status mover_create(const struct mover_args *args, struct mover **out, stru
     if (!m)
         return err_set(err, ST_NO_MEMORY, "no memory for the mover");
     m->args = *args;
+    m->stats.staging_free = args->staging_buffers;
     m->staging = calloc((size_t)args->staging_buffers, sizeof(*m->staging));
     m->staging_memory = malloc((size_t)args->staging_buffers * MOVER_SLICE_BYTES_MAX);
     m->waiting = calloc(MOVER_WAITING_MAX, sizeof(*m->waiting));
@@ -55,7 +56,6 @@ enum status mover_create(const struct mover_args *args, struct mover **out, stru
     }
     for (int32_t i = 0; i < args->staging_buffers; i++)
         m->staging[i].memory = m->staging_memory + (size_t)i * MOVER_SLICE_BYTES_MAX;
-    m->stats.staging_free = args->staging_buffers;
     register_metrics(m);
     *out = m;
     return ST_OK;
@@ -319,12 +319,15 @@ static bool next_of_sending(struct mover *m, struct sending *s, struct mover_eve
 
 bool mover_next(struct mover *m, struct mover_event *ev)
 {
+    if (!m->news)
+        return false;
     for (int32_t i = 0; m->stats.plans > 0 && i < m->args.max_plans; i++)
         if (next_of_plan(m, &m->plans[i], ev))
             return true;
     for (int32_t i = 0; m->stats.offerings > 0 && i < m->args.max_offerings; i++)
         if (next_of_sending(m, &m->sendings[i], ev))
             return true;
+    m->news = false;
     return false;
 }
 
@@ -390,10 +393,14 @@ void mover_destroy(struct mover *m)
     for (int32_t i = 0; i < MOVER_LINKS_MAX; i++)
         if (m->links[i].link)
             m->links[i].transport->ops->disconnect(m->links[i].link);
+    /* So are the links that others made and that we pull from. */
+    for (int32_t i = 0; m->staging && i < m->args.staging_buffers; i++)
+        if (m->staging[i].use == STAGING_PULL && m->staging[i].link)
+            m->staging[i].link->transport->ops->disconnect(m->staging[i].link);
     for (int32_t n = 0; n < m->n_waiting; n++)
         m->waiting[n].transport->ops->drop(m->waiting[n].transport, m->waiting[n].incoming);
     m->n_waiting = 0;
-    int64_t give_up_ns = clock_now_ns() + 5 * NS_PER_S;
+    int64_t give_up_ns = clock_now_ns() + 8 * NS_PER_S;
     while (m->stats.staging_free < m->args.staging_buffers && clock_now_ns() < give_up_ns)
         if (!poll_transports(m))
             clock_sleep_ns(NS_PER_MS);

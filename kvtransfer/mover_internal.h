@@ -24,6 +24,7 @@ struct staging {
     uint8_t *memory;
     uint64_t user; /* of the plan or the sending; its generation guards against reuse */
     uint32_t generation;
+    struct transport_link *link; /* PULL: it cannot go down before the pull is over */
     int32_t rank;                /* SEND */
     struct kv_slice slice, take; /* as offered; PULL: the part to land */
     uint32_t crc;
@@ -47,7 +48,8 @@ struct plan {
     void *landing_memory;
     int32_t *blocks;
     int32_t n_blocks;
-    struct transport_link *reply; /* who said Filled last */
+    struct transport_link *reply[MSG_RANKS_MAX]; /* who said Filled and has no answer yet */
+    int32_t n_reply;
     void *first_memory;
     const struct msg_token *first;
     uint32_t n_first;
@@ -89,6 +91,7 @@ struct mover {
     struct buf address[MOVER_TRANSPORTS_MAX];
     struct buf frame;  /* scratch */
     int32_t next_send; /* round robin */
+    bool news;         /* something may have become reportable since mover_next() found nothing */
     int64_t now_ns;
     uint32_t generation;
     struct metric *m_in[MOVER_TRANSPORTS_MAX], *m_out[MOVER_TRANSPORTS_MAX], *m_crc, *m_unknown;

@@ -69,6 +69,7 @@ bool mover_forget(struct mover *m, uint64_t user)
     /* The pool is touched only inside our own calls, so the plan's blocks are quiet now; pulls that
      * are still in flight fill staging, whose generation no longer matches. */
     p->quiet_due = true;
+    m->news = true;
     return true;
 }
 
@@ -99,7 +100,8 @@ static void land(struct mover *m, struct staging *s, bool arrived)
         log_warn("slice_damaged", "layers=%d-%d tokens=%d-%d", s->slice.layer_begin,
                  s->slice.layer_end, s->slice.token_begin, s->slice.token_end);
     }
-    if (good) {
+    /* After LANDED the blocks belong to others: what was in flight twice comes too late. */
+    if (good && p->landing.state != LANDING_COMPLETE) {
         const struct kv_blocks_view blocks = {p->blocks, p->n_blocks, 0};
         const struct kv_scatter_args a = {.from = &s->slice,
                                           .take = &s->take,
@@ -111,6 +113,7 @@ static void land(struct mover *m, struct staging *s, bool arrived)
         kv_slice_scatter(&a);
     }
     landing_settle(&p->landing, &s->take, good);
+    m->news |= p->landing.state == LANDING_COMPLETE;
     mover_staging_free(m, s);
 }
 
@@ -169,6 +172,7 @@ void mover_on_offer(struct mover *m, const struct transport_event *ev, const str
     m->stats.bytes_in += (int64_t)o->bytes;
     if (m->m_in[mover_transport_index(m, t)])
         metric_add(m->m_in[mover_transport_index(m, t)], (double)o->bytes);
+    w.as.link = ev->link;
     w.as.slice = o->slice;
     w.as.crc = o->crc;
     w.as.dtype = o->dtype;
@@ -216,7 +220,12 @@ void mover_on_filled(struct mover *m, const struct transport_event *ev, const st
         m->stats.frames_refused++;
         return;
     }
-    p->reply = ev->link;
+    m->news |= p->landing.state == LANDING_COMPLETE;
+    for (int32_t i = 0; i < p->n_reply; i++)
+        if (p->reply[i] == ev->link)
+            return;
+    if (p->n_reply < MSG_RANKS_MAX) /* else it asks again */
+        p->reply[p->n_reply++] = ev->link;
 }
 
 static bool answer(struct mover *m, struct plan *p)
@@ -233,8 +242,10 @@ static bool answer(struct mover *m, struct plan *p)
         wire_put_missing(&m->frame, p->ticket, &missing);
     }
     /* An answer that cannot be sent is asked for again: Filled is repeated. */
-    if (p->reply && !m->frame.failed)
-        p->reply->transport->ops->send(p->reply, m->frame.data, m->frame.len, NULL, 0, 0);
+    for (int32_t i = 0; i < p->n_reply && !m->frame.failed; i++)
+        p->reply[i]->transport->ops->send(p->reply[i], m->frame.data, m->frame.len, NULL, 0,
+                                          MOVER_NONE);
+    p->n_reply = 0;
     return true;
 }
 
@@ -264,7 +275,13 @@ bool mover_recv_work(struct mover *m)
 
 void mover_recv_link_down(struct mover *m, struct transport_link *link)
 {
-    for (int32_t i = 0; i < m->args.max_plans; i++)
-        if (m->plans[i].used && m->plans[i].reply == link)
-            m->plans[i].reply = NULL;
+    for (int32_t i = 0; i < m->n_waiting; i++)
+        if (m->waiting[i].as.link == link)
+            m->waiting[i].as.link = NULL;
+    for (int32_t i = 0; i < m->args.max_plans; i++) {
+        struct plan *p = &m->plans[i];
+        for (int32_t k = 0; k < p->n_reply; k++)
+            if (p->reply[k] == link)
+                p->reply[k--] = p->reply[--p->n_reply];
+    }
 }

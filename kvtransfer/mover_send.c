@@ -126,9 +126,11 @@ void mover_fill(struct mover *m, uint64_t user, const struct msg_token *first, u
 bool mover_close(struct mover *m, uint64_t user)
 {
     struct sending *s = sending_by_user(m, user);
-    if (s)
-        s->quiet_due = true; /* what is still posted reads staging, not the pool */
-    return s != NULL;
+    if (!s)
+        return false;
+    s->quiet_due = true; /* what is still posted reads staging, not the pool */
+    m->news = true;
+    return true;
 }
 
 void mover_sending_fini(struct sending *s)
@@ -145,11 +147,12 @@ void mover_sending_fini(struct sending *s)
     memset(s, 0, sizeof(*s));
 }
 
-static void fail(struct sending *s, enum status why)
+static void fail(struct mover *m, struct sending *s, enum status why)
 {
     if (!s->failed && !s->landed_ns) {
         s->failed = true;
         s->failure = why;
+        m->news = true;
     }
 }
 
@@ -176,7 +179,7 @@ void mover_on_answer(struct mover *m, const struct transport_event *ev, const st
             offering_landed(&r->offering);
         } else if (!offering_missing(&r->offering, &f->missing)) {
             m->stats.frames_refused++;
-            fail(s, ST_PROTOCOL);
+            fail(m, s, ST_PROTOCOL);
         }
         return;
     }
@@ -207,7 +210,7 @@ void mover_send_link_down(struct mover *m, struct mover_link *link)
             s->ranks[r].link = NULL;
             offering_link_lost(&s->ranks[r].offering);
             if (s->ranks[r].offering.state == OFFERING_FAILED)
-                fail(s, ST_LINK);
+                fail(m, s, ST_LINK);
         }
     }
 }
@@ -313,7 +316,7 @@ bool mover_send_work(struct mover *m)
         if (!s->used || s->quiet_due || s->failed || s->landed_ns)
             continue;
         if (m->now_ns >= s->deadline_ns) {
-            fail(s, ST_DEADLINE);
+            fail(m, s, ST_DEADLINE);
             any = true;
             continue;
         }
@@ -322,10 +325,11 @@ bool mover_send_work(struct mover *m)
             any |= pump_rank(m, s, &s->ranks[r]);
             done += s->ranks[r].offering.state == OFFERING_DONE;
             if (s->ranks[r].offering.state == OFFERING_FAILED)
-                fail(s, ST_LINK);
+                fail(m, s, ST_LINK);
         }
         if (done == s->n_ranks) {
             s->landed_ns = m->now_ns;
+            m->news = true;
             any = true;
         }
     }

@@ -9,6 +9,7 @@
  * buffer. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,8 +54,17 @@ struct outgoing {
     uint8_t frame[];
 };
 
+struct shm_event {
+    struct list queue;
+    enum transport_event_kind kind;
+    struct shm_link *link;
+    size_t frame_bytes;
+    uint8_t *frame;
+};
+
 struct shm_link {
     struct transport_link base;
+    struct shm_event down_event; /* part of the link, so that DOWN cannot get lost */
     struct list in_shm;
     int fd, pid_fd;
     bool greeted, heard, down, wants_out; /* our hello is out; the peer's is in; DOWN is queued */
@@ -65,14 +75,6 @@ struct shm_link {
     size_t outbox_bytes;
     uint8_t *inbox; /* a frame being put together */
     uint32_t inbox_total, inbox_have;
-};
-
-struct shm_event {
-    struct list queue;
-    enum transport_event_kind kind;
-    struct shm_link *link;
-    size_t frame_bytes;
-    uint8_t *frame;
 };
 
 struct shm {
@@ -111,15 +113,14 @@ const char *transport_shm_host(void)
 
 /* ---- events ---- */
 
-static void queue_event(struct shm *s, enum transport_event_kind kind, struct shm_link *l,
-                        uint8_t *frame, size_t bytes)
+static void queue_frame(struct shm *s, struct shm_link *l, uint8_t *frame, size_t bytes)
 {
     struct shm_event *ev = calloc(1, sizeof(*ev));
     if (!ev) { /* no memory to tell: a frame is lost as on any wire, and asked for again */
         free(frame);
         return;
     }
-    ev->kind = kind;
+    ev->kind = TRANSPORT_FRAME;
     ev->link = l;
     ev->frame = frame;
     ev->frame_bytes = bytes;
@@ -129,6 +130,8 @@ static void queue_event(struct shm *s, enum transport_event_kind kind, struct sh
 static void event_free(struct shm_event *ev)
 {
     list_remove(&ev->queue);
+    if (ev->kind == TRANSPORT_DOWN)
+        return;
     free(ev->frame);
     free(ev);
 }
@@ -164,7 +167,9 @@ static void link_down(struct shm *s, struct shm_link *l, const char *why)
         list_remove(it);
         free(o);
     }
-    queue_event(s, TRANSPORT_DOWN, l, NULL, 0);
+    l->down_event.kind = TRANSPORT_DOWN;
+    l->down_event.link = l;
+    list_push_back(&s->events, &l->down_event.queue);
 }
 
 static void link_free(struct shm *s, struct shm_link *l)
@@ -207,6 +212,7 @@ static struct shm_link *link_create(struct shm *s, int fd)
     l->pid_fd = -1;
     l->born_ns = clock_now_ns();
     list_init(&l->outbox);
+    list_init(&l->down_event.queue);
     list_push_back(&s->links, &l->in_shm);
     s->n_links++;
     s->n_unheard++;
@@ -347,7 +353,7 @@ static void take_piece(struct shm *s, struct shm_link *l, const struct packet *p
     memcpy(l->inbox + p->offset, p->data, p->bytes);
     l->inbox_have += p->bytes;
     if (l->inbox_have == l->inbox_total) {
-        queue_event(s, TRANSPORT_FRAME, l, l->inbox, l->inbox_total);
+        queue_frame(s, l, l->inbox, l->inbox_total);
         l->inbox = NULL;
     }
 }
@@ -433,8 +439,12 @@ static void serve_link(struct shm *s, struct shm_link *l, uint32_t events)
             break;
     if (l->down || l->pid_fd < 0)
         return;
-    /* A dead process's socket is readable too; its last words have been read by now. */
-    if (syscall(SYS_pidfd_send_signal, l->pid_fd, 0, NULL, 0) != 0 && errno == ESRCH)
+    /* Its last words are read first. Its socket may stay open: a child may have inherited it. */
+    struct pollfd death = {.fd = l->pid_fd, .events = POLLIN};
+    if (!(events & EPOLLIN) || poll(&death, 1, 0) != 1)
+        return;
+    uint8_t byte;
+    if (recv(l->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0)
         link_down(s, l, "the peer has died");
 }
 

@@ -158,6 +158,16 @@ static struct kv_slice get_slice(struct reader *r)
     return s;
 }
 
+/* Sizes that a peer chose: their product may not even fit. */
+static bool offer_bytes_right(const struct wire_offer *m)
+{
+    const struct kv_slice *s = &m->slice;
+    double bytes = 2.0 * (s->layer_end - s->layer_begin) * (s->token_end - s->token_begin) *
+                   (double)(s->head_end - s->head_begin) * m->head_dim *
+                   (double)dtype_bytes(m->dtype);
+    return bytes < 1e15 && m->bytes == wire_slice_bytes(s, m->head_dim, m->dtype);
+}
+
 static enum status get_offer(struct reader *r, struct wire_frame *f)
 {
     struct wire_offer *m = &f->offer;
@@ -170,7 +180,7 @@ static enum status get_offer(struct reader *r, struct wire_frame *f)
     m->n_blocks = (uint32_t)get_count(r, WIRE_BLOCKS_MAX);
     if (r->bad || r->left != 4 * (size_t)m->n_blocks || m->head_dim == 0 || m->block_tokens == 0)
         return ST_PROTOCOL;
-    if (m->bytes != wire_slice_bytes(&m->slice, m->head_dim, m->dtype))
+    if (!offer_bytes_right(m))
         return ST_PROTOCOL;
     if (m->n_blocks == 0)
         return ST_OK;
