@@ -374,12 +374,12 @@ Test(api_http, disconnects_cancel_on_the_node)
         int64_t before_ns = clock_now_ns();
         close(fd);
         UNTIL(start_call(i)->cancelled);
-        cr_assert(clock_now_ns() - before_ns < NS_PER_S);
+        cr_assert(clock_now_ns() - before_ns < 5 * NS_PER_S);
     }
     tear_down();
 }
 
-Test(api_http, slow_reader_pauses_its_own_sequence)
+Test(api_http, credit_follows_what_was_sent)
 {
     set_up(10);
     int slow = send_request("/v1/completions", "",
@@ -396,18 +396,21 @@ Test(api_http, slow_reader_pauses_its_own_sequence)
     end_choice(c, 0, MSG_FINISH_LENGTH);
     expect(slow, "[DONE]");
     close(slow);
-    /* The write side is stopped up: the server's buffers fill, then credit ends. */
-    int stuck =
+    /* Credit comes back for what has gone out and for no more, however late the client reads. */
+    int late =
         send_request("/v1/completions", "", "{\"prompt\":\"q\",\"stream\":true,\"max_tokens\":90}");
     accept_call(1);
     c = start_call(1);
-    for (int i = 0; i < 8; i++)
+    for (int i = 0; i < 8; i++) {
         say(c, 0, i, 'y');
-    cr_assert_eq(c->credits, 0, "no credit without the bytes having gone");
-    UNTIL(c->credits > 0); /* they do go */
+        cr_assert(c->credits <= 8, "%lld", (long long)c->credits);
+    }
+    UNTIL(c->credits > 0);
+    turns(20);
+    cr_assert(c->credits <= 8, "%lld", (long long)c->credits);
     end_choice(c, 0, MSG_FINISH_LENGTH);
-    expect(stuck, "[DONE]");
-    close(stuck);
+    expect(late, "[DONE]");
+    close(late);
     tear_down();
 }
 
@@ -533,7 +536,7 @@ Test(api_http, full_and_draining)
     int fds[4]; /* the node takes two, one waits */
     for (int i = 0; i < 3; i++) {
         fds[i] = send_request("/v1/completions", "", "{\"prompt\":\"p\",\"stream\":true}");
-        turns(20);
+        UNTIL(r.answers == i + 1);
     }
     fds[3] = send_request("/v1/completions", "", "{\"prompt\":\"p\"}");
     expect(fds[3], "rate_limit_exceeded");
