@@ -10,6 +10,7 @@
 #include "base/clock.h"
 
 #define FAILED_BODY_MAX ((size_t)64 << 10)
+#define DEAD_AFTER 100 /* requests in a row that found nobody listening */
 
 /* One request on its way. */
 struct flight {
@@ -26,6 +27,7 @@ struct runner {
     struct http_client *client;
     struct flight *flights;
     size_t running;
+    size_t unconnected; /* in a row */
     bool more, stopping;
     struct bench_item item; /* the next, when `more` */
     int64_t shown_ns;
@@ -232,6 +234,7 @@ static void judge_end(struct flight *f, const struct http_client_event *ev)
 static void end_flight(struct runner *run, struct flight *f, const struct http_client_event *ev)
 {
     judge_end(f, ev);
+    run->unconnected = strcmp(f->record->failure, "connection") == 0 ? run->unconnected + 1 : 0;
     if (f->record->end_ns > run->log->end_ns)
         run->log->end_ns = f->record->end_ns;
     if (f->next)
@@ -306,7 +309,7 @@ static enum status loop(struct runner *run, struct error *err)
     enum status st = ST_OK;
     while (run->more || run->running > 0) {
         int64_t wait_ns = 0;
-        if (interrupted && !run->stopping)
+        if ((interrupted || run->unconnected >= DEAD_AFTER) && !run->stopping)
             stop(run);
         enum status sent = run->stopping ? ST_OK : send_due(run, &wait_ns, err);
         if (sent != ST_OK) {

@@ -48,7 +48,8 @@ struct bench_load {
     bool ignore_eos, keep_text, progress;
 };
 
-/* ST_OK even when requests failed: the records say so. An interrupt (SIGINT) ends the run early. */
+/* ST_OK even when requests failed: the records say so. An interrupt (SIGINT) ends the run early, as
+ * does a server that is not there any more. */
 enum status bench_load_run(const struct bench_load *load, struct bench_log *log, struct error *err);
 void bench_log_fini(struct bench_log *log);
 

@@ -48,8 +48,8 @@ When it serves, it prints one line:
 
 PREFILL = r"""
 .Nm
-computes the KV cache of prompts in chunks and hands it to decode nodes layer by layer while it computes: over shared memory
-on one host, else over UCX.
+computes the KV cache of prompts in chunks and hands it to decode nodes layer by layer while it computes: over
+shared memory on one host, else over UCX.
 It is told what to do by
 .Xr baton-router 8
 over gRPC.
@@ -77,8 +77,8 @@ and
 .Li /health/ready
 are on its HTTP port.
 .Pp
-Every option is a key of the configuration file too: the part before the first dash is the section, the rest the key with
-underscores for dashes;
+Every option is a key of the configuration file too: the part before the first dash is the section, the rest the
+key with underscores for dashes;
 .Fl Fl timeouts-drain Ar 30s
 is
 .Li "timeouts: {drain: 30s}" .
@@ -86,7 +86,8 @@ Sizes are bytes or have a unit
 .Pq Li 64KiB , 1GiB ,
 durations have one
 .Pq Li 250ms , 10s , 5m .
-An unknown key, a wrong type or a value out of range ends the program with one line that says where and what was expected.
+An unknown key, a wrong type or a value out of range ends the program with one line that says where
+and what was expected.
 """
 
 ROUTER_MORE = NODE_MORE.split(".Pp", 1)[1]

@@ -157,6 +157,25 @@ Test(cli, generate_json)
     json_free(same);
 }
 
+/* The seed that was drawn is shown, and given back it repeats the run. */
+Test(cli, a_drawn_seed_repeats_the_run)
+{
+    char options[256];
+    for (int i = 0; i < 4; i++) {
+        json *drawn = generate_json("--prompt Once --temperature 1.5 --max-tokens 6");
+        const json *seed = json_get(drawn, "seed");
+        cr_assert_eq(json_kind_of(seed), JSON_INT, "round %d: --seed would not take it", i);
+        snprintf(options, sizeof options,
+                 "--prompt Once --temperature 1.5 --max-tokens 6 --seed %lld",
+                 (long long)json_as_int(seed, -1));
+        json *again = generate_json(options);
+        cr_assert_str_eq(json_as_str(json_get(again, "text"), "?"),
+                         json_as_str(json_get(drawn, "text"), "!"), "%s", options);
+        json_free(drawn);
+        json_free(again);
+    }
+}
+
 Test(cli, generate_says_what_is_wrong)
 {
     expect_error(BATON "generate /nonexistent --prompt x", 1, "/nonexistent");

@@ -31,7 +31,9 @@ class Client(unittest.TestCase):
         cls.folder.cleanup()
 
     def run_baton(self, *words, stdin=None):
-        return subprocess.run([BATON, *words], capture_output=True, text=True, timeout=120, input=stdin)
+        done = subprocess.run([BATON, *words], capture_output=True, text=True, timeout=120, input=stdin)
+        self.assertNotIn("Sanitizer", done.stderr)
+        return done
 
     def bench(self, *words, model="fake", status=0):
         out = os.path.join(self.folder.name, "out.json")
