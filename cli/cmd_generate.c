@@ -140,7 +140,8 @@ static struct msg_sampling sampling_of(const struct options *o, const struct fla
     s.frequency_penalty = (float)o->frequency;
     if (o->greedy)
         s.temperature = 0;
-    s.seed = flag_seen(f, "seed") ? (uint64_t)o->seed : rng_entropy();
+    /* one that --seed takes: what --json shows can be repeated */
+    s.seed = flag_seen(f, "seed") ? (uint64_t)o->seed : rng_entropy() & INT64_MAX;
     s.max_tokens = (int32_t)o->max_tokens;
     s.min_tokens = (int32_t)o->min_tokens;
     s.ignore_eos = o->ignore_eos;

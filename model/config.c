@@ -299,7 +299,7 @@ static enum status read_generation(struct config_reader *r, struct model_config 
     d->has_top_k = read_default(r, "top_k", -1, VOCAB_MAX, &top_k);
     d->has_repetition_penalty =
         read_default(r, "repetition_penalty", 1e-3, 1000, &d->repetition_penalty);
-    d->top_k = (int32_t)top_k;
+    d->top_k = top_k > 0 ? (int32_t)top_k : 0; /* some files say "off" with -1 */
     read_eos(r, config);
     return r->status;
 }

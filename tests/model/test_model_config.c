@@ -318,6 +318,9 @@ Test(config, generation_defaults, .init = make_folder, .fini = remove_folder)
     cr_assert(d.do_sample && d.has_temperature && d.temperature == 0.6 && d.has_top_p &&
               d.top_p == 0.9 && d.has_top_k && d.top_k == 50 && !d.has_min_p);
     cr_assert(c.n_eos == 2 && c.eos[1] == 3);
+    put("generation_config.json", "{\"top_k\": -1}");
+    cr_assert_eq(model_config_read(folder, &c, &d, &err), ST_OK, "%s", err.text);
+    cr_assert(d.has_top_k && d.top_k == 0, "-1 is off: %d", d.top_k);
 
     static const char *const bad[] = {"{",
                                       "[]",
