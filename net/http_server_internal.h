@@ -73,7 +73,7 @@ struct http_server {
     int listen_fd, port, wake_fd, epoll_fd;
     pthread_mutex_t lock;
     struct list all, ready, batch; /* ready: for the loop to take; batch: taken */
-    bool stopping, signalled; /* signalled: wake_fd is readable */
+    bool stopping, signalled;      /* signalled: wake_fd is readable */
     atomic_int connections;
     atomic_size_t body_bytes; /* of all requests */
 };

@@ -286,6 +286,7 @@ static enum MHD_Result answer(struct http_request *r)
 
 /* ---- callbacks ---- */
 
+/* The signature is libmicrohttpd's. */
 static enum MHD_Result on_access(void *cls, struct MHD_Connection *conn, const char *url,
                                  const char *method, const char *version, const char *data,
                                  size_t *len, void **state)

@@ -1,6 +1,6 @@
 /* Readers of single fields, for the files that check request bodies. Each does nothing once
- * p->err is set, so a whole body is read straight through and asked once whether it was right. Pure;
- * owner: the caller's stack. */
+ * p->err is set, so a whole body is read straight through and asked once whether it was right.
+ * Pure; owner: the caller's stack. */
 #ifndef ROUTER_API_FIELDS_H
 #define ROUTER_API_FIELDS_H
 

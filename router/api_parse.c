@@ -1,5 +1,5 @@
-/* JSON bodies to struct api_request: every known field is checked, unknown ones are ignored, null is
- * "not given". The first mistake wins: after it the readers below return fallbacks and do nothing. */
+/* JSON bodies to struct api_request: every known field is checked, unknown ones are ignored, null
+ * is "not given". The first mistake wins: after it the field readers do nothing. */
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/utf8.h"
-#include "router/api.h"
+#include "router/api_render.h"
 
 #define LOGPROB_MIN (-9999.0) /* JSON has no infinity */
 

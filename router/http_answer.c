@@ -2,9 +2,9 @@
  * server-sent events.
  *
  * Nothing of a stream is sent before its first token: until then a failure is a plain error with
- * its own status, and the nodes' names are not known. Afterwards a failure is an `error` event. What
- * cannot be sent at once waits in `out`, which the credit of the run bounds: tokens are reported
- * as consumed only when all bytes before them are with the kernel. */
+ * its own status, and the nodes' names are not known. Afterwards a failure is an `error` event.
+ * What cannot be sent at once waits in `out`, which the credit of the run bounds: tokens are
+ * reported as consumed only when all bytes before them are with the kernel. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -13,7 +13,7 @@
 #include "base/metrics.h"
 #include "net/http_server.h"
 #include "proto/rpc.h"
-#include "router/api.h"
+#include "router/api_render.h"
 #include "router/core.h"
 #include "router/run.h"
 

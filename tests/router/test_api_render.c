@@ -1,6 +1,7 @@
 /* The shapes of answers: against our own expectations and against recorded answers of the API that
  * they follow. */
 #include "api_rig.h"
+#include "router/api_render.h"
 
 #include <unistd.h>
 
