@@ -307,8 +307,11 @@ void run_on_end(void *part, enum status status, const char *text, const struct m
     r->usage.prompt_tokens += usage->prompt_tokens;
     r->usage.cached_tokens += usage->cached_tokens;
     r->usage.completion_tokens += usage->completion_tokens;
-    if (r->router->vllm.e2e)
+    if (r->router->vllm.e2e) {
+        metric_add(r->router->vllm.prompt_tokens, usage->prompt_tokens);
+        metric_add(r->router->vllm.generated, usage->completion_tokens);
         metric_observe(r->router->vllm.e2e, (double)(r->router->now_ns - r->started_ns) / 1e9);
+    }
     if (status != ST_OK && r->failed == ST_OK) {
         r->failed = status;
         snprintf(r->failed_copy, sizeof r->failed_copy, "%s", text ? text : "");
