@@ -41,16 +41,21 @@ bool kv_slice_intersect(const struct kv_slice *a, const struct kv_slice *b, stru
            out->head_begin < out->head_end;
 }
 
-/* Address of token `token`'s vector, and how many of the tokens from there on follow it
- * contiguously. */
-static char *run_at(const struct kv_pool_view *pool, const struct kv_blocks_view *blocks, int layer,
-                    enum kv_part part, int32_t head, int32_t token, int32_t *run_tokens)
+/* One token's key or value of one head. */
+struct spot {
+    int layer, part;
+    int32_t head, token;
+};
+
+/* Its address, and how many of the tokens from there on follow it contiguously. */
+static char *run_at(const struct kv_pool_view *pool, const struct kv_blocks_view *blocks,
+                    struct spot s, int32_t *run_tokens)
 {
     const struct kv_layout *l = &pool->layout;
-    int32_t at = token - blocks->token_base, slot = at % l->block_tokens;
+    int32_t at = s.token - blocks->token_base, slot = at % l->block_tokens;
     *run_tokens = l->block_tokens - slot;
-    return (char *)pool->base + kv_offset(l, layer, blocks->blocks[at / l->block_tokens], part,
-                                          head - pool->head_base, slot);
+    return (char *)pool->base + kv_offset(l, s.layer, blocks->blocks[at / l->block_tokens],
+                                          (enum kv_part)s.part, s.head - pool->head_base, slot);
 }
 
 uint32_t kv_slice_gather(const struct kv_slice *s, const struct kv_pool_view *pool,
@@ -65,7 +70,7 @@ uint32_t kv_slice_gather(const struct kv_slice *s, const struct kv_pool_view *po
                 for (int32_t token = s->token_begin; token < s->token_end;) {
                     int32_t run;
                     const char *from =
-                        run_at(pool, blocks, layer, (enum kv_part)part, head, token, &run);
+                        run_at(pool, blocks, (struct spot){layer, part, head, token}, &run);
                     if (run > s->token_end - token)
                         run = s->token_end - token;
                     size_t bytes = (size_t)run * vector_bytes;
@@ -102,7 +107,7 @@ void kv_slice_scatter(const struct kv_scatter_args *a)
                 for (int32_t token = t->token_begin; token < t->token_end;) {
                     int32_t run;
                     char *to =
-                        run_at(a->pool, a->blocks, layer, (enum kv_part)part, head, token, &run);
+                        run_at(a->pool, a->blocks, (struct spot){layer, part, head, token}, &run);
                     if (run > t->token_end - token)
                         run = t->token_end - token;
                     dtype_convert(to, a->pool->layout.dtype,

@@ -6,7 +6,10 @@
  * its pool's memfd, which must be sealed against shrinking (a pool that shrank would fault its
  * readers). Only processes of the same user are let in. Death of the peer shows on the socket and
  * on its pidfd, at once. Frames are cut into packets, because a packet must fit the socket's
- * buffer. */
+ * buffer.
+ *
+ * over 600 lines because the handshake, the packets and the death of a link share state that nothing
+ * else should see. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
