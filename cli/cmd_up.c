@@ -90,7 +90,7 @@ static void run_child(const struct up *u, const struct child *c, int config_fd, 
     char path[PATH_MAX + 64];
     sigset_t none;
     snprintf(path, sizeof(path), "%s/%s", u->bin_dir, c->program);
-    /* Its own group: a Ctrl-C at the terminal is for us alone, who then stop everything in order. */
+    /* Its own group: a Ctrl-C at the terminal is for us alone, who then stop all in order. */
     setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     sigemptyset(&none);
@@ -251,7 +251,7 @@ static bool wait_some(struct up *u, int timeout_ms)
     return stop;
 }
 
-/* Until children [from, n) have said that they are ready. 1: asked to stop; -1: it will not come. */
+/* Until children [from, n) have said that they are ready. 1: asked to stop; -1: they never will. */
 static int wait_ready(struct up *u, int from)
 {
     int64_t give_up = clock_now_ns() + START_NS;

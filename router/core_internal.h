@@ -49,8 +49,7 @@ struct core_req {
     uint32_t n_d_ranks;
     struct codec_arena d_arena; /* of the Accepted message */
     int32_t cached_tokens;
-    int32_t
-        start_emitted; /* ids that had been said when the running Start was sent, over all choices */
+    int32_t start_emitted; /* ids that had been said when this Start was sent, over all choices */
     /* credit: tokens that D may still send, tokens that the client has not passed on */
     int64_t window, d_outstanding, unconsumed, consumed_ns;
     bool *stop_pending; /* [n] */
