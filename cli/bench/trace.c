@@ -226,7 +226,7 @@ enum status bench_trace_parse(const char *name, const char *text, size_t len,
             continue;
         } else if (is_json) {
             st = read_json_line(out, line.data, n, err);
-        } else if (number == 1) {
+        } else if (c.input < 0) {
             st = read_header(line.data, &c, err);
             out->timed = c.at >= 0;
         } else {

@@ -225,6 +225,8 @@ Test(bench, traces_are_checked)
         "",
         "\n\n",
         "a,b,c\n1,2,3\n",
+        "\n%",
+        "\nContextTokens,GeneratedTokens\n1,x\n",
         "ContextTokens,GeneratedTokens\n",
         "ContextTokens,GeneratedTokens\n1\n",
         "ContextTokens,GeneratedTokens\n1,x\n",
