@@ -29,6 +29,7 @@ struct tokenizer {
 
 struct loader_input {
     const json *tokenizer, *config, *specials; /* the latter two may be NULL */
+    bool made;                                 /* `tokenizer` by legacy_make_json() */
 };
 enum status loader_build(const struct loader_input *in, struct tokenizer **out, struct error *err);
 

@@ -105,13 +105,14 @@ static enum status load_template(struct tokenizer *t, const json *config, struct
     return t->chat_template ? ST_OK : err_set(err, ST_NO_MEMORY, "no memory");
 }
 
-/* add_bos_token of the configuration counts where the post-processor adds nothing itself. */
+/* The post-processor of a tokenizer.json alone says what is added; add_bos_token of the
+ * configuration counts where there was none to say it. */
 static enum status load_bos(struct tokenizer *t, const struct loader_input *in, struct error *err)
 {
     const char *bos = special_name(in, "bos_token"), *eos = special_name(in, "eos_token");
     t->bos = bos ? tokenizer_find(t, bos) : -1;
     t->eos = eos ? tokenizer_find(t, eos) : -1;
-    if (t->post.adds || t->bos < 0 || !json_as_bool(json_get(in->config, "add_bos_token"), false))
+    if (!in->made || t->bos < 0 || !json_as_bool(json_get(in->config, "add_bos_token"), false))
         return ST_OK;
     return ids_push(&t->post.before, t->bos) ? ST_OK : err_set(err, ST_NO_MEMORY, "no memory");
 }
@@ -168,7 +169,7 @@ enum status tokenizer_load_text(const char *json_text, size_t len, const char *c
                          : json_read(json_text, len, &tokenizer, err);
     if (!st && config_text)
         st = json_read(config_text, config_len, &config, err);
-    struct loader_input in = {tokenizer, config, NULL};
+    struct loader_input in = {tokenizer, config, NULL, false};
     if (!st)
         st = loader_build(&in, out, err);
     json_free(config);
@@ -234,11 +235,12 @@ enum status tokenizer_load(const char *dir, struct tokenizer **out, struct error
         st = read_optional(dir, "special_tokens_map.json", CONFIG_BYTES_MAX, &specials, err);
     if (!st)
         st = read_optional(dir, "tokenizer.json", TOKENIZER_BYTES_MAX, &tokenizer, err);
-    if (!st && !tokenizer)
+    bool made = !st && !tokenizer;
+    if (made)
         st = read_legacy(dir, config, &tokenizer, err);
     if (st)
         goto done;
-    struct loader_input in = {tokenizer, config, specials};
+    struct loader_input in = {tokenizer, config, specials, made};
     st = loader_build(&in, &t, err);
     if (st) {
         err_prefix(err, "%s/tokenizer.json", dir);

@@ -17,7 +17,6 @@ static enum status wrap(struct postprocess *p, const struct ids *before, const s
               ids_append(&p->after, after->v, after->n);
     ids_fini(&p->before);
     p->before = all;
-    p->adds = p->adds || before->n || after->n;
     if (!ok)
         return err_set(err, ST_NO_MEMORY, "no memory");
     if (p->before.n > TEMPLATE_IDS_MAX || p->after.n > TEMPLATE_IDS_MAX)

@@ -16,7 +16,6 @@
 struct postprocess {
     struct ids before, after;
     bool drops_text; /* a template without the text itself */
-    bool adds;       /* some step adds tokens */
 };
 
 /* ST_UNSUPPORTED names the component. */

@@ -180,8 +180,7 @@ bool uc_is_control(uint32_t cp)
     if (cp == '\t' || cp == '\n' || cp == '\r')
         return false;
     utf8proc_category_t c = category(cp);
-    return c == UTF8PROC_CATEGORY_CC || c == UTF8PROC_CATEGORY_CF || c == UTF8PROC_CATEGORY_CN ||
-           c == UTF8PROC_CATEGORY_CO;
+    return c == UTF8PROC_CATEGORY_CC || c == UTF8PROC_CATEGORY_CF || c == UTF8PROC_CATEGORY_CO;
 }
 
 bool uc_is_cjk(uint32_t cp)

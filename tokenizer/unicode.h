@@ -66,7 +66,7 @@ bool uc_is_word(uint32_t cp);            /* \w: Alphabetic, M, Nd, Pc, Join_Cont
 bool uc_is_punct(uint32_t cp);           /* ASCII punctuation and symbols, or P* */
 bool uc_is_mark(uint32_t cp);            /* Mn, Mc, Me */
 bool uc_is_mark_nonspacing(uint32_t cp); /* Mn */
-bool uc_is_control(uint32_t cp);         /* Cc, Cf, Cn, Co; tab and line ends excepted */
+bool uc_is_control(uint32_t cp);         /* Cc, Cf, Co; tab and line ends excepted */
 bool uc_is_cjk(uint32_t cp);             /* ideographs, as BERT counts them */
 
 enum uc_form { UC_NFC, UC_NFD, UC_NFKC, UC_NFKD };

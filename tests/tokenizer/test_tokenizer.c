@@ -199,7 +199,7 @@ Test(tokenizer, reads_configuration)
     cr_assert_not(tokenizer_is_special(t, -1));
     cr_assert_str_eq(tokenizer_chat_template(t), "D");
     cr_assert_str_eq(encode(t, "ab<t>", TOKENIZE_ADD_SPECIAL | TOKENIZE_PARSE_SPECIAL),
-                     "4 0 1 9"); /* b is a token of its own now */
+                     "0 1 9"); /* b is a token of its own now; tokenizer.json adds no BOS */
     tokenizer_free(t);
     t = load_text(text, "{\"chat_template\":\"one\"}");
     cr_assert_str_eq(tokenizer_chat_template(t), "one");
@@ -207,6 +207,63 @@ Test(tokenizer, reads_configuration)
     tokenizer_free(t);
     struct error err = {0};
     cr_assert_eq(tokenizer_load("/nonexistent/folder", &t, &err), ST_NOT_FOUND, "%s", err.text);
+}
+
+/* Folders without a tokenizer.json have no post-processor: add_bos_token stands in for it. */
+Test(tokenizer, add_bos_token_counts_without_tokenizer_json)
+{
+    char dir[] = "/tmp/baton-tokenizer-XXXXXX", path[4][64];
+    static const char *const files[][2] = {
+        {"vocab.json", "{\"a\":0,\"b\":1,\"ab\":2,\"<s>\":3}"},
+        {"merges.txt", "#version: 0.2\na b\n"},
+        {"tokenizer_config.json",
+         "{\"tokenizer_class\":\"GPT2Tokenizer\",\"bos_token\":\"<s>\",\"add_bos_token\":true}"},
+    };
+    cr_assert_not_null(mkdtemp(dir));
+    for (int i = 0; i < 3; i++) {
+        snprintf(path[i], sizeof(path[i]), "%s/%s", dir, files[i][0]);
+        FILE *f = fopen(path[i], "wb");
+        cr_assert_not_null(f);
+        fputs(files[i][1], f);
+        fclose(f);
+    }
+    struct tokenizer *t = NULL;
+    struct error err = {0};
+    cr_assert_eq(tokenizer_load(dir, &t, &err), ST_OK, "%s", err.text);
+    cr_assert_str_eq(encode(t, "aba", TOKENIZE_ADD_SPECIAL), "3 2 0");
+    cr_assert_str_eq(encode(t, "aba", TOKENIZE_PLAIN), "2 0");
+    tokenizer_free(t);
+    for (int i = 0; i < 3; i++)
+        unlink(path[i]);
+    rmdir(dir);
+}
+
+/* What is cleaned away are controls, formats and private use; code points that nobody has assigned
+ * stay. */
+Test(tokenizer, bert_cleaning_keeps_unassigned_code_points)
+{
+    struct tokenizer *t =
+        load_text("{\"normalizer\":{\"type\":\"BertNormalizer\",\"clean_text\":true,"
+                  "\"handle_chinese_chars\":false,\"strip_accents\":null,\"lowercase\":false},"
+                  "\"model\":{\"type\":\"BPE\",\"unk_token\":\"?\",\"merges\":[],"
+                  "\"vocab\":{\"a\":0,\"?\":1,\"b\":2}}}",
+                  NULL);
+    cr_assert_str_eq(encode(t,
+                            "a\uffff"
+                            "b",
+                            0),
+                     "0 1 2");
+    cr_assert_str_eq(encode(t,
+                            "a\U0010fffe"
+                            "b",
+                            0),
+                     "0 1 2");
+    cr_assert_str_eq(encode(t,
+                            "a\u00ad\ue000\u200b\x01"
+                            "b",
+                            0),
+                     "0 2");
+    tokenizer_free(t);
 }
 
 static const char *encode_spans(const struct tokenizer *t, const char *text,
