@@ -13,31 +13,43 @@
 #define IDLE_TICK_MS 10000 /* nothing is */
 #define FINAL_NS (5 * NS_PER_S)
 
+/* Admin calls have no handle of a role: their `user` is the method, smaller than any handle. */
+static bool is_admin(const struct rpc_event *ev)
+{
+    return (uintptr_t)ev->user > 0 && (uintptr_t)ev->user < NODE_METHODS;
+}
+
+static void open_call(struct node *n, const struct rpc_event *ev, int64_t now_ns)
+{
+    void *user = (void *)(uintptr_t)ev->method;
+    if (ev->method == NODE_METHOD_ROLE)
+        user = n->role_ops->on_open(n->role, ev->call, now_ns, ev->deadline_ns);
+    rpc_call_set_user(ev->call, user);
+    if (!user)
+        rpc_call_finish(ev->call, ST_BUSY, "too many calls");
+}
+
 static void handle_rpc(struct node *n, const struct rpc_event *ev, int64_t now_ns)
 {
+    bool of_role = ev->user && !is_admin(ev);
     switch (ev->kind) {
     case RPC_EV_OPEN:
-        if (ev->method == NODE_METHOD_ROLE) {
-            void *handle = n->role_ops->on_open(n->role, ev->call, now_ns, ev->deadline_ns);
-            rpc_call_set_user(ev->call, handle);
-            if (!handle)
-                rpc_call_finish(ev->call, ST_BUSY, "too many calls");
-        } else {
-            node_admin_call(n, ev->call, ev->method);
-        }
+        open_call(n, ev, now_ns);
         break;
     case RPC_EV_MESSAGE:
-        if (ev->user)
+        if (of_role)
             n->role_ops->on_message(n->role, ev->user, ev->data, ev->len, now_ns);
+        else if (is_admin(ev)) /* not before: an answer must not overtake the question */
+            node_admin_call(n, ev->call, (int)(uintptr_t)ev->user);
         break;
     case RPC_EV_HALF_CLOSED:
         break;
     case RPC_EV_DRAINED:
-        if (ev->user)
+        if (of_role)
             n->role_ops->on_drained(n->role, ev->user);
         break;
     case RPC_EV_CLOSED:
-        if (ev->user)
+        if (of_role)
             n->role_ops->on_closed(n->role, ev->user, now_ns);
         rpc_call_release(ev->call);
         break;
