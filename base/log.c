@@ -58,6 +58,16 @@ bool log_level_parse(const char *name, enum log_level *out)
     return false;
 }
 
+const char *log_level_name(void)
+{
+    return level_names[atomic_load(&logger.level)];
+}
+
+const char *log_format_name(void)
+{
+    return atomic_load(&logger.format) == LOG_JSON ? "json" : "text";
+}
+
 bool log_enabled(enum log_level level)
 {
     return (int)level <= atomic_load_explicit(&logger.level, memory_order_relaxed);

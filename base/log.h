@@ -22,6 +22,9 @@ enum log_format { LOG_TEXT, LOG_JSON };
 void log_init(const char *program, enum log_level level, enum log_format format);
 bool log_level_parse(const char *name, enum log_level *out);
 bool log_enabled(enum log_level level);
+/* What log_init() was given, as words: for a program that starts others. */
+const char *log_level_name(void);
+const char *log_format_name(void);
 void log_event(enum log_level level, const char *event, const char *fields, ...)
     __attribute__((format(printf, 3, 4)));
 /* Copies `text` into `out` as a quoted logfmt value, escaped and cut to fit; returns out. */

@@ -445,6 +445,11 @@ static int parse(struct up *u, int argc, char **argv, struct error *err)
         if (values[i][1] &&
             config_set(&u->config, values[i][0], values[i][1], values[i][2], err) != ST_OK)
             return fail("%s%s", err->text, "");
+    /* What was said on the command line; a configuration's own words stand where nothing was. */
+    if (strcmp(log_level_name(), "info") != 0)
+        set_text(&u->config.log.level, log_level_name());
+    if (strcmp(log_format_name(), "text") != 0)
+        set_text(&u->config.log.format, log_format_name());
     if (!u->config.model.path)
         set_text(&u->config.model.path, "models/tiny");
     /* Children are started in this folder too, but a path in a log should say where. */
