@@ -4,11 +4,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 
 #include "base/clock.h"
 #include "net/http_server_internal.h"
 
 #define STREAM_BLOCK_BYTES 4096
+/* Left alone the kernel takes megabytes for a client that reads nothing, and its stall goes unseen
+ * for as long. */
+#define SEND_BUFFER_BYTES (128 << 10)
 /* All bodies together: this many of the largest. */
 #define BODIES_MAX 64
 
@@ -212,8 +216,13 @@ static ssize_t on_read(void *cls, uint64_t pos, char *to, size_t max)
     /* Being asked again means that what was given before is with the kernel. */
     r->in_flight = 0;
     size_t waiting = http_waiting(r);
-    if (r->gone || r->aborted || r->server->stopping) {
+    if (r->server->stopping) {
         n = MHD_CONTENT_READER_END_WITH_ERROR;
+    } else if (r->gone || r->aborted) {
+        /* The socket is shut down, so this end cannot reach the client. END_WITH_ERROR would keep
+         * the descriptor until libmicrohttpd looks for idle connections, behind every older one;
+         * failing to write the end closes it at once. */
+        n = MHD_CONTENT_READER_END_OF_STREAM;
     } else if (waiting) {
         n = (ssize_t)(waiting < max ? waiting : max);
         memcpy(to, r->out.data + r->out_at, (size_t)n);
@@ -345,7 +354,13 @@ static void on_connection(void *cls, struct MHD_Connection *conn, void **context
                           enum MHD_ConnectionNotificationCode what)
 {
     struct http_server *s = cls;
-    atomic_fetch_add(&s->connections, what == MHD_CONNECTION_NOTIFY_STARTED ? 1 : -1);
+    bool started = what == MHD_CONNECTION_NOTIFY_STARTED;
+    atomic_fetch_add(&s->connections, started ? 1 : -1);
+    const union MHD_ConnectionInfo *info =
+        started ? MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CONNECTION_FD) : NULL;
+    int bytes = SEND_BUFFER_BYTES;
+    if (info)
+        setsockopt(info->connect_fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
 }
 
 static enum MHD_Result on_accept(void *cls, const struct sockaddr *addr, socklen_t len)

@@ -1,4 +1,6 @@
 /* The HTTP server over real sockets. */
+#include <fcntl.h>
+
 #include "net_rig.h"
 
 static char text[1 << 18];
@@ -142,6 +144,45 @@ Test(http_server, disconnect_while_streaming)
         http_release(r);
     }
     cr_assert(best_ns < 20 * NS_PER_MS, "noticed after %lld us", (long long)(best_ns / 1000));
+    http_server_destroy(s, 0);
+}
+
+static int descriptors(void)
+{
+    int n = 0;
+    for (int fd = 0; fd < 4096; fd++)
+        n += fcntl(fd, F_GETFD) >= 0;
+    return n;
+}
+
+Test(http_server, streams_that_were_left_give_their_descriptors_back_behind_an_older_connection)
+{
+    struct http_server *s = rig_server(rig_args());
+    int idle = rig_connect(http_port(s));
+    rig_send(idle, "GET / HT");
+    clock_sleep_ns(50 * NS_PER_MS);
+    int before = descriptors();
+    for (int i = 0; i < 20; i++) {
+        int fd = rig_connect(http_port(s));
+        rig_send(fd, RIG_POST);
+        struct http_request *r = rig_event(s, HTTP_EV_REQUEST).request;
+        http_stream_begin(r, 200, "text/event-stream");
+        cr_assert_eq(http_write(r, "data: x\n\n", 9), ST_OK);
+        rig_event(s, HTTP_EV_SENT);
+        if (i % 2) {
+            http_abort(r);
+            close(fd);
+        } else {
+            gone_after_ns(s, r, fd);
+        }
+        http_release(r);
+    }
+    struct http_event ev;
+    int64_t until_ns = clock_now_ns() + RIG_WAIT_NS;
+    while (descriptors() > before && clock_now_ns() < until_ns)
+        rig_event_within(s, &ev, 10 * NS_PER_MS);
+    cr_assert(descriptors() <= before, "%d descriptors, %d before", descriptors(), before);
+    close(idle);
     http_server_destroy(s, 0);
 }
 
