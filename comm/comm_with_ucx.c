@@ -19,6 +19,7 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "comm/comm_ucx_address.h"
+#include "comm/comm_ucx_guard.h"
 #include "comm/ucx.h"
 
 #define DESTROY_NS (8 * NS_PER_S)
@@ -525,8 +526,12 @@ static ucs_status_t open_listener(struct ucx_worker *w, const char *device)
     ucp_listener_attr_t attr = {.field_mask = UCP_LISTENER_ATTR_FIELD_SOCKADDR};
     if (st == UCS_OK)
         st = ucp_listener_query(w->listener, &attr);
-    if (st == UCS_OK)
+    if (st == UCS_OK) {
+        enum status guarded = ucx_guard_listener((const struct sockaddr *)&attr.sockaddr);
+        if (guarded != ST_OK)
+            log_warn("ucx_not_guarded", "reason=%s", status_name(guarded));
         ucx_address_format(&attr.sockaddr, w->address);
+    }
     return st;
 }
 
