@@ -5,7 +5,7 @@
 
 Starts `baton up`, sends --warm-up requests (so that pools and caches are filled), notes every process's memory, sends --requests
 more, and fails unless afterwards every KV block of every node is free or cached, nothing runs or waits, no request failed, and no
-process has grown by more than --growth-mib.. tests/e2e/test_cancel.py does the same with
+process has grown by more than --growth-mib. tests/e2e/test_cancel.py does the same with
 1,000 requests in every test run; this is for longer ones.
 """
 import argparse
