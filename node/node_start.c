@@ -40,6 +40,8 @@ static enum status start_model(struct node *n, struct error *err)
         return err_set(err, ST_UNSUPPORTED,
                        "ranks: tensor %lld, expert %lld: only one rank per node is built in",
                        (long long)c->ranks.tensor, (long long)c->ranks.expert);
+    if (!c->model.path)
+        return err_set(err, ST_INVALID, "model.path: expected the model's folder, got nothing");
     n->team = team_create(threads, threads <= cores && threads > 1, false);
     if (!n->team)
         return err_set(err, ST_NO_MEMORY, "%d kernel threads could not be started", threads);
@@ -66,6 +68,11 @@ static enum status start_pool(struct node *n, struct error *err)
         return err_set(err, ST_NEVER_FITS, "kv.pool_bytes: %lld holds %d blocks, at least 2 needed",
                        (long long)n->config->kv.pool_bytes, n->layout.blocks);
     n->pool_bytes = kv_pool_bytes(&n->layout);
+    /* The kernel promises more than there is; a pool that cannot be filled would end in a kill. */
+    size_t host_bytes = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+    if (n->pool_bytes > host_bytes)
+        return err_set(err, ST_NO_MEMORY, "kv.pool_bytes: %zu, this host has %zu", n->pool_bytes,
+                       host_bytes);
     n->pool_fd = memfd_create("baton-kv", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (n->pool_fd < 0 || ftruncate(n->pool_fd, (off_t)n->pool_bytes) != 0)
         return err_set(err, ST_NO_MEMORY, "the KV pool of %zu bytes: %s", n->pool_bytes,
