@@ -14,7 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "kvtransfer/wire.h"
+#include "kvtransfer/handoff.h"
 #include "router/request.h"
 
 enum sim_fault {
@@ -22,17 +22,26 @@ enum sim_fault {
     SIM_DOUBLE,
     SIM_DELAY,
     SIM_DAMAGE,
-    SIM_BREAK, /* of a KV link */
+    SIM_BREAK,   /* of a KV link */
+    SIM_REORDER, /* a frame overtakes one that was sent before it */
     SIM_FRAME_FAULTS
 };
+
+/* Where the two ends of a handoff stand when a fault strikes one of its frames; NONE: that end does
+ * not know the ticket (any more). */
+enum { SIM_LANDING_NONE = LANDING_COMPLETE + 1, SIM_LANDINGS };
+enum { SIM_OFFERING_NONE = OFFERING_FAILED + 1, SIM_OFFERINGS };
 
 enum sim_event {
     SIM_KILL_P,
     SIM_KILL_D,
-    SIM_CALL_BREAK, /* of a gRPC call */
+    SIM_KILL_ROUTER,
+    SIM_CALL_BREAK, /* of a gRPC call: all that is lost of an ordered stream is its rest */
+    SIM_SLOW,       /* a message of a call takes long */
     SIM_CANCEL,     /* the client goes away */
     SIM_STOP,       /* the router ends a choice */
     SIM_BUSY,       /* a node refuses */
+    SIM_PREEMPT,    /* a node takes back what it gave */
     SIM_EVENTS
 };
 
@@ -52,6 +61,8 @@ enum sim_plant {
 /* How often each fault fired in each state, over many runs. */
 struct sim_coverage {
     int64_t frames[SIM_FRAME_FAULTS][WIRE_MISSING + 1]; /* by kind of frame */
+    int64_t landings[SIM_FRAME_FAULTS][SIM_LANDINGS];   /* by state of the receiver */
+    int64_t offerings[SIM_FRAME_FAULTS][SIM_OFFERINGS]; /* and of the sender */
     int64_t events[SIM_EVENTS][REQUEST_STATES];         /* by state of the requests concerned */
     int64_t tokens, requests, resumed, prefix_hits, missing_rounds, crc_failures, handoffs;
 };
@@ -63,6 +74,8 @@ struct sim_result {
 };
 
 extern const char *const sim_plant_names[PLANTS];
+/* What a run must say when it notices: the law's own complaint, not some other's. */
+extern const char *const sim_plant_reasons[PLANTS];
 extern const char *const sim_event_names[SIM_EVENTS];
 extern const char *const sim_fault_names[SIM_FRAME_FAULTS];
 

@@ -6,7 +6,8 @@
 
 void sim_count_event(struct world *w, enum sim_event e, const struct core_req *q)
 {
-    w->coverage->events[e][q->sm.state]++;
+    if (q)
+        w->coverage->events[e][q->sm.state]++;
 }
 
 static void client_token(void *ctx, void *client, const struct msg_token *t)

@@ -1,54 +1,101 @@
 /* Runs many seeds, or one again:
- *     sim --seeds 10000 [--from N]     every seed must hold, and every fault must have fired in
- * every state sim --seed 1234 --verbose        one run, replayed sim --planted                    a
- * bug per law, each of which must be noticed
+ *
+ *     sim --seeds 10000 [--from N]    every seed must hold, every fault must fire in every state
+ *     sim --seed 1234 --verbose       one run, replayed
+ *     sim --planted                   a bug per law: each must be noticed, and for its own reason
  */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "sim/sim.h"
+
+/* What can strike where. Frames: only offers carry data that can be damaged. */
+#define IN(s) (1u << (s))
+static const unsigned event_states[SIM_EVENTS] = {
+    [SIM_KILL_P] = IN(REQUEST_RESERVING) | IN(REQUEST_FILLING), /* while one is placed on it */
+    [SIM_KILL_D] = IN(REQUEST_RESERVING) | IN(REQUEST_FILLING) | IN(REQUEST_DECODING),
+    [SIM_KILL_ROUTER] =
+        IN(REQUEST_QUEUED) | IN(REQUEST_RESERVING) | IN(REQUEST_FILLING) | IN(REQUEST_DECODING),
+    [SIM_CALL_BREAK] = IN(REQUEST_RESERVING) | IN(REQUEST_FILLING) | IN(REQUEST_DECODING),
+    [SIM_SLOW] = IN(REQUEST_RESERVING) | IN(REQUEST_FILLING) | IN(REQUEST_DECODING),
+    [SIM_CANCEL] =
+        IN(REQUEST_QUEUED) | IN(REQUEST_RESERVING) | IN(REQUEST_FILLING) | IN(REQUEST_DECODING),
+    [SIM_STOP] = IN(REQUEST_FILLING) | IN(REQUEST_DECODING),  /* only what speaks can be stopped */
+    [SIM_BUSY] = IN(REQUEST_RESERVING) | IN(REQUEST_FILLING), /* when D is asked, when P is */
+    [SIM_PREEMPT] = IN(REQUEST_DECODING),
+};
+/* A frame may find the landing open, filled or complete, or its ticket unknown: that is so rare
+ * that it is demanded of overtaking only. A sender that is done or has failed sends nothing; what
+ * is sent again after Missing makes it streaming again. */
+static const unsigned landing_states = IN(LANDING_OPEN) | IN(LANDING_FILLED) | IN(LANDING_COMPLETE);
+static const unsigned offering_states = IN(OFFERING_STREAMING) | IN(OFFERING_WAITING);
+
+static unsigned demanded_landings(int fault)
+{
+    if (fault == SIM_DAMAGE)
+        return IN(LANDING_OPEN) | IN(LANDING_FILLED);
+    return fault == SIM_REORDER ? landing_states | IN(SIM_LANDING_NONE) : landing_states;
+}
+
+static bool check_row(const char *what, const char *const *names, const int64_t *counts, int n,
+                      unsigned demanded)
+{
+    bool ok = true;
+    printf("  %-12s", what);
+    for (int i = 0; i < n; i++)
+        printf("  %s %lld", names[i], (long long)counts[i]);
+    printf("\n");
+    for (int i = 0; i < n; i++)
+        if ((demanded & IN(i)) && counts[i] == 0) {
+            printf("NOT COVERED: %s, %s\n", what, names[i]);
+            ok = false;
+        }
+    return ok;
+}
 
 static bool check_coverage(const struct sim_coverage *c)
 {
     bool ok = true;
     static const char *const kinds[] = {"", "offer", "filled", "landed", "missing"};
     static const char *const states[] = {"queued", "reserving", "filling", "decoding"};
-    for (int f = 0; f < SIM_FRAME_FAULTS; f++) {
-        for (int k = WIRE_OFFER; k <= WIRE_MISSING; k++) {
-            bool possible = f != SIM_DAMAGE || k == WIRE_OFFER; /* only offers carry data */
-            printf("  %-7s %-8s %lld\n", sim_fault_names[f], kinds[k], (long long)c->frames[f][k]);
-            if (possible && c->frames[f][k] == 0) {
-                printf("NOT COVERED: %s of a %s frame\n", sim_fault_names[f], kinds[k]);
-                ok = false;
-            }
-        }
-    }
-    for (int e = 0; e < SIM_EVENTS; e++) {
-        for (int s = REQUEST_QUEUED; s <= REQUEST_DECODING; s++) {
-            /* Only what holds a node can lose it; only a placed prefill call can be lost with its
-             * node; only tokens can be stopped; nodes refuse in the two states that ask them. */
-            bool possible = e == SIM_CANCEL || (s != REQUEST_QUEUED);
-            if (e == SIM_KILL_P)
-                possible = s == REQUEST_FILLING;
-            if (e == SIM_STOP)
-                possible = s == REQUEST_FILLING || s == REQUEST_DECODING;
-            if (e == SIM_BUSY)
-                possible = s == REQUEST_RESERVING || s == REQUEST_FILLING;
-            printf("  %-12s %-10s %lld\n", sim_event_names[e], states[s],
-                   (long long)c->events[e][s]);
-            if (possible && c->events[e][s] == 0) {
-                printf("NOT COVERED: %s while %s\n", sim_event_names[e], states[s]);
-                ok = false;
-            }
-        }
-    }
-    printf("  requests %lld tokens %lld handoffs %lld prefix hits %lld missing rounds %lld crc "
+    static const char *const landings[] = {"open", "filled", "complete", "unknown"};
+    static const char *const offerings[] = {"streaming", "waiting", "done", "failed", "unknown"};
+    unsigned frames = IN(WIRE_OFFER) | IN(WIRE_FILLED) | IN(WIRE_LANDED) | IN(WIRE_MISSING);
+    printf("faults of KV frames, by kind of frame:\n");
+    for (int f = 0; f < SIM_FRAME_FAULTS; f++)
+        ok &= check_row(sim_fault_names[f], kinds + 1, c->frames[f] + 1, WIRE_MISSING,
+                        (f == SIM_DAMAGE ? IN(WIRE_OFFER) : frames) >> 1);
+    printf("by state of the receiving end:\n");
+    for (int f = 0; f < SIM_FRAME_FAULTS; f++)
+        ok &= check_row(sim_fault_names[f], landings, c->landings[f], SIM_LANDINGS,
+                        demanded_landings(f));
+    printf("by state of the sending end:\n");
+    for (int f = 0; f < SIM_FRAME_FAULTS; f++)
+        ok &= check_row(sim_fault_names[f], offerings, c->offerings[f], SIM_OFFERINGS,
+                        f == SIM_DAMAGE ? IN(OFFERING_STREAMING) : offering_states);
+    printf("events, by state of the request:\n");
+    for (int e = 0; e < SIM_EVENTS; e++)
+        ok &= check_row(sim_event_names[e], states, c->events[e], REQUEST_DONE, event_states[e]);
+    printf("requests %lld tokens %lld handoffs %lld prefix hits %lld missing rounds %lld crc "
            "failures %lld\n",
            (long long)c->requests, (long long)c->tokens, (long long)c->handoffs,
            (long long)c->prefix_hits, (long long)c->missing_rounds, (long long)c->crc_failures);
     return ok && c->missing_rounds > 0 && c->crc_failures > 0 && c->prefix_hits > 0;
+}
+
+/* An assertion inside the code under test ends the process: say which run it was. */
+static volatile uint64_t running_seed;
+
+static void on_abort(int signal_number)
+{
+    char text[80];
+    int n = snprintf(text, sizeof(text), "seed %llu ABORTED\n", (unsigned long long)running_seed);
+    ssize_t written = write(STDOUT_FILENO, text, (size_t)n);
+    (void)written;
 }
 
 static int run_seeds(uint64_t from, uint64_t count, bool demand_coverage)
@@ -57,6 +104,7 @@ static int run_seeds(uint64_t from, uint64_t count, bool demand_coverage)
     int failed = 0;
     for (uint64_t seed = from; seed < from + count && failed < 5; seed++) {
         struct sim_result r;
+        running_seed = seed;
         sim_run(seed, PLANT_NONE, false, &coverage, &r);
         if (r.failed) {
             failed++;
@@ -79,9 +127,13 @@ static int run_planted(void)
         uint64_t seed = 1;
         for (; seed <= 1000 && !r.failed; seed++)
             sim_run(seed, (enum sim_plant)p, false, &coverage, &r);
-        printf("%-16s %s%s\n", sim_plant_names[p], r.failed ? "noticed: " : "NOT NOTICED",
+        bool right = r.failed && strstr(r.why, sim_plant_reasons[p]) != NULL;
+        printf("%-16s %s%s\n", sim_plant_names[p],
+               right      ? "noticed: "
+               : r.failed ? "NOTICED FOR ANOTHER REASON: "
+                          : "NOT NOTICED",
                r.failed ? r.why : "");
-        missed += !r.failed;
+        missed += !right;
     }
     printf("%d passed, %d failed\n", PLANTS - 1 - missed, missed);
     return missed > 0;
@@ -107,6 +159,7 @@ int main(int argc, char **argv)
             verbose = true;
     }
     log_init("sim", verbose ? LOG_DEBUG : LOG_ERROR, LOG_TEXT);
+    signal(SIGABRT, on_abort);
     if (planted)
         return run_planted();
     if (one > 0) {

@@ -137,7 +137,7 @@ void sim_node_die(struct world *w, struct sim_node *n)
     for (slot_id id = slots_next(w->core->requests, 0); id && !w->router_dead;
          id = slots_next(w->core->requests, id)) {
         struct core_req *q = slots_get(w->core->requests, id);
-        if (q->d_node == n->index || (q->p_node == n->index && q->p_call))
+        if (q->d_node == n->index || q->p_node == n->index)
             sim_count_event(w, n->ops == &decode_role_ops ? SIM_KILL_D : SIM_KILL_P, q);
     }
     sim_calls_of_dead_node(w, n, notice);
@@ -162,6 +162,14 @@ static void plant_landed_early(struct world *w, struct sim_node *n)
         }
 }
 
+/* PLANT_LAW6: now and then the word that quarantined blocks are quiet is dropped. */
+static bool lose_blocks(struct world *w, struct sim_node *n)
+{
+    struct engine_load l;
+    engine_load(n->engine, &l);
+    return l.blocks.quarantined > 0 && world_chance(w, 0.2);
+}
+
 static void step(struct world *w, struct sim_node *n)
 {
     struct engine_step_info info;
@@ -184,7 +192,7 @@ bool sim_node_work(struct world *w, struct sim_node *n)
         any = true;
     while (mover_next(n->mover, &ev)) {
         any = true;
-        if (ev.kind == MOVER_QUIET && w->plant == PLANT_LAW6_BLOCK_LOST && world_chance(w, 0.2))
+        if (ev.kind == MOVER_QUIET && w->plant == PLANT_LAW6_BLOCK_LOST && lose_blocks(w, n))
             continue;
         if (ev.kind == MOVER_DELIVERED || ev.kind == MOVER_LANDED || ev.kind == MOVER_QUIET ||
             ev.kind == MOVER_FAILED)

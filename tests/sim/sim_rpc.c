@@ -19,15 +19,24 @@ struct sim_msg *sim_post(struct world *w, int64_t at_ns, enum sim_msg_kind kind,
     return m;
 }
 
-static int64_t latency(struct world *w)
+/* The request that a call is for; NULL: none, or nobody asks any more. */
+static const struct core_req *request_of(struct world *w, const struct sim_call *c)
 {
-    return world_chance(w, 0.05) ? world_between(w, NS_PER_MS, 20 * NS_PER_MS)
-                                 : world_between(w, 20 * NS_PER_US, 400 * NS_PER_US);
+    struct core_call *k = w->router_dead ? NULL : slots_get(w->core->calls, c->user);
+    return k && k->request ? slots_get(w->core->requests, k->request) : NULL;
 }
 
-static int64_t stream_time(struct world *w, int64_t *last)
+static int64_t latency(struct world *w, const struct sim_call *c)
 {
-    int64_t at = w->now_ns + latency(w);
+    if (!world_chance(w, 0.05))
+        return world_between(w, 20 * NS_PER_US, 400 * NS_PER_US);
+    sim_count_event(w, SIM_SLOW, request_of(w, c));
+    return world_between(w, NS_PER_MS, 20 * NS_PER_MS);
+}
+
+static int64_t stream_time(struct world *w, const struct sim_call *c, int64_t *last)
+{
+    int64_t at = w->now_ns + latency(w, c);
     if (at <= *last)
         at = *last + 1;
     *last = at;
@@ -36,12 +45,12 @@ static int64_t stream_time(struct world *w, int64_t *last)
 
 static struct sim_msg *to_server(struct world *w, struct sim_call *c, enum sim_msg_kind kind)
 {
-    return sim_post(w, stream_time(w, &c->to_server_ns), kind, c);
+    return sim_post(w, stream_time(w, c, &c->to_server_ns), kind, c);
 }
 
 static struct sim_msg *to_client(struct world *w, struct sim_call *c, enum sim_msg_kind kind)
 {
-    return sim_post(w, stream_time(w, &c->to_client_ns), kind, c);
+    return sim_post(w, stream_time(w, c, &c->to_client_ns), kind, c);
 }
 
 /* ---- the router's hands ---- */
@@ -233,7 +242,7 @@ static void end_at_server(struct world *w, struct sim_call *c)
 static void note_busy(struct world *w, struct sim_call *c, enum status status, const struct buf *b)
 {
     struct core_call *k = slots_get(w->core->calls, c->user);
-    struct core_req *q = k && k->request ? slots_get(w->core->requests, k->request) : NULL;
+    const struct core_req *q = request_of(w, c);
     bool busy = status == ST_BUSY;
     if (b && k && k->kind == CORE_CALL_D) {
         struct codec_arena arena = {0};
@@ -242,8 +251,10 @@ static void note_busy(struct world *w, struct sim_call *c, enum status status, c
             busy = ev.kind == MSG_D_REJECTED && ev.rejected == ST_BUSY;
         codec_arena_fini(&arena);
     }
-    if (busy && q)
+    if (busy)
         sim_count_event(w, SIM_BUSY, q);
+    if (status == ST_PREEMPTED)
+        sim_count_event(w, SIM_PREEMPT, q);
 }
 
 void sim_deliver(struct world *w, struct sim_msg *m)
@@ -319,6 +330,8 @@ void sim_calls_of_dead_node(struct world *w, struct sim_node *n, int64_t notice_
 
 void sim_router_dies(struct world *w)
 {
+    for (slot_id id = slots_next(w->core->requests, 0); id; id = slots_next(w->core->requests, id))
+        sim_count_event(w, SIM_KILL_ROUTER, slots_get(w->core->requests, id));
     w->router_dead = true;
     list_for_each_safe(it, next, &w->calls)
     {
@@ -345,10 +358,7 @@ void sim_break_some_call(struct world *w)
     }
     if (!victim)
         return;
-    struct core_call *k = slots_get(w->core->calls, victim->user);
-    struct core_req *q = k && k->request ? slots_get(w->core->requests, k->request) : NULL;
-    if (q)
-        sim_count_event(w, SIM_CALL_BREAK, q);
+    sim_count_event(w, SIM_CALL_BREAK, request_of(w, victim));
     to_server(w, victim, MSG_END_SERVER);
     to_client(w, victim, MSG_END_CLIENT)->status = ST_LINK;
 }

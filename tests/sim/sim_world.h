@@ -105,6 +105,7 @@ struct world {
     struct core *core;
     bool router_dead;
     int64_t router_dies_ns;
+    int64_t next_tick_ns, tick_lag_ns; /* the router takes events in batches */
     struct list calls, messages;
     struct sim_client clients[SIM_CLIENTS_MAX];
     int n_clients;
@@ -114,11 +115,16 @@ struct world {
     int kills_left; /* nodes that will die, calls that will break: fewer than make a request poison
                      */
     int64_t next_kill_ns;
+    int64_t arrives_ns[SIM_NODES][SIM_NODES]; /* the last frame under way from one to another */
 };
 
 void world_fail(struct world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 bool world_chance(struct world *w, double p);
 int64_t world_between(struct world *w, int64_t lo, int64_t hi);
+
+/* sim_fault.c */
+void sim_make_faults(struct world *w);
+void sim_frame_fate(void *ctx, const struct fabric_message *m, struct fabric_fate *fate);
 
 /* sim_rpc.c */
 void sim_core_effects(struct world *w, struct core_effects *out);
