@@ -8,8 +8,8 @@
  * on its pidfd, at once. Frames are cut into packets, because a packet must fit the socket's
  * buffer.
  *
- * over 600 lines because the handshake, the packets and the death of a link share state that nothing
- * else should see. */
+ * over 600 lines because the handshake, the packets and the death of a link share state that
+ * nothing else should see. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>

@@ -230,7 +230,8 @@ static int64_t deliver(const struct shape *s, uint64_t seed)
         cr_assert(mover_close(w.p[i].mover, 9));
     }
     turn(&w);
-    cr_assert(all(&w, w.d, w.n_d, MOVER_QUIET) && all(&w, w.p, w.n_p, MOVER_QUIET));
+    bool quiet = all(&w, w.d, w.n_d, MOVER_QUIET) && all(&w, w.p, w.n_p, MOVER_QUIET);
+    cr_assert(quiet);
     world_close(&w);
     return rounds;
 }

@@ -1,4 +1,5 @@
-/* The router's core with scripted nodes: the ways of a request, good and bad. */
+/* The router's core with scripted nodes: the ways of a request, good and bad. It has over 600 lines
+ * because every way is short and they share one rig. */
 #include "router/core_rig.h"
 
 static struct rig_client *client(int i)
