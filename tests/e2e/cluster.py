@@ -69,6 +69,23 @@ def wait_until(what, check, within_s, every_s=0.02):
         time.sleep(every_s)
 
 
+class SharedCase(unittest.TestCase):
+    """Cases that share a cluster, `c`, which their setUpClass() starts; its logs are shown when one of them failed."""
+
+    c = None
+    failed = False
+
+    def run(self, result=None):
+        before = len(result.failures) + len(result.errors)
+        super().run(result)
+        if len(result.failures) + len(result.errors) > before:
+            type(self).failed = True
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.c.__exit__(AssertionError if cls.failed else None, None, None)
+
+
 class NotBuiltIn(unittest.SkipTest):
     """This build was made on a machine without the library."""
 

@@ -8,7 +8,6 @@ import socket
 import struct
 import tempfile
 import time
-import unittest
 
 import cluster
 
@@ -16,27 +15,15 @@ CONTEXT = 2048
 GROWTH_BYTES = 64 << 20
 
 
-class BadInput(unittest.TestCase):
+class BadInput(cluster.SharedCase):
     @classmethod
     def setUpClass(cls):
         shm = ["--kv-transport", "shm"]
         cls.c = cluster.parts(prefill=[shm], decode=[shm], router_more=["--router-limits-body-bytes", "1MiB"])
-        cls.c.__enter__()
         cls.pids = {n.name: n.pid for n in cls.c.nodes.values()}
         cls.c.complete({"prompt": "warm " * 100, "max_tokens": 4})
         cls.rss = {n.name: n.rss_bytes() for n in cls.c.nodes.values()}
         cls.http = (cls.c.router.host, cls.c.router.port)
-        cls.failed = False
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.c.__exit__(AssertionError if cls.failed else None, None, None)
-
-    def run(self, result=None):
-        before = len(result.failures) + len(result.errors)
-        super().run(result)
-        if len(result.failures) + len(result.errors) > before:
-            type(self).failed = True
 
     def tearDown(self):
         for process in self.c.processes.values():

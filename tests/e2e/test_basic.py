@@ -1,29 +1,16 @@
 """The public HTTP API as clients see it: every field of every answer, streamed and not, and the routes around them."""
 import json
 import re
-import unittest
 
 import cluster
 
 STORY = "Once upon a time there was a little fox. " * 12  # long enough for a prefill node
 
 
-class Basic(unittest.TestCase):
+class Basic(cluster.SharedCase):
     @classmethod
     def setUpClass(cls):
         cls.c = cluster.up(transport="shm")
-        cls.c.__enter__()
-
-    @classmethod
-    def tearDownClass(cls):
-        failed = getattr(cls, "failed", False)
-        cls.c.__exit__(AssertionError if failed else None, None, None)
-
-    def run(self, result=None):
-        before = len(result.failures) + len(result.errors)
-        super().run(result)
-        if len(result.failures) + len(result.errors) > before:
-            type(self).failed = True
 
     # ---- completions ----
 

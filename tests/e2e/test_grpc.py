@@ -4,7 +4,6 @@ import os
 import sys
 import tempfile
 import time
-import unittest
 
 import clients
 import cluster
@@ -19,7 +18,7 @@ PROTO = os.path.join(cluster.SOURCE, "proto", "baton", "v1")
 LONG = "Once upon a time there was a little fox. " * 12
 
 
-class Grpc(unittest.TestCase):
+class Grpc(cluster.SharedCase):
     @classmethod
     def setUpClass(cls):
         cls.stubs = tempfile.TemporaryDirectory()
@@ -37,8 +36,7 @@ class Grpc(unittest.TestCase):
     @classmethod
     def tearDownClass(cls):
         cls.channel.close()
-        cls.c.wait_quiet()
-        cls.c.__exit__(None, None, None)
+        super().tearDownClass()
         cls.stubs.cleanup()
 
     def request(self, text="Once upon a time", n=1, stop=(), **sampling):

@@ -1,7 +1,6 @@
 """The official OpenAI client against a cluster: what it can ask for, what it makes of streams, and which exceptions it raises."""
 import asyncio
 import tempfile
-import unittest
 
 import clients
 import cluster
@@ -12,7 +11,7 @@ import openai  # noqa: E402  (there only now)
 MESSAGES = [{"role": "user", "content": "Tell me a story about a fox and a bird. " * 6}]
 
 
-class OpenAI(unittest.TestCase):
+class OpenAI(cluster.SharedCase):
     @classmethod
     def setUpClass(cls):
         cls.keys = tempfile.NamedTemporaryFile("w", suffix=".keys")
@@ -26,8 +25,7 @@ class OpenAI(unittest.TestCase):
     @classmethod
     def tearDownClass(cls):
         cls.client.close()
-        cls.c.wait_quiet()
-        cls.c.__exit__(None, None, None)
+        super().tearDownClass()
         cls.keys.close()
 
     def test_models(self):
