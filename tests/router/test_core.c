@@ -189,6 +189,7 @@ Test(core, a_resumed_request_gets_only_what_the_client_has_room_for, .init = rig
     d_accept(d, 3);
     struct rig_call *p = rig_call_of(CORE_CALL_P);
     cr_assert_eq(p->prompt, 108, "what was said is computed with the prompt");
+    cr_assert_not(p->want_first, "the eighth may have been the last");
     rig_close(p, ST_OK);
     cr_assert_eq(d->credits, 0);
     core_consumed(rig.core, c->id, 8);
