@@ -79,6 +79,13 @@ enum status config_check(const struct config *c, struct error *err)
                        (long long)ranks, (long long)c->ranks.rank);
     if (ranks > 1 && c->ranks.leader == NULL)
         return err_set(err, ST_INVALID, "ranks.leader: expected HOST:PORT of rank 0, got nothing");
+    for (size_t i = 0; i < c->router.n_nodes; i++) {
+        for (size_t k = 0; k < i; k++) {
+            if (strcmp(c->router.nodes[i].address, c->router.nodes[k].address) == 0)
+                return err_set(err, ST_INVALID, "router.nodes: expected %s once, got it twice",
+                               c->router.nodes[i].address);
+        }
+    }
     return ST_OK;
 }
 

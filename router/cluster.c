@@ -65,8 +65,9 @@ bool cluster_on_status(struct cluster *c, int32_t node, const struct msg_status 
     *why = refusal(c, n, s);
     if (*why) {
         n->state = NODE_REFUSED;
-        if (before != NODE_REFUSED)
+        if (before != NODE_REFUSED || n->refused_why != *why)
             log_error("node_refused", "address=%s reason=\"%s\"", n->address, *why);
+        n->refused_why = *why;
         return false;
     }
     if (!c->has_model && s->ready) {

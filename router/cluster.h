@@ -40,6 +40,7 @@ struct cluster_node {
     int64_t running, waiting, waiting_tokens, slots; /* as last reported */
     int64_t prefill_ns_per_token, decode_ns_per_step;
     int64_t seen_ns, next_poll_ns, busy_until_ns;
+    const char *refused_why; /* of the last refusal: said once each */
     /* our own: what is placed there now */
     int32_t calls;
     int64_t tokens; /* prompt tokens of those calls */

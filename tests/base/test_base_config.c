@@ -57,6 +57,19 @@ Test(config, the_example_parses)
     config_fini(&c);
 }
 
+Test(config, a_node_is_listed_once)
+{
+    static const char text[] = "router: {nodes: [{role: decode, address: 127.0.0.1:9001}, "
+                               "{role: decode, address: 127.0.0.1:9001}]}\n";
+    struct config c;
+    struct error err = {0};
+    config_default(&c);
+    cr_assert_eq(config_read_text(&c, "f.yaml", text, strlen(text), &err), ST_OK, "%s", err.text);
+    cr_assert_eq(config_check(&c, &err), ST_INVALID);
+    cr_assert_str_eq(err.text, "router.nodes: expected 127.0.0.1:9001 once, got it twice");
+    config_fini(&c);
+}
+
 Test(config, defaults)
 {
     struct config c;
