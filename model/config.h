@@ -25,7 +25,7 @@ struct model_config {
     int32_t max_context; /* tokens */
     float norm_eps;
     bool qkv_bias, o_bias, mlp_bias;
-    bool tied; /* lm_head is the embedding */
+    bool tied;        /* lm_head is the embedding */
     enum dtype dtype; /* as declared; tensors may differ */
     struct {
         enum rope_kind kind;
