@@ -177,9 +177,9 @@ def prose(rng, pairs, queries, key_kind):
     form, the = form_of(rng), article_for(rng, key_kind)
     join = rng.choice((" ", " ", "\n"))
     pieces = [(join.join(fill(form[0], k, the, v) for k, v in pairs), NOISE)]
-    asks = rng.random() < 0.5
-    lead, reply = rng.choice((("Question: ", "Answer: "), ("Q: ", "A: "), ("", "")))
-    full = rng.random() < 0.3
+    asks = rng.random() < 0.6
+    lead, reply = rng.choice((("Question: ", "Answer: "),) * 2 + (("Q: ", "A: "), ("", "")))
+    full = rng.random() < 0.2
     for key, value in query_order(rng, pairs, queries):
         if asks:
             answer = fill(form[0], key, the, value) if full else value + "."
