@@ -9,7 +9,7 @@
 #define CORE_WATCH_NS (100 * NS_PER_MS) /* deadlines and stalls are looked at this often */
 #define CORE_NO_NODE_NS                                                                            \
     (10 * NS_PER_S)                   /* how long a request waits for a decode node to come back */
-#define CORE_STATUS_NS (2 * NS_PER_S) /* a node that takes longer to say how it is, is down */
+#define CORE_STATUS_NS (5 * NS_PER_S) /* a node that takes longer to say how it is, is down */
 
 enum core_call_kind { CORE_CALL_D, CORE_CALL_P, CORE_CALL_STATUS };
 
