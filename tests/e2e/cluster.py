@@ -427,8 +427,10 @@ def child_pid(parent, name):
 
 
 def up(prefill=1, decode=1, aggregated=0, model=TINY, transport="auto", more=()):
-    """`baton up`: nodes are named p0.., d0.., a0.. and router."""
+    """`baton up`: nodes are named p0.., d0.., a0.. and router. A run for another transport says so in the environment."""
     c = Cluster()
+    transport = os.environ.get("BATON_E2E_TRANSPORT") or transport
+    c.transport = "shm" if transport == "auto" else transport
     argv = [os.path.join(BIN, "baton"), "up", "--model", model, "--listen", "127.0.0.1:0", "--grpc", "127.0.0.1:0",
             "--prefill", str(prefill), "--decode", str(decode), "--aggregated", str(aggregated), "--threads", "1",
             "--transport", transport, "--pool-bytes", str(POOL_BYTES), *more]

@@ -48,7 +48,7 @@ class Basic(cluster.SharedCase):
         self.assertEqual(answer.headers["x-baton-prefill"], "p0")
         self.assertEqual(answer.headers["x-baton-decode"], "d0")
         self.assertTrue(answer.headers["x-request-id"])
-        self.assertGreater(self.c.kv_bytes("shm"), 0)
+        self.assertGreater(self.c.kv_bytes(self.c.transport), 0)
 
     def test_cached_tokens(self):
         body = {"prompt": "This one is asked for twice. " + STORY, "max_tokens": 4, "temperature": 0}

@@ -61,7 +61,7 @@ class OpenAI(cluster.SharedCase):
         self.assertEqual(a.choices[0].message.role, "assistant")
         self.assertIn(a.choices[0].finish_reason, ("stop", "length"))
         self.assertEqual(len(a.choices[0].logprobs.content[0].top_logprobs), 2)
-        self.assertGreater(self.c.kv_bytes("shm"), 0)
+        self.assertGreater(self.c.kv_bytes(self.c.transport), 0)
 
     def test_chat_stream(self):
         ask = dict(model=self.model, messages=MESSAGES, max_tokens=32, temperature=0)
