@@ -1,6 +1,4 @@
 /* The router's one thread: events in, the core's effects out, draining. */
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -9,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "base/rng.h"
 #include "router/router.h"
 
@@ -191,14 +190,8 @@ int router_main(const struct config *config)
 {
     struct error err = {0};
     static struct router r;
-    sigset_t set;
     r.config = config;
-    /* Before any thread exists, so that every thread inherits it and signalfd gets the signals. */
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    pthread_sigmask(SIG_BLOCK, &set, NULL);
-    signal(SIGPIPE, SIG_IGN);
+    r.signal_fd = process_init(); /* before any thread exists */
     enum status st = router_start(&r, &err);
     if (st != ST_OK) {
         fprintf(stderr, "baton-router: %s\n", err.text);

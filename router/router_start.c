@@ -1,11 +1,9 @@
 /* Making and unmaking the router's process, in order. */
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -157,11 +155,6 @@ static enum status start_http(struct router *r, struct error *err)
 
 static enum status start_loop(struct router *r, struct error *err)
 {
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    r->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     r->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (r->signal_fd < 0 || r->epoll_fd < 0)
         return err_set(err, ST_IO, "the event loop: %s", strerror(errno));
@@ -180,7 +173,7 @@ enum status router_start(struct router *r, struct error *err)
         start_metrics, router_load_model, start_keys, start_core,
         start_grpc,    start_http,        start_loop};
     list_init(&r->runs);
-    r->signal_fd = r->epoll_fd = -1;
+    r->epoll_fd = -1;
     r->started_s = clock_unix_ns() / NS_PER_S;
     for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
         enum status st = steps[i](r, err);
