@@ -8,6 +8,7 @@
 
 #include "baton_version.h"
 #include "base/log.h"
+#include "base/revision.h"
 
 /* What every program has. */
 static const struct flag common[] = {
@@ -199,7 +200,7 @@ int flags_parse(struct flags *f, int argc, char **argv, const char **positional,
         return 1;
     }
     if (e.version) {
-        printf("%s %s (%s)\n", f->program, BATON_VERSION, BATON_REVISION);
+        printf("%s %s (%s)\n", f->program, BATON_VERSION, baton_revision);
         return 1;
     }
     return start_log(f, &e);

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/revision.h"
 #include "baton_version.h"
 #include "kernels/ops.h"
 
@@ -87,7 +88,7 @@ void facts_put_run(struct jw *w, const char *program, int argc, char **argv)
     jw_key(w, "version");
     jw_str(w, BATON_VERSION);
     jw_key(w, "revision");
-    jw_str(w, BATON_REVISION);
+    jw_str(w, baton_revision);
     jw_key(w, "date");
     jw_str(w, date);
     buf_fini(&command);

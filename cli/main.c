@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/revision.h"
 #include "baton_version.h"
 #include "cli/commands.h"
 
@@ -40,7 +41,7 @@ int main(int argc, char **argv)
         if (strcmp(name, commands[i].name) == 0)
             return commands[i].run(argc - 1, argv + 1);
     if (strcmp(name, "--version") == 0) {
-        printf("baton %s (%s)\n", BATON_VERSION, BATON_REVISION);
+        printf("baton %s (%s)\n", BATON_VERSION, baton_revision);
         return 0;
     }
     bool asked =

@@ -31,17 +31,20 @@ if(BATON_SANITIZE)
 endif()
 
 set(BATON_VERSION ${PROJECT_VERSION})
-find_package(Git QUIET)
-set(BATON_REVISION "unknown")
-if(GIT_FOUND)
-    execute_process(COMMAND ${GIT_EXECUTABLE} rev-parse --short=12 HEAD
-                    WORKING_DIRECTORY ${CMAKE_SOURCE_DIR}
-                    OUTPUT_VARIABLE BATON_REVISION OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
-endif()
-file(WRITE ${CMAKE_BINARY_DIR}/generated/baton_version.h.new
-     "#define BATON_VERSION \"${BATON_VERSION}\"\n#define BATON_REVISION \"${BATON_REVISION}\"\n")
+file(WRITE ${CMAKE_BINARY_DIR}/generated/baton_version.h.new "#define BATON_VERSION \"${BATON_VERSION}\"\n")
 configure_file(${CMAKE_BINARY_DIR}/generated/baton_version.h.new
                ${CMAKE_BINARY_DIR}/generated/baton_version.h COPYONLY)
+
+# The git revision is looked up by every build, not once when the folder was configured; only the programs have it, so
+# that a commit does not link every test again.
+find_package(Git QUIET)
+set(BATON_REVISION_SOURCE ${CMAKE_BINARY_DIR}/generated/revision.c)
+add_custom_target(baton_revision_source BYPRODUCTS ${BATON_REVISION_SOURCE}
+    COMMAND ${CMAKE_COMMAND} -DGIT=${GIT_EXECUTABLE} -DSOURCE=${CMAKE_SOURCE_DIR} -DOUT=${BATON_REVISION_SOURCE}
+            -P ${CMAKE_SOURCE_DIR}/cmake/revision.cmake)
+add_library(baton_revision OBJECT ${BATON_REVISION_SOURCE})
+target_include_directories(baton_revision PRIVATE ${CMAKE_SOURCE_DIR})
+add_dependencies(baton_revision baton_revision_source)
 
 function(baton_library folder)
     cmake_parse_arguments(A "" "" "LINK;SOURCES" ${ARGN})
@@ -59,6 +62,6 @@ endfunction()
 
 function(baton_program name)
     cmake_parse_arguments(A "" "" "LINK;SOURCES" ${ARGN})
-    add_executable(${name} ${A_SOURCES})
+    add_executable(${name} ${A_SOURCES} $<TARGET_OBJECTS:baton_revision>)
     target_link_libraries(${name} PRIVATE ${A_LINK})
 endfunction()

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/revision.h"
 #include "base/rng.h"
 #include "baton_version.h"
 #include "router/api_fields.h"
@@ -73,9 +74,10 @@ static void get_ready(const struct call *c)
 
 static void get_version(const struct call *c)
 {
-    static const char body[] =
-        "{\"version\":\"" BATON_VERSION "\",\"revision\":\"" BATON_REVISION "\"}";
-    http_respond(c->q, 200, JSON_TYPE, body, sizeof body - 1);
+    char body[128];
+    int len = snprintf(body, sizeof body, "{\"version\":\"" BATON_VERSION "\",\"revision\":\"%s\"}",
+                       baton_revision);
+    http_respond(c->q, 200, JSON_TYPE, body, (size_t)len);
     http_release(c->q);
 }
 

@@ -11,7 +11,8 @@ import tempfile
 import unittest
 
 BATON = os.path.abspath(sys.argv.pop(1))
-TINY = os.path.join(sys.argv.pop(1), "models", "tiny")
+SOURCE = sys.argv.pop(1)
+TINY = os.path.join(SOURCE, "models", "tiny")
 RUN_KEYS = {"command", "version", "revision", "date", "probe", "rows", "formulas", "model"}
 
 
@@ -116,6 +117,13 @@ class Commands(unittest.TestCase):
         self.assertTrue({"gemm", "attention", "rmsnorm"} <= {r["op"] for r in rows})
         for r in rows:
             self.assertAlmostEqual(r["fraction"], r["achieved"] / r["limit"], 6)
+
+    def test_version(self):
+        version = self.baton("--version").stdout
+        self.assertRegex(version, r"^baton \d+\.\d+\.\d+ \((unknown|[0-9a-f]{12}(-dirty)?)\)$")
+        if os.path.exists(os.path.join(SOURCE, ".git")) and shutil.which("git"):
+            self.assertNotIn("unknown", version)
+        self.assertEqual(self.baton("inspect", "--version").stdout.split()[-1], version.split()[-1])
 
     def test_help_of_all(self):
         for line in self.baton("--help").stdout.splitlines()[2:-2]:
