@@ -63,6 +63,7 @@ class Tidy(unittest.TestCase):
             ("<ucp/api/ucp.h>", "comm/worker_ucx.c", "kvtransfer/transport_ucx.c"),
             ("<ucs/config/types.h>", "comm/ucx.c", "comm/shm.c"),
             ("<microhttpd.h>", "net/http_server.c", "net/http_client.c"),
+            ("<curl/curl.h>", "net/http_client.c", "net/http_server.c"),
             ("<pcre2.h>", "tokenizer/regex.c", "base/buf.c"),
             ("<utf8proc.h>", "tokenizer/unicode.c", "model/x.c"),
             ("<cuda_runtime.h>", "kernels/cuda/x.c", "kernels/cpu/x.c"),
@@ -74,6 +75,8 @@ class Tidy(unittest.TestCase):
             with self.subTest(include=include):
                 self.silent(right, f"#include {include}\n")
                 self.fires("third-party", wrong, f"#include {include}\n")
+        self.silent("base/a.c", "#include <sys/mman.h>\n#include <stdio.h>\n")
+        self.fires("third-party", "base/a.c", "#include <openssl/evp.h>\n")
 
     def test_sizes(self):
         self.silent("base/a.c", "int x;\n" * 600)

@@ -36,11 +36,17 @@ THIRD_PARTY = [
     (r"jansson\.h$", ["base/json.c"]),
     (r"uc[pst]/", ["comm/*ucx*"]),
     (r"microhttpd\.h$", ["net/http_server*"]),
+    (r"curl/", ["net/http_client.c"]),
     (r"pcre2\.h$|utf8proc\.h$", ["tokenizer/*"]),
     (r"cuda|cublas|cudnn|nv", ["kernels/cuda/*"]),
     (r"nccl\.h$", ["comm/*nccl*"]),
     (r"criterion/", ["tests/*"]),
 ]
+# The C library and the kernel. Any other <header> is a library that nobody has confined.
+SYSTEM = re.compile(r"(sys|net|netinet|arpa|linux)/|"
+                    r"(assert|cpuid|ctype|dirent|errno|fcntl|float|ifaddrs|immintrin|inttypes|limits|locale|math|netdb|poll|"
+                    r"pthread|sched|semaphore|setjmp|signal|stdalign|stdarg|stdatomic|stdbool|stddef|stdint|stdio|stdlib|"
+                    r"string|strings|termios|time|unistd)\.h$")
 
 C_SUFFIXES = (".c", ".h", ".cu", ".cuh")
 TEXT_SUFFIXES = C_SUFFIXES + (".py", ".sh", ".cmake", ".txt", ".md", ".proto", ".yaml", ".yml", ".supp", ".mk")
@@ -112,6 +118,8 @@ def check_include(path, number, quote, target, folder, report):
             if not any(fnmatch.fnmatch(path, a) for a in allowed):
                 report.breach(path, number, "third-party", f"{target} belongs in {' '.join(allowed)}")
             return
+    if quote == "<" and folder in FLOORS and not SYSTEM.match(target):
+        report.breach(path, number, "third-party", f"<{target}> is confined nowhere: give it a row in THIRD_PARTY")
     if quote == "<" or folder not in FLOORS or target in GENERATED:
         return
     top = target.split("/")[0]
