@@ -433,6 +433,9 @@ static void run(uint64_t seed, int *missing_rounds)
             offering_fill(&p.o);
         enum offering_act act = offering_next(&p.o, now, &s);
         if (act == OFFERING_SLICE) {
+            for (int32_t l = s.layer_begin; l < s.layer_end; l++)
+                cr_assert_leq(s.token_end, p.o.ready[l], "seed %llu: offered before it is computed",
+                              (unsigned long long)seed);
             for (int copy = 0; copy < 2; copy++) {
                 uint64_t dice = rng_below(&g, 10);
                 struct post *slot = &wire[rng_below(&g, 64)];
