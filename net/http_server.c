@@ -14,6 +14,9 @@
 #include "base/config.h"
 #include "net/http_server_internal.h"
 
+/* How long the answer to a request may take that was refused unread, once its client has closed. */
+#define LEAVING_NS NS_PER_S
+
 /* ---- starting and stopping ---- */
 
 static enum status listen_on(struct http_server *s, struct error *err)
@@ -95,6 +98,8 @@ enum status http_server_create(const struct http_server_args *args, struct http_
     list_init(&s->all);
     list_init(&s->ready);
     list_init(&s->batch);
+    list_init(&s->arriving);
+    list_init(&s->leaving);
     raise_descriptors(args->connections_max);
     enum status st =
         s->args.listen ? listen_on(s, err) : err_set(err, ST_NO_MEMORY, "http: memory");
@@ -197,7 +202,8 @@ void http_resume(struct http_request *r)
     }
 }
 
-/* The client has closed. shutdown() makes libmicrohttpd notice too, whatever it waits for. */
+/* The client of a request has closed. shutdown() makes libmicrohttpd notice too, whatever it waits
+ * for. */
 static void client_gone(struct http_request *r)
 {
     if (r->phase == HTTP_OVER || r->gone)
@@ -209,16 +215,46 @@ static void client_gone(struct http_request *r)
         http_push(r, HTTP_EV_GONE);
 }
 
+/* The client has closed, at least its way to us. Of a request that has not come as a whole nothing
+ * more will come; but it may be one that is refused, and the refusal is let out first. */
+static void link_left(struct http_server *s, struct http_link *l)
+{
+    l->left = true;
+    if (l->request) {
+        client_gone(l->request);
+    } else {
+        l->since_ns = clock_now_ns();
+        list_remove(&l->link);
+        list_push_back(&s->leaving, &l->link);
+    }
+}
+
+/* Those in the list since more than `most_ns` go. libmicrohttpd closes what is shut down. */
+static void shut_old(struct list *links, int64_t most_ns)
+{
+    int64_t now_ns = clock_now_ns();
+    while (!list_empty(links)) {
+        struct http_link *l = list_entry(links->next, struct http_link, link);
+        if (now_ns - l->since_ns < most_ns)
+            return;
+        list_remove(&l->link);
+        shutdown(l->fd, SHUT_RDWR);
+    }
+}
+
 /* Takes what there is into the batch. */
 static bool collect(struct http_server *s)
 {
     struct epoll_event e[64];
-    int n = epoll_wait(s->epoll_fd, e, 64, 0);
     pthread_mutex_lock(&s->lock);
+    int n = epoll_wait(s->epoll_fd, e, 64, 0); /* under the lock, so that no link is freed */
     for (int i = 0; i < n; i++) {
         if (e[i].data.ptr)
-            client_gone(e[i].data.ptr);
+            link_left(s, e[i].data.ptr);
     }
+    shut_old(&s->leaving, LEAVING_NS);
+    if (s->args.request_timeout_ns > 0)
+        shut_old(&s->arriving, s->args.request_timeout_ns);
     while (!list_empty(&s->ready)) {
         struct list *it = s->ready.next;
         list_remove(it);

@@ -1,12 +1,13 @@
 /* An HTTP/1.1 server whose requests one thread (the loop) handles as events: keep-alive, bounded
  * bodies, streaming answers (SSE) with back-pressure, and a prompt word when a client goes away.
  * libmicrohttpd is the body, confined to http_server*.c; its threads never run user code.
+ * Call http_poll() now and then also when http_fd() is quiet: it looks at the time.
  *
- * A request is delivered whole (headers and body, within the limits; what is over a limit is
- * answered 413/431/400 here, with the error body of the API). It lives until http_release(), also
- * after its client has gone: writes to it are then dropped. HTTP_EV_GONE comes at most once, when
- * the client closed before the answer was complete; HTTP_EV_SENT when all that was written so far
- * has been handed to the kernel.
+ * A request is delivered whole (headers and body, within the limits; what is over a limit or is not
+ * HTTP is answered 413/431/400 here, with the error body of the API). It lives until
+ * http_release(), also after its client has gone: writes to it are then dropped. HTTP_EV_GONE comes
+ * at most once, when the client closed before the answer was complete; HTTP_EV_SENT when all that
+ * was written so far has been handed to the kernel.
  *
  * Thread: everything from the loop thread. http_fd() is readable when http_poll() has something.
  */
@@ -26,8 +27,9 @@ struct http_server_args {
     const char *listen; /* host:port; port 0 picks one */
     size_t body_bytes_max, header_bytes_max;
     int32_t connections_max;
-    int64_t idle_timeout_ns; /* a connection without progress, half-sent requests included */
-    size_t stream_bytes_max; /* unsent bytes of one answer before http_write says BUSY */
+    int64_t idle_timeout_ns;    /* a connection without progress, half-sent requests included */
+    int64_t request_timeout_ns; /* from the end of one request to the whole of the next; 0: none */
+    size_t stream_bytes_max;    /* unsent bytes of one answer before http_write says BUSY */
 };
 
 enum http_event_kind { HTTP_EV_REQUEST, HTTP_EV_GONE, HTTP_EV_SENT };

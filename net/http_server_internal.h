@@ -7,8 +7,10 @@
  * pointer that the loop holds stays good.
  *
  * A request waits suspended in libmicrohttpd until the loop answers; a stream is suspended whenever
- * all that was written has gone out. A suspended connection is not polled, so the loop's own epoll
- * watches the descriptor for the client's going away.
+ * all that was written has gone out. A suspended connection is not polled, and of one that is,
+ * libmicrohttpd does not hear that the client has closed where that came together with bytes: so
+ * the loop's own epoll watches every descriptor for the client's going away, and the loop looks at
+ * how long a request takes to arrive. A struct http_link is touched and freed under the lock.
  */
 #ifndef NET_HTTP_SERVER_INTERNAL_H
 #define NET_HTTP_SERVER_INTERNAL_H
@@ -38,9 +40,18 @@ struct http_header_out {
     char *name, *value;
 };
 
+struct http_link {    /* a connection */
+    struct list link; /* in server->arriving or leaving while no request is with the loop */
+    struct http_request *request; /* the one that is; NULL */
+    int fd;
+    bool left;        /* the client has closed */
+    int64_t since_ns; /* when the last request was over */
+};
+
 struct http_request {
     struct http_server *server;
-    struct list all, link; /* in server->all from WAITING to OVER; in ready or batch */
+    struct http_link *link_to; /* NULL: its connection could not be kept an eye on, or is gone */
+    struct list all, link;     /* in server->all from WAITING to OVER; in ready or batch */
     struct MHD_Connection *conn;
     int fd;
     enum http_phase phase;
@@ -73,6 +84,7 @@ struct http_server {
     int listen_fd, port, wake_fd, epoll_fd;
     pthread_mutex_t lock;
     struct list all, ready, batch; /* ready: for the loop to take; batch: taken */
+    struct list arriving, leaving; /* of struct http_link, the longest first */
     bool stopping, signalled;      /* signalled: wake_fd is readable */
     atomic_int connections;
     atomic_size_t body_bytes; /* of all requests */
@@ -84,6 +96,12 @@ void http_resume(struct http_request *r);
 /* Frees what nobody refers to any more. Loop thread, or libmicrohttpd's while ARRIVING. */
 void http_free(struct http_request *r);
 size_t http_waiting(const struct http_request *r);
+
+/* http_server_refuse.c */
+/* Answers with an error that the loop never sees; the connection ends. */
+enum MHD_Result http_refuse(struct MHD_Connection *conn, int status);
+/* MHD_queue_response() itself, which means something else in this program. */
+enum MHD_Result http_queue(struct MHD_Connection *conn, int status, struct MHD_Response *resp);
 
 /* http_server_mhd.c */
 enum status http_daemon_start(struct http_server *s, struct error *err);

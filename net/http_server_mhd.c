@@ -16,53 +16,13 @@
 /* All bodies together: this many of the largest. */
 #define BODIES_MAX 64
 
-/* ---- refusals that the loop never sees ---- */
-
-struct refusal {
-    int status;
-    const char *code, *message;
-};
-
-static const struct refusal refusals[] = {
-    {400, "bad_request", "The request is malformed: %s."},
-    {413, "request_too_large", "The request body is larger than this server accepts%s."},
-    {431, "headers_too_large", "The request headers are larger than this server accepts%s."},
-    {503, "overloaded", "The server is holding too many request bodies%s. Try again later."},
-};
-
-static enum MHD_Result answer_refusal(struct http_request *r, const char *detail)
-{
-    const struct refusal *f = &refusals[0];
-    for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
-        if (refusals[i].status == r->refused)
-            f = &refusals[i];
-    }
-    char message[160], body[320];
-    snprintf(message, sizeof message, f->message, detail);
-    int n =
-        snprintf(body, sizeof body,
-                 "{\"error\":{\"message\":\"%s\",\"type\":\"%s\",\"param\":null,\"code\":\"%s\"}}",
-                 message, f->status >= 500 ? "server_error" : "invalid_request_error", f->code);
-    struct MHD_Response *resp =
-        MHD_create_response_from_buffer((size_t)n, body, MHD_RESPMEM_MUST_COPY);
-    if (!resp)
-        return MHD_NO;
-    MHD_add_response_header(resp, "Content-Type", "application/json");
-    MHD_add_response_header(resp, "Connection", "close");
-    if (f->status == 503)
-        MHD_add_response_header(resp, "Retry-After", "1");
-    enum MHD_Result rc = MHD_queue_response(r->conn, (unsigned)f->status, resp);
-    MHD_destroy_response(resp);
-    return rc;
-}
-
 /* ---- reading ---- */
 
 struct gather {
     struct http_request *r;
     size_t n_headers, n_query, bytes;
     char *at; /* NULL: only counting */
-    int lengths, encodings;
+    int hosts, lengths, encodings;
     const char *bad;
     uint64_t content_length;
 };
@@ -91,6 +51,7 @@ static enum MHD_Result on_pair(void *cls, enum MHD_ValueKind kind, const char *n
         p->value = put(g, value);
     } else {
         g->bytes += strlen(name) + 1 + (value ? strlen(value) : 0) + 1;
+        g->hosts += kind == MHD_HEADER_KIND && strcasecmp(name, "host") == 0;
         if (kind == MHD_HEADER_KIND && strcasecmp(name, "content-length") == 0) {
             g->lengths++;
             g->content_length = value ? strtoull(value, NULL, 10) : 0;
@@ -111,8 +72,11 @@ static struct http_request *begin(struct http_server *s, struct MHD_Connection *
     struct http_request *r = calloc(1, sizeof *r);
     if (!r)
         return NULL;
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(conn, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
     r->server = s;
     r->conn = conn;
+    r->link_to = info ? info->socket_context : NULL;
     r->body.max = s->args.body_bytes_max + 1;
     list_init(&r->all);
     list_init(&r->link);
@@ -136,7 +100,7 @@ static struct http_request *begin(struct http_server *s, struct MHD_Connection *
 
     if (g.bytes + 2 * (g.n_headers + g.n_query) > s->args.header_bytes_max)
         r->refused = 431;
-    else if (g.bad || g.lengths > 1 || g.encodings > 1 || (g.lengths && g.encodings))
+    else if (g.bad || g.hosts > 1 || g.lengths > 1 || g.encodings > 1 || (g.lengths && g.encodings))
         r->refused = 400;
     else if (g.content_length > s->args.body_bytes_max)
         r->refused = 413;
@@ -183,18 +147,15 @@ static enum MHD_Result take_body(struct http_request *r, const char *data, size_
 static enum MHD_Result publish(struct http_request *r)
 {
     struct http_server *s = r->server;
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(r->conn, MHD_CONNECTION_INFO_CONNECTION_FD);
-    if (!info)
-        return MHD_NO;
-    r->fd = info->connect_fd;
+    struct http_link *l = r->link_to;
     enum MHD_Result rc = MHD_YES;
     pthread_mutex_lock(&s->lock);
-    if (s->stopping) {
+    if (s->stopping || !l || l->left) {
         rc = MHD_NO;
     } else {
-        struct epoll_event e = {.events = EPOLLRDHUP | EPOLLONESHOT, .data.ptr = r};
-        epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, r->fd, &e);
+        l->request = r;
+        list_remove(&l->link);
+        r->fd = l->fd;
         r->published = true;
         r->phase = HTTP_WAITING;
         r->suspended = true;
@@ -287,13 +248,24 @@ static enum MHD_Result answer(struct http_request *r)
     int status = r->status;
     pthread_mutex_unlock(&s->lock);
     if (resp) {
-        rc = MHD_queue_response(r->conn, (unsigned)status, resp);
+        rc = http_queue(r->conn, status, resp);
         MHD_destroy_response(resp);
     }
     return rc;
 }
 
 /* ---- callbacks ---- */
+
+/* Under the lock. A request is to arrive whole from now on. */
+static void link_waits(struct http_server *s, struct http_link *l)
+{
+    if (!l)
+        return;
+    l->request = NULL;
+    l->since_ns = clock_now_ns();
+    list_remove(&l->link);
+    list_push_back(l->left ? &s->leaving : &s->arriving, &l->link);
+}
 
 /* The signature is libmicrohttpd's. */
 static enum MHD_Result on_access(void *cls, struct MHD_Connection *conn, const char *url,
@@ -307,8 +279,7 @@ static enum MHD_Result on_access(void *cls, struct MHD_Connection *conn, const c
         *state = r;
         if (!r)
             return MHD_NO;
-        return refuse_at_once(r) ? answer_refusal(r, r->refused == 400 ? "bad framing" : "")
-                                 : MHD_YES;
+        return refuse_at_once(r) ? http_refuse(conn, r->refused) : MHD_YES;
     }
     if (*len) {
         size_t n = *len;
@@ -316,7 +287,7 @@ static enum MHD_Result on_access(void *cls, struct MHD_Connection *conn, const c
         return take_body(r, data, n);
     }
     if (r->refused)
-        return answer_refusal(r, "");
+        return http_refuse(conn, r->refused);
     return r->published ? answer(r) : publish(r);
 }
 
@@ -328,12 +299,13 @@ static void on_completed(void *cls, struct MHD_Connection *conn, void **state,
     if (!r)
         return;
     *state = NULL;
+    pthread_mutex_lock(&s->lock);
+    link_waits(s, r->link_to);
     if (!r->published) {
+        pthread_mutex_unlock(&s->lock);
         http_free(r);
         return;
     }
-    pthread_mutex_lock(&s->lock);
-    epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, r->fd, NULL);
     bool whole = how == MHD_REQUEST_TERMINATED_COMPLETED_OK && !r->aborted;
     if (!whole && !r->gone && !r->aborted) {
         r->gone = true;
@@ -341,13 +313,46 @@ static void on_completed(void *cls, struct MHD_Connection *conn, void **state,
     }
     r->phase = HTTP_OVER;
     r->conn = NULL;
+    r->link_to = NULL;
     r->suspended = false;
     r->in_flight = 0;
     list_remove(&r->all);
-    /* Only the loop frees: it may hold the pointer from its epoll. */
+    /* Only the loop frees: it may hold the pointer. */
     if (r->released && list_empty(&r->link))
         http_push(r, HTTP_EV_SENT);
     pthread_mutex_unlock(&s->lock);
+}
+
+static void link_open(struct http_server *s, struct MHD_Connection *conn, void **context)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CONNECTION_FD);
+    struct http_link *l = info ? calloc(1, sizeof *l) : NULL;
+    int bytes = SEND_BUFFER_BYTES;
+    if (!l)
+        return; /* its requests are not taken */
+    l->fd = info->connect_fd;
+    list_init(&l->link);
+    setsockopt(l->fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+    struct epoll_event e = {.events = EPOLLRDHUP | EPOLLONESHOT, .data.ptr = l};
+    pthread_mutex_lock(&s->lock);
+    epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, l->fd, &e);
+    link_waits(s, l);
+    pthread_mutex_unlock(&s->lock);
+    *context = l;
+}
+
+static void link_close(struct http_server *s, void **context)
+{
+    struct http_link *l = *context;
+    if (!l)
+        return;
+    *context = NULL;
+    pthread_mutex_lock(&s->lock);
+    epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, l->fd, NULL);
+    list_remove(&l->link);
+    pthread_mutex_unlock(&s->lock);
+    free(l);
 }
 
 static void on_connection(void *cls, struct MHD_Connection *conn, void **context,
@@ -356,11 +361,10 @@ static void on_connection(void *cls, struct MHD_Connection *conn, void **context
     struct http_server *s = cls;
     bool started = what == MHD_CONNECTION_NOTIFY_STARTED;
     atomic_fetch_add(&s->connections, started ? 1 : -1);
-    const union MHD_ConnectionInfo *info =
-        started ? MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CONNECTION_FD) : NULL;
-    int bytes = SEND_BUFFER_BYTES;
-    if (info)
-        setsockopt(info->connect_fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+    if (started)
+        link_open(s, conn, context);
+    else
+        link_close(s, context);
 }
 
 static enum MHD_Result on_accept(void *cls, const struct sockaddr *addr, socklen_t len)

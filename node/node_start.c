@@ -324,6 +324,7 @@ static enum status start_http(struct node *n, struct error *err)
                                           .header_bytes_max = 16384,
                                           .connections_max = 256,
                                           .idle_timeout_ns = 30 * NS_PER_S,
+                                          .request_timeout_ns = 60 * NS_PER_S,
                                           .stream_bytes_max = 1 << 20};
     enum status st = http_server_create(&args, &n->http, err);
     char host[256];

@@ -142,6 +142,7 @@ static enum status start_http(struct router *r, struct error *err)
                                           .header_bytes_max = (size_t)c->router.limits.header_bytes,
                                           .connections_max = (int32_t)c->router.limits.connections,
                                           .idle_timeout_ns = HTTP_IDLE_NS,
+                                          .request_timeout_ns = c->timeouts.request_ns,
                                           .stream_bytes_max = ROUTER_STREAM_BYTES};
     char host[256];
     int asked;

@@ -215,18 +215,46 @@ class BadInput(cluster.SharedCase):
             sock.close()
 
     def test_odd_http(self):
-        for payload in (b"\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"POST /v1/completions HTTP/1.1\r\n\r\n",
-                        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
-                        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
-                        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
-                        b"0\r\n\r\n",
-                        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZZ\r\n",
-                        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
-                        b"GET /\x00\x01 HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /metrics HTTP/1.0\r\n\r\n",
-                        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"):
-            with self.subTest(payload=payload[:50]):
-                answer = self.exchange(self.http, payload, within_s=1)
-                self.assertTrue(answer == b"" or answer.startswith(b"HTTP/1."), answer[:100])
+        """What is not HTTP as it should be gets the API's error, whoever finds it, or a closed connection."""
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n"
+        chunked = head + b"Transfer-Encoding: chunked\r\n\r\n"
+        long_header = b"X: " + b"y" * 100000 + b"\r\n\r\n"
+        for payload, status in ((b"GET / HTTP/9.9\r\n\r\n", 505), (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+                                (b"POST /v1/completions HTTP/1.1\r\n\r\n", 400), (head + b"Content-Length: -5\r\n\r\n", 400),
+                                (head + b"Content-Length: x\r\n\r\n", 400), (head + b"Host: y\r\n\r\n", 400),
+                                (head + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!", 400),
+                                (head + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+                                (chunked + b"ZZZ\r\n", 400), (chunked + b"2\r\nabcd\r\n", 400), (chunked + b"f" * 20 + b"\r\n", 413),
+                                (head + b"no colon\r\n\r\n", 400), (head + b" folded: 1\r\n\r\n", 400), (head + long_header, 431),
+                                (b"GET /" + b"x" * 100000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+                                (b"GET /\x00\x01 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 404),
+                                (b"\r\n\r\n", None), (b"GET\r\n\r\n", None), (b"hello\r\n\r\n", None), (b"\x16\x03\x01\x02" * 9, None)):
+            with self.subTest(payload=payload[:80]):
+                answer = self.exchange(self.http, payload, within_s=2, half_close=False)
+                if status is None:
+                    self.assertEqual(answer, b"")
+                    continue
+                head_text, _, body = answer.partition(b"\r\n\r\n")
+                self.assertEqual(head_text.split(b" ")[1], str(status).encode(), answer[:200])
+                self.assertIn(b"content-type: application/json", head_text.lower())
+                self.assertTrue(body.startswith(b"{"), answer)
+                self.assertEqual(set(json.loads(body)["error"]), {"message", "type", "param", "code"})
+
+    def test_left_within_a_request(self):
+        """Clients whose last bytes and whose end come in one segment: the router keeps nothing of them."""
+        whole = b'POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 34\r\n\r\n{"prompt": "Hello", "max_tokens":3}'
+        descriptors = f"/proc/{self.c.nodes['router'].pid}/fd"
+        before = len(os.listdir(descriptors))
+        held = []
+        for cut in range(1, len(whole) - 1, 3):
+            sock = self.c.connect()
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+            sock.sendall(whole[:cut])
+            sock.shutdown(socket.SHUT_WR)
+            held.append(sock)
+        cluster.wait_until("their descriptors are back", lambda: len(os.listdir(descriptors)) <= before + 4, 10)
+        for sock in held:
+            sock.close()
 
     def listening(self, pid):
         """The IPv4 TCP addresses that a process listens on: HTTP and what carries KV (gRPC's socket is an IPv6 one)."""

@@ -277,6 +277,13 @@ Test(http_server, refusals)
                                  "1f40\r\n");
     memset(chunked + n, 'b', 8000);
     strcpy(chunked + n + 8000, "\r\n0\r\n\r\n");
+    static char huge[1 << 17], uri[1 << 17];
+    n = (size_t)sprintf(huge, "GET / HTTP/1.1\r\nHost: a\r\nX: ");
+    memset(huge + n, 'x', 60000);
+    strcpy(huge + n + 60000, "\r\n\r\n");
+    memset(uri, 'x', 60000);
+    memcpy(uri, "GET /", 5);
+    strcpy(uri + 60000, " HTTP/1.1\r\nHost: a\r\n\r\n");
     const struct refused cases[] = {
         {"body over the limit", big, 413, true},
         {"chunked body over the limit", chunked, 413, true},
@@ -295,9 +302,23 @@ Test(http_server, refusals)
         {"unknown transfer encoding",
          "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 400, true},
         {"length that is no number", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n", 400,
-         false},
-        {"no host", "GET / HTTP/1.1\r\n\r\n", 400, false},
-        {"a header without a colon", "GET / HTTP/1.1\r\nHost: a\r\nnonsense\r\n\r\n", 400, false},
+         true},
+        {"a negative length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n", 400,
+         true},
+        {"two hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, true},
+        {"no host", "GET / HTTP/1.1\r\n\r\n", 400, true},
+        {"a header without a colon", "GET / HTTP/1.1\r\nHost: a\r\nnonsense\r\n\r\n", 400, true},
+        {"a head that has no room", huge, 431, true},
+        {"a URI that has no room", uri, 414, true},
+        {"a chunk size that is no number",
+         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nZZZ\r\n", 400, true},
+        {"a chunk size that is too large",
+         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
+         413, true},
+        {"a chunk that is longer than it says",
+         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nabcd\r\n", 400,
+         true},
+        {"another version", "GET / HTTP/9.9\r\nHost: a\r\n\r\n", 505, true},
         {"garbage", "\x16\x03\x01\x02\x01\x03\xff\xfe\xfd\r\n\r\n", 0, false},
         {"not a request", "hello\r\n\r\n", 0, false},
     };
@@ -313,6 +334,10 @@ Test(http_server, refusals)
         cr_assert(closed, "%s: still open: %s", c->name, text);
         cr_assert(c->status == 0 || strstr(text, want), "%s: %s", c->name, text);
         cr_assert(!c->json || strstr(text, "{\"error\":{\"message\":"), "%s: %s", c->name, text);
+        cr_assert(!c->json || strstr(text, "Content-Type: application/json"), "%s: %s", c->name,
+                  text);
+        cr_assert(!strstr(text, "<html>"), "%s: %s", c->name, text);
+        cr_assert(!strstr(text, "\r\n\r\nHTTP/1.1 "), "%s: two heads: %s", c->name, text);
         struct http_event ev;
         cr_assert(!rig_event_within(s, &ev, 0), "%s: was delivered", c->name);
         close(fd);
@@ -340,6 +365,61 @@ Test(http_server, half_sent_requests_time_out)
     }
     struct http_event ev;
     cr_assert(!rig_event_within(s, &ev, 0));
+    http_server_destroy(s, 0);
+}
+
+/* True: the other side has closed; the server is polled meanwhile. */
+static bool closes_within(struct http_server *s, int fd, int64_t wait_ns)
+{
+    struct http_event ev;
+    int64_t until_ns = clock_now_ns() + wait_ns;
+    while (clock_now_ns() < until_ns) {
+        cr_assert(!rig_event_within(s, &ev, 10 * NS_PER_MS), "it was delivered");
+        ssize_t n = recv(fd, text, sizeof text, MSG_DONTWAIT);
+        if (n == 0 || (n < 0 && errno == ECONNRESET))
+            return true;
+    }
+    return false;
+}
+
+/* The end comes in one segment with the bytes before it. */
+Test(http_server, clients_that_leave_within_a_request_are_not_waited_for)
+{
+    static const char *const halves[] = {
+        "POST /v1/x HT", "POST / HTTP/1.1\r\nHost: a\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 50\r\n\r\nhello",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel"};
+    struct http_server *s = rig_server(rig_args());
+    for (size_t i = 0; i < sizeof halves / sizeof *halves; i++) {
+        int fd = rig_connect(http_port(s)), one = 1;
+        setsockopt(fd, IPPROTO_TCP, TCP_CORK, &one, sizeof one);
+        rig_send(fd, halves[i]);
+        shutdown(fd, SHUT_WR);
+        cr_assert(closes_within(s, fd, 5 * NS_PER_S), "half %zu stays open", i);
+        close(fd);
+    }
+    http_server_destroy(s, 0);
+}
+
+Test(http_server, a_request_that_trickles_in_has_an_end)
+{
+    static const char head[] = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4000\r\n\r\n";
+    struct http_server_args args = rig_args();
+    args.request_timeout_ns = NS_PER_S;
+    struct http_server *s = rig_server(args);
+    for (size_t at_once = 1; at_once < sizeof head; at_once += sizeof head - 2) {
+        int fd = rig_connect(http_port(s));
+        int64_t begun_ns = clock_now_ns();
+        bool closed = false;
+        for (size_t sent = 0; !closed && clock_now_ns() - begun_ns < 8 * NS_PER_S; sent++) {
+            size_t n = sent ? 1 : at_once;
+            send(fd, sent < sizeof head - 1 ? head + sent : "x", n, MSG_NOSIGNAL);
+            closed = closes_within(s, fd, 50 * NS_PER_MS);
+        }
+        cr_assert(closed, "%zu bytes at once, then one by one", at_once);
+        cr_assert(clock_now_ns() - begun_ns >= NS_PER_S);
+        close(fd);
+    }
     http_server_destroy(s, 0);
 }
 
