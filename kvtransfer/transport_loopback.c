@@ -15,6 +15,7 @@ struct side {
     struct transport_link base;
     struct list in_endpoint;
     struct endpoint *owner;
+    uint64_t id;
     struct side *peer; /* NULL once either side is down */
     bool down;         /* DOWN is on its way */
 };
@@ -39,6 +40,8 @@ struct event {
 struct transport_incoming {
     void *bytes;
     size_t len;
+    uint64_t side_id; /* of the link that it came by, which may be gone by now */
+    int64_t pull_ns;
 };
 
 struct endpoint {
@@ -56,7 +59,7 @@ struct fabric {
     fabric_fate_fn *fate;
     void *ctx;
     int64_t now_ns;
-    uint64_t order;
+    uint64_t order, sides;
 };
 
 struct fabric *fabric_create(fabric_fate_fn *fate, void *ctx)
@@ -106,17 +109,18 @@ static void event_free(struct event *ev)
 }
 
 /* Queues in order of time, then of posting. */
-static struct event *post(struct side *s, enum transport_event_kind kind, int64_t delay_ns)
+static struct event *post(struct endpoint *e, struct side *s, enum transport_event_kind kind,
+                          int64_t delay_ns)
 {
-    struct fabric *f = s->owner->fabric;
+    struct fabric *f = e->fabric;
     struct event *ev = calloc(1, sizeof(*ev));
     assert(ev != NULL);
     ev->kind = kind;
     ev->side = s;
     ev->at_ns = f->now_ns + delay_ns;
     ev->order = f->order++;
-    struct list *at = s->owner->events.prev;
-    while (at != &s->owner->events && list_entry(at, struct event, queue)->at_ns > ev->at_ns)
+    struct list *at = e->events.prev;
+    while (at != &e->events && list_entry(at, struct event, queue)->at_ns > ev->at_ns)
         at = at->prev;
     list_push_front(at, &ev->queue);
     return ev;
@@ -153,7 +157,7 @@ static void side_down(struct side *s, int64_t delay_ns)
         if (ev->at_ns > down_ns)
             down_ns = ev->at_ns;
     }
-    post(s, TRANSPORT_DOWN, down_ns - f->now_ns);
+    post(s->owner, s, TRANSPORT_DOWN, down_ns - f->now_ns);
 }
 
 static void break_link(struct side *s, int64_t peer_delay_ns)
@@ -188,6 +192,7 @@ static struct side *side_create(struct endpoint *e)
     assert(s != NULL);
     s->base.transport = &e->base;
     s->owner = e;
+    s->id = ++e->fabric->sides;
     list_push_back(&e->sides, &s->in_endpoint);
     return s;
 }
@@ -220,7 +225,7 @@ static void loopback_disconnect(struct transport_link *l)
 static void deliver(struct side *to, const struct fabric_message *m, const void *payload,
                     const struct fabric_fate *fate)
 {
-    struct event *ev = post(to, TRANSPORT_FRAME, fate->delay_ns);
+    struct event *ev = post(to->owner, to, TRANSPORT_FRAME, fate->delay_ns);
     ev->frame = malloc(m->frame_bytes);
     assert(ev->frame != NULL);
     memcpy(ev->frame, m->frame, m->frame_bytes);
@@ -233,6 +238,8 @@ static void deliver(struct side *to, const struct fabric_message *m, const void 
     assert(ev->incoming->bytes != NULL);
     memcpy(ev->incoming->bytes, payload, m->payload_bytes);
     ev->incoming->len = m->payload_bytes;
+    ev->incoming->side_id = to->id;
+    ev->incoming->pull_ns = fate->pull_ns;
     if (fate->damage)
         ((uint8_t *)ev->incoming->bytes)[m->payload_bytes / 2] ^= 0x10;
 }
@@ -253,7 +260,7 @@ static enum status loopback_send(struct transport_link *l, const void *frame, si
     if (f->fate)
         f->fate(f->ctx, &m, &fate);
     if (payload_bytes > 0) {
-        struct event *ev = post(s, TRANSPORT_SENT, fate.delay_ns);
+        struct event *ev = post(s->owner, s, TRANSPORT_SENT, fate.delay_ns);
         ev->token = token;
         ev->watched = payload;
         ev->watched_bytes = payload_bytes;
@@ -271,21 +278,28 @@ static void loopback_drop(struct transport *t, struct transport_incoming *in)
     incoming_free(in);
 }
 
-/* Any side will do to carry the event: what was pulled may belong to a link that is gone. */
+/* The link that this came by; NULL once that is down. */
+static struct side *side_of(struct endpoint *e, uint64_t id)
+{
+    list_for_each(it, &e->sides)
+    {
+        struct side *s = list_entry(it, struct side, in_endpoint);
+        if (s->id == id && !s->down)
+            return s;
+    }
+    return NULL;
+}
+
 static void loopback_pull(struct transport *t, struct transport_incoming *in, void *dst,
                           uint64_t token)
 {
     struct endpoint *e = endpoint_of(t);
-    struct fabric *f = e->fabric;
-    struct event *ev = calloc(1, sizeof(*ev));
-    assert(ev != NULL);
-    ev->kind = TRANSPORT_PULLED;
-    ev->at_ns = f->now_ns;
-    ev->order = f->order++;
+    struct side *s = side_of(e, in->side_id);
+    struct event *ev = post(e, s, TRANSPORT_PULLED, s ? in->pull_ns : 0);
     ev->incoming = in;
     ev->dst = dst;
     ev->token = token;
-    list_push_front(&e->events, &ev->queue);
+    ev->status = s ? ST_OK : ST_LINK;
 }
 
 static const struct kv_pool_view *loopback_peer_pool(struct transport_link *l)

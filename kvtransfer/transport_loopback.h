@@ -4,8 +4,8 @@
  * Without a fate function it is plain loopback: everything arrives at once, in order. With one it
  * is the simulated network: each message may be lost, doubled, delayed (and so overtaken), damaged,
  * or break its link, as the function says; the same answers give the same run, bit for bit. It is
- * as nasty as the contract allows: pulled bytes are written at the moment of PULLED and not before;
- * payload memory that changes before SENT is caught by an assert.
+ * as nasty as the contract allows: a pull takes its time, pulled bytes are written at the moment of
+ * PULLED and not before; payload memory that changes before SENT is caught by an assert.
  *
  * Owner: the caller makes a fabric, adds transports (destroyed through their ops), advances its
  * time. One thread.
@@ -29,6 +29,7 @@ struct fabric_fate {
     bool break_link; /* after this message the link goes down, both ways */
     int copies;      /* further deliveries of the same message */
     int64_t delay_ns;
+    int64_t pull_ns; /* from pull() to PULLED */
 };
 
 /* Fills *fate (all zero before). */

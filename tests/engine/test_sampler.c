@@ -152,6 +152,33 @@ Test(sampler, ties_go_to_the_lower_id)
     }
 }
 
+/* Which ids 300 draws say. */
+static uint64_t ids_drawn(const float *logits, int32_t vocab, struct msg_sampling spec)
+{
+    uint64_t seen = 0;
+    struct msg_token t;
+    for (spec.seed = 0; spec.seed < 300; spec.seed++) {
+        cr_assert_eq(pick(logits, vocab, &spec, &t), ST_OK);
+        seen |= UINT64_C(1) << t.id;
+    }
+    return seen;
+}
+
+/* top_p is reached by the token that makes up the share, not by one more; min_p lets in what is
+ * just as probable as it asks. */
+Test(sampler, cuts_at_the_very_edge)
+{
+    float four[] = {0, 0, 0, 0}, two[] = {2, 2, 1};
+    struct msg_sampling spec = sampling_default();
+    spec.top_p = 0.5F;
+    cr_assert_eq(ids_drawn(four, 4, spec), 0x3);
+    spec.top_k = 2; /* half of what top_k left */
+    cr_assert_eq(ids_drawn(four, 4, spec), 0x1);
+    spec = sampling_default();
+    spec.min_p = 1;
+    cr_assert_eq(ids_drawn(two, 3, spec), 0x3);
+}
+
 Test(sampler, frequencies_follow_the_probabilities)
 {
     float logits[4];

@@ -81,6 +81,7 @@ void sim_frame_fate(void *ctx, const struct fabric_message *m, struct fabric_fat
     }
     int64_t *last = &w->arrives_ns[node_of(w, m->from)->index][node_of(w, m->to)->index];
     fate->delay_ns = world_between(w, 5 * NS_PER_US, 100 * NS_PER_US);
+    fate->pull_ns = world_between(w, 0, world_chance(w, w->delay) ? w->delay_ns_max : NS_PER_MS);
     if (world_chance(w, w->lose)) {
         fate->lose = true;
         count(w, SIM_LOSE, &frame, m);

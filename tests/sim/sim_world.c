@@ -107,6 +107,11 @@ static void world_init(struct world *w)
 static void world_fini(struct world *w)
 {
     core_destroy(w->core);
+    /* A run that was given up has data under way, and its time stands still: the dead wait for
+     * nothing. */
+    for (int i = 0; i < w->n_nodes; i++)
+        if (w->nodes[i].alive)
+            fabric_kill(w->fabric, w->nodes[i].transport, 0);
     for (int i = 0; i < w->n_nodes; i++)
         sim_node_fini(&w->nodes[i]);
     sim_rpc_fini(w);
