@@ -1,6 +1,7 @@
 /* A byte tokenizer for the tests of the public API: id = byte, 256 <|bos|>, 257 <|end|>, 258
  * <|user|>, 259 <|assistant|>; a token is a byte, so characters and stop strings are split in every
- * possible way. */
+ * possible way. No text gives the pieces behind them, two and three letters of a, b and c: a model
+ * may say them, so that several stop strings end within one token. */
 #ifndef TESTS_ROUTER_API_RIG_H
 #define TESTS_ROUTER_API_RIG_H
 
@@ -30,6 +31,22 @@ static inline void rig_put_vocab(struct jw *w)
         jw_key(w, rig_specials[i]);
         jw_int(w, 256 + i);
     }
+    for (int i = 0; i < 9 + 27; i++) {
+        int k = i < 9 ? i : i - 9;
+        char key[4] = {(char)('a' + k % 3), (char)('a' + k / 3 % 3),
+                       i < 9 ? 0 : (char)('a' + k / 9)};
+        jw_key(w, key);
+        jw_int(w, RIG_VOCAB + i);
+    }
+}
+
+/* The token of the next one to three letters. */
+static inline int32_t rig_piece(const char *s, size_t len)
+{
+    int32_t at = 0;
+    for (size_t i = len; i > 0; i--)
+        at = 3 * at + (s[i - 1] - 'a');
+    return len == 1 ? s[0] : RIG_VOCAB + at + (len == 3 ? 9 : 0);
 }
 
 static inline struct tokenizer *rig_tokenizer(void)

@@ -7,6 +7,8 @@ struct outcome {
     int stop, tokens; /* tokens: pushed until it stopped */
 };
 
+static unsigned piece_seed; /* 0: bytes one by one; else pieces of a, b and c */
+
 /* Pushes the bytes of `in` one by one; after each, what has come out must be whole characters and a
  * prefix of what comes at last. */
 static struct outcome run(const struct tokenizer *t, const char *in, const char *const *stops,
@@ -22,8 +24,11 @@ static struct outcome run(const struct tokenizer *t, const char *in, const char 
     struct api_text *x = api_text_create(&args, (struct msg_ids){0});
     struct outcome o = {.stop = -1};
     struct buf out = {0};
-    for (size_t i = 0; in[i] && o.stop < 0; i++) {
-        o.stop = api_text_push(x, (unsigned char)in[i], &out);
+    for (size_t i = 0, len; in[i] && o.stop < 0; i += len) {
+        len = piece_seed ? 1 + (size_t)rand_r(&piece_seed) % 3 : 1;
+        if (len > strlen(in + i))
+            len = strlen(in + i);
+        o.stop = api_text_push(x, piece_seed ? rig_piece(in + i, len) : (unsigned char)in[i], &out);
         o.tokens++;
         cr_assert(utf8_valid(out.data ? out.data : "", out.len), "half a character after %zu", i);
     }
@@ -115,6 +120,7 @@ Test(api_text, random_texts_against_the_definition)
                 }
             }
         }
+        piece_seed = round % 2 ? (unsigned)round : 0;
         struct outcome o = run(t, in, stops, (struct api_text_args){0});
         in[keep] = 0;
         cr_assert_str_eq(o.text, in, "round %d", round);
