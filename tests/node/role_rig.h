@@ -153,7 +153,11 @@ static enum status rig_expect(void *ctx, const struct mover_plan *plan)
 {
     if (rig.refuse_handoff != ST_OK)
         return rig.refuse_handoff;
-    cr_assert(plan->ticket.w[0] != 0);
+    static struct msg_ticket before;
+    for (int i = 0; i < 2; i++) /* 128 bits, anew each time */
+        cr_assert(plan->ticket.w[i] != 0 && plan->ticket.w[i] != before.w[i]);
+    cr_assert(plan->ticket.w[0] != plan->ticket.w[1]);
+    before = plan->ticket;
     handoff_begin(plan->user, plan->token_begin, plan->token_end, plan->blocks, plan->n_blocks);
     return ST_OK;
 }
