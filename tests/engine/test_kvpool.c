@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/rng.h"
 #include "engine/prefix.h"
 
@@ -135,6 +136,26 @@ Test(prefix, finds_the_longest_chain)
     release(&i, again, 2);
     cr_assert_eq(prefix_match(i.x, 2, ids, 24, 6, again), 0, "another salt");
     cr_assert_eq(prefix_match(i.x, 1, ids + 4, 20, 6, again), 0, "a chain starts at the start");
+    index_close(&i);
+}
+
+/* Two runs of tokens that the hash does not tell apart: one must not be served the other's KV. */
+Test(prefix, runs_of_equal_hash_are_told_apart)
+{
+    static const int32_t x[BT] = {1, 2, 568055753, 1464031565},
+                         y[BT] = {1, 2, -1563898453, -1859828922};
+    struct index i = index_open(4);
+    int32_t a, b;
+    cr_assert_eq(hash_bytes(rng_mix(1), x, sizeof x), hash_bytes(rng_mix(1), y, sizeof y));
+    cr_assert_eq(hold(&i, 1, x, 1, &a), 0);
+    cr_assert_eq(hold(&i, 1, y, 1, &b), 0);
+    cr_assert_neq(a, b);
+    cr_assert_eq(prefix_share(i.x, 1, x, &b, 0), a);
+    cr_assert_eq(prefix_share(i.x, 1, y, &a, 0), b);
+    kvpool_unref(i.pool, a, true);
+    kvpool_unref(i.pool, b, true);
+    release(&i, &a, 1);
+    release(&i, &b, 1);
     index_close(&i);
 }
 
