@@ -44,7 +44,7 @@ THIRD_PARTY = [
 ]
 # The C library and the kernel. Any other <header> is a library that nobody has confined.
 SYSTEM = re.compile(r"(sys|net|netinet|arpa|linux)/|"
-                    r"(assert|cpuid|ctype|dirent|errno|fcntl|float|ifaddrs|immintrin|inttypes|limits|locale|math|netdb|poll|"
+                    r"(assert|cpuid|ctype|dirent|dlfcn|errno|fcntl|float|ifaddrs|immintrin|inttypes|limits|locale|math|netdb|poll|"
                     r"pthread|sched|semaphore|setjmp|signal|stdalign|stdarg|stdatomic|stdbool|stddef|stdint|stdio|stdlib|"
                     r"string|strings|termios|time|unistd)\.h$")
 
