@@ -5,6 +5,8 @@
 
 #include "base/log.h"
 
+#define WINDOW_MAX 64 /* reservations at once: beyond it a node counts as roomy */
+
 void cluster_init(struct cluster *c, const struct config *config)
 {
     memset(c, 0, sizeof(*c));
@@ -16,14 +18,19 @@ void cluster_init(struct cluster *c, const struct config *config)
     }
 }
 
+static bool seen(const struct cluster_node *n)
+{
+    return n->max_context > 0 && n->state != NODE_REFUSED;
+}
+
 static void recount_limits(struct cluster *c)
 {
     c->max_context = 0;
     for (int32_t i = 0; i < c->n; i++) {
         const struct cluster_node *n = &c->nodes[i];
-        if (n->state != NODE_UP && n->state != NODE_DRAINING)
+        if (!seen(n))
             continue;
-        if (c->max_context == 0 || n->max_context < c->max_context)
+        if (n->role != ROLE_PREFILL && n->max_context > c->max_context)
             c->max_context = n->max_context;
         c->vocab = n->vocab;
     }
@@ -110,6 +117,49 @@ void cluster_on_lost(struct cluster *c, int32_t node, int64_t now_ns)
 void cluster_on_busy(struct cluster *c, int32_t node, int64_t now_ns)
 {
     c->nodes[node].busy_until_ns = now_ns + CLUSTER_BUSY_NS;
+    c->nodes[node].window = 1;
+}
+
+void cluster_reserve(struct cluster *c, int32_t node)
+{
+    c->nodes[node].reserving++;
+}
+
+void cluster_reserved(struct cluster *c, int32_t node, bool accepted)
+{
+    struct cluster_node *n = &c->nodes[node];
+    n->reserving--;
+    if (accepted)
+        n->window = n->window < WINDOW_MAX ? 2 * n->window : 0;
+}
+
+int64_t cluster_room(const struct cluster *c, int32_t node)
+{
+    return c->nodes[node].blocks.total * c->nodes[node].block_tokens;
+}
+
+bool cluster_node_fits(const struct cluster_node *n, const struct cluster_need *need)
+{
+    int64_t block = n->block_tokens, blocks = n->blocks.total;
+    if (!need)
+        return true;
+    if (n->max_context > 0 && need->context > n->max_context)
+        return false;
+    if (block <= 0 || blocks <= 0) /* it does not say */
+        return true;
+    return (need->tokens + block - 1) / block + need->choices <= blocks &&
+           blocks * block > need->above;
+}
+
+bool cluster_fits(const struct cluster *c, const struct cluster_need *need, bool up)
+{
+    for (int32_t i = 0; i < c->n; i++) {
+        const struct cluster_node *n = &c->nodes[i];
+        if ((up ? n->state == NODE_UP : seen(n)) && n->role != ROLE_PREFILL &&
+            cluster_node_fits(n, need))
+            return true;
+    }
+    return false;
 }
 
 void cluster_avoid_pair(struct cluster *c, int32_t prefill, int32_t decode, int64_t now_ns)
@@ -129,11 +179,12 @@ bool cluster_pair_ok(const struct cluster *c, int32_t prefill, int32_t decode, i
     return true;
 }
 
-bool cluster_can_send(const struct cluster *c, int32_t decode, int64_t now_ns)
+bool cluster_can_send(const struct cluster *c, int32_t decode, const struct cluster_need *need,
+                      int64_t now_ns)
 {
     for (int32_t i = 0; i < c->n; i++)
         if (c->nodes[i].state == NODE_UP && c->nodes[i].role == ROLE_PREFILL &&
-            cluster_pair_ok(c, i, decode, now_ns))
+            cluster_node_fits(&c->nodes[i], need) && cluster_pair_ok(c, i, decode, now_ns))
             return true;
     return false;
 }

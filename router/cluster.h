@@ -40,6 +40,9 @@ struct cluster_node {
     int64_t running, waiting, waiting_tokens, slots; /* as last reported */
     int64_t prefill_ns_per_token, decode_ns_per_step;
     int64_t seen_ns, next_poll_ns, busy_until_ns;
+    /* After a BUSY, how many reservations may be under way at once: doubles with each that is
+     * accepted; 0: any number. */
+    int32_t window, reserving;
     const char *refused_why; /* of the last refusal: said once each */
     /* our own: what is placed there now */
     int32_t calls;
@@ -58,9 +61,17 @@ struct cluster {
     bool has_model;
     uint64_t fingerprint[2];
     char model[256];
-    int32_t max_context, vocab; /* the least of the nodes that are up */
+    int32_t max_context, vocab; /* context: the most of any decode node that has been seen */
     struct cluster_avoid avoid[CLUSTER_AVOID_MAX];
     int32_t next_avoid;
+};
+
+/* What a request takes of a node for good: more than a node has, and it never fits there. */
+struct cluster_need {
+    int64_t tokens;  /* whose KV is needed before the first new token */
+    int32_t choices; /* each wants a block of its own */
+    int64_t context; /* tokens at the end */
+    int64_t above;   /* tokens of a pool that proved too small */
 };
 
 void cluster_init(struct cluster *c, const struct config *config);
@@ -69,11 +80,22 @@ bool cluster_on_status(struct cluster *c, int32_t node, const struct msg_status 
                        const char **why);
 /* A call to it was lost, or it did not answer. */
 void cluster_on_lost(struct cluster *c, int32_t node, int64_t now_ns);
+/* It is full: it gets nothing for a while, and then one at a time until it takes some. */
 void cluster_on_busy(struct cluster *c, int32_t node, int64_t now_ns);
+/* A reservation on a decode node begins; ends, accepted or not. */
+void cluster_reserve(struct cluster *c, int32_t node);
+void cluster_reserved(struct cluster *c, int32_t node, bool accepted);
+/* Tokens that its pool holds; 0: it has not said. */
+int64_t cluster_room(const struct cluster *c, int32_t node);
+bool cluster_node_fits(const struct cluster_node *n, const struct cluster_need *need);
+/* True when some decode node, up or not, is known to be large enough; `up`: one that is up. */
+bool cluster_fits(const struct cluster *c, const struct cluster_need *need, bool up);
 void cluster_avoid_pair(struct cluster *c, int32_t prefill, int32_t decode, int64_t now_ns);
 bool cluster_pair_ok(const struct cluster *c, int32_t prefill, int32_t decode, int64_t now_ns);
-/* True when some prefill node that is up may send to that decode node. */
-bool cluster_can_send(const struct cluster *c, int32_t decode, int64_t now_ns);
+/* True when some prefill node that is up and large enough (need; NULL: any) may send to that decode
+ * node. */
+bool cluster_can_send(const struct cluster *c, int32_t decode, const struct cluster_need *need,
+                      int64_t now_ns);
 bool cluster_has(const struct cluster *c, enum node_role role); /* one that is up */
 /* True when some decode node is up: requests can be served. */
 bool cluster_ready(const struct cluster *c);
@@ -84,9 +106,10 @@ void cluster_unplace(struct cluster *c, int32_t node, int64_t tokens);
 
 struct policy_query {
     enum node_role role;
-    int64_t prompt_tokens;
-    int32_t with_decode; /* prefill: the decode node it is to send to; -1 */
-    int32_t not_node;    /* one that just failed; -1 */
+    const struct cluster_need *need; /* NULL: fits anywhere */
+    const bool *held;                /* [n] nodes that others wait for; NULL: none */
+    int32_t with_decode;             /* prefill: the decode node it is to send to; -1 */
+    int32_t not_node;                /* one that just failed; -1 */
     int64_t now_ns;
 };
 /* The best node that can take it now; -1: none now. A decode query may be answered with an

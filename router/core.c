@@ -32,14 +32,14 @@ enum status core_create(const struct core_args *args, struct core **out, struct 
     return ST_OK;
 }
 
-static void req_free(struct core *c, struct core_req *q)
+void core_req_free(struct core *c, struct core_req *q)
 {
     list_remove(&q->queue);
     c->n_queued -= q->queued;
     request_fini(&q->sm);
     codec_arena_fini(&q->d_arena);
     free(q->memory);
-    free(q->stop_pending);
+    free(q->choices);
     slots_free(c->requests, q->id);
 }
 
@@ -52,96 +52,12 @@ void core_destroy(struct core *c)
         request_fini(&q->sm);
         codec_arena_fini(&q->d_arena);
         free(q->memory);
-        free(q->stop_pending);
+        free(q->choices);
     }
     slots_destroy(c->requests);
     slots_destroy(c->calls);
     buf_fini(&c->out);
     free(c);
-}
-
-static void enqueue(struct core *c, struct core_req *q, bool front)
-{
-    assert(!q->queued);
-    if (front)
-        list_push_front(&c->queue, &q->queue);
-    else
-        list_push_back(&c->queue, &q->queue);
-    q->queued = true;
-    c->n_queued++;
-}
-
-/* Copies what the request points at into one block of memory. */
-static bool copy_request(struct core_req *q, const struct core_request *req)
-{
-    size_t prompt = sizeof(int32_t) * req->prompt.n;
-    size_t stops = sizeof(int32_t) * req->sampling.stop_ids.n;
-    size_t bias = sizeof(struct msg_bias) * req->sampling.n_bias;
-    const char *salt = req->cache_salt ? req->cache_salt : "";
-    const char *name = req->request_id ? req->request_id : "";
-    size_t salt_bytes = strlen(salt) + 1, name_bytes = strlen(name) + 1;
-    char *m = malloc(prompt + stops + bias + salt_bytes + name_bytes);
-    q->stop_pending = calloc((size_t)req->n, sizeof(bool));
-    q->memory = m;
-    if (!m || !q->stop_pending)
-        return false;
-    q->prompt = (struct msg_ids){.v = memcpy(m, req->prompt.v, prompt), .n = req->prompt.n};
-    m += prompt;
-    q->sampling = req->sampling;
-    if (stops)
-        q->sampling.stop_ids.v = memcpy(m, req->sampling.stop_ids.v, stops);
-    m += stops;
-    if (bias)
-        q->sampling.bias = memcpy(m, req->sampling.bias, bias);
-    m += bias;
-    q->cache_salt = memcpy(m, salt, salt_bytes);
-    q->request_id = memcpy(m + salt_bytes, name, name_bytes);
-    return true;
-}
-
-enum status core_submit(struct core *c, const struct core_request *req, int64_t now_ns,
-                        slot_id *out, struct error *err)
-{
-    const struct cluster *cl = &c->cluster;
-    int64_t prompt = req->prompt.n, most = req->sampling.max_tokens;
-    if (c->draining)
-        return err_set(err, ST_LINK, "The server is shutting down.");
-    if (!cluster_ready(cl))
-        return err_set(err, ST_LINK, "No decode node is available.");
-    if (req->n < 1 || req->n > MSG_CHOICES_MAX)
-        return err_set(err, ST_INVALID, "n must be between 1 and %d.", MSG_CHOICES_MAX);
-    if (prompt < 1)
-        return err_set(err, ST_INVALID, "The prompt must have at least one token.");
-    if (prompt >= cl->max_context || prompt + most > cl->max_context)
-        return err_set(err, ST_INVALID,
-                       "This model's maximum context length is %d tokens. However, you requested "
-                       "%lld output tokens and your prompt contains %lld input tokens, for a total "
-                       "of %lld tokens. Please reduce the length of the input prompt or the number "
-                       "of requested output tokens.",
-                       cl->max_context, (long long)most, (long long)prompt,
-                       (long long)(prompt + most));
-    slot_id id;
-    if (c->n_queued >= c->args.config->router.queue_max)
-        return err_set(err, ST_BUSY, "Too many requests are waiting.");
-    struct core_req *q = slots_alloc(c->requests, &id);
-    if (!q)
-        return err_set(err, ST_BUSY, "Too many requests at once.");
-    list_init(&q->queue);
-    q->id = id;
-    if (!copy_request(q, req) || request_init(&q->sm, req->n, now_ns) != ST_OK) {
-        req_free(c, q);
-        return err_set(err, ST_NO_MEMORY, "no memory for the request");
-    }
-    q->client = req->client;
-    q->d_node = q->p_node = -1;
-    q->submitted_ns = q->consumed_ns = now_ns;
-    q->deadline_ns = now_ns + c->args.config->timeouts.request_ns;
-    q->window = c->args.credit_window > 0 ? c->args.credit_window : 64;
-    if (q->window < 4 * req->n)
-        q->window = 4 * req->n;
-    enqueue(c, q, false);
-    *out = id;
-    return ST_OK;
 }
 
 /* ---- calls ---- */
@@ -202,6 +118,9 @@ void core_release_p(struct core *c, struct core_req *q)
 
 static void release_d(struct core *c, struct core_req *q)
 {
+    if (q->reserving)
+        cluster_reserved(&c->cluster, q->d_node, false);
+    q->reserving = false;
     if (q->d_node >= 0)
         cluster_unplace(&c->cluster, q->d_node, (int64_t)q->prompt.n);
     q->d_node = -1;
@@ -211,6 +130,20 @@ static void release_d(struct core *c, struct core_req *q)
 int64_t core_transfer_tokens(const struct core_req *q)
 {
     return (int64_t)q->prompt.n + (q->sm.n == 1 ? q->sm.choices[0].n : 0);
+}
+
+struct cluster_need core_need_of_d(const struct core_req *q)
+{
+    return (struct cluster_need){.tokens = core_transfer_tokens(q),
+                                 .choices = q->sm.n - q->sm.finished,
+                                 .context = (int64_t)q->prompt.n + q->sampling.max_tokens,
+                                 .above = q->above};
+}
+
+struct cluster_need core_need_of_p(const struct core_req *q)
+{
+    int64_t tokens = core_transfer_tokens(q);
+    return (struct cluster_need){.tokens = tokens, .context = tokens + 1};
 }
 
 /* ---- actions ---- */
@@ -320,8 +253,9 @@ static void start_p(struct core *c, struct core_req *q)
 
 static void pick_p(struct core *c, struct core_req *q)
 {
+    const struct cluster_need need = core_need_of_p(q);
     struct policy_query query = {.role = ROLE_PREFILL,
-                                 .prompt_tokens = q->prompt.n,
+                                 .need = &need,
                                  .with_decode = q->d_node,
                                  .not_node = q->p_failed,
                                  .now_ns = c->now_ns};
@@ -361,7 +295,17 @@ static void end_request(struct core *c, struct core_req *q)
     c->args.effects.end(c->args.effects.ctx, q->client, q->sm.end_status, q->sm.end_text, &usage);
     release_d(c, q);
     core_release_p(c, q);
-    req_free(c, q);
+    core_req_free(c, q);
+}
+
+static void requeue(struct core *c, struct core_req *q)
+{
+    bool accepted = q->d_node >= 0 && !q->reserving;
+    release_d(c, q);
+    core_release_p(c, q);
+    if (accepted)
+        core_metrics_resumed(c, q);
+    core_enqueue(c, q);
 }
 
 /* Carries out what the state machine wants. False: the request is gone. */
@@ -389,13 +333,13 @@ static bool run_actions(struct core *c, struct core_req *q)
             core_release_p(c, q);
             send_control(c, q, &(struct msg_decode_control){.prefill_here = true});
             break;
-        case REQUEST_REQUEUE:
         case REQUEST_REQUEUE_LATER:
-            release_d(c, q);
-            core_release_p(c, q);
-            q->not_before_ns = a == REQUEST_REQUEUE_LATER ? c->now_ns + CLUSTER_BUSY_NS : 0;
-            enqueue(c, q, true);
-            core_metrics_resumed(c, q);
+            if (q->d_node >= 0)
+                cluster_on_busy(&c->cluster, q->d_node, c->now_ns);
+            requeue(c, q);
+            break;
+        case REQUEST_REQUEUE:
+            requeue(c, q);
             break;
         case REQUEST_END:
             end_request(c, q);
@@ -409,9 +353,9 @@ static bool run_actions(struct core *c, struct core_req *q)
 bool core_settle(struct core *c, struct core_req *q)
 {
     for (int32_t i = 0; q->stops_pending > 0 && i < q->sm.n; i++) {
-        if (!q->stop_pending[i])
+        if (!q->choices[i].stop_pending)
             continue;
-        q->stop_pending[i] = false;
+        q->choices[i].stop_pending = false;
         q->stops_pending--;
         if (q->sm.choices[i].finished)
             continue;
@@ -447,9 +391,9 @@ void core_consumed(struct core *c, slot_id id, int32_t tokens)
 void core_stop_choice(struct core *c, slot_id id, int32_t choice)
 {
     struct core_req *q = slots_get(c->requests, id);
-    if (!q || choice < 0 || choice >= q->sm.n || q->stop_pending[choice])
+    if (!q || choice < 0 || choice >= q->sm.n || q->choices[choice].stop_pending)
         return;
-    q->stop_pending[choice] = true;
+    q->choices[choice].stop_pending = true;
     q->stops_pending++;
     q->touched = true;
     c->touched = true;
@@ -476,6 +420,19 @@ void core_nodes(struct core *c, slot_id id, const char **prefill, const char **d
 
 /* ---- ticking ---- */
 
+/* A queue is for what will be served: by a node that is up, or will be up again soon. */
+static void watch_queued(struct core *c, struct core_req *q)
+{
+    const struct cluster_need need = core_need_of_d(q);
+    if (cluster_fits(&c->cluster, &need, true))
+        q->fits_ns = c->now_ns;
+    else if (!cluster_fits(&c->cluster, &need, false))
+        core_cancel(c, q->id, ST_NEVER_FITS,
+                    "The request has outgrown the memory of every decode node.");
+    else if (c->now_ns - q->fits_ns > CORE_NO_NODE_NS)
+        core_cancel(c, q->id, ST_LINK, "No decode node is available.");
+}
+
 static void watch(struct core *c, struct core_req *q)
 {
     const struct config *cfg = c->args.config;
@@ -483,16 +440,14 @@ static void watch(struct core *c, struct core_req *q)
         core_cancel(c, q->id, ST_DEADLINE, "The request's time is up.");
     else if (q->unconsumed > 0 && c->now_ns - q->consumed_ns > cfg->timeouts.stall_ns)
         core_cancel(c, q->id, ST_CANCELLED, "The client does not read.");
-    else if (q->queued && !cluster_ready(&c->cluster) && c->now_ns - c->ready_ns > CORE_NO_NODE_NS)
-        core_cancel(c, q->id, ST_LINK, "No decode node is available.");
+    else if (q->queued)
+        watch_queued(c, q);
 }
 
 void core_tick(struct core *c, int64_t now_ns)
 {
     c->now_ns = now_ns;
     core_poll_nodes(c);
-    if (cluster_ready(&c->cluster))
-        c->ready_ns = now_ns;
     bool full = now_ns >= c->watch_ns;
     if (full)
         c->watch_ns = now_ns + CORE_WATCH_NS;

@@ -61,8 +61,8 @@ struct core_request {
 
 enum status core_create(const struct core_args *args, struct core **out, struct error *err);
 void core_destroy(struct core *c);
-/* ST_BUSY: the queue is full (429). ST_INVALID: over the context (the text is the API's). ST_LINK:
- * no node can serve. */
+/* ST_BUSY: the queue is full (429). ST_INVALID: over the context (the text is the API's).
+ * ST_NEVER_FITS: no node that has ever been seen has the memory. ST_LINK: no node can serve. */
 enum status core_submit(struct core *c, const struct core_request *req, int64_t now_ns,
                         slot_id *out, struct error *err);
 void core_consumed(struct core *c, slot_id id, int32_t tokens);

@@ -15,14 +15,14 @@ static bool take_tokens(struct core *c, struct core_req *q, const struct msg_tok
         const struct msg_token *t = &tokens[i];
         if (from_d)
             q->d_outstanding--;
-        if (t->choice >= 0 && t->choice < q->sm.n && q->stop_pending[t->choice])
+        if (t->choice >= 0 && t->choice < q->sm.n && q->choices[t->choice].stop_pending)
             continue;
         switch (request_on_token(&q->sm, t, from_d, c->now_ns)) {
         case REQUEST_EMIT:
             if (q->unconsumed == 0)
                 q->consumed_ns = c->now_ns; /* a stall is counted from the first token that waits */
             q->unconsumed++;
-            core_metrics_token(c, q);
+            core_metrics_token(c, q, t->choice);
             c->args.effects.token(c->args.effects.ctx, q->client, t);
             break;
         case REQUEST_SEEN:
@@ -36,14 +36,40 @@ static bool take_tokens(struct core *c, struct core_req *q, const struct msg_tok
     return true;
 }
 
+/* What was cached when the first token was computed. That a resumed request finds its own prompt
+ * again is nothing that its client should hear of. */
+static void note_cached(struct core_req *q, int32_t tokens, bool anew)
+{
+    if (q->start_emitted > 0)
+        return;
+    if (tokens > (int32_t)q->prompt.n)
+        tokens = (int32_t)q->prompt.n;
+    if (anew || tokens > q->cached_tokens)
+        q->cached_tokens = tokens;
+}
+
+/* NEVER_FITS is the truth about one node; where a larger one is known the request goes there. */
+static enum status judge(struct core *c, struct core_req *q, int32_t node, enum status status)
+{
+    int64_t room = cluster_room(&c->cluster, node);
+    if (status != ST_NEVER_FITS || room == 0)
+        return status;
+    if (room > q->above)
+        q->above = room;
+    const struct cluster_need need = core_need_of_d(q);
+    return cluster_fits(&c->cluster, &need, false) ? ST_PREEMPTED : status;
+}
+
 static void on_accepted(struct core *c, struct core_req *q, struct msg_accepted *m)
 {
     if (m->n_ranks > 0)
         memcpy(q->d_ranks, m->ranks, sizeof(*m->ranks) * m->n_ranks);
     q->n_d_ranks = m->n_ranks;
-    if (m->have_tokens > q->cached_tokens)
-        q->cached_tokens =
-            m->have_tokens < (int32_t)q->prompt.n ? m->have_tokens : (int32_t)q->prompt.n;
+    q->started = true;
+    if (q->reserving)
+        cluster_reserved(&c->cluster, q->d_node, true);
+    q->reserving = false;
+    note_cached(q, m->have_tokens, true);
     int64_t rest = core_transfer_tokens(q) - m->have_tokens;
     bool short_rest = q->p_node >= 0 && policy_rest_is_short(&c->cluster, q->d_node, rest);
     request_on_accepted(&q->sm, m, short_rest || m->n_ranks == 0, c->now_ns);
@@ -69,9 +95,7 @@ static void on_decode_event(struct core *c, struct core_call *k, struct core_req
         }
         break;
     case MSG_D_REJECTED:
-        if (ev.rejected == ST_BUSY)
-            cluster_on_busy(&c->cluster, k->node, c->now_ns);
-        request_on_rejected(&q->sm, ev.rejected, ev.reason, c->now_ns);
+        request_on_rejected(&q->sm, judge(c, q, k->node, ev.rejected), ev.reason, c->now_ns);
         break;
     case MSG_D_TOKENS:
         take_tokens(c, q, ev.tokens, ev.n_tokens, true);
@@ -97,9 +121,7 @@ static void on_prefill_event(struct core *c, struct core_call *k, struct core_re
         c->args.effects.call_cancel(c->args.effects.ctx, k->rpc);
         return;
     }
-    if (ev.cached_tokens > q->cached_tokens)
-        q->cached_tokens =
-            ev.cached_tokens < (int32_t)q->prompt.n ? ev.cached_tokens : (int32_t)q->prompt.n;
+    note_cached(q, ev.cached_tokens, false);
     take_tokens(c, q, ev.first, ev.n_first, false);
     codec_arena_fini(&arena);
 }
@@ -146,14 +168,15 @@ static void on_d_closed(struct core *c, struct core_call *k, struct core_req *q,
     if (status != ST_OK)
         log_info("decode_lost", "request=%s node=%s status=%s", q->request_id,
                  c->cluster.nodes[k->node].name, status_name(status));
-    request_on_d_closed(&q->sm, status, text, c->now_ns);
+    request_on_d_closed(&q->sm, judge(c, q, k->node, status), text, c->now_ns);
 }
 
 static void on_p_closed(struct core *c, struct core_call *k, struct core_req *q, enum status status,
                         const char *text)
 {
     q->p_call = 0;
-    q->p_closed_ns = c->now_ns;
+    if (status == ST_OK && q->start_emitted == 0 && q->first_token_ns)
+        q->transfer_ns = c->now_ns - q->first_token_ns;
     core_release_p(c, q);
     q->p_failed = status == ST_OK ? -1 : k->node;
     if (status == ST_LINK)

@@ -17,16 +17,17 @@ void core_metrics_register(struct core *c)
     c->m.ok = metrics_counter(x, "baton_requests_total", "outcome=\"ok\"", requests);
     c->m.cancelled = metrics_counter(x, "baton_requests_total", "outcome=\"cancelled\"", requests);
     c->m.failed = metrics_counter(x, "baton_requests_total", "outcome=\"failed\"", requests);
+    c->m.refused = metrics_counter(x, "baton_requests_total", "outcome=\"refused\"", requests);
     c->m.running = metrics_gauge(x, "baton_requests_running", "", "Requests on nodes now.");
     c->m.waiting =
         metrics_gauge(x, "baton_requests_waiting", "", "Requests in the router's queue.");
     c->m.resumed = metrics_counter(x, "baton_requests_resumed_total", "",
-                                   "Times a request went back to the queue after a loss, a "
-                                   "preemption or a busy node.");
+                                   "Times a request that a node had accepted went back to the "
+                                   "queue: after a loss or a preemption.");
     c->m.ttft = latency(c, "baton_time_to_first_token_seconds", "",
                         "From a request's arrival to its first token.");
     c->m.itl = latency(c, "baton_inter_token_latency_seconds", "",
-                       "Between one token of a request and the next.");
+                       "Between one token of a choice and the next.");
     c->m.queue = latency(c, "baton_request_seconds", "phase=\"queue\"", phases);
     c->m.prefill = latency(c, "baton_request_seconds", "phase=\"prefill\"", phases);
     c->m.transfer = latency(c, "baton_request_seconds", "phase=\"transfer\"", phases);
@@ -46,17 +47,22 @@ static double seconds(int64_t ns)
     return (double)ns / 1e9;
 }
 
-void core_metrics_token(struct core *c, struct core_req *q)
+void core_metrics_token(struct core *c, struct core_req *q, int32_t choice)
 {
-    if (c->m.ttft) {
-        if (!q->first_token_ns)
-            metric_observe(c->m.ttft, seconds(c->now_ns - q->submitted_ns));
-        else
-            metric_observe(c->m.itl, seconds(c->now_ns - q->last_token_ns));
-    }
+    struct core_choice *x = &q->choices[choice];
+    if (c->m.ttft && !q->first_token_ns)
+        metric_observe(c->m.ttft, seconds(c->now_ns - q->submitted_ns));
+    if (c->m.itl && x->last_token_ns)
+        metric_observe(c->m.itl, seconds(c->now_ns - x->last_token_ns));
     if (!q->first_token_ns)
         q->first_token_ns = c->now_ns;
-    q->last_token_ns = c->now_ns;
+    x->last_token_ns = c->now_ns;
+}
+
+void core_metrics_refused(struct core *c)
+{
+    if (c->m.refused)
+        metric_inc(c->m.refused);
 }
 
 void core_metrics_resumed(struct core *c, struct core_req *q)
@@ -74,13 +80,11 @@ void core_metrics_end(struct core *c, struct core_req *q, const struct msg_usage
                : r->end_status == ST_CANCELLED ? c->m.cancelled
                                                : c->m.failed);
     metric_observe(c->m.total, seconds(c->now_ns - q->submitted_ns));
-    if (r->at_ns[REQUEST_RESERVING])
-        metric_observe(c->m.queue, seconds(r->at_ns[REQUEST_RESERVING] - q->submitted_ns));
+    metric_observe(c->m.queue, seconds(q->waited_ns + (q->queued ? c->now_ns - q->queued_ns : 0)));
     if (q->first_token_ns) {
-        if (r->at_ns[REQUEST_RESERVING] && q->first_token_ns > r->at_ns[REQUEST_RESERVING])
-            metric_observe(c->m.prefill, seconds(q->first_token_ns - r->at_ns[REQUEST_RESERVING]));
-        if (q->p_closed_ns > q->first_token_ns)
-            metric_observe(c->m.transfer, seconds(q->p_closed_ns - q->first_token_ns));
+        metric_observe(c->m.prefill, seconds(q->first_token_ns - q->placed_ns));
+        if (q->transfer_ns)
+            metric_observe(c->m.transfer, seconds(q->transfer_ns));
         metric_observe(c->m.decode, seconds(c->now_ns - q->first_token_ns));
     }
     metric_add(c->m.prompt_tokens, usage->prompt_tokens);

@@ -14,8 +14,12 @@ static bool takes(const struct cluster_node *n, const struct policy_query *q)
         return false;
     if (n->slots > 0 && n->calls >= n->slots)
         return false;
+    if (!cluster_node_fits(n, q->need))
+        return false;
     if (q->role == ROLE_PREFILL)
         return n->role == ROLE_PREFILL;
+    if (n->window > 0 && n->reserving >= n->window)
+        return false;
     return n->role == ROLE_DECODE || n->role == ROLE_BOTH;
 }
 
@@ -33,7 +37,7 @@ int32_t policy_pick_least_loaded(const struct cluster *c, const struct policy_qu
     int32_t best = -1;
     for (int32_t i = 0; i < c->n; i++) {
         const struct cluster_node *n = &c->nodes[i];
-        if (i == q->not_node || !takes(n, q))
+        if (i == q->not_node || (q->held && q->held[i]) || !takes(n, q))
             continue;
         if (q->with_decode >= 0 && !cluster_pair_ok(c, i, q->with_decode, q->now_ns))
             continue;

@@ -146,6 +146,8 @@ void request_on_rejected(struct request *r, enum status status, const char *reas
     r->d_live = false; /* the call ends by itself */
     if (status == ST_BUSY || status == ST_INCOMPATIBLE)
         requeue(r, true, now_ns);
+    else if (status == ST_PREEMPTED)
+        requeue(r, false, now_ns);
     else
         request_end(r, status, reason, now_ns);
 }

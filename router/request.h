@@ -16,9 +16,9 @@
  * and sending. DECODING: nothing but the decode stream is left. DONE: ended once, with one status.
  *
  * Tokens may come from either node in any state with a live call; each position of a choice is
- * emitted once, from whoever says it first (LAW 8). After a loss the request goes back to QUEUED at
- * the front and resumes from what was emitted: nothing else is needed (LAW 5). A request that was
- * present at REQUEST_DEATHS_MAX losses of nodes is poison and fails.
+ * emitted once, from whoever says it first (LAW 8). After a loss the request goes back to QUEUED
+ * and resumes from what was emitted: nothing else is needed (LAW 5). A request that was present at
+ * REQUEST_DEATHS_MAX losses of nodes is poison and fails.
  *
  * No I/O, clock or malloc but for the emitted ids. Owner: core.c.
  */
@@ -49,8 +49,8 @@ enum request_action {
     REQUEST_CANCEL_D,
     REQUEST_CANCEL_P,
     REQUEST_PREFILL_HERE,  /* tell D that no prefill node will come */
-    REQUEST_REQUEUE,       /* to the front of the queue */
-    REQUEST_REQUEUE_LATER, /* to the front, but not before a short wait: nodes are full */
+    REQUEST_REQUEUE,       /* back to its place in the queue */
+    REQUEST_REQUEUE_LATER, /* the same, and the node is left alone for a short while: it is full */
     REQUEST_END,           /* tell the client: end_status, end_text */
 };
 
@@ -88,6 +88,7 @@ bool request_take_action(struct request *r, enum request_action *out);
 void request_admit(struct request *r, bool local, int64_t now_ns);
 void request_on_accepted(struct request *r, const struct msg_accepted *m, bool short_rest,
                          int64_t now_ns);
+/* PREEMPTED: not there, but another node may take it. */
 void request_on_rejected(struct request *r, enum status status, const char *reason, int64_t now_ns);
 void request_p_picked(struct request *r);
 void request_no_p(struct request *r, int64_t now_ns);

@@ -11,8 +11,10 @@
 #include "base/rng.h"
 #include "router/core_internal.h"
 
+#ifndef RIG_CALLS
 #define RIG_CALLS 700
 #define RIG_CLIENTS 16
+#endif
 
 enum { P0, P1, D0, D1, RIG_NODES };
 
@@ -51,7 +53,9 @@ static struct {
     struct rig_client clients[RIG_CLIENTS];
     bool refuse_start;       /* call_start says NULL */
     enum status refuse_send; /* what call_send says */
-    int32_t max_context, slots;
+    int32_t max_context, slots, block_tokens;
+    int64_t blocks[RIG_NODES];
+    struct metrics *metrics;
     const char *p_role, *d_role;
 } rig;
 
@@ -225,7 +229,8 @@ static void rig_answer_polls(void)
                                      .max_context = rig.max_context,
                                      .vocab = 1000,
                                      .slots = rig.slots,
-                                     .blocks = {.total = 100},
+                                     .blocks = {.total = rig.blocks[node]},
+                                     .block_tokens = rig.block_tokens,
                                      .http = ""};
         struct buf b = {0};
         codec_put_status(&b, &s);
@@ -252,6 +257,9 @@ static void rig_open(int32_t window, int32_t max_requests, int64_t queue_max)
     rig.now_ns = NS_PER_S;
     rig.max_context = 200;
     rig.slots = 8;
+    for (int i = 0; i < RIG_NODES; i++)
+        rig.blocks[i] = 100;
+    rig.metrics = metrics_create("");
     rig.p_role = "prefill";
     rig.d_role = "decode";
     for (int32_t i = 0; i < 256; i++)
@@ -266,6 +274,7 @@ static void rig_open(int32_t window, int32_t max_requests, int64_t queue_max)
                                                .end = rig_end,
                                                .random = rig_random},
                                    .config = &rig.config,
+                                   .metrics = rig.metrics,
                                    .max_requests = max_requests,
                                    .credit_window = window};
     cr_assert_eq(core_create(&args, &rig.core, &err), ST_OK);
@@ -281,6 +290,7 @@ __attribute__((unused)) static void rig_setup(void)
 static void rig_teardown(void)
 {
     core_destroy(rig.core);
+    metrics_destroy(rig.metrics);
     rig.config.router.n_nodes = 0; /* their addresses are not the config's own */
     config_fini(&rig.config);
 }

@@ -69,7 +69,13 @@ Test(cluster, a_node_is_up_when_it_says_so, .init = setup)
     cr_assert_eq(cluster.max_context, 512);
     s.max_context = 256;
     cr_assert(say(3, &s, NULL));
-    cr_assert_eq(cluster.max_context, 256, "the least of all");
+    cr_assert_eq(cluster.max_context, 512, "the most of any");
+    s.role = "prefill";
+    s.max_context = 1024;
+    cr_assert(say(0, &s, NULL));
+    cr_assert_eq(cluster.max_context, 512, "of those that decode");
+    cluster_on_lost(&cluster, 2, 2);
+    cr_assert_eq(cluster.max_context, 512, "it may come back");
 }
 
 Test(cluster, prefill_nodes_alone_serve_nobody, .init = setup)
@@ -160,12 +166,12 @@ Test(cluster, a_pair_is_avoided_for_a_while, .init = setup)
     cr_assert_not(cluster_pair_ok(&cluster, 0, 2, 6));
     cr_assert(cluster_pair_ok(&cluster, 0, 3, 6));
     cr_assert(cluster_pair_ok(&cluster, 1, 2, 6));
-    cr_assert(cluster_can_send(&cluster, 2, 6));
+    cr_assert(cluster_can_send(&cluster, 2, NULL, 6));
     cluster_avoid_pair(&cluster, 1, 2, 5);
-    cr_assert_not(cluster_can_send(&cluster, 2, 6));
-    cr_assert(cluster_can_send(&cluster, 3, 6));
+    cr_assert_not(cluster_can_send(&cluster, 2, NULL, 6));
+    cr_assert(cluster_can_send(&cluster, 3, NULL, 6));
     cr_assert(cluster_pair_ok(&cluster, 0, 2, 5 + CLUSTER_AVOID_NS), "it expires");
-    cr_assert(cluster_can_send(&cluster, 2, 5 + CLUSTER_AVOID_NS));
+    cr_assert(cluster_can_send(&cluster, 2, NULL, 5 + CLUSTER_AVOID_NS));
     for (int i = 0; i < 3 * CLUSTER_AVOID_MAX; i++) /* bounded: the oldest are forgotten */
         cluster_avoid_pair(&cluster, 1, 3, 7);
     cr_assert(cluster_pair_ok(&cluster, 0, 2, 8));
@@ -176,8 +182,7 @@ Test(cluster, a_pair_is_avoided_for_a_while, .init = setup)
 
 static struct policy_query ask(enum node_role role)
 {
-    return (struct policy_query){
-        .role = role, .prompt_tokens = 100, .with_decode = -1, .not_node = -1, .now_ns = 10};
+    return (struct policy_query){.role = role, .with_decode = -1, .not_node = -1, .now_ns = 10};
 }
 
 Test(policy, prefill_by_tokens, .init = setup)
@@ -222,6 +227,69 @@ Test(policy, full_and_busy_nodes_are_passed_over, .init = setup)
     cr_assert_eq(policy_pick_least_loaded(&cluster, &q), -1);
     q.now_ns += CLUSTER_BUSY_NS;
     cr_assert_eq(policy_pick_least_loaded(&cluster, &q), 1);
+}
+
+Test(policy, nodes_that_are_too_small_are_passed_over, .init = setup)
+{
+    all_up();
+    struct cluster_need need = {.tokens = 100, .choices = 1, .context = 200};
+    struct policy_query q = ask(ROLE_DECODE);
+    q.need = &need;
+    cr_assert_neq(policy_pick_least_loaded(&cluster, &q), -1, "what has not said counts as large");
+    for (int i = 0; i < 5; i++) {
+        cluster.nodes[i].block_tokens = 16;
+        cluster.nodes[i].blocks.total = 7;
+    }
+    cr_assert_eq(policy_pick_least_loaded(&cluster, &q), -1, "seven blocks, and one more");
+    cr_assert_not(cluster_fits(&cluster, &need, false));
+    cluster.nodes[3].blocks.total = 8;
+    for (int i = 0; i < 3; i++)
+        cluster_place(&cluster, 3, 1000);
+    cr_assert_eq(policy_pick_least_loaded(&cluster, &q), 3);
+    need.above = 8 * 16;
+    cr_assert_eq(policy_pick_least_loaded(&cluster, &q), -1, "it was tried");
+    need.above = 8 * 16 - 1;
+    need.context = 513;
+    cr_assert_eq(policy_pick_least_loaded(&cluster, &q), -1, "longer than its context");
+    need.context = 512;
+    cr_assert_eq(policy_pick_least_loaded(&cluster, &q), 3);
+    cr_assert(cluster_fits(&cluster, &need, true));
+    cluster_on_lost(&cluster, 3, 1);
+    cr_assert_not(cluster_fits(&cluster, &need, true));
+    cr_assert(cluster_fits(&cluster, &need, false), "it may come back");
+    cr_assert_not(cluster_can_send(&cluster, 2, &need, 1), "no prefill node is large enough");
+    need.choices = 0;
+    cr_assert(cluster_can_send(&cluster, 2, &(struct cluster_need){.tokens = 112}, 1));
+}
+
+Test(policy, a_node_that_was_full_is_asked_for_little_at_first, .init = setup)
+{
+    all_up();
+    struct policy_query q = ask(ROLE_DECODE);
+    cluster_on_lost(&cluster, 3, 0);
+    cluster_on_lost(&cluster, 4, 0);
+    for (int i = 0; i < 3; i++)
+        cluster_reserve(&cluster, 2);
+    cr_assert_eq(policy_pick_least_loaded(&cluster, &q), 2, "it never said that it was full");
+    cluster_on_busy(&cluster, 2, 0);
+    q.now_ns = CLUSTER_BUSY_NS;
+    cluster_reserved(&cluster, 2, false);
+    cluster_reserved(&cluster, 2, false);
+    cr_assert_eq(policy_pick_least_loaded(&cluster, &q), -1, "one is under way");
+    cluster_reserved(&cluster, 2, true);
+    cluster_reserve(&cluster, 2);
+    cr_assert_eq(policy_pick_least_loaded(&cluster, &q), 2, "it has taken one: two");
+    cluster_reserve(&cluster, 2);
+    cr_assert_eq(policy_pick_least_loaded(&cluster, &q), -1);
+    for (int i = 0; i < 2; i++)
+        cluster_reserved(&cluster, 2, true);
+    for (int i = 0; i < 64; i++)
+        cluster_reserve(&cluster, 2);
+    cr_assert_eq(policy_pick_least_loaded(&cluster, &q), -1);
+    for (int i = 0; i < 64; i++)
+        cluster_reserved(&cluster, 2, true);
+    cr_assert_eq(cluster.nodes[2].window, 0, "as many as it likes again");
+    cr_assert_eq(cluster.nodes[2].reserving, 0);
 }
 
 Test(policy, avoids_pairs, .init = setup)

@@ -111,6 +111,10 @@ Test(core, the_queue_is_bounded)
     rig_tick(0);
     struct core_load load;
     core_get_load(rig.core, &load);
+    cr_assert_eq(load.queued, 1, "nodes that were full are asked for one at a time");
+    d_accept(rig_call_of(CORE_CALL_D), 0);
+    rig_tick(0);
+    core_get_load(rig.core, &load);
     cr_assert_eq(load.queued, 0);
     cr_assert_eq(rig_submit(client(3), 100, 1), ST_OK);
     rig_teardown();
@@ -420,12 +424,17 @@ Test(core, a_full_node_is_passed_over_for_a_while, .init = rig_setup)
     d_reject(d, ST_BUSY);
     d_reject(d, ST_BUSY); /* nonsense, and nobody is hurt */
     d_accept(d, 5);
+    rig_tick(0);
+    struct rig_call *other = rig_call_of(CORE_CALL_D);
+    cr_assert_neq(other->args.node, first, "the other one may have room");
+    d_reject(other, ST_BUSY);
     rig_tick(CLUSTER_BUSY_NS - 1);
-    cr_assert_eq(rig_call_of(CORE_CALL_D), d);
+    cr_assert_eq(rig_call_of(CORE_CALL_D), other);
     rig_tick(1);
     struct rig_call *again = rig_call_of(CORE_CALL_D);
-    cr_assert_neq(again, d);
+    cr_assert_neq(again, other);
     rig_close(d, ST_OK);
+    rig_close(other, ST_OK);
     cr_assert_eq(c->ends, 0, "the old call says nothing about the new one");
     cr_assert_eq(
         rig.core->cluster.nodes[first].calls + rig.core->cluster.nodes[D0 + D1 - first].calls, 1);

@@ -29,6 +29,7 @@ enum what {
     ACCEPTED,
     ACCEPTED_SHORT,
     REJECTED_BUSY,
+    REJECTED_ELSEWHERE,
     REJECTED_INCOMPATIBLE,
     REJECTED_NEVER,
     REJECTED_INVALID,
@@ -71,6 +72,9 @@ static void apply(struct request *r, enum what w)
     case ACCEPTED:
     case ACCEPTED_SHORT:
         request_on_accepted(r, &accepted, w == ACCEPTED_SHORT, 2);
+        break;
+    case REJECTED_ELSEWHERE:
+        request_on_rejected(r, ST_PREEMPTED, "too long for this one", 2);
         break;
     case REJECTED_BUSY:
         request_on_rejected(r, ST_BUSY, "full", 2);
@@ -215,6 +219,7 @@ static const struct row rows[] = {
     {QUEUED, ACCEPTED, Q, ""},
     {QUEUED, ACCEPTED_SHORT, Q, ""},
     {QUEUED, REJECTED_BUSY, Q, ""},
+    {QUEUED, REJECTED_ELSEWHERE, Q, ""},
     {QUEUED, REJECTED_INCOMPATIBLE, Q, ""},
     {QUEUED, REJECTED_NEVER, Q, ""},
     {QUEUED, REJECTED_INVALID, Q, ""},
@@ -245,6 +250,7 @@ static const struct row rows[] = {
     {RESERVING, ACCEPTED, F, "s"},
     {RESERVING, ACCEPTED_SHORT, D, "H"},
     {RESERVING, REJECTED_BUSY, Q, "L"},
+    {RESERVING, REJECTED_ELSEWHERE, Q, "R"},
     {RESERVING, REJECTED_INCOMPATIBLE, Q, "L"},
     {RESERVING, REJECTED_NEVER, X, "E"},
     {RESERVING, REJECTED_INVALID, X, "E"},
@@ -275,6 +281,7 @@ static const struct row rows[] = {
     {RESERVINGL, ACCEPTED, D, ""},
     {RESERVINGL, ACCEPTED_SHORT, D, ""},
     {RESERVINGL, REJECTED_BUSY, Q, "L"},
+    {RESERVINGL, REJECTED_ELSEWHERE, Q, "R"},
     {RESERVINGL, REJECTED_INCOMPATIBLE, Q, "L"},
     {RESERVINGL, REJECTED_NEVER, X, "E"},
     {RESERVINGL, REJECTED_INVALID, X, "E"},
@@ -305,6 +312,7 @@ static const struct row rows[] = {
     {FILLING, ACCEPTED, F, ""},
     {FILLING, ACCEPTED_SHORT, F, ""},
     {FILLING, REJECTED_BUSY, F, ""},
+    {FILLING, REJECTED_ELSEWHERE, F, ""},
     {FILLING, REJECTED_INCOMPATIBLE, F, ""},
     {FILLING, REJECTED_NEVER, F, ""},
     {FILLING, REJECTED_INVALID, F, ""},
@@ -335,6 +343,7 @@ static const struct row rows[] = {
     {FILLING_FLOWING, ACCEPTED, F, ""},
     {FILLING_FLOWING, ACCEPTED_SHORT, F, ""},
     {FILLING_FLOWING, REJECTED_BUSY, F, ""},
+    {FILLING_FLOWING, REJECTED_ELSEWHERE, F, ""},
     {FILLING_FLOWING, REJECTED_INCOMPATIBLE, F, ""},
     {FILLING_FLOWING, REJECTED_NEVER, F, ""},
     {FILLING_FLOWING, REJECTED_INVALID, F, ""},
@@ -365,6 +374,7 @@ static const struct row rows[] = {
     {FILLING_NO_P, ACCEPTED, F, ""},
     {FILLING_NO_P, ACCEPTED_SHORT, F, ""},
     {FILLING_NO_P, REJECTED_BUSY, F, ""},
+    {FILLING_NO_P, REJECTED_ELSEWHERE, F, ""},
     {FILLING_NO_P, REJECTED_INCOMPATIBLE, F, ""},
     {FILLING_NO_P, REJECTED_NEVER, F, ""},
     {FILLING_NO_P, REJECTED_INVALID, F, ""},
@@ -397,6 +407,7 @@ static const struct row rows[] = {
     {DECODING, ACCEPTED, D, ""},
     {DECODING, ACCEPTED_SHORT, D, ""},
     {DECODING, REJECTED_BUSY, D, ""},
+    {DECODING, REJECTED_ELSEWHERE, D, ""},
     {DECODING, REJECTED_INCOMPATIBLE, D, ""},
     {DECODING, REJECTED_NEVER, D, ""},
     {DECODING, REJECTED_INVALID, D, ""},
