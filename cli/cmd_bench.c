@@ -14,6 +14,7 @@ static const struct bench {
     {"serve", bench_serve, "load against a running server: latencies, throughput, goodput"},
     {"model", bench_model, "one engine, no network: prefill and decode tokens/s"},
     {"kernels", bench_kernels, "every op on every backend against the machine's limits"},
+    {"transfer", bench_transfer, "KV handoffs between two processes: GB/s and latency"},
 };
 #define N_BENCHES (sizeof benches / sizeof benches[0])
 

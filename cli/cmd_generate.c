@@ -341,7 +341,7 @@ int cmd_generate(int argc, char **argv)
         NUMBER("logprobs", FLAG_INT, &o.logprobs, 0, MSG_LOGPROBS_MAX,
                "with --json: alternatives per token"),
         SWITCH("json", &o.json, "one JSON object: ids, text, logprobs, usage"),
-        LOCAL_FLAGS(o.local),
+        LOCAL_FLAGS(o.local, "fp32; a node: that of the weights"),
     };
     struct flags f = {.program = "baton generate",
                       .usage = "MODEL (--prompt TEXT | --ids 1,2,3) [options]",

@@ -455,7 +455,8 @@ static int parse(struct up *u, int argc, char **argv, struct error *err)
     /* Children are started in this folder too, but a path in a log should say where. */
     char *full = realpath(u->config.model.path, NULL);
     if (!full)
-        return fail("%s: %s", u->config.model.path, strerror(errno));
+        return fail("%s: %s; give a model folder with --model DIR", u->config.model.path,
+                    strerror(errno));
     if (!u->config.model.name && u->config.model.path[0])
         config_resolve(&u->config);
     free(u->config.model.path);

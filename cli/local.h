@@ -49,8 +49,8 @@ enum status local_parse_ids(const char *text, struct ids *out, struct error *err
 /* Appends all that `f` still gives; `name` is for the error. */
 enum status local_read_all(FILE *f, const char *name, struct buf *out, struct error *err);
 
-/* Rows of a flag table for the options above. */
-#define LOCAL_FLAGS(o)                                                                             \
+/* Rows of a flag table for the options above; kv_default is what kv_dtype was set to. */
+#define LOCAL_FLAGS(o, kv_default)                                                                             \
     {.name = "threads",                                                                            \
      .kind = FLAG_INT,                                                                             \
      .target = &(o).threads,                                                                       \
@@ -67,7 +67,7 @@ enum status local_read_all(FILE *f, const char *name, struct buf *out, struct er
          .kind = FLAG_STR,                                                                         \
          .target = &(o).kv_dtype,                                                                  \
          .value = "TYPE",                                                                          \
-         .help = "fp32, bf16 or fp16 (default fp32)"},                                             \
+         .help = "fp32, bf16 or fp16 (default " kv_default ")"},                                             \
         {.name = "block-tokens",                                                                   \
          .kind = FLAG_INT,                                                                         \
          .target = &(o).block_tokens,                                                              \

@@ -451,7 +451,7 @@ int bench_model(int argc, char **argv)
          LIST_MAX},
         {"quick", FLAG_BOOL, &o.quick, NULL, "batches 1 and 8, depth 128, 3 repetitions of less"},
         {"json", FLAG_STR, &o.json, "FILE", "write the result as JSON; -: to stdout"},
-        LOCAL_FLAGS(o.local),
+        LOCAL_FLAGS(o.local, "bf16"),
     };
     struct flags f = {.program = "baton bench model",
                       .usage = "MODEL [options]",

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The commands that need no server: inspect, make-model, doctor, probe, bench model, bench kernels.
+"""The commands that need no server: inspect, make-model, doctor, probe, bench model, kernels and transfer.
 test_commands.py BATON SOURCE_DIR [test names]"""
 import json
 import os
@@ -117,6 +117,18 @@ class Commands(unittest.TestCase):
         self.assertTrue({"gemm", "attention", "rmsnorm"} <= {r["op"] for r in rows})
         for r in rows:
             self.assertAlmostEqual(r["fraction"], r["achieved"] / r["limit"], 6)
+
+    def test_bench_transfer(self):
+        rows = self.bench("transfer", "--bytes", "1,100000", "--repetitions", "2")["rows"]
+        ways = [t for t in ("shm", "ucx") if t in {r["transport"] for r in rows}]
+        self.assertIn("shm", ways)
+        self.assertEqual([(r["transport"], r["layout"], r["bytes"]) for r in rows],
+                         [(t, l, b) for t in ways for l in ("equal", "converted") for b in (32768, 131072)])
+        for r in rows:
+            self.assertAlmostEqual(r["gbytes_per_second"], r["bytes"] / 1e9 / r["seconds"], 6)
+            self.assertGreater(r["fraction"], 0)
+        for words in (["--bytes", "0"], ["--bytes", "1,x"], ["--transport", "pigeon"]):
+            self.assertIn(words[0], self.baton("bench", "transfer", *words, status=1).stderr)
 
     def test_version(self):
         version = self.baton("--version").stdout

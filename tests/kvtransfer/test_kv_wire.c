@@ -129,6 +129,9 @@ Test(kv_wire, lengths)
         buf_append(&b, "x", 1);
         cr_assert_eq(wire_get(b.data, b.len, &f), ST_PROTOCOL, "kind %d and a byte", kind);
         /* also when its own count of bytes agrees */
+        uint32_t more = (uint32_t)(b.len - WIRE_HEADER_BYTES);
+        memcpy(b.data + 8, &more, 4);
+        cr_assert_eq(wire_get(b.data, b.len, &f), ST_PROTOCOL, "kind %d that counts it", kind);
         for (int less = 1; less < 40; less++) {
             uint32_t body = (uint32_t)(b.len - WIRE_HEADER_BYTES) - (uint32_t)less;
             if (b.len < WIRE_HEADER_BYTES + (size_t)less || less == 1)
@@ -139,6 +142,16 @@ Test(kv_wire, lengths)
         }
         buf_fini(&b);
     }
+}
+
+Test(kv_wire, missing_nothing_is_no_answer)
+{
+    const struct wire_missing none = {.n = 0};
+    struct buf b = {0};
+    struct wire_frame f;
+    wire_put_missing(&b, ticket, &none);
+    cr_assert_eq(wire_get(b.data, b.len, &f), ST_PROTOCOL);
+    buf_fini(&b);
 }
 
 Test(kv_wire, another_version)
