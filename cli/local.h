@@ -50,7 +50,7 @@ enum status local_parse_ids(const char *text, struct ids *out, struct error *err
 enum status local_read_all(FILE *f, const char *name, struct buf *out, struct error *err);
 
 /* Rows of a flag table for the options above; kv_default is what kv_dtype was set to. */
-#define LOCAL_FLAGS(o, kv_default)                                                                             \
+#define LOCAL_FLAGS(o, kv_default)                                                                 \
     {.name = "threads",                                                                            \
      .kind = FLAG_INT,                                                                             \
      .target = &(o).threads,                                                                       \
@@ -67,7 +67,7 @@ enum status local_read_all(FILE *f, const char *name, struct buf *out, struct er
          .kind = FLAG_STR,                                                                         \
          .target = &(o).kv_dtype,                                                                  \
          .value = "TYPE",                                                                          \
-         .help = "fp32, bf16 or fp16 (default " kv_default ")"},                                             \
+         .help = "fp32, bf16 or fp16 (default " kv_default ")"},                                   \
         {.name = "block-tokens",                                                                   \
          .kind = FLAG_INT,                                                                         \
          .target = &(o).block_tokens,                                                              \

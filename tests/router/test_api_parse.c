@@ -246,11 +246,19 @@ Test(api_parse, depth_and_number_of_prompts)
     struct api_request r;
     struct api_error err = {0};
     struct buf b = {0};
-    buf_puts(&b, "{\"prompt\":");
-    for (int i = 0; i < 5000; i++)
-        buf_putc(&b, '[');
-    cr_assert(!parse(&r, API_COMPLETION, b.data, &err));
-    cr_assert_str_eq(err.code, "invalid_json");
+    for (int depth = 60; depth <= 70; depth += 10) { /* of a field that is ignored */
+        buf_clear(&b);
+        buf_puts(&b, "{\"prompt\":\"a\",\"x\":");
+        for (int i = 0; i < 2 * depth; i++)
+            buf_putc(&b, i < depth ? '[' : ']');
+        buf_putc(&b, '}');
+        bool taken = parse(&r, API_COMPLETION, b.data, &err);
+        cr_assert_eq(taken, depth == 60, "%d: %s", depth, err.message);
+        if (taken)
+            api_request_fini(&r);
+        else
+            cr_assert_str_eq(err.code, "invalid_json");
+    }
     buf_clear(&b);
     buf_puts(&b, "{\"prompt\":[\"a\"");
     for (int i = 0; i < API_PROMPTS_MAX; i++)

@@ -472,6 +472,18 @@ Test(tokenizer, bytes_of_single_tokens)
     buf_clear(&out);
     cr_assert(tokenizer_token_bytes(t, tokenizer_find(t, "<|end|>"), &out));
     cr_assert_str_eq(out.data, "<|end|>");
+    tokenizer_free(t);
+    /* An added token is spelt as it stands only where it is special. */
+    t = load_text("{" PLAIN_MODEL ",\"decoder\":{\"type\":\"ByteLevel\"},\"added_tokens\":["
+                  "{\"id\":8,\"content\":\"\xc4\xa0x\",\"special\":false},"
+                  "{\"id\":9,\"content\":\"\xc4\xa0y\",\"special\":true}]}",
+                  NULL);
+    buf_clear(&out);
+    cr_assert(tokenizer_token_bytes(t, 8, &out));
+    cr_assert_str_eq(out.data, " x");
+    buf_clear(&out);
+    cr_assert(tokenizer_token_bytes(t, 9, &out));
+    cr_assert_str_eq(out.data, "\xc4\xa0y");
     buf_fini(&out);
     tokenizer_free(t);
 }
