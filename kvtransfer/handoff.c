@@ -383,7 +383,19 @@ void offering_link_lost(struct offering *o)
         o->sent[i] = o->begin;
 }
 
+static bool can_post(const struct offering *o)
+{
+    if (o->state == OFFERING_DONE || o->state == OFFERING_FAILED || o->in_flight >= o->window)
+        return false;
+    bool any = o->n_repair > 0;
+    for (int32_t i = 0; i < o->layers && !any; i++)
+        any = o->sent[i] < o->ready[i];
+    return any;
+}
+
 int64_t offering_wake_ns(const struct offering *o)
 {
+    if (can_post(o))
+        return 0;
     return o->state == OFFERING_WAITING ? o->asked_ns + HANDOFF_ANSWER_NS : NS_NEVER;
 }

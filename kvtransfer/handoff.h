@@ -117,7 +117,8 @@ bool offering_missing(struct offering *o, const struct wire_missing *m);
 /* The link went down: the first time everything is offered again (the receiver drops what it has),
  * the second time FAILED. */
 void offering_link_lost(struct offering *o);
-/* When to call offering_next() again if nothing happens before; NS_NEVER. */
+/* When to call offering_next() again if nothing happens before: 0: there is something to post that
+ * found no room; NS_NEVER. */
 int64_t offering_wake_ns(const struct offering *o);
 
 #endif

@@ -30,10 +30,20 @@ static void register_metrics(struct mover *m)
         m->m_out[i] = metrics_counter(reg, "baton_kv_transfer_bytes_total", labels,
                                       "KV bytes that crossed between nodes.");
     }
-    m->m_crc = metrics_counter(reg, "baton_kv_checksum_failures_total", "",
-                               "Slices that arrived with a wrong CRC32C.");
-    m->m_unknown = metrics_counter(reg, "baton_kv_unknown_tickets_total", "",
-                                   "Handoff frames for a ticket that is not (or no longer) known.");
+}
+
+void mover_count_in(struct mover *m, int32_t way, size_t bytes)
+{
+    m->stats.bytes_in += (int64_t)bytes;
+    if (m->m_in[way])
+        metric_add(m->m_in[way], (double)bytes);
+}
+
+void mover_count_out(struct mover *m, int32_t way, size_t bytes)
+{
+    m->stats.bytes_out += (int64_t)bytes;
+    if (m->m_out[way])
+        metric_add(m->m_out[way], (double)bytes);
 }
 
 enum status mover_create(const struct mover_args *args, struct mover **out, struct error *err)
@@ -46,10 +56,12 @@ enum status mover_create(const struct mover_args *args, struct mover **out, stru
     m->stats.staging_free = args->staging_buffers;
     m->staging = calloc((size_t)args->staging_buffers, sizeof(*m->staging));
     m->staging_memory = malloc((size_t)args->staging_buffers * MOVER_SLICE_BYTES_MAX);
+    m->mapped = malloc(MOVER_SLICE_BYTES_MAX);
     m->waiting = calloc(MOVER_WAITING_MAX, sizeof(*m->waiting));
     m->plans = calloc((size_t)args->max_plans, sizeof(*m->plans));
     m->sendings = calloc((size_t)args->max_offerings, sizeof(*m->sendings));
-    if (!m->staging || !m->staging_memory || !m->waiting || !m->plans || !m->sendings) {
+    if (!m->staging || !m->staging_memory || !m->mapped || !m->waiting || !m->plans ||
+        !m->sendings) {
         mover_destroy(m);
         return err_set(err, ST_NO_MEMORY, "no memory for %d staging buffers",
                        args->staging_buffers);
@@ -146,12 +158,16 @@ static struct mover_link *link_slot(struct mover *m)
         struct mover_link *l = &m->links[i];
         if (!l->address)
             return l;
+        if (l->closing)
+            return NULL; /* its slot is free when DOWN has come; meanwhile the caller tries again */
         if (l->link && !link_in_use(m, l) && (!oldest || l->used_ns < oldest->used_ns))
             oldest = l;
     }
-    if (oldest)
+    if (oldest) {
+        oldest->closing = true;
         oldest->transport->ops->disconnect(oldest->link);
-    return NULL; /* its slot is free when DOWN has come; meanwhile the caller tries again */
+    }
+    return NULL;
 }
 
 enum status mover_link_to(struct mover *m, const struct msg_rank_address *a,
@@ -164,7 +180,7 @@ enum status mover_link_to(struct mover *m, const struct msg_rank_address *a,
         return ST_LINK;
     for (int32_t i = 0; i < MOVER_LINKS_MAX; i++) {
         struct mover_link *l = &m->links[i];
-        if (l->link && l->transport == t && l->address_bytes == bytes &&
+        if (l->link && !l->closing && l->transport == t && l->address_bytes == bytes &&
             memcmp(l->address, address, bytes) == 0) {
             l->used_ns = m->now_ns;
             *out = l;
@@ -197,7 +213,7 @@ enum status mover_link_to(struct mover *m, const struct msg_rank_address *a,
 static void on_down(struct mover *m, const struct transport_event *ev)
 {
     struct mover_link *l = ev->link->user;
-    m->stats.links_lost++;
+    m->stats.links_lost += !l || !l->closing;
     mover_recv_link_down(m, ev->link);
     if (!l)
         return;
@@ -310,7 +326,7 @@ static bool next_of_sending(struct mover *m, struct sending *s, struct mover_eve
         s->reported = true;
         *ev = (struct mover_event){.kind = MOVER_DELIVERED,
                                    .user = s->user,
-                                   .transfer_ns = s->landed_ns - s->opened_ns,
+                                   .transfer_ns = s->landed_ns - s->offered_ns,
                                    .exposed_ns = s->landed_ns - s->filled_ns};
         return true;
     }
@@ -341,8 +357,10 @@ int64_t mover_wake_ns(const struct mover *m)
         if (s->deadline_ns < wake)
             wake = s->deadline_ns;
         for (int32_t r = 0; r < s->n_ranks; r++) {
-            int64_t w = offering_wake_ns(&s->ranks[r].offering);
-            if (!s->ranks[r].link || s->ranks[r].offering.n_repair > 0)
+            const struct offering *o = &s->ranks[r].offering;
+            bool over = o->state == OFFERING_DONE || o->state == OFFERING_FAILED;
+            int64_t w = offering_wake_ns(o);
+            if (w == 0 || (!over && !s->ranks[r].link))
                 w = m->now_ns + 5 * NS_PER_MS; /* something found no room: try again soon */
             if (w < wake)
                 wake = w;
@@ -388,7 +406,14 @@ void mover_destroy(struct mover *m)
 {
     if (!m)
         return;
-    /* Links first: every posted send and pull comes back before its staging is freed. Transports
+    /* Plans and sendings are over: what still comes in finds none. */
+    for (int32_t i = 0; m->plans && i < m->args.max_plans; i++)
+        if (m->plans[i].used)
+            mover_plan_fini(&m->plans[i]);
+    for (int32_t i = 0; m->sendings && i < m->args.max_offerings; i++)
+        if (m->sendings[i].used)
+            mover_sending_fini(&m->sendings[i]);
+    /* Then links: every posted send and pull comes back before its staging is freed. Transports
      * promise that. */
     for (int32_t i = 0; i < MOVER_LINKS_MAX; i++)
         if (m->links[i].link)
@@ -408,12 +433,6 @@ void mover_destroy(struct mover *m)
     if (!quiet)
         log_error("staging_not_quiet", "buffers=%d",
                   m->args.staging_buffers - m->stats.staging_free);
-    for (int32_t i = 0; m->plans && i < m->args.max_plans; i++)
-        if (m->plans[i].used)
-            mover_plan_fini(&m->plans[i]);
-    for (int32_t i = 0; m->sendings && i < m->args.max_offerings; i++)
-        if (m->sendings[i].used)
-            mover_sending_fini(&m->sendings[i]);
     for (int32_t i = 0; i < MOVER_LINKS_MAX; i++)
         free(m->links[i].address);
     for (int32_t i = 0; i < MOVER_TRANSPORTS_MAX; i++)
@@ -422,6 +441,7 @@ void mover_destroy(struct mover *m)
     free(m->sendings);
     free(m->plans);
     free(m->waiting);
+    free(m->mapped);
     free(m->staging);
     if (quiet) /* what is not quiet is never reused: it leaks, loudly */
         free(m->staging_memory);

@@ -15,6 +15,7 @@ struct mover_link {
     uint8_t *address;
     size_t address_bytes;
     int64_t used_ns; /* last time an offering chose it: the oldest idle one makes room */
+    bool closing;    /* to make room: not to be chosen any more */
 };
 
 /* A staging buffer and what it is taken for. */
@@ -26,6 +27,7 @@ struct staging {
     uint32_t generation;
     struct transport_link *link; /* PULL: it cannot go down before the pull is over */
     int32_t rank;                /* SEND */
+    int32_t way;                 /* index of the transport */
     struct kv_slice slice, take; /* as offered; PULL: the part to land */
     uint32_t crc;
     enum dtype dtype;
@@ -75,7 +77,7 @@ struct sending {
     void *first_memory;
     const struct msg_token *first;
     uint32_t n_first;
-    int64_t deadline_ns, opened_ns, filled_ns, landed_ns;
+    int64_t deadline_ns, offered_ns, filled_ns, landed_ns; /* 0: not yet */
 };
 
 struct mover {
@@ -83,6 +85,7 @@ struct mover {
     struct mover_link links[MOVER_LINKS_MAX];
     struct staging *staging;
     uint8_t *staging_memory;
+    uint8_t *mapped; /* where slices out of a mapped pool are checked: never waits for a peer */
     struct waiting *waiting;
     int32_t n_waiting;
     struct plan *plans;
@@ -94,10 +97,13 @@ struct mover {
     bool news;         /* something may have become reportable since mover_next() found nothing */
     int64_t now_ns;
     uint32_t generation;
-    struct metric *m_in[MOVER_TRANSPORTS_MAX], *m_out[MOVER_TRANSPORTS_MAX], *m_crc, *m_unknown;
+    struct metric *m_in[MOVER_TRANSPORTS_MAX], *m_out[MOVER_TRANSPORTS_MAX];
 };
 
 int32_t mover_transport_index(const struct mover *m, const struct transport *t);
+/* Bytes that did cross. */
+void mover_count_in(struct mover *m, int32_t way, size_t bytes);
+void mover_count_out(struct mover *m, int32_t way, size_t bytes);
 struct staging *mover_staging_take(struct mover *m, enum staging_use use);
 void mover_staging_free(struct mover *m, struct staging *s);
 /* A copy of tokens with their alternatives in one allocation; NULL when memory is out. */

@@ -81,22 +81,20 @@ void mover_plan_fini(struct plan *p)
     memset(p, 0, sizeof(*p));
 }
 
-/* Checks what has arrived in staging and lands it. */
-static void land(struct mover *m, struct staging *s, bool arrived)
+/* Whom a staging buffer was taken for; NULL: it has gone meanwhile. */
+static struct plan *plan_of(struct mover *m, const struct staging *s)
 {
     struct plan *p = plan_by_user(m, s->user);
-    if (p && (p->generation != s->generation || p->quiet_due))
-        p = NULL;
-    if (!p) {
-        mover_staging_free(m, s);
-        return;
-    }
-    bool good = arrived && hash_crc32c(0, s->memory, s->bytes) == s->crc;
-    if (arrived && !good) {
+    return p && p->generation == s->generation && !p->quiet_due ? p : NULL;
+}
+
+/* Lands what has arrived, `crc` being that of the bytes that are there. */
+static void land(struct mover *m, struct plan *p, const struct staging *s, uint32_t crc)
+{
+    bool good = crc == s->crc;
+    if (!good) {
         m->stats.checksum_failures++;
         p->landing.bad_crc++;
-        if (m->m_crc)
-            metric_inc(m->m_crc);
         log_warn("slice_damaged", "layers=%d-%d tokens=%d-%d", s->slice.layer_begin,
                  s->slice.layer_end, s->slice.token_begin, s->slice.token_end);
     }
@@ -114,24 +112,28 @@ static void land(struct mover *m, struct staging *s, bool arrived)
     }
     landing_settle(&p->landing, &s->take, good);
     m->news |= p->landing.state == LANDING_COMPLETE;
-    mover_staging_free(m, s);
 }
 
 /* The sender's pool is mapped: copy out of it now. */
-static void land_from_mapping(struct mover *m, struct staging *s, const struct kv_pool_view *pool,
+static void land_from_mapping(struct mover *m, struct plan *p, struct staging *s,
                               const struct wire_offer *o)
 {
+    const struct kv_pool_view *pool = s->link->transport->ops->peer_pool(s->link);
     const struct kv_blocks_view from = {o->blocks, (int32_t)o->n_blocks,
                                         o->slice.token_begin -
                                             o->slice.token_begin % o->block_tokens};
     bool fits = pool && pool->layout.block_tokens == o->block_tokens &&
                 pool->layout.dtype == o->dtype && pool->layout.head_dim == o->head_dim &&
                 kv_slice_fits(&o->slice, pool, &from);
-    if (fits)
-        kv_slice_gather(&o->slice, pool, &from, s->memory);
-    else
+    if (!fits) {
         m->stats.frames_refused++;
-    land(m, s, fits);
+        landing_settle(&p->landing, &s->take, false);
+        return;
+    }
+    s->memory = m->mapped;
+    uint32_t crc = kv_slice_gather(&o->slice, pool, &from, s->memory);
+    mover_count_in(m, s->way, s->bytes);
+    land(m, p, s, crc);
 }
 
 static void wait_for_staging(struct mover *m, struct plan *p, const struct waiting *w)
@@ -142,6 +144,15 @@ static void wait_for_staging(struct mover *m, struct plan *p, const struct waiti
     }
     w->transport->ops->drop(w->transport, w->incoming);
     landing_settle(&p->landing, &w->as.take, false); /* Missing will ask for it again */
+}
+
+static void pull(struct mover *m, struct staging *s, const struct waiting *w)
+{
+    uint8_t *memory = s->memory;
+    *s = w->as;
+    s->memory = memory;
+    s->use = STAGING_PULL;
+    w->transport->ops->pull(w->transport, w->incoming, memory, (uint64_t)(s - m->staging));
 }
 
 void mover_on_offer(struct mover *m, const struct transport_event *ev, const struct wire_frame *f)
@@ -155,8 +166,6 @@ void mover_on_offer(struct mover *m, const struct transport_event *ev, const str
                 (by_mapping ? !ev->incoming : ev->incoming && ev->payload_bytes == o->bytes);
     if (!p) {
         m->stats.unknown_tickets++;
-        if (m->m_unknown)
-            metric_inc(m->m_unknown);
     } else if (!sane) {
         m->stats.frames_refused++;
         p = NULL;
@@ -169,27 +178,19 @@ void mover_on_offer(struct mover *m, const struct transport_event *ev, const str
             t->ops->drop(t, ev->incoming);
         return;
     }
-    m->stats.bytes_in += (int64_t)o->bytes;
-    if (m->m_in[mover_transport_index(m, t)])
-        metric_add(m->m_in[mover_transport_index(m, t)], (double)o->bytes);
     w.as.link = ev->link;
+    w.as.way = mover_transport_index(m, t);
     w.as.slice = o->slice;
     w.as.crc = o->crc;
     w.as.dtype = o->dtype;
     w.as.bytes = (size_t)o->bytes;
     w.as.user = p->user;
     w.as.generation = p->generation;
-    struct staging *s = mover_staging_take(m, STAGING_PULL);
-    if (s) {
-        w.as.memory = s->memory;
-        w.as.use = s->use;
-        *s = w.as;
-        if (by_mapping)
-            land_from_mapping(m, s, t->ops->peer_pool(ev->link), o);
-        else
-            t->ops->pull(t, ev->incoming, s->memory, (uint64_t)(s - m->staging));
-    } else if (by_mapping) {
-        landing_settle(&p->landing, &w.as.take, false); /* asked for again through Missing */
+    struct staging *s = by_mapping ? NULL : mover_staging_take(m, STAGING_PULL);
+    if (by_mapping) {
+        land_from_mapping(m, p, &w.as, o);
+    } else if (s) {
+        pull(m, s, &w);
     } else {
         wait_for_staging(m, p, &w);
     }
@@ -198,7 +199,16 @@ void mover_on_offer(struct mover *m, const struct transport_event *ev, const str
 void mover_on_pulled(struct mover *m, const struct transport_event *ev)
 {
     assert(ev->token < (uint64_t)m->args.staging_buffers);
-    land(m, &m->staging[ev->token], ev->status == ST_OK);
+    struct staging *s = &m->staging[ev->token];
+    struct plan *p = plan_of(m, s);
+    bool arrived = ev->status == ST_OK;
+    if (arrived)
+        mover_count_in(m, s->way, s->bytes);
+    if (p && arrived)
+        land(m, p, s, hash_crc32c(0, s->memory, s->bytes));
+    else if (p)
+        landing_settle(&p->landing, &s->take, false);
+    mover_staging_free(m, s);
 }
 
 void mover_on_filled(struct mover *m, const struct transport_event *ev, const struct wire_frame *f)
@@ -206,8 +216,6 @@ void mover_on_filled(struct mover *m, const struct transport_event *ev, const st
     struct plan *p = plan_by_ticket(m, f->ticket);
     if (!p) {
         m->stats.unknown_tickets++;
-        if (m->m_unknown)
-            metric_inc(m->m_unknown);
         return;
     }
     if (!p->first && f->filled.n_first > 0) {
@@ -255,16 +263,10 @@ bool mover_recv_work(struct mover *m)
     while (m->n_waiting > 0 && m->stats.staging_free > 0) {
         struct waiting w = m->waiting[0];
         memmove(m->waiting, m->waiting + 1, (size_t)--m->n_waiting * sizeof(w));
-        struct plan *p = plan_by_user(m, w.as.user);
-        if (!p || p->generation != w.as.generation || p->quiet_due) {
+        if (plan_of(m, &w.as))
+            pull(m, mover_staging_take(m, STAGING_PULL), &w);
+        else
             w.transport->ops->drop(w.transport, w.incoming);
-            continue;
-        }
-        struct staging *s = mover_staging_take(m, STAGING_PULL);
-        w.as.memory = s->memory;
-        w.as.use = s->use;
-        *s = w.as;
-        w.transport->ops->pull(w.transport, w.incoming, s->memory, (uint64_t)(s - m->staging));
         any = true;
     }
     for (int32_t i = 0; m->stats.plans > 0 && i < m->args.max_plans; i++)

@@ -94,7 +94,6 @@ enum status mover_open(struct mover *m, const struct mover_send *send, int64_t n
     s->user = send->user;
     s->ticket = send->ticket;
     s->deadline_ns = send->deadline_ns;
-    s->opened_ns = now_ns;
     s->generation = ++m->generation;
     s->used = true;
     m->stats.offerings++;
@@ -167,6 +166,9 @@ static struct rank_send *rank_by_link(struct sending *s, const struct mover_link
 void mover_on_answer(struct mover *m, const struct transport_event *ev, const struct wire_frame *f)
 {
     const struct mover_link *l = ev->link->user;
+    bool known = false;
+    /* A prompt may be offered twice under one ticket, when the router asks this node again before
+     * the end of its first call has been seen: the answer is for both. */
     for (int32_t i = 0; l && i < m->args.max_offerings; i++) {
         struct sending *s = &m->sendings[i];
         if (!s->used || s->quiet_due || s->ticket.w[0] != f->ticket.w[0] ||
@@ -175,15 +177,15 @@ void mover_on_answer(struct mover *m, const struct transport_event *ev, const st
         struct rank_send *r = rank_by_link(s, l);
         if (!r)
             continue;
+        known = true;
         if (f->kind == WIRE_LANDED) {
             offering_landed(&r->offering);
         } else if (!offering_missing(&r->offering, &f->missing)) {
             m->stats.frames_refused++;
             fail(m, s, ST_PROTOCOL);
         }
-        return;
     }
-    m->stats.unknown_tickets++;
+    m->stats.unknown_tickets += !known;
 }
 
 void mover_on_sent(struct mover *m, const struct transport_event *ev)
@@ -191,6 +193,8 @@ void mover_on_sent(struct mover *m, const struct transport_event *ev)
     assert(ev->token < (uint64_t)m->args.staging_buffers);
     struct staging *b = &m->staging[ev->token];
     struct sending *s = sending_by_user(m, b->user);
+    if (ev->status == ST_OK)
+        mover_count_out(m, b->way, b->bytes);
     if (s && s->generation == b->generation) {
         struct offering *o = &s->ranks[b->rank].offering;
         if (ev->status != ST_OK)
@@ -222,6 +226,7 @@ static bool post_slice(struct mover *m, struct sending *s, struct rank_send *r,
     const struct kv_pool_view *pool = &m->args.pool;
     const struct kv_layout *l = &pool->layout;
     const struct transport_ops *ops = r->link->transport->ops;
+    const int32_t way = mover_transport_index(m, r->link->transport);
     const struct kv_blocks_view view = {s->blocks, s->n_blocks, 0};
     struct staging *b = ops->maps_pool ? NULL : mover_staging_take(m, STAGING_SEND);
     struct wire_offer o = {.slice = *slice,
@@ -247,6 +252,8 @@ static bool post_slice(struct mover *m, struct sending *s, struct rank_send *r,
         b->generation = s->generation;
         b->rank = (int32_t)(r - s->ranks);
         b->slice = *slice;
+        b->way = way;
+        b->bytes = (size_t)o.bytes;
     }
     enum status st = m->frame.failed ? ST_BUSY
                                      : ops->send(r->link->link, m->frame.data, m->frame.len,
@@ -259,13 +266,12 @@ static bool post_slice(struct mover *m, struct sending *s, struct rank_send *r,
         offering_quiet(&r->offering);
         return false;
     }
-    if (!b)
-        offering_quiet(
-            &r->offering); /* nothing of ours is lent: the receiver copies when it likes */
-    m->stats.bytes_out += (int64_t)o.bytes;
-    int32_t index = mover_transport_index(m, r->link->transport);
-    if (m->m_out[index])
-        metric_add(m->m_out[index], (double)o.bytes);
+    if (!s->offered_ns)
+        s->offered_ns = m->now_ns;
+    if (!b) { /* nothing of ours is lent: the receiver copies when it likes */
+        offering_quiet(&r->offering);
+        mover_count_out(m, way, (size_t)o.bytes);
+    }
     return true;
 }
 

@@ -28,11 +28,11 @@ void node_metrics_register(struct node *n)
     n->m.waiting = metrics_gauge(x, "baton_requests_waiting", "",
                                  "Reserved requests whose KV is not complete.");
     n->m.step_prefill = metrics_histogram(x, "baton_step_seconds", "kind=\"prefill\"", step_help,
-                                          metrics_latency_bounds, metrics_latency_bounds_n);
+                                          metrics_step_bounds, metrics_step_bounds_n);
     n->m.step_decode = metrics_histogram(x, "baton_step_seconds", "kind=\"decode\"", step_help,
-                                         metrics_latency_bounds, metrics_latency_bounds_n);
+                                         metrics_step_bounds, metrics_step_bounds_n);
     n->m.step_mixed = metrics_histogram(x, "baton_step_seconds", "kind=\"mixed\"", step_help,
-                                        metrics_latency_bounds, metrics_latency_bounds_n);
+                                        metrics_step_bounds, metrics_step_bounds_n);
     static const double token_bounds[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048};
     n->m.step_tokens =
         metrics_histogram(x, "baton_step_tokens", "", "Tokens computed in a step.", token_bounds,
@@ -40,6 +40,10 @@ void node_metrics_register(struct node *n)
     /* Nothing drafts yet: the two stay 0, and dashboards find them. */
     metrics_counter(x, "baton_spec_drafted_tokens_total", "", "Tokens that a draft proposed.");
     metrics_counter(x, "baton_spec_accepted_tokens_total", "", "Drafted tokens that were kept.");
+    n->m.damaged = metrics_counter(x, "baton_kv_checksum_failures_total", "",
+                                   "Slices that arrived with a wrong CRC32C.");
+    n->m.unknown = metrics_counter(x, "baton_kv_unknown_tickets_total", "",
+                                   "Handoff frames for a ticket that is not (or no longer) known.");
     n->m.missing = metrics_counter(x, "baton_kv_missing_rounds_total", "",
                                    "Times a receiver asked for slices again.");
     n->m.links_lost =
@@ -69,6 +73,8 @@ static void refresh_metrics(struct node *n)
     metric_set(n->m.waiting, l.waiting);
     count_to(n->m.prefix_hit, l.prefix_hit_tokens_total, &n->m.prefix_hit_seen);
     count_to(n->m.preemptions, l.preemptions_total, &n->m.preemptions_seen);
+    count_to(n->m.damaged, s.checksum_failures, &n->m.damaged_seen);
+    count_to(n->m.unknown, s.unknown_tickets, &n->m.unknown_seen);
     count_to(n->m.missing, s.missing_rounds, &n->m.missing_seen);
     count_to(n->m.links_lost, s.links_lost, &n->m.links_seen);
     count_to(n->m.refused, s.frames_refused, &n->m.refused_seen);

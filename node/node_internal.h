@@ -34,14 +34,15 @@ struct node {
     int signal_fd, epoll_fd;
     char grpc_address[300], http_address[300];
     uint64_t boot;
-    int64_t started_ns, drain_ns; /* drain_ns: when draining began, 0: not */
+    int64_t drain_ns; /* when draining began; 0: not */
     bool final_drain;
     struct buf out;
     struct {
         struct metric *blocks[6], *capacity, *prefix_hit, *preemptions, *running, *waiting;
         struct metric *step_prefill, *step_decode, *step_mixed, *step_tokens;
-        struct metric *unknown, *missing, *links_lost, *refused;
-        int64_t prefix_hit_seen, preemptions_seen, missing_seen, links_seen, refused_seen;
+        struct metric *damaged, *unknown, *missing, *links_lost, *refused;
+        int64_t prefix_hit_seen, preemptions_seen, damaged_seen, unknown_seen, missing_seen;
+        int64_t links_seen, refused_seen;
     } m;
 };
 

@@ -370,7 +370,6 @@ enum status node_start(struct node *n, struct error *err)
         start_transports, start_rpc,   start_http, start_loop};
     n->pool_fd = n->epoll_fd = -1;
     n->boot = rng_entropy();
-    n->started_ns = clock_now_ns();
     for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
         enum status st = steps[i](n, err);
         if (st != ST_OK)

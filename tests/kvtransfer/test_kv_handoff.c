@@ -165,6 +165,26 @@ Test(kv_handoff, filled_is_said_again)
     cr_assert_eq(offering_next(&r.o, 1001 + HANDOFF_ANSWER_NS, &s), OFFERING_IDLE);
 }
 
+/* What could not be posted is tried again without anything else happening: also when so much was
+ * returned that all of it is listed anew. */
+Test(kv_handoff, what_found_no_room_is_not_forgotten)
+{
+    for (int returns = 1; returns <= WIRE_RANGES_MAX + 1; returns++) {
+        struct offer_rig r;
+        struct kv_slice s;
+        offer_init(&r, 0, 40);
+        cr_assert_eq(offering_wake_ns(&r.o), NS_NEVER); /* nothing is computed */
+        offering_fill(&r.o);
+        cr_assert_eq(offering_wake_ns(&r.o), 0);
+        drain(&r.o, 1000);
+        cr_assert_eq(offering_wake_ns(&r.o), 1000 + HANDOFF_ANSWER_NS);
+        for (int i = 0; i < returns; i++)
+            offering_return(&r.o, &(struct kv_slice){0, 1, 10, 20, 2, 4});
+        cr_assert_eq(offering_wake_ns(&r.o), 0, "after %d", returns);
+        cr_assert_eq(offering_next(&r.o, 1001, &s), OFFERING_SLICE);
+    }
+}
+
 Test(kv_handoff, rounds_end)
 {
     struct offer_rig r;
