@@ -4,16 +4,14 @@
  */
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include <yaml.h>
 
 #include "base/buf.h"
 #include "base/config_table.h"
+#include "base/file.h"
 #include "base/log.h"
 
 #define FILE_BYTES_MAX (1 << 20)
@@ -338,29 +336,8 @@ enum status config_read_text(struct config *c, const char *name, const char *tex
 
 enum status config_read_file(struct config *c, const char *path, struct error *err)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
-        return err_set(err, errno == ENOENT || errno == ENOTDIR ? ST_NOT_FOUND : ST_IO, "%s: %s",
-                       path, strerror(errno));
-    struct stat info;
-    enum status st = ST_OK;
-    struct buf text = {.max = FILE_BYTES_MAX + 1};
-    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-        st = err_set(err, ST_INVALID, "%s: not a regular file", path);
-    } else if (!buf_reserve(&text, FILE_BYTES_MAX + 1)) {
-        st = err_set(err, ST_NO_MEMORY, "%s: no memory to read it", path);
-    }
-    ssize_t n = 1;
-    while (st == ST_OK && n > 0 && text.len <= FILE_BYTES_MAX) {
-        n = read(fd, text.data + text.len, FILE_BYTES_MAX + 1 - text.len);
-        if (n < 0 && errno == EINTR)
-            n = 1;
-        else if (n < 0)
-            st = err_set(err, ST_IO, "%s: %s", path, strerror(errno));
-        else
-            text.len += (size_t)n;
-    }
-    close(fd);
+    struct buf text = {0};
+    enum status st = file_read(path, FILE_BYTES_MAX, &text, err);
     if (st == ST_OK)
         st = config_read_text(c, path, text.data, text.len, err);
     buf_fini(&text);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "router/router.h"
 
@@ -34,32 +35,13 @@ static enum status start_metrics(struct router *r, struct error *err)
     return ST_OK;
 }
 
-/* A file's text with a NUL behind it. */
-static enum status read_text(const char *path, size_t max, char **out, struct error *err)
-{
-    FILE *f = fopen(path, "re");
-    if (!f)
-        return err_set(err, ST_NOT_FOUND, "%s: %s", path, strerror(errno));
-    struct buf b = {.max = max + 1};
-    char chunk[4096];
-    for (size_t n; (n = fread(chunk, 1, sizeof chunk, f)) > 0;)
-        buf_append(&b, chunk, n);
-    bool bad = ferror(f) != 0;
-    fclose(f);
-    buf_putc(&b, '\0');
-    bad |= b.failed;
-    *out = bad ? NULL : buf_take(&b, NULL);
-    buf_fini(&b);
-    return *out ? ST_OK : err_set(err, ST_INVALID, "%s: cannot be read, or is too large", path);
-}
-
 static enum status start_keys(struct router *r, struct error *err)
 {
     const char *path = r->config->router.api_keys_file;
     char *text;
     if (!path)
         return ST_OK;
-    enum status st = read_text(path, KEYS_BYTES_MAX, &text, err);
+    enum status st = file_read_text(path, KEYS_BYTES_MAX, &text, err);
     if (st != ST_OK)
         return st;
     size_t bytes = strlen(text);
@@ -125,7 +107,7 @@ static enum status start_grpc(struct router *r, struct error *err)
     enum status st = ST_OK;
     for (size_t i = 0; i < 3 && st == ST_OK; i++) {
         if (paths[i])
-            st = read_text(paths[i], 1 << 20, &pem[i], err);
+            st = file_read_text(paths[i], 1 << 20, &pem[i], err);
     }
     if (st == ST_OK)
         st = start_rpcs(r, &(struct rpc_tls){pem[0], pem[1], pem[2]}, err);
