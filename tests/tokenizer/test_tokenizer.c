@@ -4,10 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/buf.h"
-#include "base/clock.h"
 #include "base/rng.h"
 #include "base/utf8.h"
 #include "tokenizer/tokenizer.h"
@@ -519,11 +519,10 @@ Test(tokenizer, no_text_is_quadratic, .timeout = 120)
             for (size_t i = 0; i < n; i++)
                 text[i] = units[u][i % len];
             struct ids ids = {0};
-            int64_t start = clock_now_ns();
+            clock_t start = clock(); /* of this process: others may be busy */
             cr_assert_eq(tokenizer_encode(t, text, n, TOKENIZE_PARSE_SPECIAL, &ids, NULL), ST_OK);
-            int64_t took = clock_now_ns() - start;
-            cr_assert_lt(took, 10 * NS_PER_S, "%s, unit %zu: %.1f s", names[k], u,
-                         (double)took / 1e9);
+            double took_s = (double)(clock() - start) / CLOCKS_PER_SEC;
+            cr_assert_lt(took_s, 10, "%s, unit %zu: %.1f s", names[k], u, took_s);
             ids_fini(&ids);
         }
         tokenizer_free(t);
