@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "node/role_call.h"
 
 enum call_state {
     CALL_OPENED,
@@ -26,24 +27,15 @@ static const unsigned allowed[CALL_STATES] = {
     [CALL_CLOSING] = 0,
 };
 
-/* A token that waits to be said, with its alternatives. */
-struct said {
-    struct msg_token token;
-    struct msg_logprob top[MSG_LOGPROBS_MAX];
-};
-
 struct call {
+    struct role_call base;
     enum call_state state;
-    slot_id id;
-    void *rpc; /* NULL once the call is closed */
     group_id group;
     bool has_group;   /* holds blocks */
     bool has_plan;    /* the mover knows it: its QUIET has not come */
     bool quarantined; /* the group was released before its plan was quiet */
     bool forgotten;   /* and has been told to forget it */
     int64_t at_ns[CALL_STATES];
-    int64_t deadline_ns;
-    char request_id[MSG_REQUEST_ID_MAX + 1];
     int32_t n, prompt_tokens, cached_tokens;
     int32_t finished_choices, generated_tokens;
     bool *done;                /* [n] choices that are over */
@@ -51,50 +43,38 @@ struct call {
     int32_t n_finish, n_finish_said;
     struct said *said; /* bounded by the credits that the router gave */
     int32_t n_said, said_cap;
-    enum status failure; /* ends the call at the next flush */
-    const char *failure_text;
-    bool finish_sent;
 };
 
 struct role {
-    struct node_role_args args;
-    struct engine *engine;
-    struct slots *calls;
-    struct buf out;
-    int64_t now_ns;
-    bool draining;
-    struct metric *m_fill, *m_quiet;
+    struct role_base base;
+    struct metric *m_fill;
 };
 
 static void call_move(struct role *r, struct call *c, enum call_state to)
 {
     assert(allowed[c->state] & BIT(to));
-    log_debug("decode_call", "request=%s from=%s to=%s", c->request_id, state_names[c->state],
+    log_debug("decode_call", "request=%s from=%s to=%s", c->base.request_id, state_names[c->state],
               state_names[to]);
     c->state = to;
-    c->at_ns[to] = r->now_ns;
+    c->at_ns[to] = r->base.now_ns;
 }
 
 static enum status decode_create(const struct node_role_args *args, struct role **out,
                                  struct error *err)
 {
     struct role *r = calloc(1, sizeof(*r));
-    if (r)
-        r->calls = slots_create((size_t)args->max_calls, sizeof(struct call));
-    if (!r || !r->calls) {
+    if (!r)
+        return err_set(err, ST_NO_MEMORY, "no memory for the role");
+    enum status st = role_base_init(&r->base, args, sizeof(struct call), err);
+    if (st != ST_OK) {
         free(r);
-        return err_set(err, ST_NO_MEMORY, "no memory for %d calls", args->max_calls);
+        return st;
     }
-    r->args = *args;
-    if (args->metrics) {
+    if (args->metrics)
         r->m_fill =
             metrics_histogram(args->metrics, "baton_kv_wait_seconds", "",
                               "From a reservation to the KV being complete on the decode node.",
                               metrics_latency_bounds, metrics_latency_bounds_n);
-        r->m_quiet = metrics_histogram(args->metrics, "baton_cancel_to_quiet_seconds", "",
-                                       "From a call's being cancelled to all it held being free.",
-                                       metrics_latency_bounds, metrics_latency_bounds_n);
-    }
     *out = r;
     return ST_OK;
 }
@@ -108,11 +88,9 @@ static void call_free_memory(struct call *c)
 
 static void call_fini(struct role *r, struct call *c)
 {
-    bool cancelled = c->state == CALL_CLOSING && !c->finish_sent;
-    if (r->m_quiet && cancelled)
-        metric_observe(r->m_quiet, (double)(r->now_ns - c->at_ns[CALL_CLOSING]) / 1e9);
+    role_observe_quiet(&r->base, &c->base, c->at_ns[CALL_CLOSING]);
     call_free_memory(c);
-    slots_free(r->calls, c->id);
+    slots_free(r->base.calls, c->base.id);
 }
 
 /* Gives back all that the call holds. Blocks that the mover may still write to are not ours to
@@ -121,42 +99,28 @@ static void call_release(struct role *r, struct call *c)
 {
     bool plan_live = c->has_plan && c->state != CALL_RUNNING;
     if (c->has_plan && !c->forgotten)
-        r->args.effects.forget(r->args.effects.ctx, c->id);
+        r->base.args.effects.forget(r->base.args.effects.ctx, c->base.id);
     c->forgotten = true;
     if (c->has_group)
-        engine_release(r->engine, c->group, c->state == CALL_RUNNING, !plan_live);
+        engine_release(r->base.engine, c->group, c->state == CALL_RUNNING, !plan_live);
     c->has_group = false;
     c->quarantined = plan_live;
 }
 
 static void decode_destroy(struct role *r)
 {
-    for (slot_id id = slots_next(r->calls, 0); id; id = slots_next(r->calls, id)) {
-        call_free_memory(slots_get(r->calls, id));
-    }
-    slots_destroy(r->calls);
-    buf_fini(&r->out);
+    struct slots *calls = r->base.calls;
+    for (slot_id id = slots_next(calls, 0); id; id = slots_next(calls, id))
+        call_free_memory(slots_get(calls, id));
+    role_base_fini(&r->base);
     free(r);
 }
 
 /* ---- what the engine says ---- */
 
-static void *user_of(struct call *c)
-{
-    return (void *)(uintptr_t)c->id;
-}
-
 static struct call *call_of(struct role *r, void *user)
 {
-    return slots_get(r->calls, (slot_id)(uintptr_t)user);
-}
-
-static void fail_call(struct call *c, enum status status, const char *text)
-{
-    if (c->failure != ST_OK)
-        return;
-    c->failure = status;
-    c->failure_text = text;
+    return role_call_of(&r->base, user);
 }
 
 static void on_token(void *ctx, void *user, const struct msg_token *t)
@@ -169,17 +133,13 @@ static void on_token(void *ctx, void *user, const struct msg_token *t)
         int32_t cap = c->said_cap ? 2 * c->said_cap : 16;
         struct said *more = realloc(c->said, sizeof(*more) * (size_t)cap);
         if (!more) {
-            fail_call(c, ST_NO_MEMORY, "no memory for tokens");
+            role_fail(&c->base, ST_NO_MEMORY, "no memory for tokens");
             return;
         }
         c->said = more;
         c->said_cap = cap;
     }
-    struct said *s = &c->said[c->n_said++];
-    s->token = *t;
-    assert(t->n_top <= MSG_LOGPROBS_MAX);
-    if (t->n_top > 0)
-        memcpy(s->top, t->top, t->n_top * sizeof(*t->top));
+    said_set(&c->said[c->n_said++], t);
     c->generated_tokens++;
 }
 
@@ -201,13 +161,6 @@ static void on_finish(void *ctx, void *user, const struct msg_finish *f)
     choice_over(c, f->choice);
 }
 
-static void on_failed(void *ctx, void *user, enum status status, const char *why)
-{
-    struct call *c = call_of(ctx, user);
-    if (c)
-        fail_call(c, status, why);
-}
-
 static void on_chunk(void *ctx, void *user, int32_t begin, int32_t end)
 {
 }
@@ -220,59 +173,37 @@ static struct engine_events decode_engine_events(struct role *r)
 {
     return (struct engine_events){.token = on_token,
                                   .finish = on_finish,
-                                  .failed = on_failed,
+                                  .failed = role_on_failed,
                                   .chunk = on_chunk,
                                   .layer_done = on_layer_done,
                                   .ctx = r};
 }
 
-static void decode_set_engine(struct role *r, struct engine *e)
-{
-    r->engine = e;
-}
-
 /* ---- what the router says ---- */
-
-static void *decode_on_open(struct role *r, void *rpc, int64_t now_ns, int64_t deadline_ns)
-{
-    slot_id id;
-    r->now_ns = now_ns;
-    struct call *c = slots_alloc(r->calls, &id);
-    if (!c)
-        return NULL;
-    c->id = id;
-    c->rpc = rpc;
-    c->state = CALL_OPENED;
-    c->at_ns[CALL_OPENED] = now_ns;
-    c->deadline_ns = deadline_ns;
-    return user_of(c);
-}
 
 static void send_event(struct role *r, struct call *c, const struct msg_decode_event *ev)
 {
-    buf_clear(&r->out);
-    codec_put_decode_event(&r->out, ev);
-    if (r->out.failed || r->args.effects.send(r->args.effects.ctx, c->rpc, &r->out) != ST_OK)
-        fail_call(c, ST_BUSY, "the router does not read its events");
+    buf_clear(&r->base.out);
+    codec_put_decode_event(&r->base.out, ev);
+    role_send(&r->base, &c->base);
 }
 
 static void reject(struct role *r, struct call *c, enum status status, const char *why)
 {
     struct msg_decode_event ev = {.kind = MSG_D_REJECTED, .rejected = status, .reason = why};
     send_event(r, c, &ev);
-    c->finish_sent = true;
-    r->args.effects.finish(r->args.effects.ctx, c->rpc, ST_OK, "");
+    role_finish(&r->base, &c->base, ST_OK, "");
 }
 
 static enum status check_start(const struct role *r, const struct msg_start *m, struct error *err)
 {
-    if (r->draining)
+    if (r->base.draining)
         return err_set(err, ST_BUSY, "this node is draining");
-    if (memcmp(m->fingerprint, r->args.fingerprint, sizeof(m->fingerprint)) != 0)
+    if (memcmp(m->fingerprint, r->base.args.fingerprint, sizeof(m->fingerprint)) != 0)
         return err_set(err, ST_INCOMPATIBLE, "the request is for another model");
-    if (m->prompt.n < 1 || (int64_t)m->prompt.n >= r->args.max_context)
+    if (m->prompt.n < 1 || (int64_t)m->prompt.n >= r->base.args.max_context)
         return err_set(err, ST_INVALID, "%u prompt tokens, context %d", m->prompt.n,
-                       r->args.max_context);
+                       r->base.args.max_context);
     if (m->n < 1 || m->n > MSG_CHOICES_MAX)
         return err_set(err, ST_INVALID, "n is %d", m->n);
     return ST_OK;
@@ -282,19 +213,19 @@ static void accept_call(struct role *r, struct call *c, int32_t have)
 {
     struct msg_decode_event ev = {.kind = MSG_D_ACCEPTED};
     ev.accepted.have_tokens = have;
-    ev.accepted.ranks = r->args.ranks;
-    ev.accepted.n_ranks = (uint32_t)r->args.n_ranks;
+    ev.accepted.ranks = r->base.args.ranks;
+    ev.accepted.n_ranks = (uint32_t)r->base.args.n_ranks;
     if (c->has_plan) {
-        ev.accepted.ticket.w[0] = r->args.effects.random(r->args.effects.ctx);
-        ev.accepted.ticket.w[1] = r->args.effects.random(r->args.effects.ctx);
+        ev.accepted.ticket.w[0] = r->base.args.effects.random(r->base.args.effects.ctx);
+        ev.accepted.ticket.w[1] = r->base.args.effects.random(r->base.args.effects.ctx);
     }
     if (c->has_plan) {
-        struct mover_plan plan = {.user = c->id,
+        struct mover_plan plan = {.user = c->base.id,
                                   .ticket = ev.accepted.ticket,
                                   .token_begin = have,
-                                  .token_end = engine_transfer_tokens(r->engine, c->group)};
-        plan.blocks = engine_begin_fill(r->engine, c->group, &plan.n_blocks);
-        if (r->args.effects.expect(r->args.effects.ctx, &plan) != ST_OK) {
+                                  .token_end = engine_transfer_tokens(r->base.engine, c->group)};
+        plan.blocks = engine_begin_fill(r->base.engine, c->group, &plan.n_blocks);
+        if (r->base.args.effects.expect(r->base.args.effects.ctx, &plan) != ST_OK) {
             c->has_plan = false;
             call_release(r, c);
             reject(r, c, ST_BUSY, "too many handoffs at once");
@@ -302,7 +233,7 @@ static void accept_call(struct role *r, struct call *c, int32_t have)
         }
         call_move(r, c, CALL_FILLING);
     } else {
-        engine_fill_here(r->engine, c->group);
+        engine_fill_here(r->base.engine, c->group);
         call_move(r, c, CALL_RUNNING);
     }
     send_event(r, c, &ev);
@@ -312,10 +243,10 @@ static void on_start(struct role *r, struct call *c, const struct msg_start *m)
 {
     struct error err = {0};
     if (c->state != CALL_OPENED || c->has_group) {
-        fail_call(c, ST_PROTOCOL, "a second Start");
+        role_fail(&c->base, ST_PROTOCOL, "a second Start");
         return;
     }
-    strncpy(c->request_id, m->request_id ? m->request_id : "", MSG_REQUEST_ID_MAX);
+    role_call_begin(&r->base, &c->base, m->request_id, m->deadline_ms);
     enum status st = check_start(r, m, &err);
     int32_t have = 0;
     if (st == ST_OK) {
@@ -332,8 +263,8 @@ static void on_start(struct role *r, struct call *c, const struct msg_start *m)
                                      .sampling = m->sampling,
                                      .cache_salt = m->cache_salt ? m->cache_salt : "",
                                      .credits = m->credits,
-                                     .user = user_of(c)};
-        st = engine_reserve(r->engine, &req, &c->group, &have, &err);
+                                     .user = role_user_of(&c->base)};
+        st = engine_reserve(r->base.engine, &req, &c->group, &have, &err);
     }
     if (st != ST_OK) {
         reject(r, c, st, err.text);
@@ -343,9 +274,7 @@ static void on_start(struct role *r, struct call *c, const struct msg_start *m)
     c->n = m->n;
     c->prompt_tokens = (int32_t)m->prompt.n;
     c->cached_tokens = have < c->prompt_tokens ? have : c->prompt_tokens;
-    c->has_plan = !m->local_prefill && !r->args.aggregated;
-    if (m->deadline_ms > 0 && m->deadline_ms < (c->deadline_ns - r->now_ns) / NS_PER_MS)
-        c->deadline_ns = r->now_ns + m->deadline_ms * NS_PER_MS;
+    c->has_plan = !m->local_prefill && !r->base.args.aggregated;
     for (int32_t i = 0; i < m->n; i++)
         if (m->finished && m->finished[i])
             choice_over(c, i);
@@ -354,20 +283,20 @@ static void on_start(struct role *r, struct call *c, const struct msg_start *m)
 
 static void on_control(struct role *r, struct call *c, const struct msg_decode_control *m)
 {
-    if (!c->has_group || c->failure != ST_OK) {
-        fail_call(c, ST_PROTOCOL, "a message before Start");
+    if (!c->has_group || c->base.failure != ST_OK) {
+        role_fail(&c->base, ST_PROTOCOL, "a message before Start");
         return;
     }
     if (m->credit > 0)
-        engine_credit(r->engine, c->group, m->credit);
+        engine_credit(r->base.engine, c->group, m->credit);
     if (m->stop_choice_plus1 > 0 && m->stop_choice_plus1 <= (uint32_t)c->n) {
-        engine_stop_choice(r->engine, c->group, (int32_t)m->stop_choice_plus1 - 1);
+        engine_stop_choice(r->base.engine, c->group, (int32_t)m->stop_choice_plus1 - 1);
         choice_over(c, (int32_t)m->stop_choice_plus1 - 1);
     }
     if (m->prefill_here && c->state == CALL_FILLING) {
         call_move(r, c, CALL_SWITCHING);
         c->forgotten = true;
-        r->args.effects.forget(r->args.effects.ctx, c->id);
+        r->base.args.effects.forget(r->base.args.effects.ctx, c->base.id);
     }
 }
 
@@ -375,34 +304,30 @@ static void decode_on_message(struct role *r, void *handle, const uint8_t *data,
                               int64_t now_ns)
 {
     struct call *c = call_of(r, handle);
-    r->now_ns = now_ns;
-    if (!c || !c->rpc || c->finish_sent)
+    r->base.now_ns = now_ns;
+    if (!c || !c->base.rpc || c->base.finish_sent)
         return;
     struct codec_arena arena = {0};
     struct msg_start start;
     struct msg_decode_control control;
     bool is_start;
     if (codec_get_decode_request(data, len, &arena, &is_start, &start, &control) != ST_OK)
-        fail_call(c, ST_PROTOCOL, "malformed message");
+        role_fail(&c->base, ST_PROTOCOL, "malformed message");
     else if (is_start)
         on_start(r, c, &start);
     else
         on_control(r, c, &control);
     codec_arena_fini(&arena);
-    r->args.effects.read(r->args.effects.ctx, c->rpc);
-}
-
-static void decode_on_drained(struct role *r, void *handle)
-{
+    r->base.args.effects.read(r->base.args.effects.ctx, c->base.rpc);
 }
 
 static void decode_on_closed(struct role *r, void *handle, int64_t now_ns)
 {
     struct call *c = call_of(r, handle);
-    r->now_ns = now_ns;
+    r->base.now_ns = now_ns;
     if (!c)
         return;
-    c->rpc = NULL;
+    c->base.rpc = NULL;
     call_release(r, c);
     call_move(r, c, CALL_CLOSING);
     if (!c->has_plan)
@@ -413,27 +338,27 @@ static void decode_on_closed(struct role *r, void *handle, int64_t now_ns)
 
 static void decode_on_mover(struct role *r, const struct mover_event *ev, int64_t now_ns)
 {
-    struct call *c = slots_get(r->calls, ev->user);
-    r->now_ns = now_ns;
+    struct call *c = slots_get(r->base.calls, ev->user);
+    r->base.now_ns = now_ns;
     if (!c)
         return;
     if (ev->kind == MOVER_LANDED && c->state == CALL_FILLING && c->has_group) {
         if (r->m_fill)
             metric_observe(r->m_fill, (double)(now_ns - c->at_ns[CALL_FILLING]) / 1e9);
         call_move(r, c, CALL_RUNNING);
-        engine_fill_done(r->engine, c->group, ev->first, (int32_t)ev->n_first);
+        engine_fill_done(r->base.engine, c->group, ev->first, (int32_t)ev->n_first);
     } else if (ev->kind == MOVER_FAILED) {
-        fail_call(c, ST_BUSY, "the landing plan could not be made");
+        role_fail(&c->base, ST_BUSY, "the landing plan could not be made");
     } else if (ev->kind == MOVER_QUIET) {
         c->has_plan = false;
         if (c->quarantined)
-            engine_quiet(r->engine, c->group);
+            engine_quiet(r->base.engine, c->group);
         c->quarantined = false;
         if (c->state == CALL_CLOSING) {
             call_fini(r, c);
         } else if (c->state == CALL_SWITCHING && c->has_group) {
             call_move(r, c, CALL_RUNNING);
-            engine_fill_here(r->engine, c->group);
+            engine_fill_here(r->base.engine, c->group);
         }
     }
 }
@@ -447,15 +372,14 @@ static bool say_tokens(struct role *r, struct call *c)
     int32_t done = 0;
     while (done < c->n_said) {
         int32_t n = c->n_said - done < 64 ? c->n_said - done : 64;
-        for (int32_t i = 0; i < n; i++) {
-            tokens[i] = c->said[done + i].token;
-            tokens[i].top = c->said[done + i].top;
-        }
+        for (int32_t i = 0; i < n; i++)
+            tokens[i] = said_get(&c->said[done + i]);
         struct msg_decode_event ev = {
             .kind = MSG_D_TOKENS, .tokens = tokens, .n_tokens = (uint32_t)n};
-        buf_clear(&r->out);
-        codec_put_decode_event(&r->out, &ev);
-        if (r->out.failed || r->args.effects.send(r->args.effects.ctx, c->rpc, &r->out) != ST_OK)
+        buf_clear(&r->base.out);
+        codec_put_decode_event(&r->base.out, &ev);
+        if (r->base.out.failed ||
+            r->base.args.effects.send(r->base.args.effects.ctx, c->base.rpc, &r->base.out) != ST_OK)
             break;
         done += n;
     }
@@ -467,11 +391,11 @@ static bool say_tokens(struct role *r, struct call *c)
 
 static void say_finishes(struct role *r, struct call *c)
 {
-    for (; c->n_finish_said < c->n_finish && c->failure == ST_OK; c->n_finish_said++) {
+    for (; c->n_finish_said < c->n_finish && c->base.failure == ST_OK; c->n_finish_said++) {
         struct msg_decode_event ev = {.kind = MSG_D_FINISH, .finish = c->finish[c->n_finish_said]};
         send_event(r, c, &ev);
     }
-    if (c->finished_choices < c->n || c->state != CALL_RUNNING || c->failure != ST_OK)
+    if (c->finished_choices < c->n || c->state != CALL_RUNNING || c->base.failure != ST_OK)
         return;
     struct msg_decode_event ev = {.kind = MSG_D_DONE};
     ev.usage = (struct msg_usage){.prompt_tokens = c->prompt_tokens,
@@ -479,44 +403,27 @@ static void say_finishes(struct role *r, struct call *c)
                                   .completion_tokens = c->generated_tokens};
     if (c->at_ns[CALL_FILLING])
         ev.kv_wait_us = (c->at_ns[CALL_RUNNING] - c->at_ns[CALL_FILLING]) / NS_PER_US;
-    ev.decode_us = (r->now_ns - c->at_ns[CALL_RUNNING]) / NS_PER_US;
+    ev.decode_us = (r->base.now_ns - c->at_ns[CALL_RUNNING]) / NS_PER_US;
     send_event(r, c, &ev);
-    c->finish_sent = true;
-    r->args.effects.finish(r->args.effects.ctx, c->rpc, ST_OK, "");
+    role_finish(&r->base, &c->base, ST_OK, "");
 }
 
 static void decode_flush(struct role *r, int64_t now_ns)
 {
-    r->now_ns = now_ns;
-    for (slot_id id = slots_next(r->calls, 0); id; id = slots_next(r->calls, id)) {
-        struct call *c = slots_get(r->calls, id);
-        if (!c->rpc || c->finish_sent)
+    r->base.now_ns = now_ns;
+    for (slot_id id = slots_next(r->base.calls, 0); id; id = slots_next(r->base.calls, id)) {
+        struct call *c = slots_get(r->base.calls, id);
+        if (!c->base.rpc || c->base.finish_sent)
             continue;
-        if (now_ns >= c->deadline_ns)
-            fail_call(c, ST_DEADLINE, "the request's time is up");
-        else if (c->state == CALL_OPENED && now_ns - c->at_ns[CALL_OPENED] >= NODE_OPEN_NS)
-            fail_call(c, ST_DEADLINE, "no Start came");
-        if (c->failure == ST_OK && say_tokens(r, c))
+        role_check_time(&c->base, now_ns);
+        if (c->base.failure == ST_OK && say_tokens(r, c))
             say_finishes(r, c);
-        if (c->failure != ST_OK && !c->finish_sent) {
+        if (c->base.failure != ST_OK && !c->base.finish_sent) {
             /* Others may be waiting for these blocks: they go before the router has heard. */
-            c->finish_sent = true;
             call_release(r, c);
-            r->args.effects.finish(r->args.effects.ctx, c->rpc, c->failure, c->failure_text);
+            role_finish(&r->base, &c->base, c->base.failure, c->base.failure_text);
         }
     }
-}
-
-static void decode_drain(struct role *r, bool final)
-{
-    r->draining = true;
-    for (slot_id id = slots_next(r->calls, 0); final && id; id = slots_next(r->calls, id))
-        fail_call(slots_get(r->calls, id), ST_PREEMPTED, "the node is shutting down");
-}
-
-static void decode_load(const struct role *r, struct node_role_load *out)
-{
-    out->calls = (int32_t)slots_count(r->calls);
 }
 
 const struct node_role_ops decode_role_ops = {
@@ -525,13 +432,12 @@ const struct node_role_ops decode_role_ops = {
     .create = decode_create,
     .destroy = decode_destroy,
     .engine_events = decode_engine_events,
-    .set_engine = decode_set_engine,
-    .on_open = decode_on_open,
+    .set_engine = role_set_engine,
+    .on_open = role_on_open,
     .on_message = decode_on_message,
-    .on_drained = decode_on_drained,
     .on_closed = decode_on_closed,
     .on_mover = decode_on_mover,
     .flush = decode_flush,
-    .drain = decode_drain,
-    .load = decode_load,
+    .drain = role_drain,
+    .load = role_load,
 };

@@ -94,26 +94,6 @@ void mover_staging_free(struct mover *m, struct staging *s)
     m->stats.staging_free++;
 }
 
-void *mover_copy_first(const struct msg_token *first, uint32_t n, const struct msg_token **out)
-{
-    size_t tops = 0;
-    for (uint32_t i = 0; i < n; i++)
-        tops += first[i].n_top;
-    struct msg_token *copy = malloc(n * sizeof(*copy) + tops * sizeof(struct msg_logprob) + 1);
-    if (!copy)
-        return NULL;
-    struct msg_logprob *top = (struct msg_logprob *)(copy + n);
-    for (uint32_t i = 0; i < n; i++) {
-        copy[i] = first[i];
-        copy[i].top = top;
-        if (first[i].n_top > 0)
-            memcpy(top, first[i].top, first[i].n_top * sizeof(*top));
-        top += first[i].n_top;
-    }
-    *out = copy;
-    return copy;
-}
-
 /* ---- links ---- */
 
 /* The preferred transport that can reach this rank, and the address that it wants. */

@@ -106,8 +106,6 @@ void mover_count_in(struct mover *m, int32_t way, size_t bytes);
 void mover_count_out(struct mover *m, int32_t way, size_t bytes);
 struct staging *mover_staging_take(struct mover *m, enum staging_use use);
 void mover_staging_free(struct mover *m, struct staging *s);
-/* A copy of tokens with their alternatives in one allocation; NULL when memory is out. */
-void *mover_copy_first(const struct msg_token *first, uint32_t n, const struct msg_token **out);
 
 /* mover_recv.c */
 void mover_on_offer(struct mover *m, const struct transport_event *ev, const struct wire_frame *f);

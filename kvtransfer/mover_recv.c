@@ -219,7 +219,7 @@ void mover_on_filled(struct mover *m, const struct transport_event *ev, const st
         return;
     }
     if (!p->first && f->filled.n_first > 0) {
-        p->first_memory = mover_copy_first(f->filled.first, f->filled.n_first, &p->first);
+        p->first_memory = wire_copy_tokens(f->filled.first, f->filled.n_first, &p->first);
         if (!p->first_memory)
             return; /* it is said again in a second */
         p->n_first = f->filled.n_first;

@@ -114,7 +114,7 @@ void mover_fill(struct mover *m, uint64_t user, const struct msg_token *first, u
     if (!s || s->quiet_due || s->filled_ns)
         return;
     if (n_first > 0) {
-        s->first_memory = mover_copy_first(first, n_first, &s->first);
+        s->first_memory = wire_copy_tokens(first, n_first, &s->first);
         s->n_first = s->first_memory ? n_first : 0; /* without them D samples by itself */
     }
     s->filled_ns = now_ns;

@@ -280,3 +280,23 @@ void wire_frame_fini(struct wire_frame *f)
     free(f->owned);
     f->owned = NULL;
 }
+
+void *wire_copy_tokens(const struct msg_token *tokens, uint32_t n, const struct msg_token **out)
+{
+    size_t tops = 0;
+    for (uint32_t i = 0; i < n; i++)
+        tops += tokens[i].n_top;
+    struct msg_token *copy = malloc(n * sizeof(*copy) + tops * sizeof(struct msg_logprob) + 1);
+    if (!copy)
+        return NULL;
+    struct msg_logprob *top = (struct msg_logprob *)(copy + n);
+    for (uint32_t i = 0; i < n; i++) {
+        copy[i] = tokens[i];
+        copy[i].top = top;
+        if (tokens[i].n_top > 0)
+            memcpy(top, tokens[i].top, tokens[i].n_top * sizeof(*top));
+        top += tokens[i].n_top;
+    }
+    *out = copy;
+    return copy;
+}

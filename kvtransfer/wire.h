@@ -77,5 +77,7 @@ void wire_put_missing(struct buf *out, struct msg_ticket t, const struct wire_mi
 /* ST_PROTOCOL: not a frame of ours; ST_INCOMPATIBLE: another version; ST_NO_MEMORY. */
 enum status wire_get(const void *data, size_t len, struct wire_frame *out);
 void wire_frame_fini(struct wire_frame *f);
+/* A copy of tokens with their alternatives in one allocation, to be freed; NULL: no memory. */
+void *wire_copy_tokens(const struct msg_token *tokens, uint32_t n, const struct msg_token **out);
 
 #endif

@@ -10,6 +10,7 @@
 #include "base/process.h"
 
 #define BUSY_TICK_MS 50    /* calls are there: deadlines are looked at this often */
+#define ADMIN_TICK_MS 1000 /* somebody asks how we are, and may never say so */
 #define IDLE_TICK_MS 10000 /* nothing is */
 #define FINAL_NS (5 * NS_PER_S)
 
@@ -21,9 +22,11 @@ static bool is_admin(const struct rpc_event *ev)
 
 static void open_call(struct node *n, const struct rpc_event *ev, int64_t now_ns)
 {
-    void *user = (void *)(uintptr_t)ev->method;
+    void *user = NULL;
     if (ev->method == NODE_METHOD_ROLE)
         user = n->role_ops->on_open(n->role, ev->call, now_ns, ev->deadline_ns);
+    else if (node_admin_open(n, ev->call))
+        user = (void *)(uintptr_t)ev->method;
     rpc_call_set_user(ev->call, user);
     if (!user)
         rpc_call_finish(ev->call, ST_BUSY, "too many calls");
@@ -43,14 +46,13 @@ static void handle_rpc(struct node *n, const struct rpc_event *ev, int64_t now_n
             node_admin_call(n, ev->call, (int)(uintptr_t)ev->user);
         break;
     case RPC_EV_HALF_CLOSED:
-        break;
-    case RPC_EV_DRAINED:
-        if (of_role)
-            n->role_ops->on_drained(n->role, ev->user);
+    case RPC_EV_DRAINED: /* the flush that follows says what waited */
         break;
     case RPC_EV_CLOSED:
         if (of_role)
             n->role_ops->on_closed(n->role, ev->user, now_ns);
+        else if (is_admin(ev))
+            node_admin_closed(n, ev->call);
         rpc_call_release(ev->call);
         break;
     }
@@ -80,6 +82,7 @@ static void handle_events(struct node *n)
     for (int i = 0; i < 64 && http_poll(n->http, &http); i++)
         if (http.kind == HTTP_EV_REQUEST)
             node_http(n, http.request);
+    node_admin_check_time(n, now);
     n->role_ops->flush(n->role, now);
 }
 
@@ -132,6 +135,7 @@ static void loop(struct node *n)
         n->role_ops->load(n->role, &load);
         int timeout = engine_runnable(n->engine)           ? 0
                       : load.calls > 0 || n->drain_ns != 0 ? BUSY_TICK_MS
+                      : n->n_admin > 0                     ? ADMIN_TICK_MS
                                                            : IDLE_TICK_MS;
         epoll_wait(n->epoll_fd, evs, 8, timeout);
     }

@@ -127,6 +127,29 @@ void node_drain(struct node *n)
     rpc_set_serving(n->rpc, false);
 }
 
+bool node_admin_open(struct node *n, struct rpc_call *call)
+{
+    if (n->n_admin == NODE_ADMIN_CALLS_MAX)
+        return false;
+    n->admin[n->n_admin].call = call;
+    n->admin[n->n_admin++].opened_ns = clock_now_ns();
+    return true;
+}
+
+void node_admin_closed(struct node *n, struct rpc_call *call)
+{
+    for (int i = 0; i < n->n_admin; i++)
+        if (n->admin[i].call == call)
+            n->admin[i--] = n->admin[--n->n_admin];
+}
+
+void node_admin_check_time(struct node *n, int64_t now_ns)
+{
+    for (int i = 0; i < n->n_admin; i++)
+        if (now_ns - n->admin[i].opened_ns >= NODE_OPEN_NS) /* said twice is said once */
+            rpc_call_finish(n->admin[i].call, ST_DEADLINE, "no request came");
+}
+
 void node_admin_call(struct node *n, struct rpc_call *call, int method)
 {
     if (method == NODE_METHOD_DRAIN)

@@ -9,6 +9,8 @@
 #include "node/transfer.h"
 #include "proto/rpc.h"
 
+#define NODE_ADMIN_CALLS_MAX 64
+
 enum node_method { NODE_METHOD_ROLE, NODE_METHOD_STATUS, NODE_METHOD_DRAIN, NODE_METHODS };
 
 struct node {
@@ -36,6 +38,11 @@ struct node {
     uint64_t boot;
     int64_t drain_ns; /* when draining began; 0: not */
     bool final_drain;
+    struct {
+        struct rpc_call *call;
+        int64_t opened_ns;
+    } admin[NODE_ADMIN_CALLS_MAX]; /* open ones; those that say nothing are ended */
+    int n_admin;
     struct buf out;
     struct {
         struct metric *blocks[6], *capacity, *prefix_hit, *preemptions, *running, *waiting;
@@ -51,7 +58,11 @@ enum status node_start(struct node *n, struct error *err);
 void node_stop(struct node *n);
 
 /* node_admin.c: Status, Drain, /metrics, /health */
+/* False: there are too many. */
+bool node_admin_open(struct node *n, struct rpc_call *call);
 void node_admin_call(struct node *n, struct rpc_call *call, int method);
+void node_admin_closed(struct node *n, struct rpc_call *call);
+void node_admin_check_time(struct node *n, int64_t now_ns);
 void node_http(struct node *n, struct http_request *r);
 void node_metrics_register(struct node *n);
 void node_drain(struct node *n);

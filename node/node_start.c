@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/rng.h"
 
@@ -18,6 +19,7 @@
 #define OFFERS_IN_FLIGHT 4
 #define MESSAGE_BYTES_MAX (128u << 20)
 #define OUTBOX_BYTES_MAX (8u << 20)
+#define PEM_BYTES_MAX (1u << 20)
 
 static int32_t max_calls(const struct node *n)
 {
@@ -251,6 +253,7 @@ static enum status start_role(struct node *n, struct error *err)
         .max_context = mc->max_context,
         .vocab = mc->vocab,
         .fingerprint = {f.w[0], f.w[1]},
+        .request_ns = n->config->timeouts.request_ns,
         .metrics = n->metrics,
         .aggregated = n->aggregated,
     };
@@ -259,40 +262,21 @@ static enum status start_role(struct node *n, struct error *err)
 
 /* ---- servers ---- */
 
-/* A PEM file's text; NULL path: NULL. */
-static enum status read_pem(const char *path, char **out, struct error *err)
-{
-    *out = NULL;
-    if (!path)
-        return ST_OK;
-    FILE *f = fopen(path, "re");
-    if (!f)
-        return err_set(err, ST_NOT_FOUND, "tls: %s: %s", path, strerror(errno));
-    struct buf b = {.max = 1 << 20};
-    char chunk[4096];
-    for (size_t got; (got = fread(chunk, 1, sizeof(chunk), f)) > 0;)
-        buf_append(&b, chunk, got);
-    fclose(f);
-    buf_putc(&b, '\0');
-    *out = buf_take(&b, NULL);
-    return *out ? ST_OK : err_set(err, ST_INVALID, "tls: %s: too large", path);
-}
-
 static enum status start_rpc(struct node *n, struct error *err)
 {
     const struct config *c = n->config;
     const char *methods[NODE_METHODS] = {[NODE_METHOD_ROLE] = n->role_ops->method,
                                          [NODE_METHOD_STATUS] = "/baton.v1.Admin/Status",
                                          [NODE_METHOD_DRAIN] = "/baton.v1.Admin/Drain"};
-    char *ca, *cert = NULL, *key = NULL;
-    enum status st = read_pem(c->tls.ca, &ca, err);
-    if (st == ST_OK)
-        st = read_pem(c->tls.cert, &cert, err);
-    if (st == ST_OK)
-        st = read_pem(c->tls.key, &key, err);
+    const char *const paths[] = {c->tls.ca, c->tls.cert, c->tls.key};
+    char *pem[3] = {NULL, NULL, NULL};
+    enum status st = ST_OK;
+    for (size_t i = 0; i < 3 && st == ST_OK; i++)
+        if (paths[i])
+            st = file_read_text(paths[i], PEM_BYTES_MAX, &pem[i], err);
     if (st == ST_OK) {
-        const struct rpc_args args = {.tls = {ca, cert, key},
-                                      .max_calls = max_calls(n) + 64,
+        const struct rpc_args args = {.tls = {pem[0], pem[1], pem[2]},
+                                      .max_calls = max_calls(n) + NODE_ADMIN_CALLS_MAX,
                                       .max_message_bytes = MESSAGE_BYTES_MAX,
                                       .max_outbox_bytes = OUTBOX_BYTES_MAX,
                                       .keepalive_ns = c->timeouts.keepalive_ns,
@@ -300,9 +284,8 @@ static enum status start_rpc(struct node *n, struct error *err)
                                       .n_methods = NODE_METHODS};
         st = rpc_create(&args, &n->rpc, err);
     }
-    free(ca);
-    free(cert);
-    free(key);
+    for (size_t i = 0; i < 3; i++)
+        free(pem[i]);
     int port;
     if (st == ST_OK)
         st = rpc_listen(n->rpc, c->node.listen, &port, err);
@@ -353,10 +336,12 @@ static enum status start_loop(struct node *n, struct error *err)
 
 static enum status start_metrics(struct node *n, struct error *err)
 {
-    char labels[600];
-    snprintf(labels, sizeof(labels), "model=\"%s\",node=\"%s\",role=\"%s\"", n->config->model.name,
-             n->config->node.name, n->aggregated ? "both" : n->role_ops->name);
-    n->metrics = metrics_create(labels);
+    struct buf labels = {0};
+    metrics_label(&labels, "model", n->config->model.name ? n->config->model.name : "");
+    metrics_label(&labels, "node", n->config->node.name);
+    metrics_label(&labels, "role", n->aggregated ? "both" : n->role_ops->name);
+    n->metrics = metrics_create(labels.data ? labels.data : "");
+    buf_fini(&labels);
     if (!n->metrics)
         return err_set(err, ST_NO_MEMORY, "no memory for metrics");
     node_metrics_register(n);

@@ -17,7 +17,7 @@
 /* What a role may do to the world. */
 struct node_effects {
     void *ctx;
-    /* Calls. `send` takes a copy; ST_BUSY: the outbox is full, on_drained() will follow. */
+    /* Calls. `send` takes a copy; ST_BUSY: the outbox is full, a flush() follows when it is not. */
     enum status (*send)(void *ctx, void *call, const struct buf *bytes);
     void (*read)(void *ctx, void *call); /* ready for the call's next message */
     void (*finish)(void *ctx, void *call, enum status status, const char *text);
@@ -40,6 +40,7 @@ struct node_role_args {
     int32_t n_ranks;
     int32_t max_context, vocab;
     uint64_t fingerprint[2];
+    int64_t request_ns;      /* the time of a call whose caller gives none; 0: no end */
     struct metrics *metrics; /* may be NULL */
     bool aggregated;         /* decode role that never waits for a prefill node */
 };
@@ -65,7 +66,6 @@ struct node_role_ops {
     void *(*on_open)(struct role *r, void *call, int64_t now_ns, int64_t deadline_ns);
     void (*on_message)(struct role *r, void *handle, const uint8_t *data, size_t len,
                        int64_t now_ns);
-    void (*on_drained)(struct role *r, void *handle);
     /* The call is over, whatever the reason: everything it held is released. The handle is invalid
      * afterwards. */
     void (*on_closed)(struct role *r, void *handle, int64_t now_ns);

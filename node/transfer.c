@@ -253,18 +253,8 @@ void transfer_layer(struct transfer *t, uint64_t user, int32_t layer, int32_t to
 
 void transfer_fill(struct transfer *t, uint64_t user, const struct msg_token *first, uint32_t n)
 {
-    size_t tops = 0;
-    for (uint32_t i = 0; i < n; i++)
-        tops += first[i].n_top;
-    struct msg_token *copy = malloc(n * sizeof(*copy) + tops * sizeof(struct msg_logprob) + 1);
-    struct msg_logprob *top = (struct msg_logprob *)(copy + n);
-    for (uint32_t i = 0; copy && i < n; i++) {
-        copy[i] = first[i];
-        copy[i].top = top;
-        if (first[i].n_top > 0)
-            memcpy(top, first[i].top, first[i].n_top * sizeof(*top));
-        top += first[i].n_top;
-    }
+    const struct msg_token *tokens;
+    void *copy = wire_copy_tokens(first, n, &tokens);
     /* Without a copy the first tokens stay behind: the decode node then samples them again, the
      * same ones. */
     give(t, &(struct command){

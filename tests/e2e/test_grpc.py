@@ -4,6 +4,7 @@ import os
 import re
 import sys
 import tempfile
+import threading
 import time
 
 import clients
@@ -172,6 +173,32 @@ class Grpc(cluster.SharedCase):
             with grpc.insecure_channel(c.nodes["d0"].grpc) as channel:
                 answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
                 self.assertEqual(answer.status, health_pb2.HealthCheckResponse.SERVING)
+
+    def test_questions_that_never_come(self):
+        """Calls that open at a node and say nothing are ended, and take no request's place for ever."""
+        silence, calls = threading.Event(), []
+
+        def nothing():
+            silence.wait(60)
+            yield from ()
+
+        with cluster.parts(decode=[["--role", "both", "--engine-max-batch", "4"]]) as c:
+            with grpc.insecure_channel(c.nodes["d0"].grpc) as channel:
+                status = channel.stream_unary("/baton.v1.Admin/Status", request_serializer=bytes, response_deserializer=bytes)
+                calls = [status.future(nothing()) for _ in range(90)]
+                until = time.monotonic() + 20 * cluster.SLOWER
+                while not all(call.done() for call in calls) and time.monotonic() < until:
+                    time.sleep(0.1)
+                silence.set()
+                codes = {call.code() for call in calls if call.done()}
+                self.assertTrue(all(call.done() for call in calls), f"{sum(not call.done() for call in calls)} are open; {codes}")
+                self.assertLessEqual(codes, {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED})
+                while True:  # the router may have been refused, too
+                    answer = c.post("/v1/completions", {"prompt": "Hi", "max_tokens": 2})
+                    if answer.status == 200 or time.monotonic() > until:
+                        break
+                    time.sleep(0.2)
+                self.assertEqual(answer.status, 200, answer.body)
 
     def test_reflection(self):
         ask = reflection_pb2.ServerReflectionRequest

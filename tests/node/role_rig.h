@@ -16,6 +16,7 @@
 #define RIG_CALLS 16
 #define RIG_TOKENS 64
 #define RIG_USERS 64
+#define RIG_REQUEST_NS (600 * NS_PER_S)
 
 /* A call as its caller sees it. */
 struct rig_call {
@@ -35,6 +36,7 @@ struct rig_handoff {
     int opened, closed; /* expect and forget, or open and close */
     int layers, fills;
     uint32_t n_first;
+    int64_t deadline_ns;
 };
 
 static struct {
@@ -172,7 +174,8 @@ static enum status rig_offer_open(void *ctx, const struct mover_send *send)
     if (rig.refuse_handoff != ST_OK)
         return rig.refuse_handoff;
     cr_assert_eq(send->n_ranks, 1);
-    handoff_begin(send->user, send->token_begin, send->token_end, send->blocks, send->n_blocks);
+    handoff_begin(send->user, send->token_begin, send->token_end, send->blocks, send->n_blocks)
+        ->deadline_ns = send->deadline_ns;
     return ST_OK;
 }
 
@@ -230,6 +233,7 @@ static void rig_open(const struct node_role_ops *ops, int32_t blocks, bool aggre
                                         .max_context = rig.model.max_context,
                                         .vocab = rig.model.vocab,
                                         .fingerprint = {7, 7},
+                                        .request_ns = RIG_REQUEST_NS,
                                         .aggregated = aggregated};
     cr_assert_eq(ops->create(&args, &rig.role, &err), ST_OK);
     const struct engine_args ea = {.runner = fake_runner(&rig.model),

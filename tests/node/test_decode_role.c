@@ -202,6 +202,25 @@ Test(decode, time_is_up_in_every_state)
     }
 }
 
+/* Whoever asks for no end gets the node's. */
+Test(decode, no_call_is_for_ever)
+{
+    for (int stage = FILLING; stage < STAGES; stage++) {
+        open_small();
+        struct msg_start m;
+        struct rig_call *k = bring_to((enum stage)stage, &m);
+        rig.now_ns += RIG_REQUEST_NS - NS_PER_MS;
+        rig_flush();
+        cr_assert_eq(k->finishes, 0, "stage %d", stage);
+        rig.now_ns += NS_PER_MS;
+        rig_flush();
+        cr_assert_eq(k->status, ST_DEADLINE, "stage %d", stage);
+        rig_close(k);
+        quiet();
+        rig_end();
+    }
+}
+
 Test(decode, absurd_deadlines)
 {
     open_small();
@@ -443,7 +462,6 @@ Test(decode, a_router_that_does_not_read)
     cr_assert_eq(k->n[0], 0);
     cr_assert_eq(k->finishes, 0, "tokens wait");
     k->deaf = false;
-    rig.ops->on_drained(rig.role, k->handle);
     rig_steps(3);
     cr_assert_gt(k->n[0], 3, "and come in order");
     k->deaf = true;

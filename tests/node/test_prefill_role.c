@@ -186,6 +186,24 @@ Test(prefill, time_is_up_in_every_state)
     }
 }
 
+/* Whoever asks for no end gets the node's, and so does the handoff. */
+Test(prefill, no_call_is_for_ever)
+{
+    for (int stage = COMPUTING; stage <= DELIVERING; stage++) {
+        open_small();
+        struct msg_prefill m;
+        struct rig_call *k = bring_to((enum stage)stage, &m);
+        cr_assert_eq(rig.handoffs[0].deadline_ns, rig.now_ns + RIG_REQUEST_NS);
+        rig.now_ns += RIG_REQUEST_NS;
+        rig_flush();
+        cr_assert_eq(k->status, ST_DEADLINE, "stage %d", stage);
+        rig_steps(100);
+        rig_close(k);
+        quiet();
+        rig_end();
+    }
+}
+
 Test(prefill, drain_in_every_state)
 {
     for (int stage = 0; stage < STAGES; stage++) {
@@ -294,6 +312,30 @@ Test(prefill, a_handoff_that_fails_ends_the_call)
         rig_steps(100);
         quiet();
         cr_assert_eq(rig_blocks().quarantined, 0);
+        rig_close(k);
+        rig_end();
+    }
+}
+
+/* The pair is to be avoided for a broken way between them, not because a node is full. */
+Test(prefill, why_a_handoff_failed)
+{
+    static const enum status why[][2] = {{ST_LINK, ST_TRANSFER},
+                                         {ST_PROTOCOL, ST_TRANSFER},
+                                         {ST_BUSY, ST_BUSY},
+                                         {ST_NO_MEMORY, ST_NO_MEMORY},
+                                         {ST_DEADLINE, ST_DEADLINE}};
+    for (int i = 0; i < 5; i++) {
+        open_small();
+        struct msg_prefill m;
+        struct rig_call *k = bring_to(COMPUTING, &m);
+        const struct mover_event ev = {
+            .kind = MOVER_FAILED, .user = rig.handoffs[0].user, .status = why[i][0]};
+        rig.ops->on_mover(rig.role, &ev, rig.now_ns);
+        rig_flush();
+        cr_assert_eq(k->status, why[i][1], "%s", status_name(k->status));
+        rig_steps(100);
+        quiet();
         rig_close(k);
         rig_end();
     }

@@ -1,0 +1,147 @@
+#include "node/role_call.h"
+
+#include <assert.h>
+#include <string.h>
+
+/* ---- tokens ---- */
+
+void said_set(struct said *s, const struct msg_token *t)
+{
+    assert(t->n_top <= MSG_LOGPROBS_MAX);
+    s->token = *t;
+    if (t->n_top > 0)
+        memcpy(s->top, t->top, t->n_top * sizeof(*t->top));
+}
+
+struct msg_token said_get(const struct said *s)
+{
+    struct msg_token t = s->token;
+    t.top = s->top;
+    return t;
+}
+
+/* ---- the role ---- */
+
+enum status role_base_init(struct role_base *b, const struct node_role_args *args,
+                           size_t call_bytes, struct error *err)
+{
+    b->args = *args;
+    b->calls = slots_create((size_t)args->max_calls, call_bytes);
+    if (!b->calls)
+        return err_set(err, ST_NO_MEMORY, "no memory for %d calls", args->max_calls);
+    if (args->metrics)
+        b->m_quiet = metrics_histogram(args->metrics, "baton_cancel_to_quiet_seconds", "",
+                                       "From a call's being cancelled to all it held being free.",
+                                       metrics_latency_bounds, metrics_latency_bounds_n);
+    return ST_OK;
+}
+
+void role_base_fini(struct role_base *b)
+{
+    if (b->calls)
+        slots_destroy(b->calls);
+    buf_fini(&b->out);
+}
+
+static struct role_base *base_of(struct role *r)
+{
+    return (struct role_base *)r;
+}
+
+void role_set_engine(struct role *r, struct engine *e)
+{
+    base_of(r)->engine = e;
+}
+
+void *role_on_open(struct role *r, void *rpc, int64_t now_ns, int64_t deadline_ns)
+{
+    struct role_base *b = base_of(r);
+    slot_id id;
+    b->now_ns = now_ns;
+    struct role_call *c = slots_alloc(b->calls, &id);
+    if (!c)
+        return NULL;
+    c->id = id;
+    c->rpc = rpc;
+    c->opened_ns = now_ns;
+    c->deadline_ns = deadline_ns;
+    if (deadline_ns == NS_NEVER && b->args.request_ns > 0)
+        c->deadline_ns = now_ns + b->args.request_ns;
+    return role_user_of(c);
+}
+
+void role_drain(struct role *r, bool final)
+{
+    struct role_base *b = base_of(r);
+    b->draining = true;
+    for (slot_id id = slots_next(b->calls, 0); final && id; id = slots_next(b->calls, id))
+        role_fail(slots_get(b->calls, id), ST_PREEMPTED, "the node is shutting down");
+}
+
+void role_load(const struct role *r, struct node_role_load *out)
+{
+    out->calls = (int32_t)slots_count(((const struct role_base *)r)->calls);
+}
+
+void role_on_failed(void *role, void *user, enum status status, const char *why)
+{
+    struct role_call *c = role_call_of(role, user);
+    if (c)
+        role_fail(c, status, why);
+}
+
+/* ---- its calls ---- */
+
+void *role_call_of(struct role_base *b, void *user)
+{
+    return slots_get(b->calls, (slot_id)(uintptr_t)user);
+}
+
+void *role_user_of(const struct role_call *c)
+{
+    return (void *)(uintptr_t)c->id;
+}
+
+void role_call_begin(const struct role_base *b, struct role_call *c, const char *request_id,
+                     int64_t deadline_ms)
+{
+    c->spoken = true;
+    strncpy(c->request_id, request_id ? request_id : "", MSG_REQUEST_ID_MAX);
+    if (deadline_ms > 0 && deadline_ms < (c->deadline_ns - b->now_ns) / NS_PER_MS)
+        c->deadline_ns = b->now_ns + deadline_ms * NS_PER_MS;
+}
+
+void role_fail(struct role_call *c, enum status status, const char *text)
+{
+    if (c->failure != ST_OK)
+        return;
+    c->failure = status;
+    c->failure_text = text;
+}
+
+void role_check_time(struct role_call *c, int64_t now_ns)
+{
+    if (now_ns >= c->deadline_ns)
+        role_fail(c, ST_DEADLINE, "the request's time is up");
+    else if (!c->spoken && now_ns - c->opened_ns >= NODE_OPEN_NS)
+        role_fail(c, ST_DEADLINE, "no request came");
+}
+
+void role_send(struct role_base *b, struct role_call *c)
+{
+    if (b->out.failed || b->args.effects.send(b->args.effects.ctx, c->rpc, &b->out) != ST_OK)
+        role_fail(c, ST_BUSY, "the router does not read its events");
+}
+
+void role_finish(struct role_base *b, struct role_call *c, enum status status, const char *text)
+{
+    assert(!c->finish_sent);
+    c->finish_sent = true;
+    b->args.effects.finish(b->args.effects.ctx, c->rpc, status, text);
+}
+
+void role_observe_quiet(struct role_base *b, const struct role_call *c, int64_t closed_ns)
+{
+    if (b->m_quiet && !c->finish_sent)
+        metric_observe(b->m_quiet, (double)(b->now_ns - closed_ns) / 1e9);
+}
