@@ -30,7 +30,9 @@ struct config {
     struct {
         char *listen, *grpc;
         int64_t queue_max;
-        char *policy; /* least_loaded */
+        char *policy;                         /* least_loaded */
+        char *tool_parser, *reasoning_parser; /* auto | none | a format's name */
+        bool request_templates;
         struct config_node nodes[CONFIG_NODES_MAX];
         size_t n_nodes;
         char *api_keys_file; /* NULL: none */

@@ -29,6 +29,18 @@ const struct config_key config_table[] = {
      "requests that may wait before 429 is answered", CP_ROUTER, false},
     {"router.policy", CK_WORD, AT(router.policy), "least_loaded", 0, 0, "least_loaded", NULL,
      "how nodes are chosen", CP_ROUTER, false},
+    {"router.tool_parser", CK_WORD, AT(router.tool_parser), "auto", 0, 0,
+     "auto|none|llama3_json|hermes|granite|phi4_mini|mistral|jamba|nemotron|"
+     "cohere|deepseek_v3|deepseek_v31|deepseek_v32|kimi_k2|llama3_function|"
+     "qwen3_coder|seed_oss|glm45|minimax_m2|pythonic|llama4_pythonic|lfm2|"
+     "olmo3|openai",
+     "NAME", "how the model writes tool calls; auto: as its chat template does", CP_ROUTER, false},
+    {"router.reasoning_parser", CK_WORD, AT(router.reasoning_parser), "auto", 0, 0,
+     "auto|none|think|qwen3|deepseek_r1|mistral|granite|seed_oss|cohere|"
+     "openai_gptoss",
+     "NAME", "how the model writes reasoning; auto: as its chat template does", CP_ROUTER, false},
+    {"router.request_templates", CK_BOOL, AT(router.request_templates), "false", 0, 0, NULL, NULL,
+     "whether a request may bring a chat template of its own", CP_ROUTER, false},
     {"router.nodes", CK_NODES, AT(router.nodes), NULL, 0, CONFIG_NODES_MAX, NULL,
      "ROLE=HOST:PORT,...", "the cluster's nodes", CP_ROUTER, true},
     {"router.api_keys_file", CK_STR, AT(router.api_keys_file), NULL, 1, PATH_MAX_BYTES, NULL,

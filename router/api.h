@@ -14,6 +14,8 @@
 #include "base/buf.h"
 #include "base/json.h"
 #include "proto/messages.h"
+#include "router/output/output_format.h"
+#include "router/template_habits.h"
 #include "tokenizer/template.h"
 #include "tokenizer/tokenizer.h"
 
@@ -23,6 +25,7 @@
 #define API_MESSAGES_MAX 16384
 
 enum api_kind { API_COMPLETION, API_CHAT };
+enum api_tool_choice { API_TOOLS_AUTO, API_TOOLS_NONE, API_TOOLS_REQUIRED, API_TOOLS_NAMED };
 
 struct api_error {
     int status;       /* HTTP; 0: none */
@@ -43,6 +46,7 @@ int api_retry_after_s(const struct api_error *err);
 struct api_rules {
     int32_t n_max, stop_max, logprobs_max, vocab;
     struct msg_sampling defaults; /* max_tokens: 0, none */
+    bool chat_templates;          /* a request may bring its own */
 };
 
 struct api_prompt {
@@ -65,6 +69,14 @@ struct api_request {
     size_t n_prompts;
     const json *messages, *tools, *template_kwargs, *documents;
     bool add_special, add_generation_prompt, continue_final;
+    enum api_tool_choice tool_choice;
+    const json *allowed;   /* tools of tool_choice, where it lists some; NULL: all */
+    const char *tool_name; /* API_TOOLS_NAMED */
+    bool parallel_calls;
+    bool include_reasoning, separate_reasoning;
+    const char *reasoning_effort; /* NULL: not given */
+    const json *enable_thinking;  /* a boolean; NULL: not given */
+    const char *chat_template;    /* the request's own; NULL: the model's */
     int32_t n;
     struct msg_sampling sampling; /* max_tokens 0: not given; bias and stop_ids are owned */
     bool has_seed;
@@ -81,15 +93,21 @@ void api_request_fini(struct api_request *r);
 /* Reads a body that is to be an object; bounded in depth and memory. */
 bool api_read_body(struct api_text_ref body, json **out, struct api_error *err);
 
-/* The ids of a chat: messages through the template. `text` gets the rendered prompt. */
+/* The ids of a chat: messages through the template. */
 struct api_chat {
     const struct tokenizer *tokenizer;
     const struct chat_template *template_; /* NULL: the model has none */
+    struct template_habits habits;
+    const struct output_reasoning *reasoning; /* NULL: not looked for */
+    bool *inside_reasoning;                   /* NULL, or: whether the prompt ends within it */
 };
 bool api_chat_ids(const struct api_chat *c, const struct api_request *r, struct ids *out,
                   struct api_error *err);
 /* Fills in messages, tools and the like of `body` with checks: for chats and for /tokenize. */
-bool api_parse_chat(struct api_request *r, const json *body, struct api_error *err);
+bool api_parse_chat(struct api_request *r, const json *body, const struct api_rules *rules,
+                    struct api_error *err);
+/* Whether tool_choice lets this tool be called. */
+bool api_tool_allowed(const struct api_request *r, const json *tool);
 
 /* ---- api_text.c: tokens of one choice to text ---- */
 
@@ -98,6 +116,7 @@ struct api_text_args {
     const struct api_text_ref *stops; /* outlive the object */
     size_t n_stops;
     bool include_stop, skip_special;
+    bool tell_special;  /* special tokens come out whatever skip_special says, and are told apart */
     int32_t min_tokens; /* stop strings do not count before */
 };
 struct api_text;
@@ -107,6 +126,8 @@ void api_text_destroy(struct api_text *t);
  * a stop string. Returns the index of the stop string that ended the text; -1: none. Nothing may be
  * pushed after the end. */
 int api_text_push(struct api_text *t, int32_t id, struct buf *out);
+/* Of what was appended last, the bytes at its end that are a special token's (tell_special). */
+size_t api_text_special_bytes(const struct api_text *t);
 /* The end for another reason: what was held back comes out. */
 int api_text_finish(struct api_text *t, struct buf *out);
 

@@ -26,4 +26,7 @@ double field_number(struct fields *p, const char *key, struct field_range range)
 /* Without NULs, `max` bytes. */
 const char *field_str(struct fields *p, const char *key, const char *fallback, size_t max);
 
+/* api_tools.c: tools, tool_choice, parallel_tool_calls */
+void api_parse_tools(struct fields *p, struct api_request *r);
+
 #endif

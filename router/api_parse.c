@@ -45,7 +45,6 @@ static void refuse_unsupported(struct fields *p)
                                        "allowed_token_ids",
                                        "logprob_token_ids",
                                        "truncate_prompt_tokens",
-                                       "chat_template",
                                        "structured_outputs",
                                        "guided_json",
                                        "guided_regex",
@@ -76,13 +75,11 @@ static void refuse_unsupported(struct fields *p)
 /* Known, harmless, without effect: only their types are looked at. */
 static void check_ignored(struct fields *p)
 {
-    static const char *const strings[] = {
-        "user",     "service_tier", "prompt_cache_key", "safety_identifier", "reasoning_effort",
-        "verbosity"};
+    static const char *const strings[] = {"user", "service_tier", "prompt_cache_key",
+                                          "safety_identifier", "verbosity"};
     for (size_t i = 0; i < sizeof strings / sizeof *strings; i++)
         field_str(p, strings[i], NULL, 4096);
     field_bool(p, "store", false);
-    field_bool(p, "parallel_tool_calls", true);
     field_bool(p, "spaces_between_special_tokens", true);
     field_kind(p, "metadata", JSON_OBJ, "an object");
 }
@@ -398,7 +395,7 @@ bool api_parse(struct api_request *r, enum api_kind kind, const struct api_rules
     if (kind == API_COMPLETION)
         parse_completion(&p, r);
     else if (err->status == 0)
-        api_parse_chat(r, r->body, err);
+        api_parse_chat(r, r->body, rules, err);
     if (err->status == 0)
         return true;
     api_request_fini(r);

@@ -221,6 +221,70 @@ static void put_text(struct jw *w, const char *key, struct api_text_ref text)
     jw_strn(w, text.len ? text.text : "", text.len);
 }
 
+/* In a stream: what is new of each call. The first says index, id, type and name. */
+static void put_calls(struct jw *w, const struct api_answer *a, const struct api_calls *calls)
+{
+    jw_key(w, "tool_calls");
+    jw_arr(w);
+    for (size_t i = a->stream ? calls->first : 0; i < calls->n; i++) {
+        const struct api_call *c = &calls->v[i];
+        if (a->stream && c->said && !c->arguments.len)
+            continue;
+        jw_obj(w);
+        if (a->stream) {
+            jw_key(w, "index");
+            jw_uint(w, i);
+        }
+        if (!c->said) {
+            jw_key(w, "id");
+            jw_str(w, c->id);
+            jw_key(w, "type");
+            jw_str(w, "function");
+        }
+        jw_key(w, "function");
+        jw_obj(w);
+        if (!c->said) {
+            jw_key(w, "name");
+            jw_str(w, c->name);
+        }
+        put_text(w, "arguments", (struct api_text_ref){c->arguments.data, c->arguments.len});
+        jw_end_obj(w);
+        jw_end_obj(w);
+    }
+    jw_end_arr(w);
+}
+
+/* A message, or in a stream what is new of it. */
+static void put_message(struct jw *w, const struct api_answer *a, const struct api_choice_out *c)
+{
+    const struct api_output *o = c->output;
+    bool calls = o && (a->stream ? api_output_calls_pending(o) : o->calls.n > 0);
+    jw_key(w, a->stream ? "delta" : "message");
+    jw_obj(w);
+    if (!a->stream || c->role) {
+        jw_key(w, "role");
+        jw_str(w, "assistant");
+    }
+    if (!a->stream && calls && !c->text.len) {
+        jw_key(w, "content");
+        jw_null(w);
+    } else if (!a->stream || c->role || c->text.len) {
+        put_text(w, "content", c->text);
+    }
+    if (o && o->reasoning.len) {
+        struct api_text_ref text = {o->reasoning.data, o->reasoning.len};
+        put_text(w, "reasoning_content", text);
+        put_text(w, "reasoning", text);
+    }
+    if (calls)
+        put_calls(w, a, &o->calls);
+    if (!a->stream) {
+        jw_key(w, "refusal");
+        jw_null(w);
+    }
+    jw_end_obj(w);
+}
+
 static void put_choice(struct jw *w, const struct api_answer *a, const struct api_choice_out *c)
 {
     jw_obj(w);
@@ -229,26 +293,14 @@ static void put_choice(struct jw *w, const struct api_answer *a, const struct ap
     if (a->kind == API_COMPLETION) {
         put_text(w, "text", c->text);
     } else {
-        jw_key(w, a->stream ? "delta" : "message");
-        jw_obj(w);
-        if (!a->stream || c->role) {
-            jw_key(w, "role");
-            jw_str(w, "assistant");
-        }
-        if (!a->stream || c->role || c->text.len)
-            put_text(w, "content", c->text);
-        if (!a->stream) {
-            jw_key(w, "refusal");
-            jw_null(w);
-        }
-        jw_end_obj(w);
+        put_message(w, a, c);
     }
     put_logprobs(w, a, c);
     put_finish(w, c);
     jw_end_obj(w);
 }
 
-void api_render_usage(struct jw *w, const struct msg_usage *u)
+void api_render_usage(struct jw *w, const struct msg_usage *u, int32_t reasoning_tokens)
 {
     jw_obj(w);
     jw_key(w, "prompt_tokens");
@@ -265,7 +317,7 @@ void api_render_usage(struct jw *w, const struct msg_usage *u)
     jw_key(w, "completion_tokens_details");
     jw_obj(w);
     jw_key(w, "reasoning_tokens");
-    jw_int(w, 0);
+    jw_int(w, reasoning_tokens);
     jw_end_obj(w);
     jw_end_obj(w);
 }
@@ -300,7 +352,7 @@ void api_render_answer(struct buf *out, const struct api_answer *a,
         put_choice(&w, a, &choices[i]);
     jw_end_arr(&w);
     jw_key(&w, "usage");
-    api_render_usage(&w, usage);
+    api_render_usage(&w, usage, a->reasoning_tokens);
     jw_end_obj(&w);
 }
 
@@ -316,7 +368,7 @@ void api_render_chunk(struct buf *out, const struct api_answer *a, const struct 
     if (a->include_usage) {
         jw_key(&w, "usage");
         if (usage)
-            api_render_usage(&w, usage);
+            api_render_usage(&w, usage, a->reasoning_tokens);
         else
             jw_null(&w);
     }

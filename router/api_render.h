@@ -11,6 +11,7 @@
 #define ROUTER_API_RENDER_H
 
 #include "router/api.h"
+#include "router/api_output.h"
 
 /* A token as an answer shows it. */
 struct api_token {
@@ -34,13 +35,15 @@ struct api_answer {
     int64_t created_s;
     const char *model;
     bool logprobs, stream, include_usage;
+    int32_t reasoning_tokens; /* of all choices, for the usage */
 };
 struct api_choice_out {
     int32_t index;
     struct api_text_ref text;
+    const struct api_output *output; /* reasoning and calls to show; NULL: none */
     const struct api_tokens *tokens; /* NULL: no logprobs */
     size_t text_offset;              /* characters before the first of `tokens` */
-    const char *finish;              /* "stop", "length"; NULL: not yet */
+    const char *finish;              /* "stop", "length", "tool_calls"; NULL: not yet */
     const char *stop_text;           /* the stop string that matched; NULL: none */
     int32_t stop_id;                 /* the id that stopped it; -1: none */
     bool role;                       /* chat chunk: the opening one */
@@ -52,7 +55,7 @@ void api_render_answer(struct buf *out, const struct api_answer *a,
 /* One event of a stream, `data: ...\n\n`. choice NULL: the usage chunk. */
 void api_render_chunk(struct buf *out, const struct api_answer *a, const struct api_choice_out *c,
                       const struct msg_usage *usage);
-void api_render_usage(struct jw *w, const struct msg_usage *u);
+void api_render_usage(struct jw *w, const struct msg_usage *u, int32_t reasoning_tokens);
 /* Characters (code points) of a text. */
 size_t api_count_characters(const char *s, size_t len);
 

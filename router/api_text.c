@@ -13,6 +13,7 @@ struct api_text {
     struct detok *detok;
     struct buf held; /* decoded, not given out */
     int32_t tokens;
+    size_t special; /* bytes of a special token at the end of what came out last */
 };
 
 struct api_text *api_text_create(const struct api_text_args *args, struct msg_ids prompt)
@@ -21,7 +22,7 @@ struct api_text *api_text_create(const struct api_text_args *args, struct msg_id
     if (!t)
         return NULL;
     t->args = *args;
-    t->detok = detok_create(args->tokenizer, args->skip_special);
+    t->detok = detok_create(args->tokenizer, args->skip_special || args->tell_special);
     if (!t->detok) {
         free(t);
         return NULL;
@@ -101,9 +102,36 @@ static int settle(struct api_text *t, size_t from, struct buf *out)
     return -1;
 }
 
+/* A special token ends what was held: no character and no stop string goes across it. */
+static int push_special(struct api_text *t, int32_t id, struct buf *out)
+{
+    size_t from = t->held.len;
+    int stop = -1;
+    detok_flush(t->detok, &t->held);
+    if (t->held.len > from && t->args.n_stops && t->tokens > t->args.min_tokens)
+        stop = settle(t, from, out);
+    if (stop >= 0)
+        return stop;
+    if (t->held.len)
+        buf_append(out, t->held.data, t->held.len);
+    buf_clear(&t->held);
+    from = out->len;
+    tokenizer_token_bytes(t->args.tokenizer, id, out);
+    t->special = out->len - from;
+    return -1;
+}
+
+size_t api_text_special_bytes(const struct api_text *t)
+{
+    return t->special;
+}
+
 int api_text_push(struct api_text *t, int32_t id, struct buf *out)
 {
     t->tokens++;
+    t->special = 0;
+    if (t->args.tell_special && tokenizer_is_special(t->args.tokenizer, id))
+        return push_special(t, id, out);
     if (!t->args.n_stops || t->tokens <= t->args.min_tokens) {
         detok_push(t->detok, id, out);
         return -1;
@@ -117,6 +145,7 @@ int api_text_finish(struct api_text *t, struct buf *out)
 {
     size_t from = t->held.len;
     int stop = -1;
+    t->special = 0;
     detok_flush(t->detok, &t->held);
     if (t->held.len > from && t->tokens > t->args.min_tokens && t->args.n_stops)
         stop = settle(t, from, out);

@@ -17,6 +17,7 @@
 
 struct slot {
     struct buf text;          /* stream: not yet in a chunk */
+    struct api_output output; /* where the text is taken apart */
     struct api_tokens tokens; /* with logprobs */
     size_t offset;            /* characters before the first of `tokens` */
     bool over, opened;
@@ -35,6 +36,7 @@ struct answer {
     struct buf *echoes; /* [n_prompts] */
     size_t n_prompts;
     int32_t n;
+    struct api_output_plan plan;
     struct buf out;
     bool begun, ended, broken;
     char prefill[64], decode[64];
@@ -45,10 +47,12 @@ static void answer_free(struct answer *a)
     for (size_t i = 0; i < a->n_slots; i++) {
         buf_fini(&a->slots[i].text);
         api_tokens_fini(&a->slots[i].tokens);
+        api_output_fini(&a->slots[i].output);
         free((char *)(uintptr_t)a->slots[i].stop_text);
     }
     for (size_t i = 0; a->echoes && i < a->n_prompts; i++)
         buf_fini(&a->echoes[i]);
+    api_output_plan_fini(&a->plan);
     free(a->slots);
     free(a->echoes);
     buf_fini(&a->out);
@@ -108,8 +112,12 @@ static struct api_choice_out choice_out(const struct answer *a, int32_t index)
     struct api_choice_out c = {.index = index, .text_offset = s->offset, .stop_id = -1};
     c.text = (struct api_text_ref){s->text.data ? s->text.data : "", s->text.len};
     c.tokens = a->head.logprobs ? &s->tokens : NULL;
+    c.output = a->plan.parse ? &s->output : NULL;
     if (s->over) {
         c.finish = s->reason == MSG_FINISH_LENGTH ? "length" : "stop";
+        /* Where one function was asked for by name, calling it is no decision of the model's. */
+        if (s->reason != MSG_FINISH_LENGTH && s->output.calls.n && !a->plan.forced_name[0])
+            c.finish = "tool_calls";
         c.stop_text = s->stop_text;
         c.stop_id = s->stop_id;
     }
@@ -128,12 +136,14 @@ static void put_chunk(struct answer *a, int32_t index, bool with_finish)
         c.tokens = NULL;
     }
     api_render_chunk(&a->out, &a->head, &c, NULL);
+    a->out.failed |= s->text.failed || s->output.failed;
     struct buf bytes = {0};
     for (size_t i = 0; i < s->tokens.n; i++)
         tokenizer_token_bytes(a->r->tokenizer, s->tokens.v[i].id, &bytes);
     s->offset += api_count_characters(bytes.data, bytes.len);
     buf_fini(&bytes);
     api_tokens_clear(&s->tokens);
+    api_output_clear(&s->output);
     buf_clear(&s->text);
 }
 
@@ -162,12 +172,24 @@ static void begin_stream(struct answer *a)
 
 /* ---- from the run ---- */
 
+static void put_text(struct answer *a, struct slot *s, struct api_text_ref text, bool token)
+{
+    if (!a->plan.parse) {
+        buf_append(&s->text, text.text, text.len);
+        return;
+    }
+    int32_t before = s->output.reasoning_tokens;
+    api_output_push(&s->output, text, run_special_bytes(a->run), token);
+    a->head.reasoning_tokens += s->output.reasoning_tokens - before;
+    s->text.failed |= s->output.failed;
+}
+
 static void on_delta(void *owner, int32_t index, struct api_text_ref text,
                      const struct msg_token *t)
 {
     struct answer *a = owner;
     struct slot *s = &a->slots[index];
-    buf_append(&s->text, text.text, text.len);
+    put_text(a, s, text, t != NULL);
     if (t && a->head.logprobs && !api_tokens_push(&s->tokens, t))
         s->text.failed = true;
     if (!a->head.stream) {
@@ -177,7 +199,7 @@ static void on_delta(void *owner, int32_t index, struct api_text_ref text,
         return;
     }
     begin_stream(a);
-    if (s->text.len)
+    if (s->text.len || api_output_pending(&s->output))
         put_chunk(a, index, false);
     flush(a);
     /* With nothing on its way there is nothing to wait for. */
@@ -193,10 +215,12 @@ static void on_finish(void *owner, int32_t index, const struct run_finish *f)
     s->reason = f->reason;
     s->stop_text = f->stop_text ? strdup(f->stop_text) : NULL;
     s->stop_id = f->stop_id;
+    if (a->plan.parse)
+        api_output_finish(&s->output, f->reason == MSG_FINISH_LENGTH);
     if (!a->head.stream)
         return;
     begin_stream(a);
-    if (a->head.kind == API_CHAT && (s->text.len || s->tokens.n))
+    if (a->head.kind == API_CHAT && (s->text.len || s->tokens.n || api_output_pending(&s->output)))
         put_chunk(a, index, false);
     put_chunk(a, index, true);
     flush(a);
@@ -208,7 +232,7 @@ static void respond_whole(struct answer *a, const struct msg_usage *usage)
     bool ok = c != NULL;
     for (size_t i = 0; i < a->n_slots && ok; i++) {
         c[i] = choice_out(a, (int32_t)i);
-        ok = !a->slots[i].text.failed;
+        ok = !a->slots[i].text.failed && !a->slots[i].output.failed;
     }
     if (ok)
         api_render_answer(&a->out, &a->head, c, a->n_slots, usage);
@@ -276,10 +300,14 @@ void http_answer_event(const struct http_event *ev)
 
 /* Prompts to ids; `all` has one array per prompt. */
 static bool make_ids(struct router *r, const struct api_request *q, struct ids *all,
-                     struct api_error *err)
+                     bool *inside_reasoning, struct api_error *err)
 {
     if (q->kind == API_CHAT) {
-        const struct api_chat chat = {r->tokenizer, r->chat_template};
+        const struct api_chat chat = {.tokenizer = r->tokenizer,
+                                      .template_ = r->chat_template,
+                                      .habits = r->habits,
+                                      .reasoning = r->formats.reasoning,
+                                      .inside_reasoning = inside_reasoning};
         return api_chat_ids(&chat, q, &all[0], err);
     }
     for (size_t i = 0; i < q->n_prompts; i++) {
@@ -350,6 +378,17 @@ static struct answer *answer_create(struct router *r, struct http_request *q,
     return a;
 }
 
+static bool plan_output(struct answer *a, const struct api_request *req, bool inside_reasoning)
+{
+    if (!api_output_plan_init(&a->plan, req, a->r->formats, inside_reasoning))
+        return false;
+    for (size_t i = 0; i < a->n_slots && a->plan.parse; i++) {
+        if (!api_output_init(&a->slots[i].output, &a->plan, &a->slots[i].text))
+            return false;
+    }
+    return true;
+}
+
 static bool start_run(struct answer *a, const struct api_request *q, const struct ids *all,
                       const char *request_id, struct api_error *err)
 {
@@ -369,7 +408,8 @@ static bool start_run(struct answer *a, const struct api_request *q, const struc
                                   .stops = q->stops,
                                   .n_stops = q->n_stops,
                                   .include_stop = q->include_stop,
-                                  .skip_special = q->skip_special};
+                                  .skip_special = q->skip_special,
+                                  .tell_special = a->plan.parse};
     struct error why = {0};
     enum status st =
         prompts ? run_start(&args, &a->run, &why) : err_set(&why, ST_NO_MEMORY, "Out of memory.");
@@ -394,10 +434,12 @@ static bool prepare(struct router *r, struct http_request *q, const char *reques
     bool ok = all != NULL;
     if (!ok)
         api_fail(err, 500, "internal_error", NULL, "Out of memory.");
-    ok = ok && make_ids(r, req, all, err);
+    bool inside = false;
+    ok = ok && make_ids(r, req, all, &inside, err);
     if (ok) {
         a = answer_create(r, q, req, all);
-        ok = a || api_fail(err, 500, "internal_error", NULL, "Out of memory.");
+        ok = (a && plan_output(a, req, inside)) ||
+             api_fail(err, 500, "internal_error", NULL, "Out of memory.");
     }
     ok = ok && start_run(a, req, all, request_id, err);
     if (ok)

@@ -168,8 +168,10 @@ static bool tokenize_body(const struct call *c, const json *body, struct ids *id
         return false;
     if (!prompt && !content) {
         struct api_request chat = {.kind = API_CHAT};
-        const struct api_chat how = {c->r->tokenizer, c->r->chat_template};
-        return api_parse_chat(&chat, body, err) && api_chat_ids(&how, &chat, ids, err);
+        const struct api_chat how = {
+            .tokenizer = c->r->tokenizer, .template_ = c->r->chat_template, .habits = c->r->habits};
+        return api_parse_chat(&chat, body, &c->r->rules, err) &&
+               api_chat_ids(&how, &chat, ids, err);
     }
     bool special =
         prompt ? field_bool(&p, "add_special_tokens", true) : field_bool(&p, "add_special", false);

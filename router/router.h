@@ -13,6 +13,7 @@
 #include "base/metrics.h"
 #include "net/http_server.h"
 #include "proto/rpc.h"
+#include "router/api_output.h"
 #include "router/api_render.h"
 #include "router/core.h"
 #include "router/run.h"
@@ -31,7 +32,9 @@ struct router {
     struct metrics *metrics;
     struct tokenizer *tokenizer;
     struct chat_template *chat_template; /* NULL: none */
-    size_t token_bytes_max;              /* of any token: bounds how short a text's ids can be */
+    struct template_habits habits;
+    struct api_output_formats formats; /* of tool calls and reasoning */
+    size_t token_bytes_max;            /* of any token: bounds how short a text's ids can be */
     struct api_rules rules;
     int32_t model_context; /* of config.json; 0: it does not say */
     int32_t *eos;

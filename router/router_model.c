@@ -90,6 +90,24 @@ static enum status read_files(struct router *r, struct error *err)
     return st;
 }
 
+/* What the configuration names, or what the template speaks. */
+static void choose_formats(struct router *r, const char *text)
+{
+    const char *tools = r->config->router.tool_parser,
+               *reasoning = r->config->router.reasoning_parser;
+    struct api_output_formats *f = &r->formats;
+    if (strcmp(tools, "auto") == 0)
+        f->tools = text ? output_format_for(text) : NULL;
+    else
+        f->tools = output_format_find(tools);
+    if (strcmp(reasoning, "auto") == 0)
+        f->reasoning = text ? output_reasoning_for(text) : NULL;
+    else
+        f->reasoning = output_reasoning_find(reasoning);
+    log_info("output_formats", "tools=%s reasoning=%s", f->tools ? f->tools->name : "none",
+             f->reasoning ? f->reasoning->name : "none");
+}
+
 static void read_template(struct router *r)
 {
     const char *text = tokenizer_chat_template(r->tokenizer);
@@ -102,6 +120,10 @@ static void read_template(struct router *r)
                  log_quote(quoted, sizeof quoted, why.text));
         r->chat_template = NULL;
     }
+    if (r->chat_template)
+        r->habits = template_habits_of(r->chat_template, text);
+    r->rules.chat_templates = r->config->router.request_templates;
+    choose_formats(r, text);
 }
 
 enum status router_load_model(struct router *r, struct error *err)

@@ -37,6 +37,7 @@ struct run {
     char *stop_bytes;
     size_t n_stops;
     struct buf text;
+    size_t special; /* bytes of a special token at the end of it */
     enum status failed;
     char failed_copy[256];
     struct msg_usage usage;
@@ -99,6 +100,7 @@ static struct run *run_create(const struct run_args *a)
                                        .n_stops = r->n_stops,
                                        .include_stop = a->include_stop,
                                        .skip_special = a->skip_special,
+                                       .tell_special = a->tell_special,
                                        .min_tokens = a->sampling.min_tokens};
     for (size_t i = 0; ok && i < a->n_prompts * (size_t)a->n; i++) {
         r->choices[i].text = api_text_create(&text, a->prompts[i / (size_t)a->n]);
@@ -170,6 +172,11 @@ void run_consumed(struct run *r)
             core_consumed(r->router->core, p->id, p->pending);
         p->pending = 0;
     }
+}
+
+size_t run_special_bytes(const struct run *r)
+{
+    return r->special;
 }
 
 void run_cancel(struct run *r, enum status status, const char *text)
@@ -253,8 +260,11 @@ void run_on_token(void *part, const struct msg_token *t)
     p->pending++;
     int stop = -1;
     buf_clear(&r->text);
-    if (!is_stop_id(r, t))
+    r->special = 0;
+    if (!is_stop_id(r, t)) {
         stop = api_text_push(c->text, t->id, &r->text);
+        r->special = api_text_special_bytes(c->text);
+    }
     r->ops->delta(r->owner, index, text_of(r), t);
     if (stop < 0 || !r->ops)
         return;
@@ -286,6 +296,7 @@ void run_on_finish(void *part, const struct msg_finish *f)
         return;
     c->over = true;
     buf_clear(&r->text);
+    r->special = 0;
     int stop = api_text_finish(c->text, &r->text);
     if (r->text.len)
         r->ops->delta(r->owner, index, text_of(r), NULL);

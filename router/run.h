@@ -47,11 +47,13 @@ struct run_args {
     const char *cache_salt;
     const struct api_text_ref *stops; /* copied */
     size_t n_stops;
-    bool include_stop, skip_special;
+    bool include_stop, skip_special, tell_special; /* as in struct api_text_args */
 };
 /* Fails with the core's status and text; nothing was started then. */
 enum status run_start(const struct run_args *args, struct run **out, struct error *err);
 void run_consumed(struct run *r);
+/* In delta(): of its text, the bytes at the end that are a special token's (tell_special). */
+size_t run_special_bytes(const struct run *r);
 void run_abandon(struct run *r);
 /* Ends it for a reason of the router's own: end() comes with it. `text` is a constant. */
 void run_cancel(struct run *r, enum status status, const char *text);

@@ -139,29 +139,14 @@ static const struct output_reasoning reasonings[] = {
 struct alias {
     const char *name, *row;
 };
-/* The names that other servers use. */
+/* Other names, known from other servers. */
 static const struct alias format_aliases[] = {
-    {"llama3", "llama3_json"},
-    {"llama4_json", "llama3_json"},
-    {"qwen3", "hermes"},
-    {"qwen2_5", "hermes"},
-    {"qwen3_xml", "qwen3_coder"},
     {"deepseek_v31", "deepseek_v3"},
-    {"deepseek_v3.1", "deepseek_v3"},
-    {"glm47", "glm45"},
     {"openai", "harmony"},
-    {"gpt_oss", "harmony"},
-    {"gpt-oss", "harmony"},
-    {"phi4_mini_json", "phi4_mini"},
-    {"granite4", "hermes"},
-    {"minimax", "jamba"},
-    {"phi4mini", "phi4_mini"},
 };
 static const struct alias reasoning_aliases[] = {
-    {"qwen3", "think"},           {"deepseek_v3", "think"}, {"deepseek_v31", "think"},
-    {"glm45", "think"},           {"minimax_m2", "think"},  {"kimi_k2", "think"},
-    {"openai_gptoss", "harmony"}, {"gpt_oss", "harmony"},   {"gpt-oss", "harmony"},
-    {"openai", "harmony"},
+    {"qwen3", "think"},
+    {"openai_gptoss", "harmony"},
 };
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
@@ -268,17 +253,4 @@ bool output_reasoning_is_open(const struct output_reasoning *r, const char *prom
             return false;
     }
     return r->begins_inside;
-}
-
-const char *output_format_names(void)
-{
-    return "auto, none, llama3_json, hermes, granite, phi4_mini, mistral, jamba, nemotron, cohere, "
-           "deepseek_v3, deepseek_v31, deepseek_v32, kimi_k2, llama3_function, qwen3_coder, "
-           "seed_oss, glm45, minimax_m2, pythonic, llama4_pythonic, lfm2, olmo3, openai";
-}
-
-const char *output_reasoning_names(void)
-{
-    return "auto, none, think, qwen3, deepseek_r1, mistral, granite, seed_oss, cohere, "
-           "openai_gptoss";
 }

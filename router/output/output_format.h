@@ -51,8 +51,5 @@ const struct output_format *output_format_for(const char *chat_template);
 const struct output_reasoning *output_reasoning_for(const char *chat_template);
 /* Whether a rendered prompt ends within reasoning. */
 bool output_reasoning_is_open(const struct output_reasoning *r, const char *prompt, size_t len);
-/* All names, comma separated, for messages. */
-const char *output_format_names(void);
-const char *output_reasoning_names(void);
 
 #endif

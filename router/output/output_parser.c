@@ -133,7 +133,8 @@ static void put(struct output_parser *p, enum output_event_kind kind, const char
 
 void output_text(struct output_parser *p, enum output_event_kind kind, size_t n)
 {
-    put(p, kind, p->in.text.data + p->at, p->in.special.data + p->at, n);
+    if (n)
+        put(p, kind, p->in.text.data + p->at, p->in.special.data + p->at, n);
     p->at += n;
 }
 
@@ -266,7 +267,7 @@ void output_call_fail(struct output_parser *p)
         close_call(p);
     p->trim = false;
     p->active = p->keep_raw = p->strict = p->in_array = false;
-    if (kept)
+    if (kept && p->raw.text.len)
         put(p, OUTPUT_CONTENT, p->raw.text.data, p->raw.special.data, p->raw.text.len);
     buf_clear(&p->raw.text);
     buf_clear(&p->raw.special);
@@ -468,6 +469,8 @@ static void run(struct output_parser *p)
 
 bool output_parser_push(struct output_parser *p, struct output_piece piece)
 {
+    if (!piece.len)
+        return !failed(p);
     buf_append(&p->in.text, piece.text, piece.len);
     if (buf_reserve(&p->in.special, piece.len)) {
         memset(p->in.special.data + p->in.special.len, piece.special, piece.len);

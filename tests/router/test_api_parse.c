@@ -120,6 +120,9 @@ Test(api_parse, bad_completions)
 
 #undef P
 #define M "\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]"
+#define TOOLS                                                                                      \
+    ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}},{\"type\":\"function\","    \
+    "\"function\":{\"name\":\"g\"}}]"
 
 Test(api_parse, bad_chats)
 {
@@ -146,8 +149,24 @@ Test(api_parse, bad_chats)
         {"{" M ",\"logprobs\":true,\"top_logprobs\":6}", "invalid_value", "top_logprobs"},
         {"{" M ",\"tools\":{}}", "invalid_type", "tools"},
         {"{" M ",\"tools\":[{}]}", "invalid_value", "tools"},
-        {"{" M ",\"tool_choice\":\"required\"}", "unsupported_value", "tool_choice"},
-        {"{" M ",\"tool_choice\":{\"type\":\"function\"}}", "unsupported_value", "tool_choice"},
+        {"{" M ",\"tool_choice\":\"required\"}", "invalid_value", "tool_choice"},
+        {"{" M ",\"tool_choice\":{\"type\":\"function\"}}", "invalid_value", "tool_choice"},
+        {"{" M ",\"tool_choice\":5}", "invalid_type", "tool_choice"},
+        {"{" M TOOLS ",\"tool_choice\":\"some\"}", "invalid_value", "tool_choice"},
+        {"{" M TOOLS ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"h\"}}}",
+         "invalid_value", "tool_choice"},
+        {"{" M TOOLS ",\"tool_choice\":{\"type\":\"allowed_tools\"}}", "invalid_value",
+         "tool_choice"},
+        {"{" M ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"\"}}]}",
+         "invalid_value", "tools"},
+        {"{" M ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":"
+         "[]}}]}",
+         "invalid_type", "tools"},
+        {"{" M ",\"parallel_tool_calls\":1}", "invalid_type", "parallel_tool_calls"},
+        {"{" M ",\"reasoning_effort\":1}", "invalid_type", "reasoning_effort"},
+        {"{" M ",\"enable_thinking\":1}", "invalid_type", "enable_thinking"},
+        {"{" M ",\"include_reasoning\":\"yes\"}", "invalid_type", "include_reasoning"},
+        {"{" M ",\"chat_template\":\"x\"}", "unsupported_parameter", "chat_template"},
         {"{" M ",\"functions\":[{}]}", "unsupported_parameter", "functions"},
         {"{" M ",\"max_completion_tokens\":0}", "invalid_value", "max_completion_tokens"},
         {"{" M ",\"modalities\":[\"audio\"]}", "unsupported_value", "modalities"},
@@ -287,7 +306,7 @@ static void check_chat(const struct tokenizer *t, const char *body, const char *
     struct buf text = {0};
     cr_assert_eq(template_parse(template_text, sizeof template_text - 1, &template_, NULL), ST_OK);
     cr_assert(parse(&r, API_CHAT, body, &err), "%s: %s", body, err.message);
-    const struct api_chat chat = {t, template_};
+    const struct api_chat chat = {.tokenizer = t, .template_ = template_};
     cr_assert(api_chat_ids(&chat, &r, &ids, &err), "%s: %s", body, err.message);
     /* special ids as {name}, so that text that only looks like one shows */
     for (size_t i = 0; i < ids.n; i++) {
@@ -345,7 +364,7 @@ Test(api_chat, no_template_and_one_that_raises)
     static const char text[] = "{{ raise_exception('no such thing') }}";
     cr_assert_eq(template_parse(text, sizeof text - 1, &raises, NULL), ST_OK);
     cr_assert(parse(&r, API_CHAT, "{" M "}", &err));
-    const struct api_chat none = {t, NULL}, bad = {t, raises};
+    const struct api_chat none = {.tokenizer = t}, bad = {.tokenizer = t, .template_ = raises};
     cr_assert(!api_chat_ids(&none, &r, &ids, &err));
     cr_assert_eq(err.status, 400);
     cr_assert(!api_chat_ids(&bad, &r, &ids, &err));

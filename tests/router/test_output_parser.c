@@ -258,7 +258,7 @@ Test(output_parser, deepseek_and_kimi)
              "```json\n{}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
          .want = "|B0:f|A:{\"a\": 1}|E|B1:g|A:{}|E"},
         {.tools = "deepseek_v31",
-         .reasoning = "deepseek_v31",
+         .reasoning = "think",
          .inside = true,
          .text =
              "hm</think>I look.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"a\": "
@@ -303,7 +303,7 @@ Test(output_parser, xml)
          .text = "<tool_call><function=f g>x",
          .want = "|C:<tool_call><function=f g>x"},
         {.tools = "glm45",
-         .reasoning = "glm45",
+         .reasoning = "think",
          .text =
              "<think>t</think>\n<tool_call>f\n<arg_key>s</arg_key>\n<arg_value>a\tb</arg_value>\n"
              "<arg_key>n</arg_key>\n<arg_value>[1, 2]</arg_value>\n</tool_call><tool_call>g"
