@@ -348,9 +348,9 @@ static bool reasoning_step(struct output_parser *p)
 static bool content_step(struct output_parser *p)
 {
     size_t run = 0, left = output_left(p), n = 0;
-    const unsigned char *s = (const unsigned char *)p->in.text.data + p->at;
     if (!left)
         return false;
+    const unsigned char *s = (const unsigned char *)p->in.text.data + p->at;
     while (run < left && !p->first[s[run]])
         run++;
     if (run) {

@@ -1,5 +1,5 @@
-/* A decode node that a test plays towards the real core: what it is asked for is in `calls`, what it
- * says goes out through say(). Through http_rig.h. */
+/* A decode node that a test plays towards the real core: what it is asked for is in `calls`, what
+ * it says goes out through say(). Through http_rig.h. */
 #ifndef TESTS_ROUTER_NODE_RIG_H
 #define TESTS_ROUTER_NODE_RIG_H
 
