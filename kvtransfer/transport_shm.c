@@ -93,24 +93,27 @@ struct shm {
 
 static const struct transport_ops shm_ops;
 
+/* Whom identify() would let in, and who can find an abstract socket: the same user, of the same
+ * network namespace, of the same boot. */
 const char *transport_shm_host(void)
 {
-    static char host[128];
+    static char host[160];
     if (host[0])
         return host;
-    /* Abstract sockets belong to a network namespace, so that is part of what makes a host. */
-    char boot[64] = "unknown";
+    char boot[64] = "";
     FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
     if (f) {
         if (!fgets(boot, sizeof(boot), f))
-            strcpy(boot, "unknown");
+            boot[0] = '\0';
         fclose(f);
     }
     boot[strcspn(boot, "\n")] = '\0';
-    struct stat net = {0};
-    if (stat("/proc/self/ns/net", &net) != 0)
-        net.st_ino = 0;
-    snprintf(host, sizeof(host), "%s/%llu", boot, (unsigned long long)net.st_ino);
+    struct stat net, user;
+    if (boot[0] && stat("/proc/self/ns/net", &net) == 0 && stat("/proc/self/ns/user", &user) == 0)
+        snprintf(host, sizeof(host), "%s/%llu/%llu/%u", boot, (unsigned long long)net.st_ino,
+                 (unsigned long long)user.st_ino, (unsigned)geteuid());
+    else /* no telling: then nobody is */
+        snprintf(host, sizeof(host), "unknown/%016llx", (unsigned long long)rng_entropy());
     return host;
 }
 

@@ -155,7 +155,7 @@ int node_main(const struct config *config, const struct node_role_ops *role, boo
     rpc_set_serving(n.rpc, true);
     log_info("node_ready", "node=%s role=%s blocks=%d block_tokens=%d pool_bytes=%zu",
              n.config->node.name, aggregated ? "both" : role->name, n.layout.blocks,
-             n.layout.block_tokens, n.pool_bytes);
+             n.layout.block_tokens, n.pool.bytes);
     printf("node name=%s role=%s rank=%lld pid=%d grpc=%s http=%s\n", config->node.name,
            aggregated ? "both" : role->name, (long long)config->ranks.rank, (int)getpid(),
            n.grpc_address, n.http_address);

@@ -4,6 +4,7 @@
 
 #include "base/metrics.h"
 #include "base/team.h"
+#include "kvtransfer/shm_pool.h"
 #include "net/http_server.h"
 #include "node/node.h"
 #include "node/transfer.h"
@@ -21,9 +22,7 @@ struct node {
     struct metrics *metrics;
     struct team *team;
     struct model *model;
-    int pool_fd;
-    void *pool;
-    size_t pool_bytes;
+    struct shm_pool pool;
     struct kv_layout layout;
     struct role *role;
     struct engine *engine;

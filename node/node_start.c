@@ -3,12 +3,10 @@
 #include "node/node_internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -57,8 +55,6 @@ static enum status start_model(struct node *n, struct error *err)
     return model_load(&load, &n->model, err);
 }
 
-/* The pool is a memfd, so that receivers on this host can map it; sealed against shrinking, which
- * would fault them. */
 static enum status start_pool(struct node *n, struct error *err)
 {
     enum dtype dtype = model_get_config(n->model)->dtype;
@@ -69,24 +65,13 @@ static enum status start_pool(struct node *n, struct error *err)
     if (n->layout.blocks < 2)
         return err_set(err, ST_NEVER_FITS, "kv.pool_bytes: %lld holds %d blocks, at least 2 needed",
                        (long long)n->config->kv.pool_bytes, n->layout.blocks);
-    n->pool_bytes = kv_pool_bytes(&n->layout);
+    size_t bytes = kv_pool_bytes(&n->layout);
     /* The kernel promises more than there is; a pool that cannot be filled would end in a kill. */
     size_t host_bytes = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
-    if (n->pool_bytes > host_bytes)
-        return err_set(err, ST_NO_MEMORY, "kv.pool_bytes: %zu, this host has %zu", n->pool_bytes,
+    if (bytes > host_bytes)
+        return err_set(err, ST_NO_MEMORY, "kv.pool_bytes: %zu, this host has %zu", bytes,
                        host_bytes);
-    n->pool_fd = memfd_create("baton-kv", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (n->pool_fd < 0 || ftruncate(n->pool_fd, (off_t)n->pool_bytes) != 0)
-        return err_set(err, ST_NO_MEMORY, "the KV pool of %zu bytes: %s", n->pool_bytes,
-                       strerror(errno));
-    fcntl(n->pool_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
-    n->pool = mmap(NULL, n->pool_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, n->pool_fd, 0);
-    if (n->pool == MAP_FAILED) {
-        n->pool = NULL;
-        return err_set(err, ST_NO_MEMORY, "the KV pool of %zu bytes: %s", n->pool_bytes,
-                       strerror(errno));
-    }
-    return ST_OK;
+    return shm_pool_create(&n->pool, bytes, err);
 }
 
 static void run_model(void *ctx, const struct batch *b, const struct model_kv *kv, float *logits,
@@ -107,7 +92,7 @@ static enum status start_engine(struct node *n, struct error *err)
                    .eos = mc->eos,
                    .n_eos = mc->n_eos},
         .events = n->role_ops->engine_events(n->role),
-        .pool = n->pool,
+        .pool = n->pool.base,
         .layout = n->layout,
         .prefix_cache = c->kv.prefix_cache,
         .max_batch = (int32_t)c->engine.max_batch,
@@ -138,9 +123,9 @@ static enum status start_transports(struct node *n, struct error *err)
 {
     const char *want = n->config->kv.transport;
     bool automatic = strcmp(want, "auto") == 0;
-    const struct kv_pool_view pool = {.base = n->pool, .layout = n->layout};
+    const struct kv_pool_view pool = {.base = n->pool.base, .layout = n->layout};
     if (automatic || strcmp(want, "shm") == 0) {
-        const struct transport_shm_args a = {.pool_fd = n->pool_fd, .pool = pool};
+        const struct transport_shm_args a = {.pool_fd = n->pool.fd, .pool = pool};
         enum status st = transport_shm_create(&a, &n->transports[n->n_transports], err);
         if (st != ST_OK)
             return st;
@@ -353,7 +338,7 @@ enum status node_start(struct node *n, struct error *err)
     static enum status (*const steps[])(struct node *, struct error *) = {
         start_metrics,    start_model, start_pool, start_role, start_engine,
         start_transports, start_rpc,   start_http, start_loop};
-    n->pool_fd = n->epoll_fd = -1;
+    n->pool.fd = n->epoll_fd = -1;
     n->boot = rng_entropy();
     for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
         enum status st = steps[i](n, err);
@@ -380,10 +365,7 @@ void node_stop(struct node *n)
         engine_destroy(n->engine);
     if (n->role)
         n->role_ops->destroy(n->role);
-    if (n->pool)
-        munmap(n->pool, n->pool_bytes);
-    if (n->pool_fd >= 0)
-        close(n->pool_fd);
+    shm_pool_destroy(&n->pool);
     if (n->model)
         model_free(n->model);
     if (n->team)

@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -24,6 +23,7 @@
 #include "cli/bench/bench.h"
 #include "cli/facts.h"
 #include "kvtransfer/mover.h"
+#include "kvtransfer/shm_pool.h"
 
 #define SIZES_MAX 16
 #define REPETITIONS_MAX 100
@@ -72,7 +72,7 @@ struct bench {
 /* ---- one side of a handoff ---- */
 
 struct side {
-    int pool_fd;
+    struct shm_pool memory;
     struct kv_pool_view pool;
     struct transport *transport;
     struct mover *mover;
@@ -88,17 +88,14 @@ static int64_t token_bytes(void)
 static enum status open_pool(struct side *s, struct kv_layout layout, int32_t tokens)
 {
     layout.blocks = (tokens + layout.block_tokens - 1) / layout.block_tokens;
-    size_t bytes = kv_pool_bytes(&layout);
-    s->pool_fd = memfd_create("baton-bench", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (s->pool_fd < 0 || ftruncate(s->pool_fd, (off_t)bytes) != 0)
-        return ST_NO_MEMORY;
-    fcntl(s->pool_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
-    s->pool.base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, s->pool_fd, 0);
+    struct error err = {0};
+    enum status st = shm_pool_create(&s->memory, kv_pool_bytes(&layout), &err);
     s->blocks = malloc(sizeof(int32_t) * (size_t)layout.blocks);
-    if (s->pool.base == MAP_FAILED || !s->blocks)
+    if (st != ST_OK || !s->blocks)
         return ST_NO_MEMORY;
+    s->pool.base = s->memory.base;
     s->pool.layout = layout;
-    memset(s->pool.base, 0x3c, bytes); /* there, and finite in every dtype */
+    memset(s->pool.base, 0x3c, s->memory.bytes); /* there, and finite in every dtype */
     /* Neighbours in the sequence are none in the pool, as after a while of serving. */
     for (int32_t i = 0; i < layout.blocks; i++)
         s->blocks[i] = i % 2 ? layout.blocks - 1 - i / 2 : i / 2;
@@ -114,7 +111,7 @@ static enum status open_side(struct side *s, const struct bench *b, const struct
         tokens = b->tokens[k] > tokens ? b->tokens[k] : tokens;
     enum status st = open_pool(s, *layout, tokens);
     if (st == ST_OK && strcmp(transport, "shm") == 0) {
-        const struct transport_shm_args a = {.pool_fd = s->pool_fd, .pool = s->pool};
+        const struct transport_shm_args a = {.pool_fd = s->memory.fd, .pool = s->pool};
         st = transport_shm_create(&a, &s->transport, &err);
     } else if (st == ST_OK) {
         const struct transport_ucx_args a = {.device = b->device, .keepalive_ns = 10 * NS_PER_S};
@@ -283,7 +280,7 @@ struct pair {
 
 static void run_child(const struct bench *b, const struct pair *p, bool sending)
 {
-    struct side s = {.pool_fd = -1};
+    struct side s = {.memory.fd = -1};
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     close(p->link[!sending]);
     close(p->result[0]);

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -28,20 +27,16 @@
 
 void rig_pool_open(struct rig_pool *p, const struct kv_layout *layout, int32_t head_base)
 {
-    size_t bytes = kv_pool_bytes(layout);
-    p->fd = memfd_create("baton-test-pool", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    MUST(p->fd >= 0 && ftruncate(p->fd, (off_t)bytes) == 0);
-    MUST(fcntl(p->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) == 0);
-    void *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, p->fd, 0);
-    MUST(base != MAP_FAILED);
-    memset(base, 0x55, bytes);
-    p->view = (struct kv_pool_view){.base = base, .layout = *layout, .head_base = head_base};
+    struct error err = {0};
+    MUST(shm_pool_create(&p->memory, kv_pool_bytes(layout), &err) == ST_OK);
+    memset(p->memory.base, 0x55, p->memory.bytes);
+    p->view =
+        (struct kv_pool_view){.base = p->memory.base, .layout = *layout, .head_base = head_base};
 }
 
 void rig_pool_close(struct rig_pool *p)
 {
-    munmap(p->view.base, kv_pool_bytes(&p->view.layout));
-    close(p->fd);
+    shm_pool_destroy(&p->memory);
 }
 
 void rig_blocks(int32_t *out, int32_t n, int32_t of, uint64_t seed)
@@ -124,7 +119,7 @@ void rig_side_open(struct rig_side *s, const struct rig_job *job)
     rig_blocks(s->blocks, s->n_blocks, job->layout.blocks, job->salt + (uint64_t)getpid());
     enum status st;
     if (job->way == RIG_SHM) {
-        const struct transport_shm_args a = {.pool_fd = s->pool.fd, .pool = s->pool.view};
+        const struct transport_shm_args a = {.pool_fd = s->pool.memory.fd, .pool = s->pool.view};
         st = transport_shm_create(&a, &s->transport, &err);
     } else {
         const struct transport_ucx_args a = {.device = "", .keepalive_ns = 10 * NS_PER_S};

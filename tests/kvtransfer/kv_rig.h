@@ -9,13 +9,14 @@
 #include <sys/types.h>
 
 #include "kvtransfer/mover.h"
+#include "kvtransfer/shm_pool.h"
 
 struct rig_pool {
-    int fd;
+    struct shm_pool memory;
     struct kv_pool_view view;
 };
 
-/* A sealed memfd, as a node makes it; every element is filled with a value that is no truth. */
+/* As a node makes it; every element is filled with a value that is no truth. */
 void rig_pool_open(struct rig_pool *p, const struct kv_layout *layout, int32_t head_base);
 void rig_pool_close(struct rig_pool *p);
 /* The first n of a random order of the pool's blocks. */

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -24,7 +25,7 @@ static void host_open(struct host *h)
 {
     struct error err = {0};
     rig_pool_open(&h->pool, &layout, 0);
-    const struct transport_shm_args a = {.pool_fd = h->pool.fd, .pool = h->pool.view};
+    const struct transport_shm_args a = {.pool_fd = h->pool.memory.fd, .pool = h->pool.view};
     cr_assert_eq(transport_shm_create(&a, &h->t, &err), ST_OK, "%s", err.text);
 }
 
@@ -120,6 +121,49 @@ Test(transport_shm, mapped_read_only)
     cr_assert_eq(errno, EACCES);
     host_close(&a);
     host_close(&b);
+}
+
+/* Nor by way of the descriptor itself: it is the same user's, who may open it anew for writing. */
+Test(transport_shm, sealed)
+{
+    struct rig_pool p;
+    char self[64], byte = 1;
+    rig_pool_open(&p, &layout, 0);
+    snprintf(self, sizeof(self), "/proc/self/fd/%d", p.memory.fd);
+    int fd = open(self, O_RDWR | O_CLOEXEC);
+    cr_assert_geq(fd, 0);
+    cr_assert_eq(ftruncate(fd, 4096), -1);
+    cr_assert_eq(ftruncate(fd, 1 << 30), -1);
+    cr_assert_eq(pwrite(fd, &byte, 1, 0), -1);
+    cr_assert_eq(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), MAP_FAILED);
+    cr_assert_eq(errno, EPERM);
+    cr_assert_eq(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), -1);
+    ((char *)p.memory.base)[5] = 7; /* its owner can */
+    cr_assert_eq(pread(fd, &byte, 1, 5), 1);
+    cr_assert_eq(byte, 7);
+    close(fd);
+    rig_pool_close(&p);
+}
+
+/* Who cannot reach us through shared memory is on another host, as it were: another user, another
+ * network namespace. */
+Test(transport_shm, hosts)
+{
+    int fds[2];
+    char theirs[256] = "", ours[256];
+    cr_assert_eq(pipe(fds), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        bool other = setuid(65534) == 0;
+        const char *host = other ? transport_shm_host() : "not root";
+        _exit(write(fds[1], host, strlen(host)) < 0);
+    }
+    cr_assert_gt(read(fds[0], theirs, sizeof(theirs) - 1), 0);
+    waitpid(pid, NULL, 0);
+    snprintf(ours, sizeof(ours), "%s", transport_shm_host());
+    cr_assert_gt(strlen(ours), 10);
+    cr_assert_str_eq(ours, transport_shm_host());
+    cr_assert_str_neq(ours, theirs);
 }
 
 Test(transport_shm, nobody_there)
