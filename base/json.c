@@ -29,6 +29,7 @@ struct survey {
     int depth;
     size_t deep_at; /* where `depth` went over the limit, else SIZE_MAX */
     size_t memory_bytes;
+    size_t members;
     size_t big_integers;
 };
 
@@ -90,6 +91,7 @@ static struct survey survey_text(const char *s, size_t len, int max_depth)
             i++;
         }
     }
+    v.members = colons;
     v.memory_bytes = 256 * containers + 48 * commas + 112 * colons + 2 * len;
     return v;
 }
@@ -147,6 +149,9 @@ enum status json_read_limited(const char *text, size_t len, struct json_limits l
     if (v.memory_bytes > max_memory)
         return err_set(err, ST_INVALID, "JSON with too many values: about %zu bytes, at most %zu",
                        v.memory_bytes, max_memory);
+    if (limits.members > 0 && v.members > limits.members)
+        return err_set(err, ST_INVALID, "JSON with %zu members of objects, at most %zu", v.members,
+                       limits.members);
     char *widened = NULL;
     if (v.big_integers > 0) {
         widened = widen_integers(text, len, v.big_integers, &len);

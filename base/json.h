@@ -38,6 +38,7 @@ enum status json_read_file(const char *path, size_t max_bytes, json **out, struc
 struct json_limits {
     int depth;
     size_t memory_bytes;
+    size_t members; /* of all objects together; each costs time */
 };
 enum status json_read_limited(const char *text, size_t len, struct json_limits limits, json **out,
                               struct error *err);

@@ -83,7 +83,7 @@ struct api_request {
     struct api_text_ref *stops;
     size_t n_stops;
     bool include_stop, skip_special;
-    bool stream, include_usage, echo;
+    bool stream, include_usage, usage_always, echo;
     const char *cache_salt; /* "": shared */
 };
 

@@ -56,7 +56,8 @@ double field_number(struct fields *p, const char *key, struct field_range range)
         return range.fallback;
     }
     double x = json_as_number(v, range.fallback);
-    if (!isfinite(x) || x < range.min || x > range.max || (range.above_min && x == range.min)) {
+    if (!isfinite(x) || x < range.min || x > range.max ||
+        (range.above_min && (float)x == (float)range.min)) { /* as a float it is no more */
         api_fail(p->err, 400, "invalid_value", key,
                  "Invalid value for '%s': expected a number %s %g and at most %g, got %g.", key,
                  range.above_min ? "above" : "of at least", range.min, range.max, x);

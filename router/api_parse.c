@@ -9,8 +9,10 @@
 #include "router/api.h"
 #include "router/api_fields.h"
 
+/* Bodies are read on the loop: what they may cost is its time, everybody's. */
 #define BODY_DEPTH_MAX 64
-#define BODY_MEMORY_MAX (1u << 30)
+#define BODY_MEMORY_MAX (64u << 20)
+#define BODY_MEMBERS_MAX (128u << 10)
 
 /* ---- what we know and do not do ---- */
 
@@ -109,7 +111,8 @@ static void parse_bias(struct fields *p, struct msg_sampling *s)
         char *end;
         long id = strtol(key, &end, 10);
         double b = json_as_number(x, NAN);
-        if (key[0] < '0' || key[0] > '9' || *end || id < 0 || id >= p->rules->vocab) {
+        if (key[0] < '0' || key[0] > '9' || (key[0] == '0' && key[1]) || *end || id < 0 ||
+            id >= p->rules->vocab) {
             api_fail(p->err, 400, "invalid_value", "logit_bias",
                      "'logit_bias' keys must be token ids below %d.", p->rules->vocab);
             return;
@@ -185,7 +188,7 @@ static void parse_sampling(struct fields *p, struct api_request *r)
     s->temperature = NUMBER("temperature", d->temperature, 0, 2, false);
     s->top_p = NUMBER("top_p", d->top_p, 0, 1, true);
     s->min_p = NUMBER("min_p", d->min_p, 0, 1, false);
-    s->repetition_penalty = NUMBER("repetition_penalty", d->repetition_penalty, 0, 100, true);
+    s->repetition_penalty = NUMBER("repetition_penalty", d->repetition_penalty, 0.01, 100, false);
     s->presence_penalty = NUMBER("presence_penalty", 0, -2, 2, false);
     s->frequency_penalty = NUMBER("frequency_penalty", 0, -2, 2, false);
 #undef NUMBER
@@ -328,7 +331,8 @@ static void parse_prompts(struct fields *p, struct api_request *r)
 bool api_read_body(struct api_text_ref body, json **out, struct api_error *err)
 {
     struct error why = {0};
-    struct json_limits limits = {.depth = BODY_DEPTH_MAX, .memory_bytes = BODY_MEMORY_MAX};
+    struct json_limits limits = {
+        .depth = BODY_DEPTH_MAX, .memory_bytes = BODY_MEMORY_MAX, .members = BODY_MEMBERS_MAX};
     *out = NULL;
     if (json_read_limited(body.text, body.len, limits, out, &why) != ST_OK)
         return api_fail(err, 400, "invalid_json", NULL,
@@ -356,7 +360,7 @@ static void parse_stream(struct fields *p, struct api_request *r)
     struct fields inner = {.body = options, .rules = p->rules, .err = p->err};
     r->include_usage = field_bool(&inner, "include_usage", false);
     field_bool(&inner, "include_obfuscation", false);
-    field_bool(&inner, "continuous_usage_stats", false);
+    r->usage_always = field_bool(&inner, "continuous_usage_stats", false) && r->include_usage;
 }
 
 static void parse_completion(struct fields *p, struct api_request *r)

@@ -285,12 +285,24 @@ static void send_control(struct core *c, struct core_req *q, const struct msg_de
         c->args.effects.call_cancel(c->args.effects.ctx, k->rpc);
 }
 
-static void end_request(struct core *c, struct core_req *q)
+static struct msg_usage usage_of(const struct core_req *q)
 {
     struct msg_usage usage = {.prompt_tokens = (int32_t)q->prompt.n,
                               .cached_tokens = q->cached_tokens};
     for (int32_t i = 0; i < q->sm.n; i++)
         usage.completion_tokens += q->sm.choices[i].n;
+    return usage;
+}
+
+void core_usage(struct core *c, slot_id id, struct msg_usage *out)
+{
+    struct core_req *q = slots_get(c->requests, id);
+    *out = q ? usage_of(q) : (struct msg_usage){0};
+}
+
+static void end_request(struct core *c, struct core_req *q)
+{
+    struct msg_usage usage = usage_of(q);
     core_metrics_end(c, q, &usage);
     c->args.effects.end(c->args.effects.ctx, q->client, q->sm.end_status, q->sm.end_text, &usage);
     release_d(c, q);

@@ -68,6 +68,8 @@ enum status core_submit(struct core *c, const struct core_request *req, int64_t 
 void core_consumed(struct core *c, slot_id id, int32_t tokens);
 void core_stop_choice(struct core *c, slot_id id, int32_t choice);
 void core_cancel(struct core *c, slot_id id, enum status status, const char *text);
+/* What it has used until now; all 0 once it has ended. */
+void core_usage(struct core *c, slot_id id, struct msg_usage *out);
 /* Names of the nodes that serve it now; "" when none. */
 void core_nodes(struct core *c, slot_id id, const char **prefill, const char **decode);
 

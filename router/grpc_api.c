@@ -281,6 +281,8 @@ static enum status answer_tokenize(struct grpc_call *g, const uint8_t *data, siz
         st = err_set(err, ST_INVALID, "The request is malformed or over a limit.");
     else if (!prompt_check_model(g->r, model, &why))
         st = err_set(err, ST_NOT_FOUND, "%s", why.message);
+    else if (strlen(text) > prompt_bytes_max(g->r))
+        st = err_set(err, ST_INVALID, "text: longer than any prompt of this model can be.");
     if (st == ST_OK)
         st = tokenizer_encode(g->r->tokenizer, text, strlen(text),
                               TOKENIZE_PARSE_SPECIAL | (add_special ? TOKENIZE_ADD_SPECIAL : 0),

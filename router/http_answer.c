@@ -38,7 +38,7 @@ struct answer {
     int32_t n;
     struct api_output_plan plan;
     struct buf out;
-    bool begun, ended, broken;
+    bool begun, ended, broken, usage_always;
     char prefill[64], decode[64];
 };
 
@@ -124,6 +124,13 @@ static struct api_choice_out choice_out(const struct answer *a, int32_t index)
     return c;
 }
 
+/* An event of a choice. With usage where every event is to have it, else with null in its place. */
+static void put_event(struct answer *a, const struct api_choice_out *c)
+{
+    struct msg_usage usage = a->usage_always && a->run ? run_usage(a->run) : (struct msg_usage){0};
+    api_render_chunk(&a->out, &a->head, c, a->usage_always ? &usage : NULL);
+}
+
 /* A chunk of what the slot holds, and what it held is gone. */
 static void put_chunk(struct answer *a, int32_t index, bool with_finish)
 {
@@ -135,7 +142,7 @@ static void put_chunk(struct answer *a, int32_t index, bool with_finish)
     } else if (s->tokens.n == 0) {
         c.tokens = NULL;
     }
-    api_render_chunk(&a->out, &a->head, &c, NULL);
+    put_event(a, &c);
     a->out.failed |= s->text.failed || s->output.failed;
     struct buf bytes = {0};
     for (size_t i = 0; i < s->tokens.n; i++)
@@ -161,11 +168,11 @@ static void begin_stream(struct answer *a)
         struct api_choice_out c = {.index = (int32_t)i, .stop_id = -1};
         if (a->head.kind == API_CHAT) {
             c.role = true;
-            api_render_chunk(&a->out, &a->head, &c, NULL);
+            put_event(a, &c);
         } else if (a->echoes) {
             const struct buf *e = &a->echoes[i / (size_t)a->n];
             c.text = (struct api_text_ref){e->data ? e->data : "", e->len};
-            api_render_chunk(&a->out, &a->head, &c, NULL);
+            put_event(a, &c);
         }
     }
 }
@@ -308,7 +315,7 @@ static bool make_ids(struct router *r, const struct api_request *q, struct ids *
                                       .habits = r->habits,
                                       .reasoning = r->formats.reasoning,
                                       .inside_reasoning = inside_reasoning};
-        return api_chat_ids(&chat, q, &all[0], err);
+        return prompt_check_chat(r, q->messages, err) && api_chat_ids(&chat, q, &all[0], err);
     }
     for (size_t i = 0; i < q->n_prompts; i++) {
         const struct api_prompt *p = &q->prompts[i];
@@ -356,6 +363,7 @@ static struct answer *answer_create(struct router *r, struct http_request *q,
     a->r = r;
     a->q = q;
     a->n = req->n;
+    a->usage_always = req->usage_always;
     a->n_prompts = req->kind == API_CHAT ? 1 : req->n_prompts;
     a->n_slots = a->n_prompts * (size_t)req->n;
     a->slots = calloc(a->n_slots, sizeof *a->slots);

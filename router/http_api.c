@@ -11,6 +11,7 @@
 #include "router/router.h"
 
 #define JSON_TYPE "application/json"
+#define DETOKENIZE_MIN (256u << 10) /* ids that may always be asked for */
 
 struct call {
     struct router *r;
@@ -171,7 +172,7 @@ static bool tokenize_body(const struct call *c, const json *body, struct ids *id
         const struct api_chat how = {
             .tokenizer = c->r->tokenizer, .template_ = c->r->chat_template, .habits = c->r->habits};
         return api_parse_chat(&chat, body, &c->r->rules, err) &&
-               api_chat_ids(&how, &chat, ids, err);
+               prompt_check_chat(c->r, chat.messages, err) && api_chat_ids(&how, &chat, ids, err);
     }
     bool special =
         prompt ? field_bool(&p, "add_special_tokens", true) : field_bool(&p, "add_special", false);
@@ -179,6 +180,10 @@ static bool tokenize_body(const struct call *c, const json *body, struct ids *id
     if (err->status)
         return false;
     const json *text = prompt ? prompt : content;
+    if (json_str_len(text) > prompt_bytes_max(c->r))
+        return api_fail(err, 400, "invalid_value", prompt ? "prompt" : "content",
+                        "A text of %zu bytes is longer than any prompt of this model can be.",
+                        json_str_len(text));
     unsigned flags = (special ? TOKENIZE_ADD_SPECIAL : 0) | (parse ? TOKENIZE_PARSE_SPECIAL : 0);
     struct error why = {0};
     enum status st = tokenizer_encode(c->r->tokenizer, json_as_str(text, ""), json_str_len(text),
@@ -271,6 +276,12 @@ static bool detokenize_body(const struct call *c, const json *body, struct buf *
     if (!tokens)
         return api_fail(err, 400, "missing_required_parameter", "tokens",
                         "You must provide a 'tokens' parameter.");
+    size_t most = (size_t)router_max_context(c->r);
+    most = most > DETOKENIZE_MIN ? most : DETOKENIZE_MIN;
+    if (json_count(tokens) > most)
+        return api_fail(err, 400, "invalid_value", "tokens",
+                        "'tokens' has %zu token ids, at most %zu are allowed.", json_count(tokens),
+                        most);
     struct ids ids = {0};
     for (size_t i = 0; i < json_count(tokens) && err->status == 0; i++) {
         const json *v = json_at(tokens, i);

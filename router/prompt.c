@@ -1,7 +1,12 @@
-/* What is served: the model's name, and texts to ids within its context. */
+/* What is served: the model's name, and texts to ids within its context.
+ *
+ * Rendering and tokenizing run on the loop: what cannot fit the context, whatever its ids are, is
+ * refused by its length. */
 #include <string.h>
 
 #include "router/router.h"
+
+#define TEXT_BYTES_MIN (256u << 10) /* this much is always looked at */
 
 int32_t router_max_context(const struct router *r)
 {
@@ -20,11 +25,38 @@ bool prompt_check_model(const struct router *r, const char *model, struct api_er
                     API_NAME_BYTES_MAX, model);
 }
 
+size_t prompt_bytes_max(const struct router *r)
+{
+    /* Normalizers shrink some texts, hence the factor. */
+    size_t most = (size_t)router_max_context(r) * (4 * r->token_bytes_max + 1);
+    return most > TEXT_BYTES_MIN ? most : TEXT_BYTES_MIN;
+}
+
+static size_t bytes_of_content(const json *content)
+{
+    size_t n = json_str_len(content);
+    for (size_t i = 0; i < json_count(content); i++) {
+        const json *part = json_at(content, i);
+        n += json_str_len(part) + json_str_len(json_get(part, "text"));
+    }
+    return n;
+}
+
+bool prompt_check_chat(const struct router *r, const json *messages, struct api_error *err)
+{
+    size_t bytes = 0, most = prompt_bytes_max(r);
+    for (size_t i = 0; i < json_count(messages); i++)
+        bytes += bytes_of_content(json_get(json_at(messages, i), "content"));
+    return bytes <= most ||
+           api_fail(err, 400, "context_length_exceeded", "messages",
+                    "This model's maximum context length is %d tokens. However, your messages "
+                    "contain %zu bytes of text. Please reduce the length of the messages.",
+                    router_max_context(r), bytes);
+}
+
 bool prompt_encode(const struct router *r, struct api_text_ref text, unsigned flags,
                    struct ids *out, struct api_error *err)
 {
-    /* Tokenizing runs on the loop: a text that cannot fit whatever its ids are is not tokenized.
-     * Normalizers shrink some texts, hence the factor. */
     size_t least = text.len / (4 * r->token_bytes_max + 1);
     int32_t most = router_max_context(r);
     if (most > 0 && least > (size_t)most)

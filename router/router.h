@@ -94,6 +94,9 @@ bool prompt_check_model(const struct router *r, const char *model, struct api_er
 /* The ids of a text, refused early when it cannot fit the context. */
 bool prompt_encode(const struct router *r, struct api_text_ref text, unsigned flags,
                    struct ids *out, struct api_error *err);
+/* Texts over this fit no prompt. */
+size_t prompt_bytes_max(const struct router *r);
+bool prompt_check_chat(const struct router *r, const json *messages, struct api_error *err);
 int32_t router_max_context(const struct router *r);
 
 /* metrics of the router's own */

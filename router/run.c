@@ -14,12 +14,12 @@ struct part {
     int32_t first;   /* index of its first choice */
     int32_t pending; /* tokens given to the owner and not known to be out */
     bool ended, begun;
-    int64_t last_ns;
 };
 
 struct choice {
     struct api_text *text;
     bool over;
+    int64_t last_ns; /* when its last token came; 0: none has */
 };
 
 struct run {
@@ -198,6 +198,25 @@ void run_nodes(const struct run *r, const char **prefill, const char **decode)
     core_nodes(r->router->core, r->parts[0].id, prefill, decode);
 }
 
+static void add_usage(struct msg_usage *to, const struct msg_usage *u)
+{
+    to->prompt_tokens += u->prompt_tokens;
+    to->cached_tokens += u->cached_tokens;
+    to->completion_tokens += u->completion_tokens;
+}
+
+struct msg_usage run_usage(const struct run *r)
+{
+    struct msg_usage all = r->usage, u;
+    for (size_t i = 0; i < r->n_parts; i++) {
+        if (r->parts[i].ended)
+            continue;
+        core_usage(r->router->core, r->parts[i].id, &u);
+        add_usage(&all, &u);
+    }
+    return all;
+}
+
 struct run *run_of(struct list *member)
 {
     return list_entry(member, struct run, all);
@@ -232,17 +251,15 @@ static void count_finish(struct run *r, enum msg_finish_reason reason)
         metric_inc(m);
 }
 
-static void measure(struct part *p)
+static void measure(struct part *p, struct choice *c)
 {
     struct router *router = p->run->router;
-    if (router->vllm.ttft) {
-        if (p->begun)
-            metric_observe(router->vllm.itl, (double)(router->now_ns - p->last_ns) / 1e9);
-        else
-            metric_observe(router->vllm.ttft, (double)(router->now_ns - p->run->started_ns) / 1e9);
-    }
+    if (router->vllm.ttft && !p->begun)
+        metric_observe(router->vllm.ttft, (double)(router->now_ns - p->run->started_ns) / 1e9);
+    if (router->vllm.itl && c->last_ns)
+        metric_observe(router->vllm.itl, (double)(router->now_ns - c->last_ns) / 1e9);
     p->begun = true;
-    p->last_ns = router->now_ns;
+    c->last_ns = router->now_ns;
 }
 
 void run_on_token(void *part, const struct msg_token *t)
@@ -252,7 +269,7 @@ void run_on_token(void *part, const struct msg_token *t)
     assert(t->choice >= 0 && t->choice < r->n);
     int32_t index = p->first + t->choice;
     struct choice *c = &r->choices[index];
-    measure(p);
+    measure(p, c);
     if (!r->ops || c->over) {
         core_consumed(r->router->core, p->id, 1);
         return;
@@ -315,9 +332,7 @@ void run_on_end(void *part, enum status status, const char *text, const struct m
     struct run *r = p->run;
     p->ended = true;
     r->live--;
-    r->usage.prompt_tokens += usage->prompt_tokens;
-    r->usage.cached_tokens += usage->cached_tokens;
-    r->usage.completion_tokens += usage->completion_tokens;
+    add_usage(&r->usage, usage);
     if (r->router->vllm.e2e) {
         metric_add(r->router->vllm.prompt_tokens, usage->prompt_tokens);
         metric_add(r->router->vllm.generated, usage->completion_tokens);

@@ -57,6 +57,8 @@ size_t run_special_bytes(const struct run *r);
 void run_abandon(struct run *r);
 /* Ends it for a reason of the router's own: end() comes with it. `text` is a constant. */
 void run_cancel(struct run *r, enum status status, const char *text);
+/* What it has used until now, all prompts together. */
+struct msg_usage run_usage(const struct run *r);
 /* The nodes of the first prompt, "" when not known. */
 void run_nodes(const struct run *r, const char **prefill, const char **decode);
 

@@ -71,6 +71,56 @@ Test(api_http, stream_in_order_with_usage)
     tear_down();
 }
 
+Test(api_http, usage_in_every_event_where_it_is_asked_for)
+{
+    set_up(10);
+    int fd = send_request("/v1/completions", "",
+                          "{\"prompt\":[\"hi\",\"you\"],\"max_tokens\":9,\"stream\":true,"
+                          "\"stream_options\":{\"include_usage\":true,"
+                          "\"continuous_usage_stats\":true}}");
+    for (size_t i = 0; i < 2; i++)
+        accept_call(i);
+    say(start_call(0), 0, 0, 'a');
+    say(start_call(1), 0, 0, 'b');
+    say(start_call(1), 0, 1, 'c');
+    end_choice(start_call(0), 0, MSG_FINISH_LENGTH);
+    end_choice(start_call(1), 0, MSG_FINISH_LENGTH);
+    expect(fd, "[DONE]");
+    const char *at = text;
+    for (int said = 1; said <= 3; said++) {
+        char want[100];
+        sprintf(want, "\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":%d", said);
+        at = strstr(at, want);
+        cr_assert_not_null(at, "%s is not where it should be: %s", want, text);
+    }
+    cr_assert(!strstr(text, "\"usage\":null"), "%s", text);
+    close(fd);
+    tear_down();
+}
+
+Test(api_http, texts_that_fit_no_prompt_are_not_tokenized)
+{
+    static const char *const paths[] = {"/tokenize", "/tokenize", "/v1/chat/completions"};
+    static const char *const bodies[] = {
+        "{\"prompt\":\"%s\"}", "{\"messages\":[{\"role\":\"user\",\"content\":\"%s\"}]}",
+        "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"%s\"}]}]}"};
+    static char many[300001];
+    memset(many, 'a', 300000);
+    set_up(10);
+    for (size_t i = 0; i < 3; i++) {
+        struct buf b = {0};
+        const char *at = strstr(bodies[i], "%s");
+        buf_append(&b, bodies[i], (size_t)(at - bodies[i]));
+        buf_puts(&b, many);
+        buf_puts(&b, at + 2);
+        int fd = send_request(paths[i], "", b.data);
+        expect(fd, i == 0 ? "longer than any prompt" : "context_length_exceeded");
+        buf_fini(&b);
+        close(fd);
+    }
+    tear_down();
+}
+
 Test(api_http, stop_string_ends_the_choice_on_the_node)
 {
     set_up(10);

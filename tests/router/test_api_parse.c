@@ -114,6 +114,13 @@ Test(api_parse, bad_completions)
         {"{" P ",\"metadata\":[]}", "invalid_type", "metadata"},
         {"{" P ",\"cache_salt\":1}", "invalid_type", "cache_salt"},
         {"{" P ",\"ignore_eos\":0}", "invalid_type", "ignore_eos"},
+        /* as a float they would be 0, or blow up what is divided by them */
+        {"{" P ",\"top_p\":1e-60}", "invalid_value", "top_p"},
+        {"{" P ",\"repetition_penalty\":1e-60}", "invalid_value", "repetition_penalty"},
+        {"{" P ",\"repetition_penalty\":1e-39}", "invalid_value", "repetition_penalty"},
+        /* one id, two keys */
+        {"{" P ",\"logit_bias\":{\"1\":1,\"01\":2}}", "invalid_value", "logit_bias"},
+        {"{" P ",\"logit_bias\":{\"-0\":1}}", "invalid_value", "logit_bias"},
     };
     check_bad(API_COMPLETION, cases, sizeof cases / sizeof *cases);
 }
@@ -176,6 +183,28 @@ Test(api_parse, bad_chats)
          "continue_final_message"},
     };
     check_bad(API_CHAT, cases, sizeof cases / sizeof *cases);
+}
+
+/* What a body costs to read is everybody's time. */
+Test(api_parse, bodies_of_too_many_values)
+{
+    struct api_request r;
+    struct api_error err;
+    struct buf b = {0};
+    buf_puts(&b, "{\"prompt\":[1");
+    for (int i = 0; i < 2000000; i++)
+        buf_puts(&b, ",1");
+    buf_puts(&b, "]}");
+    cr_assert_not(parse(&r, API_COMPLETION, b.data, &err));
+    cr_assert_str_eq(err.code, "invalid_json");
+    buf_clear(&b);
+    buf_puts(&b, "{\"prompt\":\"a\",\"x\":{\"\":0");
+    for (int i = 0; i < 140000; i++)
+        buf_printf(&b, ",\"%x\":0", i);
+    buf_puts(&b, "}}");
+    cr_assert_not(parse(&r, API_COMPLETION, b.data, &err));
+    cr_assert_str_eq(err.code, "invalid_json");
+    buf_fini(&b);
 }
 
 Test(api_parse, everything_given)
