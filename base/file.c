@@ -2,31 +2,33 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-static enum status read_all(int fd, const char *path, size_t max, struct buf *out,
+/* `size` is what the system says; the file may have another by now. */
+static enum status read_all(int fd, const char *path, size_t size, size_t max, struct buf *out,
                             struct error *err)
 {
-    char chunk[4096];
     size_t begin = out->len;
     for (;;) {
-        ssize_t n = read(fd, chunk, sizeof(chunk));
+        size_t have = out->len - begin;
+        size_t want = have <= size ? size - have + 1 : 4096; /* one more byte shows the end */
+        if (!buf_reserve(out, want))
+            return err_set(err, ST_NO_MEMORY, "%s: no memory to read it", path);
+        ssize_t n = read(fd, out->data + out->len, want);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
             return err_set(err, ST_IO, "%s: %s", path, strerror(errno));
+        out->len += (size_t)n;
+        out->data[out->len] = '\0';
         if (n == 0)
-            break;
-        if ((size_t)n > max - (out->len - begin))
+            return ST_OK;
+        if (out->len - begin > max)
             return err_set(err, ST_INVALID, "%s: larger than %zu bytes", path, max);
-        buf_append(out, chunk, (size_t)n);
-        if (out->failed)
-            return err_set(err, ST_NO_MEMORY, "%s: no memory to read it", path);
     }
-    explicit_bzero(chunk, sizeof(chunk)); /* it may have been a key */
-    return ST_OK;
 }
 
 enum status file_read(const char *path, size_t max, struct buf *out, struct error *err)
@@ -39,8 +41,11 @@ enum status file_read(const char *path, size_t max, struct buf *out, struct erro
     enum status st;
     if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode))
         st = err_set(err, ST_INVALID, "%s: not a regular file", path);
+    else if ((uint64_t)info.st_size > max)
+        st = err_set(err, ST_INVALID, "%s: %lld bytes, at most %zu", path, (long long)info.st_size,
+                     max);
     else
-        st = read_all(fd, path, max, out, err);
+        st = read_all(fd, path, (size_t)info.st_size, max, out, err);
     close(fd);
     return st;
 }
@@ -49,9 +54,6 @@ enum status file_read_text(const char *path, size_t max, char **out, struct erro
 {
     struct buf b = {0};
     enum status st = file_read(path, max, &b, err);
-    buf_append(&b, "", 0); /* an empty file is an empty text */
-    if (st == ST_OK && b.failed)
-        st = err_set(err, ST_NO_MEMORY, "%s: no memory to read it", path);
     if (st == ST_OK && strlen(b.data) != b.len)
         st = err_set(err, ST_INVALID, "%s: not a text: it has a NUL byte", path);
     if (st == ST_OK)

@@ -7,15 +7,12 @@
 #include "base/json.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "base/file.h"
 #include "base/utf8.h"
 
 #define DEPTH_DEFAULT 512
@@ -175,41 +172,10 @@ enum status json_read(const char *text, size_t len, json **out, struct error *er
     return json_read_limited(text, len, (struct json_limits){0}, out, err);
 }
 
-static enum status read_all(int fd, const char *path, size_t max_bytes, struct buf *out,
-                            struct error *err)
-{
-    struct stat st;
-    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
-        return err_set(err, ST_INVALID, "%s: not a regular file", path);
-    if ((uint64_t)st.st_size > max_bytes)
-        return err_set(err, ST_INVALID, "%s: %lld bytes, at most %zu", path, (long long)st.st_size,
-                       max_bytes);
-    if (!buf_reserve(out, (size_t)st.st_size))
-        return err_set(err, ST_NO_MEMORY, "%s: no memory for %lld bytes", path,
-                       (long long)st.st_size);
-    while (out->len < (size_t)st.st_size) {
-        ssize_t n = read(fd, out->data + out->len, (size_t)st.st_size - out->len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return err_set(err, ST_IO, "%s: %s", path, strerror(errno));
-        if (n == 0)
-            break; /* it shrank; the parser will say what is missing */
-        out->len += (size_t)n;
-    }
-    return ST_OK;
-}
-
 enum status json_read_file(const char *path, size_t max_bytes, json **out, struct error *err)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) {
-        enum status st = errno == ENOENT || errno == ENOTDIR ? ST_NOT_FOUND : ST_IO;
-        return err_set(err, st, "%s: %s", path, strerror(errno));
-    }
-    struct buf text = {.max = max_bytes > 0 ? max_bytes : 1};
-    enum status st = read_all(fd, path, max_bytes, &text, err);
-    close(fd);
+    struct buf text = {0};
+    enum status st = file_read(path, max_bytes, &text, err);
     if (st == ST_OK) {
         st = json_read(text.data, text.len, out, err);
         if (st != ST_OK)

@@ -41,7 +41,7 @@ Test(file, sizes)
         if (st == ST_OK)
             cr_assert_eq(strlen(text), sizes[i]);
         else
-            cr_assert(strstr(err.text, path) && strstr(err.text, "larger"), "%s", err.text);
+            cr_assert(strstr(err.text, path) && strstr(err.text, "at most"), "%s", err.text);
         free(text);
         unlink(path);
     }
@@ -62,4 +62,17 @@ Test(file, what_is_none, .timeout = 20)
     strcpy(path, "/");
     cr_assert_eq(text_of(&text, &err), ST_INVALID);
     cr_assert(strstr(err.text, "regular") != NULL, "%s", err.text);
+}
+
+/* What the system gives no size for is read to its end, and no further than allowed. */
+Test(file, sizes_that_are_not_told)
+{
+    struct buf b = {0};
+    struct error err = {0};
+    cr_assert_eq(file_read("/proc/self/maps", 1 << 20, &b, &err), ST_OK, "%s", err.text);
+    cr_assert(b.len > 100 && memchr(b.data, '\n', b.len) != NULL);
+    buf_fini(&b);
+    cr_assert_eq(file_read("/proc/self/maps", 50, &b, &err), ST_INVALID);
+    cr_assert(strstr(err.text, "larger than 50") != NULL, "%s", err.text);
+    buf_fini(&b);
 }
