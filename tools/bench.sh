@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The benchmark table: kernels, one engine, and a cluster of one prefill and one decode node under 32 requests at a
-# time. JSON files go to build/bench/.
+# The benchmark table: kernels, one engine, KV handoffs, and a cluster of one prefill and one decode node under 32
+# requests at a time. JSON files go to build/bench/.
 #     tools/bench.sh BIN MODEL
 set -euo pipefail
 bin=$1 model=$2
@@ -24,6 +24,9 @@ echo
 echo "== one engine =="
 "$bin/baton" bench model "$model" --quick --json "$out/model.json"
 echo
+echo "== KV handoffs between two processes =="
+"$bin/baton" bench transfer --quick --json "$out/transfer.json"
+echo
 echo "== one prefill and one decode node, 32 requests at a time =="
 "$bin/baton" up --model "$model" --listen 127.0.0.1:0 --grpc 127.0.0.1:0 --log-level warn >"$log" &
 up=$!
@@ -38,4 +41,4 @@ url=$(sed -n 's/^ready .*http=\([^ ]*\).*/\1/p' "$log")
 "$bin/baton" bench serve --url "$url" --concurrency 32 --requests 256 --input-tokens 128 --output-tokens 64 \
     --slo ttft=2000,itl=200 --json "$out/serve.json"
 echo
-echo "JSON: $out/kernels.json $out/model.json $out/serve.json"
+echo "JSON: $out/kernels.json $out/model.json $out/transfer.json $out/serve.json"
