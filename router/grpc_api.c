@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "proto/codec.h"
 #include "router/router.h"
 
@@ -22,6 +23,8 @@ struct slot {
 };
 
 struct grpc_call {
+    struct list link; /* router->grpc_calls */
+    int64_t since_ns; /* when it last got on, where nothing of the core's runs for it */
     struct router *r;
     struct rpc_call *call;
     int method;
@@ -39,6 +42,7 @@ static void finish(struct grpc_call *g, enum status status, const char *text)
     if (!g->finished)
         rpc_call_finish(g->call, status, text);
     g->finished = true;
+    g->since_ns = g->r->now_ns;
 }
 
 /* ---- sending ---- */
@@ -141,6 +145,7 @@ static void on_end(void *owner, enum status status, const char *text, const stru
     struct grpc_call *g = owner;
     g->run = NULL;
     g->ended = true;
+    g->since_ns = g->r->now_ns;
     g->status = status;
     g->usage = *usage;
     snprintf(g->text, sizeof g->text, "%s", text);
@@ -210,10 +215,12 @@ static enum status run_generate(struct grpc_call *g, const struct msg_generate *
     g->n = m->n;
     g->logprobs = m->sampling.logprobs >= 0;
     struct msg_ids prompt = {.v = ids->v, .n = (uint32_t)ids->n};
+    char id[MSG_REQUEST_ID_MAX];
+    router_choose_id(m->request_id, id);
     const struct run_args args = {.router = r,
                                   .ops = &grpc_ops,
                                   .owner = g,
-                                  .request_id = m->request_id,
+                                  .request_id = id,
                                   .prompts = &prompt,
                                   .n_prompts = 1,
                                   .n = m->n,
@@ -330,7 +337,8 @@ static void open_call(struct router *r, const struct rpc_event *ev)
         rpc_call_finish(ev->call, ST_NO_MEMORY, "Out of memory.");
         return;
     }
-    *g = (struct grpc_call){.r = r, .call = ev->call, .method = ev->method};
+    *g = (struct grpc_call){.r = r, .call = ev->call, .method = ev->method, .since_ns = r->now_ns};
+    list_push_back(&r->grpc_calls, &g->link);
     r->answers++;
     rpc_call_set_user(ev->call, g);
     struct api_error why = {0};
@@ -347,6 +355,7 @@ static void close_call(struct grpc_call *g)
         ids_fini(&g->slots[i].ids);
         api_tokens_fini(&g->slots[i].tokens);
     }
+    list_remove(&g->link);
     g->r->answers--;
     free(g->slots);
     free(g);
@@ -368,13 +377,34 @@ void grpc_api_event(struct router *r, const struct rpc_event *ev)
             finish(g, ST_INVALID, "The call brought no message.");
         break;
     case RPC_EV_DRAINED:
-        if (g)
+        if (g) {
+            g->since_ns = r->now_ns;
             flush(g);
+        }
         break;
     case RPC_EV_CLOSED:
         if (g)
             close_call(g);
         rpc_call_release(ev->call);
         break;
+    }
+}
+
+/* A client that never says what it wants, or does not read the end of what it asked for, holds its
+ * call no longer than one that does not read in between (which the core sees to). */
+void grpc_api_watch(struct router *r)
+{
+    if (r->now_ns < r->grpc_watch_ns)
+        return;
+    r->grpc_watch_ns = r->now_ns + NS_PER_S;
+    list_for_each(it, &r->grpc_calls)
+    {
+        struct grpc_call *g = list_entry(it, struct grpc_call, link);
+        if (r->now_ns - g->since_ns <= r->config->timeouts.stall_ns)
+            continue;
+        if (g->ended || g->finished)
+            rpc_call_cancel(g->call);
+        else if (!g->got)
+            finish(g, ST_DEADLINE, "The call brought no message in time.");
     }
 }

@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "base/revision.h"
-#include "base/rng.h"
 #include "baton_version.h"
 #include "router/api_fields.h"
 #include "router/router.h"
@@ -361,21 +360,6 @@ static bool check_key(const struct call *c, struct api_error *err)
     return keys_check(c->r, given, http_header(c->q, "x-api-key"), err);
 }
 
-/* The client's own request id where it is fit to stand in a header and a log line. */
-static void choose_id(const struct http_request *q, char id[MSG_REQUEST_ID_MAX])
-{
-    const char *given = http_header(q, "x-request-id");
-    size_t n = given ? strlen(given) : 0;
-    bool fit = n > 0 && n < MSG_REQUEST_ID_MAX;
-    for (size_t i = 0; i < n && fit; i++)
-        fit = given[i] > ' ' && given[i] < 0x7f && !strchr("\"\\=", given[i]);
-    if (fit)
-        memcpy(id, given, n + 1);
-    else
-        snprintf(id, MSG_REQUEST_ID_MAX, "req-%016llx%016llx", (unsigned long long)rng_entropy(),
-                 (unsigned long long)rng_entropy());
-}
-
 static const struct route *find_route(struct call *c, const char *path, bool *other_method)
 {
     const char *method = http_method(c->q);
@@ -406,7 +390,7 @@ void http_api_event(struct router *r, const struct http_event *ev)
     struct call c = {.r = r, .q = ev->request, .id = id, .path = ""};
     struct api_error err = {0};
     bool other_method = false;
-    choose_id(c.q, id);
+    router_choose_id(http_header(c.q, "x-request-id"), id);
     http_set_header(c.q, "x-request-id", id);
     const struct route *route = find_route(&c, http_path(c.q), &other_method);
     if (!route && other_method)

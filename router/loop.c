@@ -131,6 +131,7 @@ static void handle_events(struct router *r)
     }
     for (int i = 0; i < EVENTS_AT_ONCE && rpc_poll(r->public_rpc, &rpc); i++)
         grpc_api_event(r, &rpc);
+    grpc_api_watch(r);
     core_tick(r->core, r->now_ns);
 }
 

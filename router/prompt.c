@@ -2,8 +2,10 @@
  *
  * Rendering and tokenizing run on the loop: what cannot fit the context, whatever its ids are, is
  * refused by its length. */
+#include <stdio.h>
 #include <string.h>
 
+#include "base/rng.h"
 #include "router/router.h"
 
 #define TEXT_BYTES_MIN (256u << 10) /* this much is always looked at */
@@ -71,4 +73,17 @@ bool prompt_encode(const struct router *r, struct api_text_ref text, unsigned fl
         return true;
     api_fail_status(err, st, why.text);
     return false;
+}
+
+void router_choose_id(const char *given, char id[MSG_REQUEST_ID_MAX])
+{
+    size_t n = given ? strlen(given) : 0;
+    bool fit = n > 0 && n < MSG_REQUEST_ID_MAX;
+    for (size_t i = 0; i < n && fit; i++)
+        fit = given[i] > ' ' && given[i] < 0x7f && !strchr("\"\\=", given[i]);
+    if (fit)
+        memcpy(id, given, n + 1);
+    else
+        snprintf(id, MSG_REQUEST_ID_MAX, "req-%016llx%016llx", (unsigned long long)rng_entropy(),
+                 (unsigned long long)rng_entropy());
 }

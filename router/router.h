@@ -51,7 +51,9 @@ struct router {
     int signals;
     bool ready, said_ready;
     struct list runs; /* of struct run */
-    int32_t answers;  /* HTTP and gRPC answers under way */
+    struct list grpc_calls;
+    int64_t grpc_watch_ns;
+    int32_t answers; /* HTTP and gRPC answers under way */
     struct buf scratch;
     struct {
         struct metric *running, *waiting, *kv_usage, *prompt_tokens, *generated, *stop, *length;
@@ -82,6 +84,7 @@ void http_answer_event(const struct http_event *ev);
 #define GRPC_API_METHODS 3
 extern const char *const grpc_api_methods[GRPC_API_METHODS];
 void grpc_api_event(struct router *r, const struct rpc_event *ev);
+void grpc_api_watch(struct router *r); /* now and then */
 
 /* keys.c. `text` is a file's text and is changed. True: the key is right, or none is asked for. */
 enum status keys_parse(struct router_keys *keys, char *text, const char *name, struct error *err);
@@ -94,6 +97,9 @@ bool prompt_check_model(const struct router *r, const char *model, struct api_er
 /* The ids of a text, refused early when it cannot fit the context. */
 bool prompt_encode(const struct router *r, struct api_text_ref text, unsigned flags,
                    struct ids *out, struct api_error *err);
+/* The client's own request id where it is fit to stand in a header and a log line; else a new one.
+ */
+void router_choose_id(const char *given, char id[MSG_REQUEST_ID_MAX]);
 /* Texts over this fit no prompt. */
 size_t prompt_bytes_max(const struct router *r);
 bool prompt_check_chat(const struct router *r, const json *messages, struct api_error *err);

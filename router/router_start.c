@@ -156,6 +156,7 @@ enum status router_start(struct router *r, struct error *err)
         start_metrics, router_load_model, start_keys, start_core,
         start_grpc,    start_http,        start_loop};
     list_init(&r->runs);
+    list_init(&r->grpc_calls);
     r->epoll_fd = -1;
     r->started_s = clock_unix_ns() / NS_PER_S;
     for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {

@@ -200,6 +200,40 @@ class Grpc(cluster.SharedCase):
                     time.sleep(0.2)
                 self.assertEqual(answer.status, 200, answer.body)
 
+    def test_calls_that_ask_nothing(self):
+        """At the router a call that says nothing is ended after timeouts.stall; and keys are asked for in gRPC's own words."""
+        silence = threading.Event()
+
+        def nothing():
+            silence.wait(60)
+            yield from ()
+
+        with tempfile.NamedTemporaryFile("w", suffix=".keys") as keys:
+            keys.write("sk-one\n")
+            keys.flush()
+            more = ["--timeouts-stall", "1s", "--api-keys-file", keys.name]
+            with cluster.parts(decode=[["--role", "both"]], router_more=more) as c, \
+                    grpc.insecure_channel(c.router.grpc) as channel:
+                key = (("authorization", "Bearer sk-one"),)
+                ask = channel.stream_stream("/baton.v1.Inference/Generate", request_serializer=bytes, response_deserializer=bytes)
+                began = time.monotonic()
+                with self.assertRaises(grpc.RpcError) as caught:
+                    list(ask(nothing(), metadata=key, timeout=30))
+                silence.set()
+                self.assertEqual(caught.exception.code(), grpc.StatusCode.DEADLINE_EXCEEDED)
+                self.assertLess(time.monotonic() - began, 5 * cluster.SLOWER)
+                one = channel.unary_stream("/baton.v1.Inference/Generate", request_serializer=self.pb.GenerateRequest.SerializeToString,
+                                           response_deserializer=self.pb.GenerateResponse.FromString)
+                with self.assertRaises(grpc.RpcError) as caught:
+                    list(one(self.request(), timeout=30))
+                self.assertEqual(caught.exception.code(), grpc.StatusCode.UNAUTHENTICATED)
+                request = self.request()
+                request.request_id = 'a b" level=error event="forged'
+                self.assertTrue(list(one(request, metadata=key, timeout=30)))
+                time.sleep(2)  # over the stall, and quiet: nothing that ended well is looked at again
+                self.assertTrue(list(one(request, metadata=key, timeout=30)))
+                self.assertNotIn("forged", c.processes["router"].stderr())
+
     def test_reflection(self):
         ask = reflection_pb2.ServerReflectionRequest
         stub = reflection_pb2_grpc.ServerReflectionStub(self.channel)
