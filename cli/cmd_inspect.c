@@ -39,9 +39,10 @@ static void print_config(const struct model_facts *f)
            c->ffn, c->vocab);
     printf("attention       %d heads, %d KV heads, head dimension %d%s\n", c->heads, c->kv_heads,
            c->head_dim, c->qkv_bias ? ", bias" : "");
-    printf("rope            %s, theta %g", model_rope_name(c->rope.kind), c->rope.theta);
-    if (c->rope.kind != ROPE_DEFAULT)
-        printf(", factor %g", c->rope.factor);
+    printf("rope            %s, theta %g", model_rope_name(c->ropes[0].kind),
+           c->ropes[0].theta);
+    if (c->ropes[0].kind != ROPE_DEFAULT)
+        printf(", factor %g", c->ropes[0].factor);
     printf("\ncontext         %d tokens\n", c->max_context);
     printf("parameters      %s (%s read per token)%s\n", count_text(f->parameters, a),
            count_text(f->active_parameters, b), c->tied ? ", tied embedding" : "");
@@ -122,7 +123,7 @@ static void put_config(struct jw *w, const struct model_facts *f)
     put_uint(w, "head_dim", (uint64_t)c->head_dim);
     put_uint(w, "max_context", (uint64_t)c->max_context);
     jw_key(w, "rope");
-    jw_str(w, model_rope_name(c->rope.kind));
+    jw_str(w, model_rope_name(c->ropes[0].kind));
     put_bool(w, "tied", c->tied);
     put_uint(w, "parameters", f->parameters);
     put_uint(w, "active_parameters", f->active_parameters);

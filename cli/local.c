@@ -48,13 +48,8 @@ static enum status open_pool(struct local *l, const struct local_options *o, str
     if (blocks > INT32_MAX)
         return err_set(err, ST_INVALID, "a KV pool for %lld tokens is too large",
                        (long long)tokens);
-    const struct model_config *c = model_get_config(l->model);
-    l->layout = (struct kv_layout){.layers = c->layers,
-                                   .kv_heads = c->kv_heads,
-                                   .head_dim = c->head_dim,
-                                   .block_tokens = (int32_t)o->block_tokens,
-                                   .blocks = (int32_t)blocks,
-                                   .dtype = dtype};
+    l->layout = model_kv_layout(l->model, dtype, (int32_t)o->block_tokens, 0);
+    l->layout.blocks = (int32_t)blocks;
     void *pool = mmap(NULL, kv_pool_bytes(&l->layout), PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (pool == MAP_FAILED)

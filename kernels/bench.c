@@ -18,7 +18,7 @@
 #define PROBE_CACHE_BYTES ((size_t)512 << 10)
 #define PROBE_CACHE_PASSES 256
 
-enum op_kind { EMBED, RMSNORM, GEMM, ROPE, KV_STORE, ATTENTION, SILU_MUL };
+enum op_kind { EMBED, RMSNORM, GEMM, ROPE, KV_STORE, ATTENTION, GLU };
 
 /* a, b, c: GEMM N, K; attention heads, kv_heads, head_dim; others dim or heads, head_dim. */
 struct shape {
@@ -44,11 +44,11 @@ static const struct shape shapes[] = {
     {RMSNORM, 16, 2048},
     {ROPE, 16, 32, 64},
     {KV_STORE, 16, 8, 64, .start = 0, .sequences = 1},
-    {SILU_MUL, 16, 8192},
+    {GLU, 16, 8192},
 };
 
-static const char *const op_names[] = {"embed",    "rmsnorm",   "gemm",    "rope",
-                                       "kv_store", "attention", "silu_mul"};
+static const char *const op_names[] = {"embed",    "rmsnorm",   "gemm", "rope",
+                                       "kv_store", "attention", "glu"};
 
 /* One op about to be timed. `stream` is where its weights or KV lie this time. */
 struct job {
@@ -90,6 +90,7 @@ static void job_rows(struct job *j)
     j->layout = (struct kv_layout){.layers = 1,
                                    .kv_heads = kv_heads,
                                    .head_dim = dim,
+                                   .value_dim = dim,
                                    .block_tokens = BLOCK_TOKENS,
                                    .blocks = blocks * s->sequences,
                                    .dtype = j->dtype};
@@ -123,7 +124,7 @@ static void job_measure(struct job *j)
     if (s->op == GEMM) {
         j->flops = 2 * tokens * s->a * s->b;
         j->bytes = (double)j->stream_bytes + 4 * tokens * (s->a + s->b);
-    } else if (s->op == SILU_MUL) {
+    } else if (s->op == GLU) {
         j->bytes = 12 * tokens * width;
     }
 }
@@ -144,8 +145,7 @@ static void run_rows_op(const struct job *j, int part, int parts)
                            .tokens = s->tokens,
                            .heads = s->a,
                            .head_dim = s->b};
-    struct op_silu_mul silu = {
-        .out = j->y, .gate = j->x, .up = j->x, .tokens = s->tokens, .dim = s->a};
+    struct op_glu glu = {.out = j->y, .gate = j->x, .up = j->x, .tokens = s->tokens, .dim = s->a};
     if (s->op == EMBED)
         j->ops->embed(&embed, part, parts);
     else if (s->op == RMSNORM)
@@ -155,7 +155,7 @@ static void run_rows_op(const struct job *j, int part, int parts)
     else if (s->op == ROPE)
         j->ops->rope(&rope, part, parts);
     else
-        j->ops->silu_mul(&silu, part, parts);
+        j->ops->glu(&glu, part, parts);
 }
 
 static void run_op(void *arg, int part, int parts)

@@ -1,6 +1,6 @@
 /* Where a key or value lives in a rank's KV pool.
  *
- *     pool[layer][block][K or V][kv_head][slot in block][head_dim]          elements of `dtype`
+ *     pool[layer][block][K or V][kv_head][slot in block][head_dim or value_dim]     of `dtype`
  *
  * so that one (layer, block) is contiguous, which is what a handoff of equal layouts moves, and one
  * head's keys of a block are contiguous, which is what attention reads. A token at absolute
@@ -16,7 +16,9 @@
 #include "kernels/dtype.h"
 
 struct kv_layout {
-    int32_t layers, kv_heads, head_dim; /* heads of this rank */
+    int32_t layers, kv_heads; /* heads of this rank */
+    int32_t head_dim;         /* elements of a key */
+    int32_t value_dim;        /* elements of a value; 0: a key holds its value (latents) */
     int32_t block_tokens;
     int32_t blocks; /* capacity of the pool */
     enum dtype dtype;
@@ -24,13 +26,18 @@ struct kv_layout {
 
 enum kv_part { KV_KEY = 0, KV_VALUE = 1 };
 
-static inline size_t kv_head_run_bytes(const struct kv_layout *l) /* one head's slots of a block */
+static inline int32_t kv_part_dim(const struct kv_layout *l, enum kv_part part)
 {
-    return (size_t)l->block_tokens * (size_t)l->head_dim * dtype_bytes(l->dtype);
+    return part == KV_KEY ? l->head_dim : l->value_dim;
+}
+/* one head's slots of a block, keys or values */
+static inline size_t kv_head_run_bytes(const struct kv_layout *l, enum kv_part part)
+{
+    return (size_t)l->block_tokens * (size_t)kv_part_dim(l, part) * dtype_bytes(l->dtype);
 }
 static inline size_t kv_block_bytes(const struct kv_layout *l) /* K and V of one layer of a block */
 {
-    return 2 * (size_t)l->kv_heads * kv_head_run_bytes(l);
+    return (size_t)l->kv_heads * (kv_head_run_bytes(l, KV_KEY) + kv_head_run_bytes(l, KV_VALUE));
 }
 static inline size_t kv_layer_bytes(const struct kv_layout *l)
 {
@@ -43,9 +50,10 @@ static inline size_t kv_pool_bytes(const struct kv_layout *l)
 static inline size_t kv_offset(const struct kv_layout *l, int layer, int32_t block,
                                enum kv_part part, int head, int slot)
 {
-    return (size_t)layer * kv_layer_bytes(l) + (size_t)block * kv_block_bytes(l) +
-           ((size_t)part * (size_t)l->kv_heads + (size_t)head) * kv_head_run_bytes(l) +
-           (size_t)slot * (size_t)l->head_dim * dtype_bytes(l->dtype);
+    size_t values = part == KV_VALUE ? (size_t)l->kv_heads * kv_head_run_bytes(l, KV_KEY) : 0;
+    return (size_t)layer * kv_layer_bytes(l) + (size_t)block * kv_block_bytes(l) + values +
+           (size_t)head * kv_head_run_bytes(l, part) +
+           (size_t)slot * (size_t)kv_part_dim(l, part) * dtype_bytes(l->dtype);
 }
 
 #endif

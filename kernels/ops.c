@@ -13,7 +13,10 @@ static const struct ops ref = {
     .rope = ref_rope,
     .kv_store = ref_kv_store,
     .attention = ref_attention,
-    .silu_mul = ref_silu_mul,
+    .glu = ref_glu,
+    .softcap = ref_softcap,
+    .route = ref_route,
+    .combine = ref_combine,
 };
 
 /* The CPU bodies, best first. */

@@ -26,6 +26,8 @@
 
 #define OPS_KV_SPAN 64 /* absolute positions per step of the online softmax */
 #define OPS_HEAD_DIM_MAX 1024
+#define OPS_EXPERTS_MAX 4096
+#define OPS_TOP_K_MAX 64
 
 /* A weight matrix as stored: [rows, cols], possibly unaligned (mapped file). */
 struct matrix {
@@ -34,43 +36,60 @@ struct matrix {
     int32_t rows, cols;
 };
 
-/* out[m] = table[ids[m]] */
+/* out[m] = table[ids[m]] * scale */
 struct op_embed {
     float *out;                 /* [tokens, table.cols] */
     const struct matrix *table; /* [vocab, hidden] */
     const int32_t *ids;         /* [tokens], each < table.rows */
+    float scale;                /* 0: 1 */
     int32_t tokens;
 };
 
-/* out[m] = x[m] / sqrt(mean(x[m]^2) + eps) * weight        (Zhang & Sennrich 2019); out may be x */
+/* y = x[m,g] / sqrt(mean(x[m,g]^2) + eps) * (weight + offset)      (Zhang & Sennrich 2019), for
+ * each of `groups` adjacent runs of `dim` elements in a row; out = y * scale, or out += y * scale
+ * when accumulate. out may be x. */
 struct op_rmsnorm {
-    float *out;                  /* [tokens, dim] */
-    const float *x;              /* [tokens, dim] */
-    const struct matrix *weight; /* [1, dim] */
-    float eps;
+    float *out;                  /* [tokens, groups, dim], row stride out_stride elements */
+    const float *x;              /* [tokens, groups, dim], row stride x_stride elements */
+    const struct matrix *weight; /* [1, dim], shared by the groups */
+    float eps, offset;           /* offset 1: weights are stored as their distance from 1 */
+    float scale;                 /* 0: 1 */
     int32_t tokens, dim;
+    int32_t groups;               /* 0: 1 */
+    int32_t x_stride, out_stride; /* 0: dense */
+    int accumulate;
 };
 
-/* out[m,n] = sum_k x[m,k] * w[n,k]  (+ bias[n]) (+ out[m,n] when accumulate) */
+/* out[m,n] = scale * (sum_k x[m,k] * w[n,k]  (+ bias[n])) (+ out[m,n] when accumulate) */
 struct op_gemm {
     float *out;             /* [tokens, w.rows], row stride out_stride elements */
     const float *x;         /* [tokens, w.cols], row stride x_stride elements */
     const struct matrix *w; /* [N, K] */
     const float *bias;      /* [N] or NULL */
+    float scale;            /* 0: 1 */
     int32_t tokens;
     int32_t x_stride, out_stride; /* 0: dense */
     int accumulate;
 };
 
-/* Rotary embedding in place, the "rotate half" form of Hugging Face: element i pairs with i +
- * head_dim/2 (Su et al. 2021). angle(pos, i) = pos * inv_freq[i]; cos and sin are scaled by
- * `attention_factor`. */
+/* Rotary embedding in place (Su et al. 2021). Element i pairs with i + head_dim/2, the "rotate
+ * half" form of Hugging Face, or where `interleaved` 2i with 2i + 1. angle(pos, i) = pos *
+ * inv_freq[i]; cos and sin are scaled by `attention_factor`. From position `dynamic_from` on (0:
+ * never) the frequencies are those of dynamic NTK scaling for a context of pos + 1 tokens. */
 struct op_rope {
-    float *x;                 /* [tokens, heads, head_dim], row stride x_stride elements */
-    const int32_t *positions; /* [tokens] */
-    const float *inv_freq;    /* [head_dim / 2] */
+    float *x;                   /* [tokens, heads, head_dim], row stride x_stride elements */
+    const int32_t *positions;   /* [tokens] */
+    const float *inv_freq;      /* [head_dim / 2] */
+    const float *long_inv_freq; /* [head_dim / 2] of the rows whose sequence is_long; or NULL */
+    const uint8_t *is_long;     /* [sequences], or NULL */
+    const int32_t *seq_of;      /* [tokens], where is_long */
     float attention_factor;
-    int32_t tokens, heads, head_dim, x_stride;
+    int32_t tokens, heads;
+    int32_t head_dim;              /* elements rotated, even */
+    int32_t head_stride, x_stride; /* 0: dense */
+    int32_t dynamic_from;
+    double dynamic_theta, dynamic_factor;
+    int interleaved;
 };
 
 /* Where a ragged batch's rows belong. Row r is the token at `positions[r]` of sequence `seq_of[r]`,
@@ -87,32 +106,92 @@ struct op_kv_store {
     void *pool;
     const struct kv_layout *layout;
     int32_t layer;
-    const float *k, *v; /* [tokens, kv_heads, head_dim], row stride kv_stride elements */
+    const float *k; /* [tokens, kv_heads, head_dim], row stride kv_stride elements */
+    const float *v; /* [tokens, kv_heads, value_dim]; unused where the layout has no values */
     int32_t kv_stride;
     const struct op_rows *rows;
 };
 
-/* Causal attention of each row over positions 0..positions[r] of its sequence, read from the pool
- * (the rows' own keys must have been stored). Query head h reads kv head h / (heads / kv_heads).
- * Online softmax (Milakov & Gimelshein 2018) over spans of OPS_KV_SPAN positions. */
+/* Causal attention of each row r over the positions max(0, positions[r] + 1 - window) ..
+ * positions[r] of its sequence, read from the pool (the rows' own keys must have been stored).
+ * Query head h reads kv head h / (heads / kv_heads). Online softmax (Milakov & Gimelshein 2018) over
+ * spans of OPS_KV_SPAN positions. Where the layout has no values (value_dim 0), the first `out_dim`
+ * elements of a key are its value: latent attention in absorbed form (DeepSeek-V2, 2024). Blocks
+ * that no row's window reaches are not looked up. */
 struct op_attention {
-    float *out;     /* [tokens, heads, head_dim] */
+    float *out;     /* [tokens, heads, out_dim] */
     const float *q; /* [tokens, heads, head_dim], row stride q_stride elements */
     int32_t q_stride;
+    int32_t out_dim; /* 0: the layout's value_dim */
     const void *pool;
     const struct kv_layout *layout;
     int32_t layer;
     int32_t heads;
-    float scale; /* usually 1/sqrt(head_dim) */
+    int32_t window;     /* 0: all */
+    float scale;        /* usually 1/sqrt(head_dim) */
+    float softcap;      /* scores become cap * tanh(score / cap); 0: not */
+    const float *sinks; /* [heads] scores of a position that has no value (GPT-OSS), or NULL */
     const struct op_rows *rows;
 };
 
-/* out[m,i] = silu(gate[m,i]) * up[m,i]; out may be gate where its rows are dense. gate and up have
+enum glu_kind {
+    GLU_SILU,      /* silu(gate) * up                                       (Shazeer 2020) */
+    GLU_GELU_TANH, /* gelu(gate) * up, gelu by tanh */
+    GLU_GELU,      /* the same, gelu by erf */
+    GLU_CLAMPED,   /* g sigmoid(alpha g) (u + 1), g = min(gate, limit), u = clamp(up, +-limit) */
+};
+
+/* out[m,i] = kind(gate[m,i], up[m,i]); out may be gate where its rows are dense. gate and up have
  * row stride in_stride elements. */
-struct op_silu_mul {
+struct op_glu {
     float *out; /* [tokens, dim] */
     const float *gate, *up;
+    enum glu_kind kind;
+    float limit, alpha; /* of GLU_CLAMPED */
     int32_t tokens, dim, in_stride;
+};
+
+/* x = cap * tanh(x / cap) */
+struct op_softcap {
+    float *x; /* [n] */
+    float cap;
+    int64_t n;
+};
+
+enum route_score {
+    ROUTE_SOFTMAX,     /* of all experts, then the best are taken */
+    ROUTE_SOFTMAX_TOP, /* the best are taken, then the softmax of these */
+    ROUTE_SIGMOID,     /* of each */
+};
+
+/* Which experts a token goes to, and their weights. The experts with the highest score + bias are
+ * chosen; where there are groups, among those of the `top_groups` best groups only, by a group's
+ * highest score, or the sum of its two highest where there is a bias (DeepSeek-V2, -V3). Of equals
+ * the first. The weights are the scores without bias, divided by their sum where `normalize`, times
+ * scale. */
+struct op_route {
+    int32_t *expert;     /* [tokens, top_k] in descending order of choice */
+    float *weight;       /* [tokens, top_k] */
+    const float *logits; /* [tokens, experts] */
+    const float *bias;   /* [experts] or NULL */
+    enum route_score score;
+    float scale; /* 0: 1 */
+    int32_t tokens, experts, top_k;
+    int32_t groups, top_groups; /* groups 0: none */
+    int normalize;
+};
+
+/* out[m] (+)= scale * (sum_k weight[m,k] * y[row[m,k]] + bias), k ascending; a weight counts as its
+ * sigmoid where `sigmoid`. */
+struct op_combine {
+    float *out;          /* [tokens, dim] */
+    const float *y;      /* rows of dim */
+    const int32_t *row;  /* [tokens, k], or NULL: m * k + its place */
+    const float *weight; /* [tokens, k] */
+    const float *bias;   /* [dim] or NULL */
+    float scale;         /* 0: 1 */
+    int32_t tokens, dim, k;
+    int accumulate, sigmoid;
 };
 
 struct ops {
@@ -123,7 +202,10 @@ struct ops {
     void (*rope)(const struct op_rope *a, int part, int parts);
     void (*kv_store)(const struct op_kv_store *a, int part, int parts);
     void (*attention)(const struct op_attention *a, int part, int parts);
-    void (*silu_mul)(const struct op_silu_mul *a, int part, int parts);
+    void (*glu)(const struct op_glu *a, int part, int parts);
+    void (*softcap)(const struct op_softcap *a, int part, int parts);
+    void (*route)(const struct op_route *a, int part, int parts);
+    void (*combine)(const struct op_combine *a, int part, int parts);
 };
 
 const struct ops *ops_ref(void);

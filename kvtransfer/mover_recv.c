@@ -124,7 +124,7 @@ static void land_from_mapping(struct mover *m, struct plan *p, struct staging *s
                                             o->slice.token_begin % o->block_tokens};
     bool fits = pool && pool->layout.block_tokens == o->block_tokens &&
                 pool->layout.dtype == o->dtype && pool->layout.head_dim == o->head_dim &&
-                kv_slice_fits(&o->slice, pool, &from);
+                pool->layout.value_dim == o->value_dim && kv_slice_fits(&o->slice, pool, &from);
     if (!fits) {
         m->stats.frames_refused++;
         landing_settle(&p->landing, &s->take, false);
@@ -162,7 +162,9 @@ void mover_on_offer(struct mover *m, const struct transport_event *ev, const str
     struct plan *p = plan_by_ticket(m, f->ticket);
     struct waiting w = {.transport = t, .incoming = ev->incoming};
     bool by_mapping = o->n_blocks > 0;
-    bool sane = o->head_dim == m->args.pool.layout.head_dim && o->bytes <= MOVER_SLICE_BYTES_MAX &&
+    const struct kv_layout *l = &m->args.pool.layout;
+    bool sane = o->head_dim == l->head_dim && o->value_dim == l->value_dim &&
+                o->bytes <= MOVER_SLICE_BYTES_MAX &&
                 (by_mapping ? !ev->incoming : ev->incoming && ev->payload_bytes == o->bytes);
     if (!p) {
         m->stats.unknown_tickets++;

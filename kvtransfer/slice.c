@@ -43,7 +43,8 @@ bool kv_slice_intersect(const struct kv_slice *a, const struct kv_slice *b, stru
 
 /* One token's key or value of one head. */
 struct spot {
-    int layer, part;
+    int layer;
+    enum kv_part part;
     int32_t head, token;
 };
 
@@ -54,19 +55,20 @@ static char *run_at(const struct kv_pool_view *pool, const struct kv_blocks_view
     const struct kv_layout *l = &pool->layout;
     int32_t at = s.token - blocks->token_base, slot = at % l->block_tokens;
     *run_tokens = l->block_tokens - slot;
-    return (char *)pool->base + kv_offset(l, s.layer, blocks->blocks[at / l->block_tokens],
-                                          (enum kv_part)s.part, s.head - pool->head_base, slot);
+    return (char *)pool->base + kv_offset(l, s.layer, blocks->blocks[at / l->block_tokens], s.part,
+                                          s.head - pool->head_base, slot);
 }
 
 uint32_t kv_slice_gather(const struct kv_slice *s, const struct kv_pool_view *pool,
                          const struct kv_blocks_view *blocks, void *dst)
 {
-    size_t vector_bytes = (size_t)pool->layout.head_dim * dtype_bytes(pool->layout.dtype);
     uint32_t crc = 0;
     char *to = dst;
     for (int layer = s->layer_begin; layer < s->layer_end; layer++) {
-        for (int part = KV_KEY; part <= KV_VALUE; part++) {
-            for (int32_t head = s->head_begin; head < s->head_end; head++) {
+        for (enum kv_part part = KV_KEY; part <= KV_VALUE; part++) {
+            size_t vector_bytes =
+                (size_t)kv_part_dim(&pool->layout, part) * dtype_bytes(pool->layout.dtype);
+            for (int32_t head = s->head_begin; vector_bytes && head < s->head_end; head++) {
                 for (int32_t token = s->token_begin; token < s->token_end;) {
                     int32_t run;
                     const char *from =
@@ -94,25 +96,28 @@ uint32_t kv_slice_gather(const struct kv_slice *s, const struct kv_pool_view *po
 void kv_slice_scatter(const struct kv_scatter_args *a)
 {
     const struct kv_slice *f = a->from, *t = a->take;
-    size_t head_dim = (size_t)a->pool->layout.head_dim;
-    size_t vector_bytes = head_dim * dtype_bytes(a->from_dtype);
+    const struct kv_layout *l = &a->pool->layout;
     size_t tokens = (size_t)(f->token_end - f->token_begin);
-    size_t heads = (size_t)(f->head_end - f->head_begin);
+    size_t heads = (size_t)(f->head_end - f->head_begin), element = dtype_bytes(a->from_dtype);
+    size_t layer_dims = (size_t)(l->head_dim + l->value_dim); /* of a head, keys and values */
     for (int layer = t->layer_begin; layer < t->layer_end; layer++) {
-        for (int part = KV_KEY; part <= KV_VALUE; part++) {
-            for (int32_t head = t->head_begin; head < t->head_end; head++) {
-                size_t plane = ((size_t)(layer - f->layer_begin) * 2 + (size_t)part) * heads +
-                               (size_t)(head - f->head_begin);
-                const char *row = (const char *)a->bytes + plane * tokens * vector_bytes;
+        for (enum kv_part part = KV_KEY; part <= KV_VALUE; part++) {
+            size_t dim = (size_t)kv_part_dim(l, part);
+            size_t before = (size_t)(layer - f->layer_begin) * heads * layer_dims +
+                            (part == KV_VALUE ? heads * (size_t)l->head_dim : 0);
+            for (int32_t head = t->head_begin; dim && head < t->head_end; head++) {
+                const char *row =
+                    (const char *)a->bytes +
+                    (before + (size_t)(head - f->head_begin) * dim) * tokens * element;
                 for (int32_t token = t->token_begin; token < t->token_end;) {
                     int32_t run;
                     char *to =
                         run_at(a->pool, a->blocks, (struct spot){layer, part, head, token}, &run);
                     if (run > t->token_end - token)
                         run = t->token_end - token;
-                    dtype_convert(to, a->pool->layout.dtype,
-                                  row + (size_t)(token - f->token_begin) * vector_bytes,
-                                  a->from_dtype, (size_t)run * head_dim);
+                    dtype_convert(to, l->dtype,
+                                  row + (size_t)(token - f->token_begin) * dim * element,
+                                  a->from_dtype, (size_t)run * dim);
                     token += run;
                 }
             }

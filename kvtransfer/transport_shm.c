@@ -31,7 +31,7 @@
 #include "base/rng.h"
 #include "kvtransfer/transport.h"
 
-#define SHM_VERSION 1
+#define SHM_VERSION 2
 #define LINKS_MAX 256
 #define OUTBOX_BYTES_MAX (64u << 20)
 #define PACKET_DATA_BYTES (48u << 10)
@@ -47,7 +47,7 @@ struct packet {
 
 struct hello {
     uint32_t version, dtype;
-    int32_t layers, kv_heads, head_dim, block_tokens, blocks, head_base;
+    int32_t layers, kv_heads, head_dim, value_dim, block_tokens, blocks, head_base;
     uint64_t pool_bytes;
 };
 
@@ -231,9 +231,16 @@ static struct shm_link *link_create(struct shm *s, int fd)
 static void greet(struct shm *s, struct shm_link *l)
 {
     const struct kv_layout *k = &s->args.pool.layout;
-    struct hello h = {SHM_VERSION,     (uint32_t)k->dtype, k->layers, k->kv_heads,
-                      k->head_dim,     k->block_tokens,    k->blocks, s->args.pool.head_base,
-                      kv_pool_bytes(k)};
+    struct hello h = {.version = SHM_VERSION,
+                      .dtype = (uint32_t)k->dtype,
+                      .layers = k->layers,
+                      .kv_heads = k->kv_heads,
+                      .head_dim = k->head_dim,
+                      .value_dim = k->value_dim,
+                      .block_tokens = k->block_tokens,
+                      .blocks = k->blocks,
+                      .head_base = s->args.pool.head_base,
+                      .pool_bytes = kv_pool_bytes(k)};
     struct packet *p = &s->packet;
     *p = (struct packet){.kind = PACKET_HELLO, .total = sizeof(h), .bytes = sizeof(h)};
     memcpy(p->data, &h, sizeof(h));
@@ -294,18 +301,19 @@ static bool hello_sane(const struct hello *h, struct kv_layout *k)
 {
     if (h->version != SHM_VERSION || h->dtype >= DTYPE_COUNT || h->layers < 1 || h->layers > 4096 ||
         h->kv_heads < 1 || h->kv_heads > 65536 || h->head_dim < 1 || h->head_dim > 65536 ||
-        h->block_tokens < 1 || h->block_tokens > 65536 || h->blocks < 1 || h->head_base < 0 ||
-        h->head_base > 65536)
+        h->value_dim < 0 || h->value_dim > 65536 || h->block_tokens < 1 ||
+        h->block_tokens > 65536 || h->blocks < 1 || h->head_base < 0 || h->head_base > 65536)
         return false;
     *k = (struct kv_layout){.layers = h->layers,
                             .kv_heads = h->kv_heads,
                             .head_dim = h->head_dim,
+                            .value_dim = h->value_dim,
                             .block_tokens = h->block_tokens,
                             .blocks = h->blocks,
                             .dtype = (enum dtype)h->dtype};
     /* In floating point first: the product of hostile sizes must not wrap. */
-    double bytes = 2.0 * k->layers * k->kv_heads * k->head_dim * (double)k->block_tokens *
-                   (double)k->blocks * (double)dtype_bytes(k->dtype);
+    double bytes = 1.0 * k->layers * k->kv_heads * ((double)k->head_dim + k->value_dim) *
+                   k->block_tokens * (double)k->blocks * (double)dtype_bytes(k->dtype);
     return bytes < 1e15 && kv_pool_bytes(k) == h->pool_bytes;
 }
 

@@ -43,18 +43,19 @@ static void put_slice(struct buf *b, const struct kv_slice *s)
     put32(b, (uint32_t)s->head_end);
 }
 
-size_t wire_slice_bytes(const struct kv_slice *s, int32_t head_dim, enum dtype dtype)
+size_t wire_slice_bytes(const struct kv_slice *s, int32_t dims, enum dtype dtype)
 {
-    return 2 * (size_t)(s->layer_end - s->layer_begin) * (size_t)(s->token_end - s->token_begin) *
-           (size_t)(s->head_end - s->head_begin) * (size_t)head_dim * dtype_bytes(dtype);
+    return (size_t)(s->layer_end - s->layer_begin) * (size_t)(s->token_end - s->token_begin) *
+           (size_t)(s->head_end - s->head_begin) * (size_t)dims * dtype_bytes(dtype);
 }
 
 void wire_put_offer(struct buf *out, struct msg_ticket t, const struct wire_offer *m)
 {
-    put_header(out, WIRE_OFFER, t, 24 + 28 + 4 * m->n_blocks);
+    put_header(out, WIRE_OFFER, t, 24 + 32 + 4 * m->n_blocks);
     put_slice(out, &m->slice);
     put32(out, (uint32_t)m->dtype);
     put32(out, (uint32_t)m->head_dim);
+    put32(out, (uint32_t)m->value_dim);
     put32(out, m->crc);
     put64(out, m->bytes);
     put32(out, (uint32_t)m->block_tokens);
@@ -162,10 +163,10 @@ static struct kv_slice get_slice(struct reader *r)
 static bool offer_bytes_right(const struct wire_offer *m)
 {
     const struct kv_slice *s = &m->slice;
-    double bytes = 2.0 * (s->layer_end - s->layer_begin) * (s->token_end - s->token_begin) *
-                   (double)(s->head_end - s->head_begin) * m->head_dim *
-                   (double)dtype_bytes(m->dtype);
-    return bytes < 1e15 && m->bytes == wire_slice_bytes(s, m->head_dim, m->dtype);
+    int32_t dims = m->head_dim + m->value_dim;
+    double bytes = (double)(s->layer_end - s->layer_begin) * (s->token_end - s->token_begin) *
+                   (s->head_end - s->head_begin) * dims * (double)dtype_bytes(m->dtype);
+    return bytes < 1e15 && m->bytes == wire_slice_bytes(s, dims, m->dtype);
 }
 
 static enum status get_offer(struct reader *r, struct wire_frame *f)
@@ -174,6 +175,7 @@ static enum status get_offer(struct reader *r, struct wire_frame *f)
     m->slice = get_slice(r);
     m->dtype = (enum dtype)get_count(r, DTYPE_COUNT - 1);
     m->head_dim = get_count(r, 65536);
+    m->value_dim = get_count(r, 65536);
     m->crc = get32(r);
     m->bytes = get64(r);
     m->block_tokens = get_count(r, 1 << 20);

@@ -10,7 +10,7 @@
  * Pure; any thread.
  *
  * The data of a slice, and what its CRC32C covers, is canonical whatever the pools look like:
- *     for layer: for part in {K, V}: for head: for token: head_dim elements of `dtype`
+ *     for layer: for part in {K, V}: for head: for token: head_dim or value_dim elements of `dtype`
  */
 #ifndef KVTRANSFER_WIRE_H
 #define KVTRANSFER_WIRE_H
@@ -20,7 +20,7 @@
 #include "proto/messages.h"
 
 #define WIRE_MAGIC 0x314e5442u /* "BTN1" */
-#define WIRE_VERSION 1
+#define WIRE_VERSION 2
 #define WIRE_HEADER_BYTES 32
 #define WIRE_FRAME_MAX (4u << 20)
 #define WIRE_BLOCKS_MAX 65536
@@ -38,7 +38,7 @@ struct kv_slice {
 struct wire_offer {
     struct kv_slice slice;
     enum dtype dtype;
-    int32_t head_dim;
+    int32_t head_dim, value_dim; /* elements of a key and of a value */
     uint32_t crc;
     uint64_t bytes;
     /* When the receiver reads the sender's mapped pool: the sender's blocks that hold the tokens,
@@ -69,7 +69,8 @@ struct wire_frame {
     void *owned; /* arrays of offer and filled; freed by wire_frame_fini() */
 };
 
-size_t wire_slice_bytes(const struct kv_slice *s, int32_t head_dim, enum dtype dtype);
+/* `dims`: elements of a key and of a value together. */
+size_t wire_slice_bytes(const struct kv_slice *s, int32_t dims, enum dtype dtype);
 void wire_put_offer(struct buf *out, struct msg_ticket t, const struct wire_offer *m);
 void wire_put_filled(struct buf *out, struct msg_ticket t, const struct wire_filled *m);
 void wire_put_landed(struct buf *out, struct msg_ticket t);

@@ -8,125 +8,30 @@
 #include <string.h>
 
 #include "base/json.h"
-#include "kernels/ops.h"
-#include "model/config_reader.h"
+#include "model/config_internal.h"
 
 #define CONFIG_MAX_BYTES ((size_t)8 << 20)
-#define VOCAB_MAX (4 << 20)
-#define HIDDEN_MAX 65536
-#define HEADS_MAX 4096
-#define HEAD_DIM_MAX OPS_HEAD_DIM_MAX
-#define FFN_MAX (1 << 20)
-#define CONTEXT_MAX (16 << 20)
-#define ROPE_FACTOR_MAX 1e6
-
-/* ---- rotary embedding ---- */
-
-static void read_rope_llama3(struct config_reader *r, const json *scaling, struct model_config *out)
-{
-    out->rope.kind = ROPE_LLAMA3;
-    out->rope.factor = config_real(r, scaling, "factor", 1, ROPE_FACTOR_MAX, CONFIG_REQUIRED);
-    out->rope.low_freq_factor =
-        config_real(r, scaling, "low_freq_factor", 1e-3, ROPE_FACTOR_MAX, CONFIG_REQUIRED);
-    out->rope.high_freq_factor =
-        config_real(r, scaling, "high_freq_factor", 1e-3, ROPE_FACTOR_MAX, CONFIG_REQUIRED);
-    out->rope.original_context = (int32_t)config_int(r, scaling, "original_max_position_embeddings",
-                                                     1, CONTEXT_MAX, CONFIG_REQUIRED);
-    if (!r->status && out->rope.low_freq_factor >= out->rope.high_freq_factor)
-        config_fail(r, ST_INVALID,
-                    "rope_scaling.low_freq_factor: expected less than high_freq_factor");
-}
-
-/* `rope_scaling`, or the `rope_parameters` that newer files have, which hold rope_theta as well.
- * The kind is `rope_type`, in older files `type`. */
-static void read_rope(struct config_reader *r, struct model_config *out)
-{
-    const json *parameters = config_object(r, r->root, "rope_parameters");
-    const json *scaling = parameters ? parameters : config_object(r, r->root, "rope_scaling");
-    const json *theta_of = json_get(parameters, "rope_theta") ? parameters : r->root;
-    out->rope.theta = config_real(r, theta_of, "rope_theta", 1, 1e15, 10000.0);
-    out->rope.kind = ROPE_DEFAULT;
-    out->rope.factor = 1;
-    if (config_real(r, parameters ? parameters : r->root, "partial_rotary_factor", 0, 1, 1.0) !=
-        1.0)
-        config_fail(r, ST_UNSUPPORTED, "partial_rotary_factor: only 1 is supported");
-    for (void *it = json_first(parameters); it; it = json_next(parameters, it)) {
-        if (json_kind_of(json_iter_value(it)) == JSON_OBJ)
-            config_fail(r, ST_UNSUPPORTED,
-                        "rope_parameters: one set per kind of layer is not supported");
-    }
-    if (!scaling || r->status)
-        return;
-    const char *key = json_get(scaling, "rope_type") ? "rope_type" : "type";
-    char kind[64];
-    config_str(r, scaling, key, kind, sizeof kind, "default");
-    if (strcmp(kind, "default") == 0)
-        return;
-    if (strcmp(kind, "linear") == 0) {
-        out->rope.kind = ROPE_LINEAR;
-        out->rope.factor = config_real(r, scaling, "factor", 1, ROPE_FACTOR_MAX, CONFIG_REQUIRED);
-    } else if (strcmp(kind, "llama3") == 0) {
-        read_rope_llama3(r, scaling, out);
-    } else {
-        config_fail(r, ST_UNSUPPORTED,
-                    "rope_scaling.%s: \"%s\" is not supported (supported: default, linear, llama3)",
-                    key, kind);
-    }
-}
-
-void model_rope_frequencies(const struct model_config *c, float *inv_freq, float *attention_factor)
-{
-    /* in float where transformers is in float: the angles of late positions depend on these
-     * roundings */
-    const float factor = (float)c->rope.factor;
-    const float low = (float)c->rope.low_freq_factor, high = (float)c->rope.high_freq_factor;
-    const float context = (float)c->rope.original_context;
-    for (int32_t i = 0; i < c->head_dim / 2; i++) {
-        float exponent = (float)(2 * i) / (float)c->head_dim;
-        float f = 1.0f / (float)pow(c->rope.theta, (double)exponent);
-        if (c->rope.kind == ROPE_LINEAR)
-            f /= factor;
-        if (c->rope.kind == ROPE_LLAMA3) {
-            float wavelength = 2.0f * (float)M_PI / f;
-            float smooth = (context / wavelength - low) / (high - low);
-            if (wavelength > context / low)
-                f = f / factor;
-            else if (wavelength >= context / high)
-                f = (1.0f - smooth) * f / factor + smooth * f;
-        }
-        inv_freq[i] = f;
-    }
-    *attention_factor = 1.0f;
-}
 
 /* ---- architectures ---- */
 
-/* Touvron et al. 2023, and the Llama 3 herd (2024). */
-static void read_llama(struct config_reader *r, struct model_config *out)
+static const struct architecture *const tables[] = {config_llama_rows, config_gemma_rows,
+                                                    config_moe_rows, config_latent_rows};
+#define N_TABLES (sizeof tables / sizeof tables[0])
+
+static const struct architecture *find_row(const char *name, const char *type)
 {
-    char activation[64];
-    config_str(r, r->root, "hidden_act", activation, sizeof activation, "silu");
-    if (!r->status && strcmp(activation, "silu") != 0 && strcmp(activation, "swish") != 0)
-        config_fail(r, ST_UNSUPPORTED, "hidden_act: \"%s\" is not supported (supported: silu)",
-                    activation);
-    out->qkv_bias = out->o_bias = config_bool(r, r->root, "attention_bias", false);
-    out->mlp_bias = config_bool(r, r->root, "mlp_bias", false);
-    read_rope(r, out);
+    for (size_t t = 0; t < N_TABLES; t++)
+        for (const struct architecture *a = tables[t]; a->name; a++)
+            if (strcmp(name, a->name) == 0 || (!*name && strcmp(type, a->model_type) == 0))
+                return a;
+    return NULL;
 }
 
-static const struct architecture {
-    const char *name, *model_type;
-    void (*read)(struct config_reader *r, struct model_config *out);
-} architectures[] = {
-    {"LlamaForCausalLM", "llama", read_llama},
-};
-#define N_ARCHITECTURES (sizeof architectures / sizeof architectures[0])
-
-static const struct architecture *find_architecture(struct config_reader *r)
+static const struct architecture *find_architecture(struct config_reader *r, const json *root)
 {
-    const json *list = json_get(r->root, "architectures");
-    char name[64] = "", type[64];
-    config_str(r, r->root, "model_type", type, sizeof type, "");
+    const json *list = json_get(root, "architectures");
+    char name[64] = "", type[64], supported[1200] = "";
+    config_str(r, root, "model_type", type, sizeof type, "");
     if (list && json_kind_of(list) != JSON_NULL_) {
         const json *first = json_at(list, 0);
         if (json_kind_of(list) != JSON_ARR || json_kind_of(first) != JSON_STR) {
@@ -135,14 +40,14 @@ static const struct architecture *find_architecture(struct config_reader *r)
         }
         config_copy_str(first, name, sizeof name);
     }
-    char supported[256] = "";
-    for (size_t i = 0; i < N_ARCHITECTURES; i++) {
-        if (strcmp(name, architectures[i].name) == 0 ||
-            (!*name && strcmp(type, architectures[i].model_type) == 0))
-            return &architectures[i];
-        size_t n = strlen(supported);
-        snprintf(supported + n, sizeof supported - n, "%s%s", n ? ", " : "", architectures[i].name);
-    }
+    const struct architecture *found = find_row(name, type);
+    if (found)
+        return found;
+    for (size_t t = 0; t < N_TABLES; t++)
+        for (const struct architecture *a = tables[t]; a->name; a++) {
+            size_t n = strlen(supported);
+            snprintf(supported + n, sizeof supported - n, "%s%s", n ? ", " : "", a->name);
+        }
     if (*name)
         config_fail(r, ST_UNSUPPORTED, "architectures: \"%s\" is not supported (supported: %s)",
                     name, supported);
@@ -152,6 +57,60 @@ static const struct architecture *find_architecture(struct config_reader *r)
                     "(supported architectures: %s)",
                     type, supported);
     return NULL;
+}
+
+void config_read_activation(struct config_reader *r, const char *key, const char *fallback,
+                            struct model_config *out)
+{
+    char name[64];
+    config_str(r, r->root, key, name, sizeof name, fallback);
+    if (strcmp(name, "silu") == 0 || strcmp(name, "swish") == 0)
+        out->activation = GLU_SILU;
+    else if (strcmp(name, "gelu_pytorch_tanh") == 0 || strcmp(name, "gelu_new") == 0)
+        out->activation = GLU_GELU_TANH;
+    else if (strcmp(name, "gelu") == 0)
+        out->activation = GLU_GELU;
+    else
+        config_fail(r, ST_UNSUPPORTED,
+                    "%s: \"%s\" is not supported (supported: silu, gelu, gelu_pytorch_tanh)", key,
+                    name);
+}
+
+/* `layer_types` into out->layer[].window; false where the file has none. */
+static bool read_layer_types(struct config_reader *r, struct model_config *out, int32_t window)
+{
+    const json *list = json_get(r->root, "layer_types");
+    if (!list || json_kind_of(list) == JSON_NULL_)
+        return false;
+    if (json_kind_of(list) != JSON_ARR || json_count(list) < (size_t)out->layers) {
+        config_fail(r, ST_INVALID, "layer_types: expected an array of %d strings", out->layers);
+        return true;
+    }
+    for (int32_t i = 0; i < out->layers; i++) {
+        const char *type = json_as_str(json_at(list, (size_t)i), "");
+        bool sliding = strcmp(type, "sliding_attention") == 0;
+        if (!sliding && strcmp(type, "full_attention") != 0)
+            config_fail(r, ST_UNSUPPORTED,
+                        "layer_types: entry %d is not supported (supported: full_attention, "
+                        "sliding_attention)",
+                        i);
+        else if (sliding && window == 0)
+            config_fail(r, ST_INVALID, "layer_types: sliding_attention without sliding_window");
+        out->layer[i].window = sliding ? window : 0;
+    }
+    return true;
+}
+
+void config_read_windows(struct config_reader *r, struct model_config *out, layer_rule *is_sliding,
+                         int32_t argument)
+{
+    int32_t window = (int32_t)config_int(r, r->root, "sliding_window", 0, WINDOW_MAX, 0);
+    if (!config_bool(r, r->root, "use_sliding_window", true))
+        window = 0;
+    if (r->status || read_layer_types(r, out, window))
+        return;
+    for (int32_t i = 0; i < out->layers; i++)
+        out->layer[i].window = window > 0 && is_sliding(out, i, argument) ? window : 0;
 }
 
 /* ---- what all have ---- */
@@ -193,25 +152,11 @@ static void read_sizes(struct config_reader *r, struct model_config *out)
                     out->heads, out->kv_heads);
     const json *head_dim = json_get(r->root, "head_dim");
     if (!head_dim || json_kind_of(head_dim) == JSON_NULL_) {
-        if (out->hidden % out->heads != 0)
-            config_fail(r, ST_INVALID,
-                        "hidden_size: expected a multiple of num_attention_heads, got "
-                        "%d and %d",
-                        out->hidden, out->heads);
-        out->head_dim = out->hidden / out->heads;
-        if (!r->status && (out->head_dim < 2 || out->head_dim > HEAD_DIM_MAX))
-            config_fail(r, ST_INVALID,
-                        "hidden_size / num_attention_heads: expected 2 to %d, got %d", HEAD_DIM_MAX,
-                        out->head_dim);
+        out->head_dim = out->hidden % out->heads == 0 ? out->hidden / out->heads : 0;
     } else {
         out->head_dim =
             (int32_t)config_int(r, r->root, "head_dim", 2, HEAD_DIM_MAX, CONFIG_REQUIRED);
     }
-    if (!r->status && out->head_dim % 2 != 0)
-        config_fail(r, ST_INVALID, "head_dim: expected an even number, got %d", out->head_dim);
-    if (!r->status && out->heads * out->head_dim > 4 * HIDDEN_MAX)
-        config_fail(r, ST_INVALID, "num_attention_heads * head_dim: expected at most %d, got %d",
-                    4 * HIDDEN_MAX, out->heads * out->head_dim);
 }
 
 static void read_dtype(struct config_reader *r, struct model_config *out)
@@ -252,25 +197,88 @@ static void read_eos(struct config_reader *r, struct model_config *out)
         add_eos(r, json_at(v, i), out);
 }
 
+void config_set_defaults(struct model_config *c)
+{
+    c->bos = -1;
+    c->pre_norm = true;
+    c->embed_scale = c->residual_scale = c->logits_scale = 1;
+    c->glu_alpha = 1.702f;
+    c->moe.scale = 1;
+    for (int32_t i = 0; i < MODEL_LAYERS_MAX; i++)
+        c->layer[i].kv_from = i;
+}
+
+static void check_heads(struct config_reader *r, const struct model_config *c)
+{
+    if (c->head_dim == 0)
+        config_fail(r, ST_INVALID,
+                    "hidden_size: expected a multiple of num_attention_heads, got %d and %d",
+                    c->hidden, c->heads);
+    if (c->head_dim < 2 || c->head_dim > HEAD_DIM_MAX)
+        config_fail(r, ST_INVALID, "hidden_size / num_attention_heads: expected 2 to %d, got %d",
+                    HEAD_DIM_MAX, c->head_dim);
+    if (c->head_dim % 2 != 0)
+        config_fail(r, ST_INVALID, "head_dim: expected an even number, got %d", c->head_dim);
+    if ((int64_t)c->heads * c->head_dim > 4 * HIDDEN_MAX)
+        config_fail(r, ST_INVALID, "num_attention_heads * head_dim: expected at most %d, got %lld",
+                    4 * HIDDEN_MAX, (long long)c->heads * c->head_dim);
+}
+
+void config_settle(struct config_reader *r, struct model_config *c)
+{
+    for (int32_t i = 0; i < c->layers; i++)
+        if (c->layer[i].kv_from == i)
+            c->layer[i].slot = c->kv_layers++;
+    for (int32_t i = 0; i < c->layers; i++)
+        c->layer[i].slot = c->layer[c->layer[i].kv_from].slot;
+    if (c->attention_scale == 0)
+        c->attention_scale = 1.0f / sqrtf((float)c->head_dim);
+    if (r && model_key_dim(c) > HEAD_DIM_MAX)
+        config_fail(r, ST_UNSUPPORTED, "keys of %d elements are not supported (at most %d)",
+                    model_key_dim(c), HEAD_DIM_MAX);
+}
+
+int32_t model_key_dim(const struct model_config *c)
+{
+    return c->attention == ATTENTION_LATENT ? c->latent.kv_rank + c->latent.rope_dim : c->head_dim;
+}
+
+int32_t model_value_dim(const struct model_config *c)
+{
+    return c->attention == ATTENTION_LATENT ? 0 : c->head_dim;
+}
+
 static enum status read_config(struct config_reader *r, struct model_config *out)
 {
-    struct model_config c = {.bos = -1};
     if (json_kind_of(r->root) != JSON_OBJ)
         return config_fail(r, ST_INVALID, "expected a JSON object");
-    const struct architecture *a = find_architecture(r);
+    memset(out, 0, sizeof *out);
+    config_set_defaults(out);
+    const json *root = r->root, *text = config_object(r, root, "text_config");
+    const struct architecture *a = find_architecture(r, root);
     if (!a)
         return r->status;
-    snprintf(c.architecture, sizeof c.architecture, "%s", a->name);
+    if (text)
+        r->root = text;
+    snprintf(out->architecture, sizeof out->architecture, "%s", a->name);
     read_quantization(r);
-    read_sizes(r, &c);
-    read_dtype(r, &c);
+    read_sizes(r, out);
+    read_dtype(r, out);
     if (!r->status) {
-        c.bos = (int32_t)config_int(r, r->root, "bos_token_id", 0, c.vocab - 1, -1);
-        read_eos(r, &c);
-        a->read(r, &c);
+        out->bos = (int32_t)config_int(r, r->root, "bos_token_id", 0, out->vocab - 1, -1);
+        read_eos(r, out);
+        if (text) {
+            r->root = root; /* some files have the ids on the outside */
+            read_eos(r, out);
+            r->root = text;
+        }
+        a->read(r, out);
     }
     if (!r->status)
-        *out = c;
+        check_heads(r, out);
+    if (!r->status)
+        config_settle(r, out);
+    r->root = root;
     return r->status;
 }
 
@@ -314,8 +322,11 @@ enum status model_config_parse(const char *text, size_t len, struct model_config
     if (st)
         return st;
     struct config_reader r = {.root = root, .file = "config.json", .err = err};
-    st = read_config(&r, out);
+    struct model_config config;
+    st = read_config(&r, &config);
     json_free(root);
+    if (!st)
+        *out = config;
     return st;
 }
 
@@ -365,19 +376,4 @@ bool model_config_is_eos(const struct model_config *c, int32_t id)
             return true;
     }
     return false;
-}
-
-uint64_t model_config_parameters(const struct model_config *c)
-{
-    const uint64_t hidden = (uint64_t)c->hidden, ffn = (uint64_t)c->ffn;
-    const uint64_t q = (uint64_t)c->heads * (uint64_t)c->head_dim;
-    const uint64_t kv = (uint64_t)c->kv_heads * (uint64_t)c->head_dim;
-    uint64_t layer = 2 * hidden + (2 * q + 2 * kv) * hidden + 3 * ffn * hidden;
-    if (c->qkv_bias)
-        layer += q + 2 * kv;
-    if (c->o_bias)
-        layer += hidden;
-    if (c->mlp_bias)
-        layer += 2 * ffn + hidden;
-    return (uint64_t)c->layers * layer + hidden + (c->tied ? 1 : 2) * (uint64_t)c->vocab * hidden;
 }

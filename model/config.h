@@ -1,9 +1,9 @@
 /* The feature table of a transformer, filled from a Hugging Face config.json (and
- * generation_config.json).
+ * generation_config.json) or the metadata of a GGUF file.
  *
  * One forward reads this table; a new architecture is a new way of filling it. Every number is
- * checked against hard bounds here, so that nothing later overflows: config.json is hostile
- * input. Plain data, no ownership.
+ * checked against hard bounds where it is read, so that nothing later overflows: config.json is
+ * hostile input. Plain data, no ownership.
  */
 #ifndef MODEL_CONFIG_H
 #define MODEL_CONFIG_H
@@ -13,25 +13,114 @@
 
 #include "base/status.h"
 #include "kernels/dtype.h"
-
-enum rope_kind { ROPE_DEFAULT, ROPE_LINEAR, ROPE_LLAMA3 };
+#include "kernels/ops.h"
 
 #define MODEL_EOS_MAX 16
 #define MODEL_LAYERS_MAX 512
+#define MODEL_ROPES 2          /* sets of frequencies: of full and of sliding layers */
+#define MODEL_ROPE_FACTORS 512 /* of LongRoPE, one per pair */
+
+enum rope_kind { ROPE_DEFAULT, ROPE_LINEAR, ROPE_DYNAMIC, ROPE_LLAMA3, ROPE_YARN, ROPE_LONGROPE };
+
+struct rope_config {
+    enum rope_kind kind;
+    int32_t dim; /* elements of a head that are rotated */
+    double theta, factor;
+    double low_freq_factor, high_freq_factor; /* llama3 */
+    double beta_fast, beta_slow;              /* yarn */
+    bool truncate;
+    double attention_factor; /* of cos and sin; found from the other keys where not given */
+    int32_t original_context;
+    float short_factor[MODEL_ROPE_FACTORS], long_factor[MODEL_ROPE_FACTORS]; /* [dim / 2] */
+};
+
+enum attention_kind {
+    ATTENTION_GQA,    /* grouped queries */
+    ATTENTION_LATENT, /* multi-head latent attention (DeepSeek-V2, 2024), in absorbed form */
+    ATTENTION_MOA,    /* a mixture of query heads (JetMoE, 2024) */
+};
+enum mlp_kind { MLP_DENSE, MLP_MOE };
+
+struct layer_config {
+    enum mlp_kind mlp;
+    int32_t window;  /* positions that a query sees, its own included; 0: all */
+    int32_t kv_from; /* the layer whose keys and values it reads: itself, or one before */
+    int32_t slot;    /* of its keys and values among the layers that store some */
+    int8_t rope;     /* index into ropes; -1: none */
+};
+
+enum qk_norm {
+    QK_NORM_NONE,
+    QK_NORM_HEAD,       /* each head by itself, one weight for all */
+    QK_NORM_FULL,       /* all heads as one vector */
+    QK_NORM_AFTER_ROPE, /* each head by itself, after its rotation */
+};
+
+/* How a checkpoint names and cuts its tensors (weights_names.c). */
+enum weight_naming {
+    NAMING_LLAMA,
+    NAMING_PHI3,
+    NAMING_OLMO2,
+    NAMING_GEMMA,
+    NAMING_MIXTRAL,
+    NAMING_QWEN_MOE,
+    NAMING_GRANITE_MOE,
+    NAMING_GPT_OSS,
+    NAMING_DEEPSEEK,
+    NAMING_JETMOE,
+    NAMING_HUNYUAN,
+    NAMING_GGUF,
+    NAMINGS
+};
+
+struct moe_config {
+    int32_t experts, top_k, ffn;
+    int32_t shared_ffn; /* of the experts that every token goes to; 0: none */
+    bool shared_gate;   /* their output is weighed by a sigmoid of its own */
+    bool router_bias;   /* added to the logits */
+    bool choice_bias;   /* added to the scores for the choice alone */
+    bool expert_bias;   /* the experts' projections have biases */
+    bool normalize;
+    enum route_score score;
+    int32_t groups, top_groups;
+    float scale;
+};
+
+struct latent_config {
+    int32_t q_rank; /* 0: queries are projected in one step */
+    int32_t kv_rank, nope_dim, rope_dim, value_dim;
+};
 
 struct model_config {
     char architecture[64]; /* "LlamaForCausalLM" */
+    enum weight_naming naming;
     int32_t vocab, hidden, layers, heads, kv_heads, head_dim, ffn;
     int32_t max_context; /* tokens */
+    int32_t kv_layers;   /* layers that store keys and values */
+    struct layer_config layer[MODEL_LAYERS_MAX];
+
     float norm_eps;
+    float block_norm_eps;     /* of the norms within layers; 0: norm_eps */
+    float norm_offset;        /* 1: weights are stored as their distance from 1 */
+    bool pre_norm, post_norm; /* before a block, and of its output before it is added */
+    enum qk_norm qk_norm;
+    enum attention_kind attention;
     bool qkv_bias, o_bias, mlp_bias;
+    bool sinks;
+    float attention_scale, attention_softcap, final_softcap; /* caps: 0: none */
+    float clip_qkv;                                          /* 0: not */
+    float embed_scale, residual_scale, logits_scale;
+    enum glu_kind activation;
+    float glu_limit, glu_alpha;
+    struct moe_config moe;
+    struct latent_config latent;
+    bool expert_blocks; /* the experts of a GPT-OSS are MXFP4 blocks, not transposed */
+    int32_t mtp_layers; /* of multi-token prediction, behind the others */
+
     bool tied;        /* lm_head is the embedding */
     enum dtype dtype; /* as declared; tensors may differ */
-    struct {
-        enum rope_kind kind;
-        double theta, factor, low_freq_factor, high_freq_factor;
-        int32_t original_context;
-    } rope;
+    struct rope_config ropes[MODEL_ROPES];
+    bool rope_interleaved;
     int32_t bos; /* -1: none */
     int32_t eos[MODEL_EOS_MAX];
     int32_t n_eos;
@@ -51,9 +140,16 @@ enum status model_config_read(const char *dir, struct model_config *out,
                               struct generation_defaults *defaults, struct error *err);
 enum status model_config_parse(const char *text, size_t len, struct model_config *out,
                                struct error *err);
-bool model_config_is_eos(const struct model_config *c, int32_t id);
+/* Parameters; and how many of them a token is multiplied with (all but an untied embedding, and of
+ * the experts those that it goes to). */
 uint64_t model_config_parameters(const struct model_config *c);
-/* inv_freq[head_dim/2] and the factor for cos and sin, per kind. */
-void model_rope_frequencies(const struct model_config *c, float *inv_freq, float *attention_factor);
+uint64_t model_config_active_parameters(const struct model_config *c);
+bool model_config_is_eos(const struct model_config *c, int32_t id);
+/* Elements of a key, a value (0: it is part of the key), and heads of them, as they are stored. */
+int32_t model_key_dim(const struct model_config *c);
+int32_t model_value_dim(const struct model_config *c);
+/* inv_freq[dim / 2] of one set of frequencies; `is_long`: of LongRoPE beyond the original context.
+ */
+void model_rope_frequencies(const struct rope_config *r, bool is_long, float *inv_freq);
 
 #endif

@@ -43,21 +43,84 @@ static void add_real(struct fingerprint *f, double v)
     add_u64(f, bits);
 }
 
+static void add_rope(struct fingerprint *f, const struct rope_config *r)
+{
+    const double numbers[] = {r->kind,
+                              r->dim,
+                              r->theta,
+                              r->factor,
+                              r->low_freq_factor,
+                              r->high_freq_factor,
+                              r->beta_fast,
+                              r->beta_slow,
+                              r->truncate,
+                              r->attention_factor,
+                              r->original_context};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        add_real(f, numbers[i]);
+    for (int32_t i = 0; r->kind == ROPE_LONGROPE && i < r->dim / 2; i++) {
+        add_real(f, (double)r->short_factor[i]);
+        add_real(f, (double)r->long_factor[i]);
+    }
+}
+
 static void add_config(struct fingerprint *f, const struct model_config *c)
 {
-    const int32_t sizes[] = {c->vocab,    c->hidden,   c->layers, c->heads,
-                             c->kv_heads, c->head_dim, c->ffn,    c->qkv_bias,
-                             c->o_bias,   c->mlp_bias, c->tied};
+    const double numbers[] = {
+        c->vocab,
+        c->hidden,
+        c->layers,
+        c->heads,
+        c->kv_heads,
+        c->head_dim,
+        c->ffn,
+        c->qkv_bias,
+        c->o_bias,
+        c->mlp_bias,
+        c->tied,
+        c->norm_eps,
+        c->norm_offset,
+        c->block_norm_eps,
+        c->pre_norm,
+        c->post_norm,
+        c->qk_norm,
+        c->attention,
+        c->sinks,
+        c->clip_qkv,
+        c->attention_scale,
+        c->residual_scale,
+        c->embed_scale,
+        c->activation,
+        c->attention_softcap,
+        c->glu_limit,
+        c->glu_alpha,
+        c->moe.experts,
+        c->moe.top_k,
+        c->moe.ffn,
+        c->moe.shared_ffn,
+        c->moe.normalize,
+        c->moe.score,
+        c->moe.groups,
+        c->moe.top_groups,
+        c->moe.scale,
+        c->latent.kv_rank,
+        c->latent.rope_dim,
+        c->latent.q_rank,
+        c->kv_layers,
+        c->rope_interleaved,
+    };
     add_str(f, c->architecture);
-    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
-        add_u64(f, (uint64_t)sizes[i]);
-    add_real(f, c->norm_eps);
-    add_u64(f, (uint64_t)c->rope.kind);
-    add_real(f, c->rope.theta);
-    add_real(f, c->rope.factor);
-    add_real(f, c->rope.low_freq_factor);
-    add_real(f, c->rope.high_freq_factor);
-    add_u64(f, (uint64_t)c->rope.original_context);
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        add_real(f, numbers[i]);
+    for (int32_t i = 0; i < c->layers; i++) {
+        const struct layer_config *l = &c->layer[i];
+        add_u64(f, (uint64_t)l->mlp);
+        add_u64(f, (uint64_t)l->window);
+        add_u64(f, (uint64_t)l->kv_from);
+        add_u64(f, (uint64_t)(l->rope + 1));
+    }
+    for (int i = 0; i < MODEL_ROPES; i++)
+        add_rope(f, &c->ropes[i]);
 }
 
 static void add_tensor(struct fingerprint *f, const struct tensor *t)
@@ -78,12 +141,28 @@ static void add_tensor(struct fingerprint *f, const struct tensor *t)
     }
 }
 
+struct adder {
+    struct fingerprint f;
+    const struct checkpoint *checkpoint;
+    const struct tensor *last;
+};
+
+/* Parts of one tensor mostly come one after the other: it is added once for all. */
+static enum status add_weight(void *ctx, const struct weight_spec *s)
+{
+    struct adder *a = ctx;
+    const struct tensor *t = weights_find(a->checkpoint, s);
+    if (t && t != a->last)
+        add_tensor(&a->f, t);
+    a->last = t;
+    return ST_OK;
+}
+
 struct fingerprint fingerprint_compute(const struct model_config *c, const struct checkpoint *ckpt)
 {
-    struct fingerprint f = {{UINT64_C(0x6261746f6e206670), UINT64_C(0x9e3779b97f4a7c15)}};
-    struct weight_spec s;
-    add_config(&f, c);
-    for (size_t cursor = 0; weights_spec(c, &cursor, &s);)
-        add_tensor(&f, checkpoint_find(ckpt, s.name));
-    return f;
+    struct adder a = {.f = {{UINT64_C(0x6261746f6e206670), UINT64_C(0x9e3779b97f4a7c15)}},
+                      .checkpoint = ckpt};
+    add_config(&a.f, c);
+    weights_list(c, NULL, add_weight, &a);
+    return a.f;
 }

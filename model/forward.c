@@ -1,71 +1,68 @@
 /* One forward of a ragged batch, SPMD: every member of the team walks the same list of ops, each
- * doing its share, and meets the others at a barrier wherever an op reads what another wrote.
+ * doing its share, and meets the others at a barrier wherever an op reads what another wrote. This
+ * file is the spine, the same for every architecture; what differs inside a block is in mixer_*.c
+ * and mlp.c.
  *
  * The last layer stores the keys and values of all rows, then goes on with the rows that want
  * logits only; since a row's result depends on that row alone, that changes no bit.
  */
 #include <assert.h>
-#include <math.h>
 #include <string.h>
 
 #include "model/model_impl.h"
 
-struct run {
-    struct model *m;
-    const struct batch *batch;
-    const struct model_kv *kv;
-    float *logits;
-    model_layer_done_fn *done;
-    void *ctx;
-    struct op_rows all, selected; /* rows of the batch; those that go through the last layer */
-    bool narrow;                  /* selected are logits_rows, packed; else they are all */
-};
+/* ---- what the blocks are made of ---- */
 
-/* This member's place in the team. */
-struct member {
-    int part, parts;
-};
-
-static void meet(const struct run *r)
+void run_gemm(const struct layer_run *l, struct op_gemm a)
 {
-    team_barrier(r->m->team);
+    l->r->m->ops->gemm(&a, l->me.part, l->me.parts);
 }
 
-static void run_gemm(const struct run *r, struct member me, struct op_gemm a)
+void run_norm(const struct layer_run *l, struct op_rmsnorm a)
 {
-    r->m->ops->gemm(&a, me.part, me.parts);
+    const struct model_config *c = &l->r->m->config;
+    a.offset = c->norm_offset;
+    a.eps = a.eps > 0 ? a.eps : c->norm_eps;
+    l->r->m->ops->rmsnorm(&a, l->me.part, l->me.parts);
 }
 
-static void run_norm(const struct run *r, struct member me, const struct matrix *weight,
-                     const float *x, float *out, int32_t tokens)
+void run_rope(const struct layer_run *l, struct op_rope a, const struct op_rows *rows)
 {
-    struct op_rmsnorm a = {.out = out,
-                           .x = x,
-                           .weight = weight,
-                           .eps = r->m->config.norm_eps,
-                           .tokens = tokens,
-                           .dim = r->m->config.hidden};
-    r->m->ops->rmsnorm(&a, me.part, me.parts);
+    const struct model *m = l->r->m;
+    if (l->config->rope < 0)
+        return;
+    const struct rope_config *r = &m->config.ropes[l->config->rope];
+    a.positions = rows->positions;
+    a.seq_of = rows->seq_of;
+    a.tokens = rows->tokens;
+    a.is_long = r->kind == ROPE_LONGROPE ? l->r->batch->is_long : NULL;
+    a.inv_freq = m->inv_freq[l->config->rope][0];
+    a.long_inv_freq = m->inv_freq[l->config->rope][1];
+    a.attention_factor = (float)r->attention_factor;
+    a.head_dim = r->dim;
+    a.interleaved = m->config.rope_interleaved;
+    if (r->kind == ROPE_DYNAMIC) {
+        a.dynamic_from = r->original_context;
+        a.dynamic_theta = r->theta;
+        a.dynamic_factor = r->factor;
+    }
+    m->ops->rope(&a, l->me.part, l->me.parts);
 }
 
-/* Rotates `heads` adjacent heads that begin at x in the rows of qkv. */
-static void run_rope(const struct run *r, struct member me, float *x, int32_t heads,
-                     const struct op_rows *rows)
+void run_store(const struct layer_run *l, const float *k, const float *v, int32_t stride)
 {
-    const struct model_config *c = &r->m->config;
-    struct op_rope a = {.x = x,
-                        .positions = rows->positions,
-                        .inv_freq = r->m->inv_freq,
-                        .attention_factor = r->m->attention_factor,
-                        .tokens = rows->tokens,
-                        .heads = heads,
-                        .head_dim = c->head_dim,
-                        .x_stride = (c->heads + 2 * c->kv_heads) * c->head_dim};
-    r->m->ops->rope(&a, me.part, me.parts);
+    struct op_kv_store a = {.pool = l->r->kv->pool,
+                            .layout = &l->r->kv->layout,
+                            .layer = l->config->slot,
+                            .k = k,
+                            .v = v,
+                            .kv_stride = stride,
+                            .rows = &l->r->all};
+    l->r->m->ops->kv_store(&a, l->me.part, l->me.parts);
 }
 
-/* Rows of x and h that go on, packed. */
-static void pack_selected(const struct run *r, struct member me)
+/* Rows of x and of the block's input that go on, packed. */
+static void pack_selected(const struct run *r, struct member me, const float *h)
 {
     const struct scratch *s = &r->m->scratch;
     const size_t hidden = (size_t)r->m->config.hidden;
@@ -74,121 +71,112 @@ static void pack_selected(const struct run *r, struct member me)
     for (size_t i = begin; i < end; i++) {
         const size_t row = (size_t)r->batch->logits_rows[i];
         memcpy(s->x_sel + i * hidden, s->x + row * hidden, hidden * sizeof(float));
-        if (r->narrow)
-            memcpy(s->h_sel + i * hidden, s->h + row * hidden, hidden * sizeof(float));
+        if (h)
+            memcpy(s->h_sel + i * hidden, h + row * hidden, hidden * sizeof(float));
     }
 }
 
-static void store_kv(const struct run *r, struct member me, int layer)
+void run_stored(const struct layer_run *l)
 {
-    const struct model_config *c = &r->m->config;
-    const int32_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
-    struct op_kv_store a = {.pool = r->kv->pool,
-                            .layout = &r->kv->layout,
-                            .layer = layer,
-                            .k = r->m->scratch.qkv + q,
-                            .v = r->m->scratch.qkv + q + kv,
-                            .kv_stride = q + 2 * kv,
-                            .rows = &r->all};
-    r->m->ops->kv_store(&a, me.part, me.parts);
+    const struct run *r = l->r;
+    if (l->narrow)
+        pack_selected(r, l->me, r->m->config.pre_norm ? r->m->scratch.h : NULL);
+    run_meet(r);
+    if (l->me.part == 0 && r->done && l->config->kv_from == l->layer)
+        r->done(r->ctx, l->config->slot);
 }
 
-/* Projects, rotates and stores keys and values of all rows, and queries of the rows that go on. */
-static void run_qkv(const struct run *r, struct member me, int layer, bool narrow)
+void run_attend(const struct layer_run *l, struct op_attention a)
 {
-    const struct model_config *c = &r->m->config;
-    const struct scratch *s = &r->m->scratch;
-    const struct layer_weights *w = &r->m->weights.layers[layer];
-    const int32_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
-    struct op_gemm a = {.x = s->h, .tokens = r->all.tokens, .out_stride = q + 2 * kv};
+    const struct model_config *c = &l->r->m->config;
+    a.pool = l->r->kv->pool;
+    a.layout = &l->r->kv->layout;
+    a.layer = l->config->slot;
+    a.heads = c->heads;
+    a.window = l->config->window;
+    a.scale = c->attention_scale;
+    a.softcap = c->attention_softcap;
+    a.rows = l->rows;
+    l->r->m->ops->attention(&a, l->me.part, l->me.parts);
+}
 
-    a.out = s->qkv + q, a.w = &w->k, a.bias = w->k_bias;
-    run_gemm(r, me, a);
-    a.out = s->qkv + q + kv, a.w = &w->v, a.bias = w->v_bias;
-    run_gemm(r, me, a);
-    a.out = s->qkv, a.w = &w->q, a.bias = w->q_bias;
-    if (!narrow)
-        run_gemm(r, me, a);
-    meet(r);
-    if (!narrow)
-        run_rope(r, me, s->qkv, c->heads + c->kv_heads, &r->all);
-    else
-        run_rope(r, me, s->qkv + q, c->kv_heads, &r->all);
-    meet(r);
-    store_kv(r, me, layer);
-    if (narrow)
-        pack_selected(r, me);
-    meet(r);
-    if (me.part == 0 && r->done)
-        r->done(r->ctx, layer);
-    if (!narrow || r->selected.tokens == 0)
+struct op_gemm run_block_out(const struct layer_run *l)
+{
+    const struct model *m = l->r->m;
+    if (m->config.post_norm)
+        return (struct op_gemm){.out = m->scratch.block, .tokens = l->rows->tokens};
+    return (struct op_gemm){
+        .out = l->x, .scale = m->config.residual_scale, .tokens = l->rows->tokens, .accumulate = 1};
+}
+
+/* ---- the spine ---- */
+
+/* Adds a block's output to the residual stream, where the block did not. */
+static void add_block(const struct layer_run *l, const struct matrix *weight)
+{
+    const struct model *m = l->r->m;
+    if (!m->config.post_norm)
         return;
-    a.x = s->h_sel, a.tokens = r->selected.tokens;
-    run_gemm(r, me, a);
-    meet(r);
-    run_rope(r, me, s->qkv, c->heads, &r->selected);
-    meet(r);
+    run_norm(l, (struct op_rmsnorm){.out = l->x,
+                                    .x = m->scratch.block,
+                                    .weight = weight,
+                                    .scale = m->config.residual_scale,
+                                    .tokens = l->rows->tokens,
+                                    .dim = m->config.hidden,
+                                    .accumulate = 1});
+    run_meet(l->r);
 }
 
-/* Attention and its projection, added to the residual stream x. */
-static void run_attention(const struct run *r, struct member me, int layer, float *x,
-                          const struct op_rows *rows)
+/* `rows` of x, normalised where the architecture does that before a block. */
+static const float *block_in(const struct layer_run *l, const struct matrix *weight, float *x,
+                             float *h, int32_t tokens)
 {
-    const struct model_config *c = &r->m->config;
-    const struct scratch *s = &r->m->scratch;
-    const struct layer_weights *w = &r->m->weights.layers[layer];
-    struct op_attention a = {.out = s->attn,
-                             .q = s->qkv,
-                             .q_stride = (c->heads + 2 * c->kv_heads) * c->head_dim,
-                             .pool = r->kv->pool,
-                             .layout = &r->kv->layout,
-                             .layer = layer,
-                             .heads = c->heads,
-                             .scale = 1.0f / sqrtf((float)c->head_dim),
-                             .rows = rows};
-    r->m->ops->attention(&a, me.part, me.parts);
-    meet(r);
-    run_gemm(r, me,
-             (struct op_gemm){.out = x,
-                              .x = s->attn,
-                              .w = &w->o,
-                              .bias = w->o_bias,
-                              .tokens = rows->tokens,
-                              .accumulate = 1});
-    meet(r);
+    const struct model_config *c = &l->r->m->config;
+    if (!c->pre_norm)
+        return x;
+    run_norm(l, (struct op_rmsnorm){.out = h,
+                                    .x = x,
+                                    .weight = weight,
+                                    .eps = c->block_norm_eps,
+                                    .tokens = tokens,
+                                    .dim = c->hidden});
+    run_meet(l->r);
+    return h;
 }
 
-static void run_mlp(const struct run *r, struct member me, int layer, float *x, float *h,
-                    int32_t tokens)
+static bool run_layer(const struct run *r, struct member me, int layer)
 {
-    const struct model_config *c = &r->m->config;
-    const struct scratch *s = &r->m->scratch;
-    const struct layer_weights *w = &r->m->weights.layers[layer];
-    run_norm(r, me, &w->mlp_norm, x, h, tokens);
-    meet(r);
-    run_gemm(r, me,
-             (struct op_gemm){
-                 .out = s->gate, .x = h, .w = &w->gate, .bias = w->gate_bias, .tokens = tokens});
-    run_gemm(
-        r, me,
-        (struct op_gemm){.out = s->up, .x = h, .w = &w->up, .bias = w->up_bias, .tokens = tokens});
-    meet(r);
-    struct op_silu_mul a = {.out = s->gate,
-                            .gate = s->gate,
-                            .up = s->up,
-                            .tokens = tokens,
-                            .dim = c->ffn,
-                            .in_stride = c->ffn};
-    r->m->ops->silu_mul(&a, me.part, me.parts);
-    meet(r);
-    run_gemm(r, me,
-             (struct op_gemm){.out = x,
-                              .x = s->gate,
-                              .w = &w->down,
-                              .bias = w->down_bias,
-                              .tokens = tokens,
-                              .accumulate = 1});
-    meet(r);
+    const struct model *m = r->m;
+    const struct scratch *s = &m->scratch;
+    const struct model_config *c = &m->config;
+    const bool narrow = r->narrow && layer == c->layers - 1;
+    struct layer_run l = {.r = r,
+                          .me = me,
+                          .layer = layer,
+                          .config = &c->layer[layer],
+                          .w = &m->weights.layers[layer],
+                          .narrow = narrow,
+                          .rows = narrow ? &r->selected : &r->all,
+                          .x = narrow ? s->x_sel : s->x,
+                          .h = narrow ? s->h_sel : s->h};
+    l.in = block_in(&l, &l.w->attn_norm, s->x, s->h, r->all.tokens);
+    l.in_sel = !narrow ? l.in : c->pre_norm ? s->h_sel : s->x_sel;
+    if (c->attention == ATTENTION_LATENT)
+        mixer_latent(&l);
+    else if (c->attention == ATTENTION_MOA)
+        mixer_moa(&l);
+    else
+        mixer_gqa(&l);
+    if (l.rows->tokens == 0)
+        return false;
+    add_block(&l, &l.w->attn_post_norm);
+    l.in = block_in(&l, &l.w->mlp_norm, l.x, l.h, l.rows->tokens);
+    if (l.config->mlp == MLP_MOE)
+        mlp_moe(&l);
+    else
+        mlp_dense(&l);
+    add_block(&l, &l.w->mlp_post_norm);
+    return true;
 }
 
 static void run_head(const struct run *r, struct member me)
@@ -196,16 +184,30 @@ static void run_head(const struct run *r, struct member me)
     const struct model *m = r->m;
     const struct scratch *s = &m->scratch;
     const int32_t n = r->batch->n_logits;
+    const struct layer_run l = {.r = r, .me = me};
     if (n == 0)
         return;
     if (!r->narrow) {
-        pack_selected(r, me);
-        meet(r);
+        pack_selected(r, me, NULL);
+        run_meet(r);
     }
-    run_norm(r, me, &m->weights.norm, s->x_sel, s->h_sel, n);
-    meet(r);
-    run_gemm(r, me,
-             (struct op_gemm){.out = r->logits, .x = s->h_sel, .w = &m->weights.head, .tokens = n});
+    run_norm(&l, (struct op_rmsnorm){.out = s->h_sel,
+                                     .x = s->x_sel,
+                                     .weight = &m->weights.norm,
+                                     .tokens = n,
+                                     .dim = m->config.hidden});
+    run_meet(r);
+    run_gemm(&l, (struct op_gemm){.out = r->logits,
+                                  .x = s->h_sel,
+                                  .w = &m->weights.head,
+                                  .scale = m->config.logits_scale,
+                                  .tokens = n});
+    if (m->config.final_softcap == 0)
+        return;
+    run_meet(r);
+    struct op_softcap cap = {
+        .x = r->logits, .cap = m->config.final_softcap, .n = (int64_t)n * m->config.vocab};
+    m->ops->softcap(&cap, me.part, me.parts);
 }
 
 static void forward_body(void *arg, int part, int parts)
@@ -213,23 +215,16 @@ static void forward_body(void *arg, int part, int parts)
     const struct run *r = arg;
     const struct member me = {part, parts};
     const struct model *m = r->m;
-    const struct scratch *s = &m->scratch;
-    struct op_embed embed = {
-        .out = s->x, .table = &m->weights.embed, .ids = r->batch->ids, .tokens = r->batch->tokens};
+    struct op_embed embed = {.out = m->scratch.x,
+                             .table = &m->weights.embed,
+                             .ids = r->batch->ids,
+                             .scale = m->config.embed_scale,
+                             .tokens = r->batch->tokens};
     m->ops->embed(&embed, part, parts);
-    meet(r);
-    for (int layer = 0; layer < m->config.layers; layer++) {
-        const bool narrow = r->narrow && layer == m->config.layers - 1;
-        const struct op_rows *rows = narrow ? &r->selected : &r->all;
-        float *x = narrow ? s->x_sel : s->x, *h = narrow ? s->h_sel : s->h;
-        run_norm(r, me, &m->weights.layers[layer].attn_norm, s->x, s->h, r->all.tokens);
-        meet(r);
-        run_qkv(r, me, layer, narrow);
-        if (rows->tokens == 0)
+    run_meet(r);
+    for (int layer = 0; layer < m->config.layers; layer++)
+        if (!run_layer(r, me, layer))
             break;
-        run_attention(r, me, layer, x, rows);
-        run_mlp(r, me, layer, x, h, rows->tokens);
-    }
     run_head(r, me);
 }
 
@@ -258,12 +253,14 @@ static bool select_rows(struct run *r)
 
 static void check_batch(const struct model *m, const struct batch *b, const struct model_kv *kv)
 {
+    const struct kv_layout *l = &kv->layout;
+    const struct model_config *c = &m->config;
     assert(b->tokens > 0 && b->tokens <= m->max_tokens);
     assert(b->n_logits >= 0 && b->n_logits <= m->max_logits && b->n_logits <= b->tokens);
-    assert(kv->layout.layers == m->config.layers && kv->layout.kv_heads == m->config.kv_heads &&
-           kv->layout.head_dim == m->config.head_dim);
+    assert(l->layers == c->kv_layers && l->kv_heads == c->kv_heads &&
+           l->head_dim == model_key_dim(c) && l->value_dim == model_value_dim(c));
     for (int32_t i = 0; i < b->tokens; i++)
-        assert(b->ids[i] >= 0 && b->ids[i] < m->config.vocab && b->positions[i] >= 0);
+        assert(b->ids[i] >= 0 && b->ids[i] < c->vocab && b->positions[i] >= 0);
     for (int32_t i = 0; i < b->n_logits; i++)
         assert(b->logits_rows[i] < b->tokens &&
                b->logits_rows[i] > (i ? b->logits_rows[i - 1] : -1));

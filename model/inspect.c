@@ -1,6 +1,7 @@
 #include "model/inspect.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -9,7 +10,8 @@
 const char *model_rope_name(enum rope_kind kind)
 {
     static const char *const names[] = {
-        [ROPE_DEFAULT] = "default", [ROPE_LINEAR] = "linear", [ROPE_LLAMA3] = "llama3"};
+        [ROPE_DEFAULT] = "default", [ROPE_LINEAR] = "linear", [ROPE_DYNAMIC] = "dynamic",
+        [ROPE_LLAMA3] = "llama3",   [ROPE_YARN] = "yarn",     [ROPE_LONGROPE] = "longrope"};
     return names[kind];
 }
 
@@ -33,10 +35,11 @@ static void count_config(struct model_facts *f)
 {
     const struct model_config *c = &f->config;
     f->parameters = model_config_parameters(c);
-    f->active_parameters = f->parameters - (c->tied ? 0 : (uint64_t)c->vocab * (uint64_t)c->hidden);
+    f->active_parameters = model_config_active_parameters(c);
     for (int d = 0; d < DTYPE_COUNT; d++)
-        f->kv_bytes_per_token[d] = 2 * (uint64_t)c->layers * (uint64_t)c->kv_heads *
-                                   (uint64_t)c->head_dim * dtype_bytes((enum dtype)d);
+        f->kv_bytes_per_token[d] = (uint64_t)c->kv_layers * (uint64_t)c->kv_heads *
+                                   (uint64_t)(model_key_dim(c) + model_value_dim(c)) *
+                                   dtype_bytes((enum dtype)d);
 }
 
 static void count_tensors(struct model_facts *f, const struct checkpoint *ckpt)
@@ -50,22 +53,43 @@ static void count_tensors(struct model_facts *f, const struct checkpoint *ckpt)
     }
 }
 
+struct matcher {
+    struct model_facts *facts;
+    const struct checkpoint *checkpoint;
+    const char *dir;
+    unsigned char *seen; /* of the checkpoint's tensors */
+    uint64_t used;
+};
+
+static enum status match_weight(void *ctx, const struct weight_spec *s)
+{
+    struct matcher *m = ctx;
+    const struct tensor *t = weights_find(m->checkpoint, s);
+    struct error err = {0};
+    enum dtype dtype;
+    if (!t && s->optional)
+        return ST_OK;
+    size_t i = t ? (size_t)(t - checkpoint_at(m->checkpoint, 0)) : 0;
+    if (t && m->seen[i])
+        return ST_OK;
+    if (weights_check_tensor(t, s, m->dir, &dtype, &err))
+        add_problem(m->facts, &err);
+    if (t) {
+        m->facts->weight_bytes += t->bytes;
+        m->seen[i] = 1;
+        m->used++;
+    }
+    return ST_OK;
+}
+
 static void match_tensors(struct model_facts *f, const struct checkpoint *ckpt, const char *dir)
 {
-    struct weight_spec s;
-    uint64_t used = 0;
-    for (size_t cursor = 0; weights_spec(&f->config, &cursor, &s);) {
-        const struct tensor *t = checkpoint_find(ckpt, s.name);
-        struct error err = {0};
-        enum dtype dtype;
-        if (weights_check_tensor(t, &s, dir, &dtype, &err))
-            add_problem(f, &err);
-        if (t) {
-            f->weight_bytes += t->bytes;
-            used++;
-        }
-    }
-    f->tensors_unused = f->tensors - used;
+    struct matcher m = {.facts = f, .checkpoint = ckpt, .dir = dir};
+    m.seen = calloc((size_t)f->tensors + 1, 1);
+    if (m.seen)
+        weights_list(&f->config, NULL, match_weight, &m);
+    free(m.seen);
+    f->tensors_unused = f->tensors - m.used;
     for (int d = 0; d < DTYPE_COUNT; d++)
         f->memory_at_max_context_bytes[d] =
             f->weight_bytes + f->kv_bytes_per_token[d] * (uint64_t)f->config.max_context;

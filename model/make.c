@@ -1,4 +1,4 @@
-/* Writes a random-weight checkpoint. Which tensors there are comes from weights_spec(), as in
+/* Writes a random-weight checkpoint. Which tensors there are comes from weights_list(), as in
  * loading. */
 #include "model/make.h"
 
@@ -15,6 +15,7 @@
 
 #include "base/json.h"
 #include "base/rng.h"
+#include "model/config_internal.h"
 #include "model/make_files.h"
 #include "model/model_impl.h"
 
@@ -52,30 +53,35 @@ const char *model_make_shape(size_t i, struct model_config *config)
     const struct shape *s = &shapes[i];
     if (!config)
         return s->name;
-    *config = (struct model_config){.architecture = "LlamaForCausalLM",
-                                    .vocab = s->vocab,
-                                    .hidden = s->hidden,
-                                    .layers = s->layers,
-                                    .heads = s->heads,
-                                    .kv_heads = s->kv_heads,
-                                    .head_dim = s->head_dim,
-                                    .ffn = s->ffn,
-                                    .max_context = s->context,
-                                    .norm_eps = 1e-5f,
-                                    .tied = s->tied,
-                                    .dtype = DTYPE_BF16,
-                                    .bos = MAKE_BOS,
-                                    .eos = {MAKE_EOS, MAKE_IM_END},
-                                    .n_eos = 2};
-    config->rope.theta = s->theta;
-    config->rope.factor = 1;
+    memset(config, 0, sizeof *config);
+    config_set_defaults(config);
+    snprintf(config->architecture, sizeof config->architecture, "LlamaForCausalLM");
+    config->vocab = s->vocab;
+    config->hidden = s->hidden;
+    config->layers = s->layers;
+    config->heads = s->heads;
+    config->kv_heads = s->kv_heads;
+    config->head_dim = s->head_dim;
+    config->ffn = s->ffn;
+    config->max_context = s->context;
+    config->norm_eps = 1e-5f;
+    config->tied = s->tied;
+    config->dtype = DTYPE_BF16;
+    config->bos = MAKE_BOS;
+    config->eos[config->n_eos++] = MAKE_EOS;
+    config->eos[config->n_eos++] = MAKE_IM_END;
+    struct rope_config *rope = &config->ropes[0];
+    *rope = (struct rope_config){
+        .dim = s->head_dim, .theta = s->theta, .factor = 1, .attention_factor = 1};
     if (s->llama3_factor > 0) {
-        config->rope.kind = ROPE_LLAMA3;
-        config->rope.factor = s->llama3_factor;
-        config->rope.low_freq_factor = 1;
-        config->rope.high_freq_factor = 4;
-        config->rope.original_context = 8192;
+        rope->kind = ROPE_LLAMA3;
+        rope->factor = s->llama3_factor;
+        rope->low_freq_factor = 1;
+        rope->high_freq_factor = 4;
+        rope->original_context = 8192;
     }
+    config->ropes[1] = *rope;
+    config_settle(NULL, config);
     return s->name;
 }
 
@@ -99,14 +105,28 @@ struct plan {
     struct error *err;
 };
 
+static enum status count_tensor(void *ctx, const struct weight_spec *s)
+{
+    (void)s;
+    ++*(size_t *)ctx;
+    return ST_OK;
+}
+
+/* No shape has tensors that are read in parts. */
+static enum status add_tensor(void *ctx, const struct weight_spec *s)
+{
+    struct plan *p = ctx;
+    assert(s->take_rows == s->rows && s->take_cols == s->cols && s->experts == 0);
+    p->tensors[p->count++].spec = *s;
+    return ST_OK;
+}
+
 static enum status plan_init(struct plan *p, const struct model_make_args *args)
 {
     const size_t size = dtype_bytes(args->dtype);
     const uint64_t limit = args->shard_bytes ? args->shard_bytes : SHARD_DEFAULT_BYTES;
-    struct weight_spec s;
     size_t n = 0;
-    for (size_t cursor = 0; weights_spec(&p->config, &cursor, &s);)
-        n++;
+    weights_list(&p->config, NULL, count_tensor, &n);
     p->tensors = calloc(n, sizeof *p->tensors);
     p->table = malloc(LEVELS * size);
     p->chunk = malloc(CHUNK_BYTES);
@@ -116,11 +136,11 @@ static enum status plan_init(struct plan *p, const struct model_make_args *args)
         float v = ((float)i + 0.5f) * (2.0f / LEVELS) * WEIGHT_BOUND - WEIGHT_BOUND;
         dtype_convert(p->table + (size_t)i * size, args->dtype, &v, DTYPE_F32, 1);
     }
+    weights_list(&p->config, NULL, add_tensor, p);
     uint64_t in_shard = 0;
-    for (size_t cursor = 0; weights_spec(&p->config, &cursor, &s);) {
-        struct planned *t = &p->tensors[p->count++];
-        t->spec = s;
-        t->bytes = (uint64_t)s.rows * (uint64_t)(s.cols ? s.cols : 1) * size;
+    for (size_t i = 0; i < p->count; i++) {
+        struct planned *t = &p->tensors[i];
+        t->bytes = (uint64_t)t->spec.rows * (uint64_t)(t->spec.cols ? t->spec.cols : 1) * size;
         if (in_shard > 0 && in_shard + t->bytes > limit) {
             p->shards++;
             in_shard = 0;

@@ -40,18 +40,18 @@ static void key_null(struct jw *w, const char *key)
 
 static void write_rope(struct jw *w, const struct model_config *c)
 {
-    key_real(w, "rope_theta", c->rope.theta);
+    key_real(w, "rope_theta", c->ropes[0].theta);
     jw_key(w, "rope_scaling");
-    if (c->rope.kind != ROPE_LLAMA3) {
+    if (c->ropes[0].kind != ROPE_LLAMA3) {
         jw_null(w);
         return;
     }
     jw_obj(w);
     key_str(w, "rope_type", "llama3");
-    key_real(w, "factor", c->rope.factor);
-    key_real(w, "low_freq_factor", c->rope.low_freq_factor);
-    key_real(w, "high_freq_factor", c->rope.high_freq_factor);
-    key_int(w, "original_max_position_embeddings", c->rope.original_context);
+    key_real(w, "factor", c->ropes[0].factor);
+    key_real(w, "low_freq_factor", c->ropes[0].low_freq_factor);
+    key_real(w, "high_freq_factor", c->ropes[0].high_freq_factor);
+    key_int(w, "original_max_position_embeddings", c->ropes[0].original_context);
     jw_end_obj(w);
 }
 

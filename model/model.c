@@ -10,22 +10,66 @@
 #define BATCH_TOKENS_MAX (1 << 20)
 #define SCRATCH_ALIGN 64
 
-/* Sizes are bounded by config.c and BATCH_TOKENS_MAX: no product here passes 2^42. */
+static int32_t larger(int32_t a, int32_t b)
+{
+    return a > b ? a : b;
+}
+
+int32_t model_qkv_width(const struct model_config *c)
+{
+    if (c->attention == ATTENTION_LATENT)
+        return larger(c->heads * c->head_dim + model_key_dim(c), c->heads * c->latent.value_dim);
+    return (c->heads + 2 * c->kv_heads) * c->head_dim;
+}
+
+int32_t model_attention_width(const struct model_config *c)
+{
+    return c->heads * (c->attention == ATTENTION_LATENT ? c->latent.kv_rank : c->head_dim);
+}
+
+size_t model_pairs_max(const struct model_config *c, int32_t tokens)
+{
+    return (size_t)tokens * (size_t)c->moe.top_k;
+}
+
+/* Sizes are bounded by config*.c and BATCH_TOKENS_MAX: no product here passes 2^50. */
 static enum status scratch_init(struct scratch *s, const struct model *m, struct error *err)
 {
     const struct model_config *c = &m->config;
     const size_t tokens = (size_t)m->max_tokens, selected = (size_t)m->max_logits;
-    const size_t hidden = (size_t)c->hidden, ffn = (size_t)c->ffn, dim = (size_t)c->head_dim;
-    const size_t q = (size_t)c->heads * dim, kv = (size_t)c->kv_heads * dim;
+    const size_t hidden = (size_t)c->hidden, pairs = model_pairs_max(c, m->max_tokens);
+    const size_t experts = (size_t)c->moe.experts, kv = (size_t)(c->kv_heads * c->head_dim);
+    const size_t wide = (size_t)larger(c->ffn, c->moe.shared_ffn), ffn = (size_t)c->moe.ffn;
+    const size_t units = tokens * wide > pairs * ffn ? tokens * wide : pairs * ffn;
+    const bool is_latent = c->attention == ATTENTION_LATENT;
+    const size_t latent =
+        is_latent ? (size_t)larger(c->latent.q_rank, c->heads * model_key_dim(c)) : 0;
+    const size_t pair = pairs == 0 ? 0 : c->attention == ATTENTION_MOA && kv > hidden ? kv : hidden;
+    const size_t given = pairs > tokens ? pairs : tokens; /* of a shared unit too */
     struct {
         void *slot;
         size_t elements;
     } parts[] = {
-        {&s->x, tokens * hidden},         {&s->h, tokens * hidden},
-        {&s->qkv, tokens * (q + 2 * kv)}, {&s->attn, tokens * q},
-        {&s->gate, tokens * ffn},         {&s->up, tokens * ffn},
-        {&s->x_sel, selected * hidden},   {&s->h_sel, selected * hidden},
-        {&s->sel_positions, selected},    {&s->sel_seq_of, selected},
+        {&s->x, tokens * hidden},
+        {&s->h, tokens * hidden},
+        {&s->block, c->post_norm ? tokens * hidden : 0},
+        {&s->qkv, tokens * (size_t)model_qkv_width(c)},
+        {&s->attn, tokens * (size_t)model_attention_width(c)},
+        {&s->latent, tokens * latent},
+        {&s->gate, units},
+        {&s->up, units},
+        {&s->router, tokens * experts},
+        {&s->weight, pairs},
+        {&s->pair_in, pairs * pair},
+        {&s->pair_out, pairs ? given * pair : 0},
+        {&s->x_sel, selected * hidden},
+        {&s->h_sel, selected * hidden},
+        {&s->sel_positions, selected},
+        {&s->sel_seq_of, selected},
+        {&s->expert, pairs},
+        {&s->pair_row, pairs},
+        {&s->pair_of, pairs},
+        {&s->expert_end, experts},
     };
     const size_t n = sizeof parts / sizeof parts[0], line = SCRATCH_ALIGN / sizeof(float);
     size_t total = 0;
@@ -42,6 +86,22 @@ static enum status scratch_init(struct scratch *s, const struct model *m, struct
         *(void **)parts[i].slot = at;
         at += parts[i].elements;
     }
+    return ST_OK;
+}
+
+static enum status ropes_init(struct model *m, struct error *err)
+{
+    size_t total = 0;
+    for (int i = 0; i < MODEL_ROPES; i++)
+        total += (size_t)m->config.ropes[i].dim;
+    float *at = m->inv_freq_memory = calloc(total + 1, sizeof *at);
+    if (!at)
+        return err_set(err, ST_NO_MEMORY, "no memory for a model");
+    for (int i = 0; i < MODEL_ROPES; i++)
+        for (int is_long = 0; is_long < 2; is_long++, at += m->config.ropes[i].dim / 2) {
+            m->inv_freq[i][is_long] = at;
+            model_rope_frequencies(&m->config.ropes[i], is_long, at);
+        }
     return ST_OK;
 }
 
@@ -63,16 +123,19 @@ enum status model_load(const struct model_load_args *args, struct model **out, s
     if (!st)
         st = checkpoint_open(args->dir, &m->checkpoint, err);
     if (!st)
-        st = weights_bind(&m->config, m->checkpoint, args->dir, &m->weights, err);
+        st = weights_bind(&(struct weights_args){.config = &m->config,
+                                                 .checkpoint = m->checkpoint,
+                                                 .dir = args->dir,
+                                                 .team = args->team},
+                          &m->weights, err);
     if (!st)
         st = scratch_init(&m->scratch, m, err);
-    if (!st && !(m->inv_freq = calloc((size_t)m->config.head_dim, sizeof *m->inv_freq)))
-        st = err_set(err, ST_NO_MEMORY, "no memory for a model");
+    if (!st)
+        st = ropes_init(m, err);
     if (st) {
         model_free(m);
         return st;
     }
-    model_rope_frequencies(&m->config, m->inv_freq, &m->attention_factor);
     m->fingerprint = fingerprint_compute(&m->config, m->checkpoint);
     *out = m;
     return ST_OK;
@@ -82,7 +145,7 @@ void model_free(struct model *m)
 {
     if (!m)
         return;
-    free(m->inv_freq);
+    free(m->inv_freq_memory);
     free(m->scratch.memory);
     weights_fini(&m->weights);
     checkpoint_close(m->checkpoint);
@@ -104,6 +167,12 @@ struct fingerprint model_fingerprint(const struct model *m)
     return m->fingerprint;
 }
 
+bool model_is_long(const struct model *m, int32_t prompt_tokens)
+{
+    const struct rope_config *r = &m->config.ropes[0];
+    return r->kind == ROPE_LONGROPE && prompt_tokens > r->original_context;
+}
+
 uint64_t model_weight_bytes(const struct model *m)
 {
     return m->weights.bytes;
@@ -112,9 +181,10 @@ uint64_t model_weight_bytes(const struct model *m)
 struct kv_layout model_kv_layout(const struct model *m, enum dtype dtype, int32_t block_tokens,
                                  uint64_t pool_bytes)
 {
-    struct kv_layout l = {.layers = m->config.layers,
+    struct kv_layout l = {.layers = m->config.kv_layers,
                           .kv_heads = m->config.kv_heads,
-                          .head_dim = m->config.head_dim,
+                          .head_dim = model_key_dim(&m->config),
+                          .value_dim = model_value_dim(&m->config),
                           .block_tokens = block_tokens,
                           .dtype = dtype};
     assert(block_tokens > 0);

@@ -9,6 +9,7 @@
 #ifndef MODEL_MODEL_H
 #define MODEL_MODEL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -37,6 +38,7 @@ struct batch {
     int32_t tokens;
     const int32_t *logits_rows; /* [n_logits] rows whose logits are wanted, ascending */
     int32_t n_logits;
+    const uint8_t *is_long; /* [sequences] LongRoPE's factors of long texts; NULL: none is long */
 };
 
 struct model_kv {
@@ -44,8 +46,8 @@ struct model_kv {
     struct kv_layout layout;
 };
 
-/* Called on the thread of model_forward() when a layer's keys and values of this batch are all
- * in the pool. */
+/* Called on the thread of model_forward() when the keys and values of this batch are all in the pool
+ * for one of the layout's layers. */
 typedef void model_layer_done_fn(void *ctx, int layer);
 
 /* 128 bits over config, tensor table, sampled weight bytes, RoPE settings (LAW 2): equal
@@ -59,6 +61,9 @@ void model_free(struct model *m);
 const struct model_config *model_get_config(const struct model *m);
 const struct generation_defaults *model_get_defaults(const struct model *m);
 struct fingerprint model_fingerprint(const struct model *m);
+/* Whether a text whose prompt has so many tokens takes LongRoPE's other factors, to its end: what a
+ * key is may depend on the prompt's length, but not on what follows (LAW 2). */
+bool model_is_long(const struct model *m, int32_t prompt_tokens);
 uint64_t model_weight_bytes(const struct model *m);
 /* Layout of a pool for this model; blocks = as many as fit pool_bytes. */
 struct kv_layout model_kv_layout(const struct model *m, enum dtype dtype, int32_t block_tokens,

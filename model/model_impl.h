@@ -1,42 +1,39 @@
-/* The inside of a model, shared by weights.c (binds tensors), forward.c (runs) and fingerprint.c.
- * Private to this folder.
+/* The inside of a model, shared by weights*.c (find and bind tensors), forward.c, mixer_*.c and
+ * mlp.c (run) and fingerprint.c. Private to this folder.
  *
- * Owner: struct model owns the checkpoint (and with it every matrix's data), the converted biases
- * and the scratch memory. Thread: after load everything but the scratch is read-only; the scratch
- * belongs to the running forward.
+ * Owner: struct model owns the checkpoint (and with it the data of every matrix that lies there as
+ * it is computed with), the memory of converted ones, and the scratch memory. Thread: after load
+ * everything but the scratch is read-only; the scratch belongs to the running forward.
  */
 #ifndef MODEL_MODEL_IMPL_H
 #define MODEL_MODEL_IMPL_H
 
 #include "formats/safetensors.h"
 #include "model/model.h"
-
-struct layer_weights {
-    struct matrix attn_norm, mlp_norm;
-    struct matrix q, k, v, o, gate, up, down;
-    const float *q_bias, *k_bias, *v_bias, *o_bias, *gate_bias, *up_bias, *down_bias; /* or NULL */
-};
-
-struct model_weights {
-    struct matrix embed, norm, head;
-    struct layer_weights *layers;
-    float *biases;  /* all of them, as fp32 */
-    uint64_t bytes; /* of the tensors in use */
-    size_t tensors; /* in use */
-};
+#include "model/weights_list.h"
 
 /* Activations of up to max_tokens rows. Row strides are dense. */
 struct scratch {
     float *memory;
-    float *x;                            /* [tokens, hidden] residual stream */
-    float *h;                            /* [tokens, hidden] normalised */
-    float *qkv;                          /* [tokens, (heads + 2 kv_heads) * head_dim] */
-    float *attn;                         /* [tokens, heads * head_dim] */
-    float *gate;                         /* [tokens, ffn], then silu(gate) * up */
-    float *up;                           /* [tokens, ffn] */
-    float *x_sel;                        /* [selected, hidden] rows of x that want logits */
-    float *h_sel;                        /* [selected, hidden] */
+    float *x;     /* [tokens, hidden] residual stream */
+    float *h;     /* [tokens, hidden] normalised */
+    float *block; /* [tokens, hidden] a block's output, where it is normalised before it is added */
+    float *qkv;   /* [tokens, qkv_width] queries, keys, values */
+    float *attn;  /* [tokens, heads * dim of what attention gives] */
+    float *latent;   /* [tokens, ...] queries' latents, and attention's output in latent form */
+    float *gate;     /* [rows, ffn], then the gated unit's output */
+    float *up;       /* [rows, ffn] */
+    float *router;   /* [tokens, experts] */
+    float *weight;   /* [tokens, top_k] */
+    float *pair_in;  /* [pairs, hidden or what experts read] */
+    float *pair_out; /* [pairs, hidden or what experts give] */
+    float *x_sel;    /* [selected, hidden] rows of x that want logits */
+    float *h_sel;    /* [selected, hidden] */
     int32_t *sel_positions, *sel_seq_of; /* [selected] */
+    int32_t *expert;                     /* [tokens, top_k] */
+    int32_t *pair_row;                   /* [pairs] the token of each pair, sorted by expert */
+    int32_t *pair_of;                    /* [tokens, top_k] the pair of each choice */
+    int32_t *expert_end;                 /* [experts] pairs of the experts up to this one */
 };
 
 struct model {
@@ -48,33 +45,97 @@ struct model {
     struct fingerprint fingerprint;
     const struct ops *ops;
     struct team *team;
-    float *inv_freq; /* [head_dim / 2] */
-    float attention_factor;
+    float *inv_freq[MODEL_ROPES][2]; /* [dim / 2], short and long */
+    float *inv_freq_memory;
     int32_t max_tokens, max_logits;
 };
 
-/* Finds every tensor that the config calls for, checks type, shape and finiteness, and converts
- * biases. `dir` names the checkpoint in messages. */
-enum status weights_bind(const struct model_config *c, const struct checkpoint *ckpt,
-                         const char *dir, struct model_weights *out, struct error *err);
+/* Widths of scratch rows. */
+int32_t model_qkv_width(const struct model_config *c);
+int32_t model_attention_width(const struct model_config *c);
+/* Rows of pairs that one forward may have, at most. */
+size_t model_pairs_max(const struct model_config *c, int32_t tokens);
+
+/* One forward, as every member of the team sees it. */
+struct run {
+    struct model *m;
+    const struct batch *batch;
+    const struct model_kv *kv;
+    float *logits;
+    model_layer_done_fn *done;
+    void *ctx;
+    struct op_rows all, selected; /* rows of the batch; those that go through the last layer */
+    bool narrow;                  /* selected are logits_rows, packed; else they are all */
+};
+
+/* This member's place in the team. */
+struct member {
+    int part, parts;
+};
+
+/* A layer's turn. */
+struct layer_run {
+    const struct run *r;
+    struct member me;
+    int layer;
+    const struct layer_config *config;
+    const struct layer_weights *w;
+    bool narrow;                /* only the selected rows go on after keys and values are stored */
+    const struct op_rows *rows; /* that go on */
+    float *x, *h;               /* of these rows */
+    const float *in;            /* what the attention block reads, of all rows */
+    const float *in_sel;        /* and of these rows */
+};
+
+static inline void run_meet(const struct run *r)
+{
+    team_barrier(r->m->team);
+}
+void run_gemm(const struct layer_run *l, struct op_gemm a);
+void run_norm(const struct layer_run *l, struct op_rmsnorm a);
+void run_rope(const struct layer_run *l, struct op_rope a, const struct op_rows *rows);
+void run_store(const struct layer_run *l, const float *k, const float *v, int32_t stride);
+/* Keys and values of all rows are stored: tells the caller, packs the rows that go on. Meets. */
+void run_stored(const struct layer_run *l);
+void run_attend(const struct layer_run *l, struct op_attention a);
+/* Where a block's output goes: added to x at once, or aside to be normalised first. */
+struct op_gemm run_block_out(const struct layer_run *l);
+
+/* The mixers: read l->in, store keys and values, and leave their output as run_block_out() says. A
+ * barrier stands behind each. */
+void mixer_gqa(const struct layer_run *l);
+void mixer_latent(const struct layer_run *l);
+void mixer_moa(const struct layer_run *l);
+/* The feed-forward block, from l->h to where run_block_out() says. */
+void mlp_dense(const struct layer_run *l);
+void mlp_moe(const struct layer_run *l);
+/* Chooses experts for `tokens` rows of x and sorts the pairs by expert. Meets before and after. */
+struct pair_list {
+    int32_t pairs;
+    const int32_t *expert_end;
+};
+struct pair_list moe_route(const struct layer_run *l, const struct matrix *router, const float *x,
+                           int32_t tokens);
+
+/* Finds every tensor that the config calls for, checks type, shape and finiteness, and converts what
+ * is not computed with as it lies there, with the team. `dir` names the checkpoint in messages. */
+struct weights_args {
+    const struct model_config *config;
+    const struct checkpoint *checkpoint;
+    const char *dir;
+    struct team *team;
+};
+enum status weights_bind(const struct weights_args *args, struct model_weights *out,
+                         struct error *err);
 void weights_fini(struct model_weights *w);
 /* Whether type t is one that the ops compute with. */
 bool weights_dtype_of(enum tensor_type t, enum dtype *out);
-/* A tensor that a config calls for. */
-struct weight_spec {
-    char name[96];
-    int32_t rows, cols; /* cols 0: a vector of `rows` */
-    bool is_bias, is_norm;
-    size_t offset; /* of its struct matrix or float pointer in its owner */
-    int32_t layer; /* its owner: this layer, or -1: struct model_weights */
-};
-/* Visits them: start with *cursor 0; false past the end. */
-bool weights_spec(const struct model_config *c, size_t *cursor, struct weight_spec *out);
-
 /* Presence (t may be NULL), shape and type of one tensor; `dir` names the checkpoint in messages.
  */
 enum status weights_check_tensor(const struct tensor *t, const struct weight_spec *s,
                                  const char *dir, enum dtype *dtype, struct error *err);
+/* The tensor of a spec under any of the prefixes that files use; NULL: none. */
+const struct tensor *weights_find(const struct checkpoint *ckpt, const struct weight_spec *s);
 
 /* Index of the first NaN or infinity among n elements, or n. */
 size_t weights_find_nonfinite(const void *data, enum dtype dtype, size_t n);

@@ -191,10 +191,10 @@ static enum status time_decode(struct bench *b, struct row *r, int32_t steps, st
 static double limit_seconds(const struct bench *b, const struct work *w)
 {
     const struct model_config *c = model_get_config(b->local.model);
-    double kv =
-        2.0 * c->layers * c->kv_heads * c->head_dim * (double)dtype_bytes(b->local.layout.dtype);
+    const struct kv_layout *l = &b->local.layout;
+    double kv = (double)l->layers * (double)kv_block_bytes(l) / l->block_tokens;
     double embedding = (double)c->vocab * c->hidden;
-    double matrices = (double)model_config_parameters(c) - (c->tied ? embedding : 2 * embedding);
+    double matrices = (double)model_config_active_parameters(c) - embedding;
     double bytes = w->passes * (double)model_weight_bytes(b->local.model) + w->kv_read * kv;
     double flops = 2 * matrices * w->tokens + 2 * embedding * w->logits +
                    4.0 * c->layers * c->heads * c->head_dim * w->attended;

@@ -10,8 +10,26 @@
 #define KERNELS_CPU_ATTENTION_BODY_H
 
 #include <assert.h>
+#include <math.h>
 
 #include "kernels/cpu/span_body.h"
+
+/* Writes a pair's result; a sink takes its share of the weights and adds nothing. */
+static void attention_finish(const struct attention_tile *t, const struct attention_state *s, int i)
+{
+    const struct op_attention *a = t->op;
+    const float *acc = s->acc + (size_t)i * s->acc_stride;
+    size_t row = (size_t)(t->row + i / t->heads), head = (size_t)(t->head + i % t->heads);
+    float *out = a->out + (row * (size_t)a->heads + head) * s->out_dim;
+    float sum = s->sum[i], fade = 1;
+    if (a->sinks) {
+        float sink = a->sinks[head], max = sink > s->max[i] ? sink : s->max[i];
+        fade = expf(s->max[i] - max);
+        sum = sum * fade + expf(sink - max);
+    }
+    for (size_t d = 0; d < s->out_dim; d++)
+        out[d] = acc[d] * fade / sum;
+}
 
 static void attention_run(const struct attention_tile *t, struct attention_state *s)
 {
@@ -19,23 +37,23 @@ static void attention_run(const struct attention_tile *t, struct attention_state
     size_t dim = (size_t)a->layout->head_dim, heads = (size_t)a->heads;
     size_t q_stride = a->q_stride ? (size_t)a->q_stride : heads * dim;
     s->dim = dim;
-    s->acc_stride = (dim + LANES - 1) / LANES * LANES;
+    s->out_dim = (size_t)(a->out_dim ? a->out_dim : a->layout->value_dim);
+    s->acc_stride = (s->out_dim + LANES - 1) / LANES * LANES;
     for (int i = 0; i < t->rows; i++)
         memcpy(s->q + (size_t)(i * t->heads) * dim,
                a->q + (size_t)(t->row + i) * q_stride + (size_t)t->head * dim,
                (size_t)t->heads * dim * sizeof(float));
-    for (int i = 0; i < t->rows * t->heads; i++)
-        s->max[i] = -INFINITY;
-    int32_t last = a->rows->positions[t->row + t->rows - 1];
-    for (int32_t base = 0; base <= last; base += OPS_KV_SPAN)
-        attention_span(t, s, base);
     for (int i = 0; i < t->rows * t->heads; i++) {
-        const float *acc = s->acc + (size_t)i * s->acc_stride;
-        size_t row = (size_t)(t->row + i / t->heads), head = (size_t)(t->head + i % t->heads);
-        float *out = a->out + (row * heads + head) * dim;
-        for (size_t d = 0; d < dim; d++)
-            out[d] = acc[d] / s->sum[i];
+        s->max[i] = -INFINITY;
+        s->sum[i] = 0;
+        memset(s->acc + (size_t)i * s->acc_stride, 0, s->acc_stride * sizeof s->acc[0]);
     }
+    int32_t last = a->rows->positions[t->row + t->rows - 1];
+    int32_t first = attention_window_from(a, a->rows->positions[t->row]);
+    for (int32_t base = first - first % OPS_KV_SPAN; base <= last; base += OPS_KV_SPAN)
+        attention_span(t, s, base);
+    for (int i = 0; i < t->rows * t->heads; i++)
+        attention_finish(t, s, i);
 }
 
 /* Rows [row, row + n) that make one tile: of one sequence, adjacent, at most `most`. */
@@ -49,11 +67,13 @@ static int32_t attention_tile_rows(const struct op_rows *rows, int32_t row, int3
 }
 
 /* What a tile costs: the positions its rows see, and a little for each row. */
-static int64_t attention_cost(const struct op_rows *rows, int32_t row, int32_t n)
+static int64_t attention_cost(const struct op_attention *a, int32_t row, int32_t n)
 {
     int64_t cost = 0;
-    for (int32_t i = row; i < row + n; i++)
-        cost += rows->positions[i] + 1 + OPS_KV_SPAN / 4;
+    for (int32_t i = row; i < row + n; i++) {
+        int32_t p = a->rows->positions[i];
+        cost += p + 1 - attention_window_from(a, p) + OPS_KV_SPAN / 4;
+    }
     return cost;
 }
 
@@ -63,14 +83,15 @@ void BODY(attention)(const struct op_attention *a, int part, int parts)
     const struct kv_layout *l = a->layout;
     int group = a->heads / l->kv_heads;
     assert(l->head_dim <= OPS_HEAD_DIM_MAX && a->heads % l->kv_heads == 0);
+    assert(l->value_dim <= l->head_dim && a->out_dim <= l->head_dim);
     int pairs = ATTENTION_QUERY_FLOATS / l->head_dim;
     pairs = pairs < ATTENTION_QUERIES ? pairs : ATTENTION_QUERIES;
     int32_t most = pairs > group ? pairs / group : 1, n;
-    int64_t total = attention_cost(rows, 0, rows->tokens) * l->kv_heads, done = 0;
+    int64_t total = attention_cost(a, 0, rows->tokens) * l->kv_heads, done = 0;
     struct attention_state s;
     for (int32_t row = 0; row < rows->tokens; row += n) {
         n = attention_tile_rows(rows, row, most);
-        int64_t cost = attention_cost(rows, row, n);
+        int64_t cost = attention_cost(a, row, n);
         for (int h = 0; h < l->kv_heads; h++, done += cost) {
             if (done * parts / total != part)
                 continue;

@@ -33,4 +33,8 @@ CPU_BODY(avx512)
 
 #undef CPU_BODY
 
+/* Scalar, the same for every body: which experts are chosen does not depend on the body more than
+ * the logits do. */
+void cpu_route(const struct op_route *a, int part, int parts);
+
 #endif

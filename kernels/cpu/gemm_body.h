@@ -30,6 +30,8 @@ static void gemm_write(const struct gemm_view *g, size_t m, size_t n, int cols,
             float v = d->sum[i * DOT_COLS + j];
             if (op->bias)
                 v += op->bias[n + (size_t)j];
+            if (op->scale != 0)
+                v *= op->scale;
             out[j] = op->accumulate ? v + out[j] : v;
         }
     }

@@ -8,7 +8,7 @@
 
 #include "kernels/cpu/cpu.h"
 
-/* Consecutive positions whose vectors lie head_dim elements apart. */
+/* Consecutive positions of one block. */
 struct kv_run {
     const char *key, *value;
     int count;
@@ -18,7 +18,7 @@ struct mix_args {
     float *acc; /* [rows], acc_stride apart */
     size_t acc_stride;
     const float *weight; /* [rows][OPS_KV_SPAN] */
-    const float *fade;   /* [rows]; NULL: the sums start at zero */
+    const float *fade;   /* [rows] */
     const struct kv_run *runs;
     size_t v_stride;
     int count; /* positions */
@@ -33,13 +33,8 @@ INLINE void mix_tile(const struct mix_args *a, size_t d, enum dtype t, int rows,
     float *acc = a->acc + d;
     UNROLL
     for (int i = 0; i < rows * vecs; i++)
-        sum[i] = vec_zero();
-    if (a->fade) {
-        UNROLL
-        for (int i = 0; i < rows * vecs; i++)
-            sum[i] = vec_load(acc + (size_t)(i / vecs) * a->acc_stride + i % vecs * LANES) *
-                     vec_set1(a->fade[i / vecs]);
-    }
+        sum[i] = vec_load(acc + (size_t)(i / vecs) * a->acc_stride + i % vecs * LANES) *
+                 vec_set1(a->fade[i / vecs]);
     for (int j = 0, r = 0; j < a->count; r++) {
         const char *value = a->runs[r].value + d * bytes;
         int end = j + a->runs[r].count < a->count ? j + a->runs[r].count : a->count;

@@ -11,19 +11,46 @@ static void rows_embed(const struct op_embed *a, int part, int parts)
 {
     size_t begin, end, cols = (size_t)a->table->cols;
     team_split((size_t)a->tokens, 1, part, parts, &begin, &end);
-    for (size_t m = begin; m < end; m++)
-        dtype_convert(a->out + m * cols, DTYPE_F32,
+    for (size_t m = begin; m < end; m++) {
+        float *out = a->out + m * cols;
+        dtype_convert(out, DTYPE_F32,
                       (const char *)a->table->data +
                           (size_t)a->ids[m] * cols * dtype_bytes(a->table->dtype),
                       a->table->dtype, cols);
+        if (a->scale != 0 && a->scale != 1)
+            for (size_t i = 0; i < cols; i++)
+                out[i] *= a->scale;
+    }
 }
 
-static void rms_row(const struct op_rmsnorm *a, const float *x, float *out)
+/* n elements of the run from i on; all LANES where n is 0. */
+INLINE void rms_put(const struct op_rmsnorm *a, const float *x, float *out, size_t i, int n,
+                    vec scale)
+{
+    const char *weight = a->weight->data;
+    enum dtype t = a->weight->dtype;
+    vec offset = vec_set1(a->offset);
+    if (n == 0) {
+        vec y = vec_load(x + i) * scale * (vec_load_as(weight, t, i) + offset);
+        if (a->scale != 0)
+            y = y * vec_set1(a->scale);
+        if (a->accumulate)
+            y = y + vec_load(out + i);
+        vec_store(out + i, y);
+    } else {
+        vec y = vec_load_n(x + i, n) * scale * (vec_load_as_n(weight, t, i, n) + offset);
+        if (a->scale != 0)
+            y = y * vec_set1(a->scale);
+        if (a->accumulate)
+            y = y + vec_load_n(out + i, n);
+        vec_store_n(out + i, y, n);
+    }
+}
+
+static void rms_run(const struct op_rmsnorm *a, const float *x, float *out)
 {
     size_t dim = (size_t)a->dim, whole = dim - dim % LANES;
     int tail = (int)(dim % LANES);
-    const char *weight = a->weight->data;
-    enum dtype t = a->weight->dtype;
     vec sum = vec_zero();
     for (size_t i = 0; i < whole; i += LANES) {
         vec v = vec_load(x + i);
@@ -35,29 +62,56 @@ static void rms_row(const struct op_rmsnorm *a, const float *x, float *out)
     }
     vec scale = vec_set1(1.0f / sqrtf(vec_reduce_add(sum) / (float)a->dim + a->eps));
     for (size_t i = 0; i < whole; i += LANES)
-        vec_store(out + i, vec_load(x + i) * scale * vec_load_as(weight, t, i));
+        rms_put(a, x, out, i, 0, scale);
     if (tail)
-        vec_store_n(out + whole,
-                    vec_load_n(x + whole, tail) * scale * vec_load_as_n(weight, t, whole, tail),
-                    tail);
+        rms_put(a, x, out, whole, tail, scale);
 }
 
 static void rows_rmsnorm(const struct op_rmsnorm *a, int part, int parts)
 {
-    size_t begin, end;
-    team_split((size_t)a->tokens, 1, part, parts, &begin, &end);
-    for (size_t m = begin; m < end; m++)
-        rms_row(a, a->x + m * (size_t)a->dim, a->out + m * (size_t)a->dim);
+    size_t begin, end, dim = (size_t)a->dim, groups = (size_t)(a->groups ? a->groups : 1);
+    size_t x_stride = a->x_stride ? (size_t)a->x_stride : groups * dim;
+    size_t out_stride = a->out_stride ? (size_t)a->out_stride : groups * dim;
+    team_split((size_t)a->tokens * groups, 1, part, parts, &begin, &end);
+    for (size_t item = begin; item < end; item++) {
+        size_t m = item / groups, g = item % groups;
+        rms_run(a, a->x + m * x_stride + g * dim, a->out + m * out_stride + g * dim);
+    }
+}
+
+/* Dynamic NTK scaling: the base grows with the context. */
+static float rope_dynamic(const struct op_rope *a, int32_t position, int32_t i)
+{
+    double dim = a->head_dim, factor = a->dynamic_factor;
+    double grown = factor * (position + 1) / a->dynamic_from - (factor - 1);
+    double theta = a->dynamic_theta * pow(grown, dim / (dim - 2));
+    return (float)(1 / pow(theta, 2.0 * i / dim));
 }
 
 /* The angle is rounded to fp32, as the models were trained with; its sine and cosine are then taken
  * in double, the same on every body. */
-static void rope_angles(const struct op_rope *a, int32_t position, float *c, float *s)
+static void rope_angles(const struct op_rope *a, size_t m, float *c, float *s)
 {
+    int32_t position = a->positions[m];
+    bool is_long = a->is_long && a->is_long[a->seq_of[m]];
+    bool dynamic = a->dynamic_from > 0 && position >= a->dynamic_from;
+    const float *inv_freq = is_long ? a->long_inv_freq : a->inv_freq;
     for (int32_t i = 0; i < a->head_dim / 2; i++) {
-        float angle = (float)position * a->inv_freq[i];
+        float f = dynamic ? rope_dynamic(a, position, i) : inv_freq[i];
+        float angle = (float)position * f;
         c[i] = (float)cos((double)angle) * a->attention_factor;
         s[i] = (float)sin((double)angle) * a->attention_factor;
+    }
+}
+
+static void rope_pairs(const float *c, const float *s, float *x, int32_t half, int interleaved)
+{
+    int32_t step = interleaved ? 2 : 1;
+    float *y = interleaved ? x + 1 : x + half;
+    for (int32_t i = 0; i < half; i++) {
+        float u = x[i * step], v = y[i * step];
+        x[i * step] = u * c[i] - v * s[i];
+        y[i * step] = v * c[i] + u * s[i];
     }
 }
 
@@ -65,21 +119,17 @@ static void rows_rope(const struct op_rope *a, int part, int parts)
 {
     float c[OPS_HEAD_DIM_MAX / 2], s[OPS_HEAD_DIM_MAX / 2];
     size_t begin, end, heads = (size_t)a->heads, ready = SIZE_MAX;
-    size_t stride = (size_t)(a->x_stride ? a->x_stride : a->heads * a->head_dim);
-    int32_t half = a->head_dim / 2;
+    size_t head_stride = (size_t)(a->head_stride ? a->head_stride : a->head_dim);
+    size_t stride = a->x_stride ? (size_t)a->x_stride : heads * head_stride;
     assert(a->head_dim <= OPS_HEAD_DIM_MAX);
     team_split((size_t)a->tokens * heads, 1, part, parts, &begin, &end);
     for (size_t item = begin; item < end; item++) {
         size_t m = item / heads;
-        float *lo = a->x + m * stride + item % heads * (size_t)a->head_dim, *hi = lo + half;
         if (m != ready)
-            rope_angles(a, a->positions[m], c, s);
+            rope_angles(a, m, c, s);
         ready = m;
-        for (int32_t i = 0; i < half; i++) {
-            float x = lo[i], y = hi[i];
-            lo[i] = x * c[i] - y * s[i];
-            hi[i] = y * c[i] + x * s[i];
-        }
+        rope_pairs(c, s, a->x + m * stride + item % heads * head_stride, a->head_dim / 2,
+                   a->interleaved);
     }
 }
 
@@ -87,29 +137,58 @@ static void rows_kv_store(const struct op_kv_store *a, int part, int parts)
 {
     const struct kv_layout *l = a->layout;
     const struct op_rows *rows = a->rows;
-    size_t begin, end, heads = (size_t)l->kv_heads, dim = (size_t)l->head_dim;
-    size_t stride = (size_t)(a->kv_stride ? a->kv_stride : l->kv_heads * l->head_dim);
+    size_t begin, end, heads = (size_t)l->kv_heads;
     team_split((size_t)rows->tokens * heads, 1, part, parts, &begin, &end);
     for (size_t item = begin; item < end; item++) {
-        size_t r = item / heads, h = item % heads, from = r * stride + h * dim;
+        size_t r = item / heads, h = item % heads;
         int32_t position = rows->positions[r];
         int32_t block = rows->block_tables[rows->seq_of[r]][position / l->block_tokens];
-        int slot = position % l->block_tokens;
-        char *pool = a->pool;
-        dtype_convert(pool + kv_offset(l, a->layer, block, KV_KEY, (int)h, slot), l->dtype,
-                      a->k + from, DTYPE_F32, dim);
-        dtype_convert(pool + kv_offset(l, a->layer, block, KV_VALUE, (int)h, slot), l->dtype,
-                      a->v + from, DTYPE_F32, dim);
+        for (enum kv_part p = KV_KEY; p <= KV_VALUE; p++) {
+            size_t dim = (size_t)kv_part_dim(l, p);
+            size_t stride = a->kv_stride ? (size_t)a->kv_stride : heads * dim;
+            if (dim > 0)
+                dtype_convert((char *)a->pool + kv_offset(l, a->layer, block, p, (int)h,
+                                                          position % l->block_tokens),
+                              l->dtype, (p == KV_KEY ? a->k : a->v) + r * stride + h * dim,
+                              DTYPE_F32, dim);
+        }
     }
 }
 
-INLINE vec silu_mul_vec(vec gate, vec up)
+INLINE vec sigmoid_vec(vec x)
 {
-    vec one = vec_set1(1.0f);
-    return gate / (one + vec_exp(vec_zero() - gate)) * up;
+    return vec_set1(1.0f) / (vec_set1(1.0f) + vec_exp(vec_zero() - x));
 }
 
-static void rows_silu_mul(const struct op_silu_mul *a, int part, int parts)
+static vec gelu_vec(vec x)
+{
+    float v[LANES];
+    vec_store(v, x);
+    for (int i = 0; i < LANES; i++)
+        v[i] = 0.5f * v[i] * (1.0f + erff(v[i] * 0.70710678f));
+    return vec_load(v);
+}
+
+INLINE vec glu_vec(const struct op_glu *a, vec gate, vec up)
+{
+    vec cube, one = vec_set1(1.0f), top = vec_set1(a->limit);
+    switch (a->kind) {
+    case GLU_SILU:
+        return gate / (one + vec_exp(vec_zero() - gate)) * up;
+    case GLU_GELU_TANH: /* (1 + tanh(u)) / 2 = sigmoid(2u) */
+        cube = gate * gate * gate;
+        return gate * sigmoid_vec(vec_set1(1.5957691216f) * (gate + vec_set1(0.044715f) * cube)) *
+               up;
+    case GLU_GELU:
+        return gelu_vec(gate) * up;
+    default:
+        gate = vec_min(top, gate);
+        up = vec_max(vec_zero() - top, vec_min(top, up));
+        return gate * sigmoid_vec(vec_set1(a->alpha) * gate) * (up + one);
+    }
+}
+
+static void rows_glu(const struct op_glu *a, int part, int parts)
 {
     size_t stride = (size_t)(a->in_stride ? a->in_stride : a->dim);
     size_t m_begin = 0, m_end = (size_t)a->tokens, begin = 0, end = (size_t)a->dim, i;
@@ -121,12 +200,64 @@ static void rows_silu_mul(const struct op_silu_mul *a, int part, int parts)
         const float *gate = a->gate + m * stride, *up = a->up + m * stride;
         float *out = a->out + m * (size_t)a->dim;
         for (i = begin; i + LANES <= end; i += LANES)
-            vec_store(out + i, silu_mul_vec(vec_load(gate + i), vec_load(up + i)));
+            vec_store(out + i, glu_vec(a, vec_load(gate + i), vec_load(up + i)));
         if (i < end) {
-            int tail = (int)(end - i);
-            vec_store_n(out + i, silu_mul_vec(vec_load_n(gate + i, tail), vec_load_n(up + i, tail)),
-                        tail);
+            int n = (int)(end - i);
+            vec v = glu_vec(a, vec_load_n(gate + i, n), vec_load_n(up + i, n));
+            vec_store_n(out + i, v, n);
         }
+    }
+}
+
+static void rows_softcap(const struct op_softcap *a, int part, int parts)
+{
+    size_t begin, end, i;
+    vec cap = vec_set1(a->cap);
+    team_split((size_t)a->n, 64, part, parts, &begin, &end);
+    for (i = begin; i + LANES <= end; i += LANES)
+        vec_store(a->x + i, cap * vec_tanh(vec_load(a->x + i) / cap));
+    if (i < end) {
+        int n = (int)(end - i);
+        vec_store_n(a->x + i, cap * vec_tanh(vec_load_n(a->x + i, n) / cap), n);
+    }
+}
+
+/* Elements [i, i + n) of one row; all LANES where n is 0. */
+INLINE void combine_put(const struct op_combine *a, size_t m, size_t i, int n)
+{
+    size_t dim = (size_t)a->dim, k = (size_t)a->k;
+    float *out = a->out + m * dim + i;
+    vec sum = vec_zero();
+    for (size_t j = m * k; j < (m + 1) * k; j++) {
+        const float *y = a->y + (a->row ? (size_t)a->row[j] : j) * dim + i;
+        vec w = vec_set1(a->weight[j]);
+        w = a->sigmoid ? sigmoid_vec(w) : w;
+        sum = vec_fma(w, n ? vec_load_n(y, n) : vec_load(y), sum);
+    }
+    if (a->bias)
+        sum = sum + (n ? vec_load_n(a->bias + i, n) : vec_load(a->bias + i));
+    if (a->scale != 0)
+        sum = sum * vec_set1(a->scale);
+    if (a->accumulate)
+        sum = sum + (n ? vec_load_n(out, n) : vec_load(out));
+    if (n)
+        vec_store_n(out, sum, n);
+    else
+        vec_store(out, sum);
+}
+
+static void rows_combine(const struct op_combine *a, int part, int parts)
+{
+    size_t m_begin = 0, m_end = (size_t)a->tokens, begin = 0, end = (size_t)a->dim, i;
+    if (a->tokens >= parts)
+        team_split(m_end, 1, part, parts, &m_begin, &m_end);
+    else
+        team_split(end, 64, part, parts, &begin, &end);
+    for (size_t m = m_begin; m < m_end; m++) {
+        for (i = begin; i + LANES <= end; i += LANES)
+            combine_put(a, m, i, 0);
+        if (i < end)
+            combine_put(a, m, i, (int)(end - i));
     }
 }
 
@@ -138,7 +269,10 @@ const struct ops BODY(cpu_ops) = {
     .rope = rows_rope,
     .kv_store = rows_kv_store,
     .attention = BODY(attention),
-    .silu_mul = rows_silu_mul,
+    .glu = rows_glu,
+    .softcap = rows_softcap,
+    .route = cpu_route,
+    .combine = rows_combine,
 };
 
 #endif

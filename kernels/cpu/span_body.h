@@ -30,14 +30,22 @@ struct attention_state {
     struct kv_run runs[OPS_KV_SPAN];
     int n_runs;
     enum dtype dtype; /* of what the runs point to */
-    size_t dim, acc_stride;
-    bool first; /* the span at hand is the sequence's first */
-    bool widen; /* and goes through the panel */
+    size_t dim;       /* of queries and keys */
+    size_t out_dim;   /* of values: where a key holds its value, its first elements */
+    size_t acc_stride, value_stride;
+    bool widen; /* the span at hand goes through the panel */
 };
 
-/* The runs of `count` positions from `base` on: one per block touched. */
+/* First position that a row at position p sees. */
+INLINE int32_t attention_window_from(const struct op_attention *a, int32_t p)
+{
+    return a->window > 0 && p >= a->window ? p + 1 - a->window : 0;
+}
+
+/* The runs of positions [base + skip, base + count): one per block touched. Blocks before `skip`
+ * may be gone. */
 static void attention_runs(const struct attention_tile *t, struct attention_state *s, int32_t base,
-                           int count)
+                           int skip, int count)
 {
     const struct op_attention *a = t->op;
     const struct kv_layout *l = a->layout;
@@ -45,26 +53,27 @@ static void attention_runs(const struct attention_tile *t, struct attention_stat
     const char *pool = a->pool;
     s->n_runs = 0;
     s->dtype = l->dtype;
-    for (int j = 0; j < count;) {
+    enum kv_part value = l->value_dim ? KV_VALUE : KV_KEY;
+    for (int j = skip; j < count;) {
         int32_t block = blocks[(base + j) / l->block_tokens];
         int slot = (base + j) % l->block_tokens;
         int run = l->block_tokens - slot < count - j ? l->block_tokens - slot : count - j;
         s->runs[s->n_runs++] = (struct kv_run){
             .key = pool + kv_offset(l, a->layer, block, KV_KEY, t->kv_head, slot),
-            .value = pool + kv_offset(l, a->layer, block, KV_VALUE, t->kv_head, slot),
+            .value = pool + kv_offset(l, a->layer, block, value, t->kv_head, slot),
             .count = run,
         };
         j += run;
     }
 }
 
-/* Widens the runs' keys or values, one after the other, into the panel. */
-static void attention_widen(struct attention_state *s, enum kv_part part)
+/* Widens the runs' keys or values, of `dim` elements each, one after the other, into the panel. */
+static void attention_widen(struct attention_state *s, enum kv_part part, size_t dim)
 {
     float *to = s->panel;
     for (int r = 0; r < s->n_runs; r++) {
         const char *from = part == KV_KEY ? s->runs[r].key : s->runs[r].value;
-        size_t n = (size_t)s->runs[r].count * s->dim, whole = n - n % LANES;
+        size_t n = (size_t)s->runs[r].count * dim, whole = n - n % LANES;
         for (size_t i = 0; i < whole; i += LANES)
             vec_store(to + i, vec_load_as(from, s->dtype, i));
         if (n > whole)
@@ -74,8 +83,8 @@ static void attention_widen(struct attention_state *s, enum kv_part part)
     }
 }
 
-/* Scores of pairs [from, to) against the span's keys. */
-static void attention_scores(struct attention_state *s, int from, int to)
+/* Scores of pairs [from, to) against the span's keys, of which the first is its position `skip`. */
+static void attention_scores(struct attention_state *s, int skip, int from, int to)
 {
     size_t dim = s->dim;
     enum dtype t = s->widen ? DTYPE_F32 : s->dtype;
@@ -84,7 +93,7 @@ static void attention_scores(struct attention_state *s, int from, int to)
     struct dot_args d = {.x_stride = dim, .k = dim, .first = true, .last = true, .sum = dot};
     int count = 0;
     if (s->widen)
-        attention_widen(s, KV_KEY);
+        attention_widen(s, KV_KEY, dim);
     for (int r = 0; r < s->n_runs; r++)
         for (int j = 0; j < s->runs[r].count; j++, count++)
             keys[count] = s->widen ? (const char *)(s->panel + (size_t)count * dim)
@@ -98,26 +107,36 @@ static void attention_scores(struct attention_state *s, int from, int to)
             d.x = s->q + (size_t)i * dim;
             dot_run(&d, t);
             for (int e = 0; e < d.rows; e++)
-                memcpy(&s->score[(i + e) * OPS_KV_SPAN + j], &dot[e * DOT_COLS],
+                memcpy(&s->score[(i + e) * OPS_KV_SPAN + skip + j], &dot[e * DOT_COLS],
                        (size_t)cols * sizeof dot[0]);
         }
     }
 }
 
-/* Turns the first n scores of pair i into weights and merges the span into its maximum and sum. */
-static void attention_softmax(struct attention_state *s, int i, int n, float scale)
+/* Turns scores [skip, n) of pair i into weights and merges the span into its maximum and sum. */
+static void attention_softmax(const struct op_attention *a, struct attention_state *s, int i,
+                              int skip, int n)
 {
     float *score = s->score + i * OPS_KV_SPAN;
     vec top = vec_set1(-INFINITY), sum = vec_zero();
+    for (int j = 0; j < skip; j++)
+        score[j] = -INFINITY;
     for (int j = n; j % LANES != 0; j++)
         score[j] = -INFINITY;
     for (int j = 0; j < n; j += LANES) {
-        vec v = vec_load(score + j) * vec_set1(scale);
+        vec v = vec_load(score + j) * vec_set1(a->scale);
+        if (a->softcap > 0) {
+            v = vec_set1(a->softcap) * vec_tanh(v / vec_set1(a->softcap));
+            vec_store(score + j, v);
+            for (int k = j; k < j + LANES; k++) /* the cap of what is not seen is a number */
+                score[k] = k < skip || k >= n ? -INFINITY : score[k];
+            v = vec_load(score + j);
+        }
         vec_store(score + j, v);
         top = vec_max(v, top);
     }
     float span = vec_reduce_max(top), before = s->max[i];
-    float max = s->first || span > before ? span : before;
+    float max = span > before ? span : before;
     float base = max == -INFINITY ? 0 : max; /* all scores -inf: weights 0, not NaN */
     for (int j = 0; j < n; j += LANES) {
         vec v = vec_exp(vec_load(score + j) - vec_set1(base));
@@ -127,58 +146,99 @@ static void attention_softmax(struct attention_state *s, int i, int n, float sca
     float fade[LANES];
     vec_store(fade, vec_exp(vec_set1(before - base)));
     s->fade[i] = fade[0];
-    s->sum[i] = s->first ? vec_reduce_add(sum) : s->sum[i] * fade[0] + vec_reduce_add(sum);
+    s->sum[i] = s->sum[i] * fade[0] + vec_reduce_add(sum);
     s->max[i] = max;
 }
 
-/* Adds the span's values to pairs [from, to), which all see `count` positions. */
-static void attention_mix(struct attention_state *s, int from, int to, int count)
+/* Adds the values of positions [skip, count) to pairs [from, to), which all see just these. The
+ * runs begin at position `base_skip`. */
+struct attention_part {
+    int from, to, base_skip, skip, count;
+};
+
+static void attention_mix(struct attention_state *s, const struct attention_part *p)
 {
-    struct kv_run all = {.value = (const char *)s->panel, .count = count};
     enum dtype t = s->widen ? DTYPE_F32 : s->dtype;
-    int rows;
-    for (int i = from; i < to; i += rows) {
+    size_t stride = s->widen ? s->out_dim : s->value_stride;
+    struct kv_run runs[OPS_KV_SPAN];
+    int rows, n = 0, drop = p->skip - p->base_skip;
+    if (s->widen) {
+        runs[n++] = (struct kv_run){
+            .value = (const char *)(s->panel + (size_t)drop * s->out_dim),
+            .count = p->count - p->skip,
+        };
+    } else {
+        for (int r = 0; r < s->n_runs; drop -= s->runs[r++].count) {
+            int cut = drop > 0 ? drop : 0;
+            if (cut < s->runs[r].count)
+                runs[n++] = (struct kv_run){
+                    .value = s->runs[r].value + (size_t)cut * stride * dtype_bytes(t),
+                    .count = s->runs[r].count - cut,
+                };
+        }
+    }
+    for (int i = p->from; i < p->to; i += rows) {
         struct mix_args m = {
             .acc = s->acc + (size_t)i * s->acc_stride,
             .acc_stride = s->acc_stride,
-            .weight = s->score + i * OPS_KV_SPAN,
-            .fade = s->first ? NULL : s->fade + i,
-            .runs = s->widen ? &all : s->runs,
-            .v_stride = s->dim,
-            .count = count,
+            .weight = s->score + i * OPS_KV_SPAN + p->skip,
+            .fade = s->fade + i,
+            .runs = runs,
+            .v_stride = stride,
+            .count = p->count - p->skip,
         };
-        rows = to - i >= MIX_ROWS ? MIX_ROWS : 1;
-        mix_fns[t][rows == MIX_ROWS](&m, s->dim);
+        rows = p->to - i >= MIX_ROWS ? MIX_ROWS : 1;
+        mix_fns[t][rows == MIX_ROWS](&m, s->out_dim);
     }
 }
 
-/* Positions of [base, base + OPS_KV_SPAN) that the tile's row i sees. */
+/* Of positions [base, base + OPS_KV_SPAN) the tile's row i sees [skip, seen); nothing where skip is
+ * not less. */
 static int attention_seen(const struct attention_tile *t, int i, int32_t base)
 {
     int32_t n = t->op->rows->positions[t->row + i] + 1 - base;
     return n > OPS_KV_SPAN ? OPS_KV_SPAN : n > 0 ? (int)n : 0;
 }
 
+static int attention_skip(const struct attention_tile *t, int i, int32_t base)
+{
+    int32_t n = attention_window_from(t->op, t->op->rows->positions[t->row + i]) - base;
+    return n > OPS_KV_SPAN ? OPS_KV_SPAN : n > 0 ? (int)n : 0;
+}
+
+/* Rows see nothing of a span that lies behind their own position or before their window: the rows
+ * that do see some of it are adjacent. */
 static void attention_span(const struct attention_tile *t, struct attention_state *s, int32_t base)
 {
-    int first_row = 0, end = t->rows * t->heads;
-    while (attention_seen(t, first_row, base) == 0)
-        first_row++;
-    int from = first_row * t->heads;
-    s->widen = end - from >= ATTENTION_PANEL_MIN && s->dim <= ATTENTION_PANEL_DIM;
-    s->first = base == 0;
+    const struct op_attention *a = t->op;
+    int first = 0, last = t->rows;
+    while (attention_seen(t, first, base) == 0)
+        first++;
+    while (attention_skip(t, last - 1, base) == OPS_KV_SPAN)
+        last--;
+    int from = first * t->heads, end = last * t->heads;
+    struct attention_part p = {.base_skip = attention_skip(t, first, base)};
+    s->widen = end - from >= ATTENTION_PANEL_MIN && s->dim <= ATTENTION_PANEL_DIM &&
+               a->layout->value_dim > 0;
+    s->value_stride = (size_t)(a->layout->value_dim ? a->layout->value_dim : a->layout->head_dim);
 
-    attention_runs(t, s, base, attention_seen(t, t->rows - 1, base));
-    attention_scores(s, from, end);
+    attention_runs(t, s, base, p.base_skip, attention_seen(t, last - 1, base));
+    attention_scores(s, p.base_skip, from, end);
     for (int i = from; i < end; i++)
-        attention_softmax(s, i, attention_seen(t, i / t->heads, base), t->op->scale);
+        attention_softmax(a, s, i, attention_skip(t, i / t->heads, base),
+                          attention_seen(t, i / t->heads, base));
     if (s->widen)
-        attention_widen(s, KV_VALUE);
-    for (int row = first_row, next; row < t->rows; row = next) {
-        int seen = attention_seen(t, row, base);
-        for (next = row + 1; next < t->rows && attention_seen(t, next, base) == seen; next++)
+        attention_widen(s, KV_VALUE, s->out_dim);
+    for (int row = first, next; row < last; row = next) {
+        p.skip = attention_skip(t, row, base);
+        p.count = attention_seen(t, row, base);
+        for (next = row + 1; next < last && attention_seen(t, next, base) == p.count &&
+                             attention_skip(t, next, base) == p.skip;
+             next++)
             ;
-        attention_mix(s, row * t->heads, next * t->heads, seen);
+        p.from = row * t->heads;
+        p.to = next * t->heads;
+        attention_mix(s, &p);
     }
 }
 

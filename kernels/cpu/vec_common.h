@@ -39,4 +39,11 @@ INLINE vec vec_exp(vec x)
     return p * vec_pow2(half) * vec_pow2(vec_sub_int(k, half));
 }
 
+/* tanh to about 1e-7 absolute */
+INLINE vec vec_tanh(vec x)
+{
+    vec e = vec_exp(x + x);
+    return vec_set1(1.0f) - vec_set1(2.0f) / (e + vec_set1(1.0f));
+}
+
 #endif

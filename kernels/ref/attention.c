@@ -27,25 +27,33 @@ static double score(const struct op_attention *a, int32_t row, int head, int32_t
     const float *q =
         a->q + (size_t)row * ref_stride(a->q_stride, a->heads * dim) + (size_t)head * (size_t)dim;
     size_t key = at_position(a, row, position, KV_KEY, kv_head);
-    double sum = 0;
+    double sum = 0, cap = (double)a->softcap;
     for (int i = 0; i < dim; i++)
         sum += (double)q[i] * element(a, key, i);
-    return sum * (double)a->scale;
+    sum *= (double)a->scale;
+    return cap > 0 ? cap * tanh(sum / cap) : sum;
 }
 
-/* softmax over positions 0..own, in two passes. */
+/* softmax over the window that ends at the row's own position, in two passes. */
 static void attend(const struct op_attention *a, int32_t row, int head)
 {
-    int kv_head = head / (a->heads / a->layout->kv_heads), dim = a->layout->head_dim;
+    const struct kv_layout *l = a->layout;
+    int kv_head = head / (a->heads / l->kv_heads), dim = a->out_dim ? a->out_dim : l->value_dim;
     int32_t own = a->rows->positions[row];
+    int32_t from = a->window > 0 && own >= a->window ? own + 1 - a->window : 0;
     float *out = a->out + ((size_t)row * (size_t)a->heads + (size_t)head) * (size_t)dim;
     double acc[OPS_HEAD_DIM_MAX] = {0}, max = -INFINITY, total = 0;
 
-    for (int32_t p = 0; p <= own; p++)
+    if (a->sinks)
+        max = (double)a->sinks[head];
+    for (int32_t p = from; p <= own; p++)
         max = fmax(max, score(a, row, head, p));
-    for (int32_t p = 0; p <= own; p++) {
+    if (a->sinks)
+        total = exp((double)a->sinks[head] - max);
+    for (int32_t p = from; p <= own; p++) {
         double weight = exp(score(a, row, head, p) - max);
-        size_t value = at_position(a, row, p, KV_VALUE, kv_head);
+        enum kv_part part = l->value_dim ? KV_VALUE : KV_KEY;
+        size_t value = at_position(a, row, p, part, kv_head);
         total += weight;
         for (int i = 0; i < dim; i++)
             acc[i] += weight * element(a, value, i);

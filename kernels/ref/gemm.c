@@ -15,6 +15,8 @@ void ref_gemm(const struct op_gemm *a, int part, int parts)
                 sum += (double)a->x[m * x_stride + k] * (double)ref_element(a->w, n, k);
             if (a->bias)
                 sum += (double)a->bias[n];
+            if (a->scale != 0)
+                sum *= (double)a->scale;
             if (a->accumulate)
                 sum += (double)*out;
             *out = (float)sum;

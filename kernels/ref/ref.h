@@ -12,7 +12,10 @@ void ref_gemm(const struct op_gemm *a, int part, int parts);
 void ref_rope(const struct op_rope *a, int part, int parts);
 void ref_kv_store(const struct op_kv_store *a, int part, int parts);
 void ref_attention(const struct op_attention *a, int part, int parts);
-void ref_silu_mul(const struct op_silu_mul *a, int part, int parts);
+void ref_glu(const struct op_glu *a, int part, int parts);
+void ref_softcap(const struct op_softcap *a, int part, int parts);
+void ref_route(const struct op_route *a, int part, int parts);
+void ref_combine(const struct op_combine *a, int part, int parts);
 
 /* Elements from one row to the next: `stride`, or `dense` where it is 0. */
 size_t ref_stride(int32_t stride, int32_t dense);

@@ -41,6 +41,7 @@ static void node_open(struct node *x, struct model *m, struct rig_options o)
     *x = (struct node){.layout = {.layers = c->layers,
                                   .kv_heads = c->kv_heads,
                                   .head_dim = c->head_dim,
+                                  .value_dim = c->head_dim,
                                   .block_tokens = o.block_tokens,
                                   .blocks = 2048,
                                   .dtype = o.dtype}};

@@ -14,7 +14,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct model_config c;
     struct error err;
-    float inv_freq[OPS_HEAD_DIM_MAX / 2], factor;
+    float inv_freq[OPS_HEAD_DIM_MAX / 2];
     if (model_config_parse((const char *)data, size, &c, &err))
         return 0;
     if (c.vocab < 1 || c.hidden < 1 || c.layers < 1 || c.layers > MODEL_LAYERS_MAX || c.heads < 1 ||
@@ -26,10 +26,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (c.eos[i] < 0 || c.eos[i] >= c.vocab)
             abort();
     }
-    model_rope_frequencies(&c, inv_freq, &factor);
-    for (int32_t i = 0; i < c.head_dim / 2; i++) {
-        if (!isfinite(inv_freq[i]))
+    for (int i = 0; i < 2 * MODEL_ROPES; i++) {
+        const struct rope_config *r = &c.ropes[i / 2];
+        if (r->dim < 2 || r->dim > OPS_HEAD_DIM_MAX || r->dim % 2 != 0)
             abort();
+        model_rope_frequencies(r, i % 2, inv_freq);
+        for (int32_t k = 0; k < r->dim / 2; k++) {
+            if (!isfinite(inv_freq[k]))
+                abort();
+        }
     }
     if (model_config_parameters(&c) == 0)
         abort();

@@ -10,7 +10,7 @@
 
 #define POOL_BLOCKS 6
 
-static const struct kv_layout layout = {2, 2, 4, 8, POOL_BLOCKS, DTYPE_F32};
+static const struct kv_layout layout = {2, 2, 4, 4, 8, POOL_BLOCKS, DTYPE_F32};
 static const struct msg_ticket ticket = {.w = {0x1111111111111111, 0x2222222222222222}};
 
 static void must(bool ok)

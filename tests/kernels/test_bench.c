@@ -10,8 +10,8 @@
 
 Test(bench, every_op_on_every_body, .timeout = 240)
 {
-    static const char *const ops[] = {"embed",    "rmsnorm",   "gemm",    "rope",
-                                      "kv_store", "attention", "silu_mul"};
+    static const char *const ops[] = {"embed",    "rmsnorm",   "gemm", "rope",
+                                      "kv_store", "attention", "glu"};
     struct kernels_bench *b = malloc(sizeof *b);
     struct team *team = team_create(2, false, false);
     struct error err;

@@ -161,14 +161,14 @@ Test(bodies, silu_mul)
         for (int i = 0; i < 2 * stride; i++)
             in[i] *= 40; /* far beyond where silu is 0 or x */
         float *want = malloc((size_t)(3 * dim) * sizeof *want), *got = NULL;
-        struct op_silu_mul a = {
+        struct op_glu a = {
             .out = want, .gate = in, .up = in + dim, .tokens = 3, .dim = dim, .in_stride = stride};
-        ops_ref()->silu_mul(&a, 0, 1);
+        ops_ref()->glu(&a, 0, 1);
         for (int b = 1; ops_at(b); b++) {
             free(got);
             got = malloc((size_t)(3 * dim) * sizeof *got);
             a.out = got;
-            ops_at(b)->silu_mul(&a, 0, 1);
+            ops_at(b)->glu(&a, 0, 1);
             kt_near(ops_at(b)->name, got, want, (size_t)(3 * dim),
                     (struct kt_tolerance){1e-30, 1e-6});
         }
@@ -215,6 +215,7 @@ static void attention_check(const struct attention_case *c)
     struct kv_layout l = {.layers = 2,
                           .kv_heads = c->kv_heads,
                           .head_dim = c->head_dim,
+                          .value_dim = c->head_dim,
                           .block_tokens = c->block_tokens,
                           .dtype = c->dtype};
     for (int s = 0; s < c->spec.sequences; s++) {

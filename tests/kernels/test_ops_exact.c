@@ -122,13 +122,13 @@ static void run_rmsnorm(const struct rows_data *r, int part, int parts)
 
 static void run_silu(const struct rows_data *r, int part, int parts)
 {
-    struct op_silu_mul a = {.out = r->out,
-                            .gate = r->x,
-                            .up = r->x,
-                            .tokens = r->tokens,
-                            .dim = r->dim,
-                            .in_stride = r->dim};
-    r->ops->silu_mul(&a, part, parts);
+    struct op_glu a = {.out = r->out,
+                       .gate = r->x,
+                       .up = r->x,
+                       .tokens = r->tokens,
+                       .dim = r->dim,
+                       .in_stride = r->dim};
+    r->ops->glu(&a, part, parts);
 }
 
 static void run_rope(const struct rows_data *r, int part, int parts)
@@ -148,7 +148,7 @@ static void run_rope(const struct rows_data *r, int part, int parts)
 static const struct {
     const char *name;
     void (*run)(const struct rows_data *r, int part, int parts);
-} row_ops[] = {{"rmsnorm", run_rmsnorm}, {"silu_mul", run_silu}, {"rope", run_rope}};
+} row_ops[] = {{"rmsnorm", run_rmsnorm}, {"glu", run_silu}, {"rope", run_rope}};
 
 Test(exact, small_ops)
 {
@@ -255,6 +255,7 @@ static void compute(const struct sequence *q, const struct way *w, float *out)
     struct kv_layout l = {.layers = 1,
                           .kv_heads = q->kv_heads,
                           .head_dim = q->dim,
+                          .value_dim = q->dim,
                           .block_tokens = w->block_tokens,
                           .blocks = 3 * (LENGTH / w->block_tokens + 1),
                           .dtype = q->dtype};
@@ -383,6 +384,7 @@ Test(exact, attention_on_a_team)
     struct kv_layout l = {.layers = 1,
                           .kv_heads = KV_HEADS,
                           .head_dim = DIM,
+                          .value_dim = DIM,
                           .block_tokens = 16,
                           .blocks = 3 * 5,
                           .dtype = DTYPE_F16};

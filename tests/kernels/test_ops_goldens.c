@@ -85,6 +85,7 @@ static void check_attention(const struct check *c)
     struct kv_layout l = {.layers = 1,
                           .kv_heads = c->g->ints[2],
                           .head_dim = c->g->ints[3],
+                          .value_dim = c->g->ints[3],
                           .block_tokens = 16,
                           .blocks = tokens / 16 + 1,
                           .dtype = (enum dtype)c->g->ints[4]};
@@ -112,9 +113,9 @@ static void check_silu_mul(const struct check *c)
     int tokens = c->g->ints[0], dim = c->g->ints[1];
     size_t n = (size_t)(tokens * dim);
     float *out = malloc(n * sizeof *out);
-    struct op_silu_mul a = {
+    struct op_glu a = {
         .out = out, .gate = c->data, .up = c->data + n, .tokens = tokens, .dim = dim};
-    c->ops->silu_mul(&a, 0, 1);
+    c->ops->glu(&a, 0, 1);
     kt_near(c->ops->name, out, c->data + 2 * n, n, (struct kt_tolerance){1e-9, 2e-6});
     free(out);
 }

@@ -160,10 +160,11 @@ static void offer_slowly(struct world *w, struct transport **t)
     struct wire_offer o = {.slice = {0, 1, 0, 1, 0, HEADS},
                            .dtype = l->dtype,
                            .head_dim = l->head_dim,
+                           .value_dim = l->value_dim,
                            .block_tokens = l->block_tokens};
     struct buf b = {0};
     memset(payload, 0x3f, sizeof(payload));
-    o.bytes = wire_slice_bytes(&o.slice, o.head_dim, o.dtype);
+    o.bytes = wire_slice_bytes(&o.slice, o.head_dim + o.value_dim, o.dtype);
     cr_assert_leq(o.bytes, sizeof(payload));
     o.crc = hash_crc32c(0, payload, (size_t)o.bytes);
     cr_assert_eq(mover_address(w->d[0].mover, &to, NULL), ST_OK);
@@ -304,6 +305,7 @@ Test(kv_mover, lies)
         struct wire_offer o = {.slice = {0, 1, 0, 1, 0, HEADS},
                                .dtype = l->dtype,
                                .head_dim = l->head_dim,
+                               .value_dim = l->value_dim,
                                .block_tokens = l->block_tokens,
                                .n_blocks = 1,
                                .blocks = blocks};
@@ -322,7 +324,7 @@ Test(kv_mover, lies)
             o.slice.layer_end = 99;
         if (lie == 6)
             o.n_blocks = 0; /* data that does not follow */
-        o.bytes = wire_slice_bytes(&o.slice, o.head_dim, o.dtype);
+        o.bytes = wire_slice_bytes(&o.slice, o.head_dim + o.value_dim, o.dtype);
         struct buf b = {0};
         wire_put_offer(&b, ticket, &o);
         cr_assert_eq(liar->ops->send(link, b.data, b.len, NULL, 0, 0), ST_OK);

@@ -25,6 +25,7 @@ static struct rig_job big_job(enum rig_way way)
                             .layout = {.layers = 6,
                                        .kv_heads = 4,
                                        .head_dim = 64,
+                                       .value_dim = 64,
                                        .block_tokens = 16,
                                        .blocks = 80,
                                        .dtype = DTYPE_BF16},

@@ -22,6 +22,7 @@ static void end_open(struct end *e, struct rng *r, int32_t tokens, const int32_t
     struct kv_layout l = {.layers = 3,
                           .kv_heads = heads[1] - heads[0],
                           .head_dim = 8,
+                          .value_dim = 8,
                           .block_tokens = sizes[rng_below(r, 6)],
                           .dtype = (enum dtype)rng_below(r, DTYPE_COUNT)};
     e->n = (tokens + l.block_tokens - 1) / l.block_tokens;
@@ -83,7 +84,7 @@ Test(kv_slice, any_shape_to_any_shape, .timeout = 60)
         const struct kv_slice theirs = {0, 3, pick(&r, 0, tokens - 1), tokens, hb[0], hb[1]};
         const struct kv_blocks_view va = {a.blocks, a.n, 0}, vb = {b.blocks, b.n, 0};
         const struct kv_layout *la = &a.pool.view.layout;
-        size_t bytes = wire_slice_bytes(&s, la->head_dim, la->dtype);
+        size_t bytes = wire_slice_bytes(&s, la->head_dim + la->value_dim, la->dtype);
         void *wire = malloc(bytes);
         cr_assert(kv_slice_fits(&s, &a.pool.view, &va));
         uint32_t crc = kv_slice_gather(&s, &a.pool.view, &va, wire);
@@ -108,7 +109,7 @@ Test(kv_slice, any_shape_to_any_shape, .timeout = 60)
 
 Test(kv_slice, what_does_not_fit)
 {
-    struct kv_layout l = {2, 4, 8, 16, 10, DTYPE_F16};
+    struct kv_layout l = {2, 4, 8, 8, 16, 10, DTYPE_F16};
     const struct kv_pool_view pool = {.base = NULL, .layout = l, .head_base = 4};
     const int32_t good[] = {3, 0, 9}, bad[] = {3, 10, 9}, negative[] = {3, -1, 9};
     const struct kv_blocks_view view = {good, 3, 16}; /* tokens 16 .. 64 */

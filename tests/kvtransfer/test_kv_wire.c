@@ -15,8 +15,9 @@ static struct wire_offer an_offer(void)
     return (struct wire_offer){.slice = box,
                                .dtype = DTYPE_BF16,
                                .head_dim = 64,
+                               .value_dim = 64,
                                .crc = 0xdeadbeef,
-                               .bytes = wire_slice_bytes(&box, 64, DTYPE_BF16),
+                               .bytes = wire_slice_bytes(&box, 128, DTYPE_BF16),
                                .block_tokens = 16,
                                .n_blocks = 4,
                                .blocks = blocks};
@@ -186,14 +187,16 @@ Test(kv_wire, offer_out_of_range)
         {"negative dtype", 6, 0x80000000},
         {"no head_dim", 7, 0},
         {"another head_dim than the bytes", 7, 65},
-        {"bytes", 9, 1},
-        {"upper bytes", 10, 1},
-        {"no block_tokens", 11, 0},
-        {"block_tokens that need another number of blocks", 11, 64},
-        {"more blocks than bytes", 12, 5},
-        {"fewer blocks than bytes", 12, 3},
-        {"absurdly many blocks", 12, 0x40000004},
-        {"negative block", 13, 0x80000000},
+        {"another value_dim than the bytes", 8, 63},
+        {"negative value_dim", 8, 0x80000000},
+        {"bytes", 10, 1},
+        {"upper bytes", 11, 1},
+        {"no block_tokens", 12, 0},
+        {"block_tokens that need another number of blocks", 12, 64},
+        {"more blocks than bytes", 13, 5},
+        {"fewer blocks than bytes", 13, 3},
+        {"absurdly many blocks", 13, 0x40000004},
+        {"negative block", 14, 0x80000000},
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         struct buf b = {0};
@@ -212,9 +215,9 @@ Test(kv_wire, sizes_that_wrap)
     struct buf b = {0};
     struct wire_frame f;
     o.slice = (struct kv_slice){0, 32768, 0, 16 << 20, 0, 32768};
-    o.head_dim = 65536;
+    o.head_dim = o.value_dim = 65536;
     o.dtype = DTYPE_F32; /* 2^(1 + 15 + 24 + 15 + 16 + 2) bytes: 0 in 64 bits */
-    o.bytes = wire_slice_bytes(&o.slice, o.head_dim, o.dtype);
+    o.bytes = wire_slice_bytes(&o.slice, o.head_dim + o.value_dim, o.dtype);
     cr_assert_eq(o.bytes, 0);
     o.n_blocks = 0;
     wire_put_offer(&b, ticket, &o);

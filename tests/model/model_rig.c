@@ -43,6 +43,7 @@ void rig_begin(struct rig *r, struct sequence *s, const int32_t *ids)
     const int32_t bt = r->kv.layout.block_tokens;
     s->ids = ids;
     s->done = 0;
+    s->is_long = false;
     for (int32_t i = 0; i < (2 * RIG_TOKENS_MAX + bt - 1) / bt; i++) {
         assert(r->blocks_used < r->kv.layout.blocks);
         /* from both ends in turn, so that neighbours in the table are far apart in the pool */
@@ -63,14 +64,17 @@ int32_t rig_step(struct rig *r, const struct feed *feeds, int n_feeds, float *lo
     int32_t ids[RIG_TOKENS_MAX], positions[RIG_TOKENS_MAX], seq_of[RIG_TOKENS_MAX];
     int32_t wanted[RIG_TOKENS_MAX];
     const int32_t *tables[RIG_SEQUENCES_MAX];
+    uint8_t is_long[RIG_SEQUENCES_MAX];
     struct batch b = {.ids = ids,
                       .positions = positions,
                       .seq_of = seq_of,
                       .block_tables = tables,
+                      .is_long = is_long,
                       .logits_rows = wanted};
     for (int i = 0; i < n_feeds; i++) {
         struct sequence *s = feeds[i].sequence;
         tables[i] = s->table;
+        is_long[i] = s->is_long;
         for (int32_t k = 0; k < feeds[i].n; k++) {
             assert(b.tokens < RIG_TOKENS_MAX);
             ids[b.tokens] = s->ids[s->done];
@@ -83,7 +87,7 @@ int32_t rig_step(struct rig *r, const struct feed *feeds, int n_feeds, float *lo
     }
     r->layers_done = 0;
     model_forward(r->model, &b, &r->kv, logits, count_layer, r);
-    assert(r->layers_done == model_get_config(r->model)->layers);
+    assert(r->layers_done == model_get_config(r->model)->kv_layers);
     return b.n_logits;
 }
 

@@ -28,6 +28,7 @@ struct rig {
 struct sequence {
     const int32_t *ids;
     int32_t done; /* tokens in the pool */
+    bool is_long; /* its prompt is beyond LongRoPE's original context */
     int32_t table[RIG_TOKENS_MAX * 2];
 };
 

@@ -55,7 +55,7 @@ Test(config, reads_the_usual)
     cr_assert(c.vocab == 1000 && c.hidden == 64 && c.ffn == 128 && c.layers == 2 && c.heads == 4 &&
               c.kv_heads == 2 && c.head_dim == 16 && c.max_context == 512);
     cr_assert(c.dtype == DTYPE_BF16 && !c.tied && !c.qkv_bias && !c.o_bias && !c.mlp_bias);
-    cr_assert(c.rope.kind == ROPE_DEFAULT && c.rope.theta == 10000 && c.bos == 1);
+    cr_assert(c.ropes[0].kind == ROPE_DEFAULT && c.ropes[0].theta == 10000 && c.bos == 1);
     cr_assert(c.n_eos == 1 && model_config_is_eos(&c, 2) && !model_config_is_eos(&c, 1));
     cr_assert_float_eq(c.norm_eps, 1e-5f, 1e-12f);
 }
@@ -93,7 +93,7 @@ Test(config, variants)
     cr_assert_eq(parse_with("rope_scaling", "null", &c, &err), ST_OK, "%s", err.text);
     cr_assert_eq(parse_with("rope_scaling", "{\"rope_type\": \"default\"}", &c, &err), ST_OK, "%s",
                  err.text);
-    cr_assert_eq(c.rope.kind, ROPE_DEFAULT);
+    cr_assert_eq(c.ropes[0].kind, ROPE_DEFAULT);
 }
 
 #define LLAMA3(type_key)                                                                           \
@@ -120,31 +120,28 @@ Test(config, rope_in_every_spelling)
         struct error err;
         cr_assert_eq(parse_with(cases[i].key, cases[i].value, &c, &err), ST_OK, "%s: %s",
                      cases[i].value, err.text);
-        cr_assert(c.rope.kind == cases[i].kind && c.rope.theta == cases[i].theta &&
-                      c.rope.factor == cases[i].factor,
+        cr_assert(c.ropes[0].kind == cases[i].kind && c.ropes[0].theta == cases[i].theta &&
+                      c.ropes[0].factor == cases[i].factor,
                   "%s", cases[i].value);
-        if (c.rope.kind == ROPE_LLAMA3)
-            cr_assert_eq(c.rope.original_context, 8192);
+        if (c.ropes[0].kind == ROPE_LLAMA3)
+            cr_assert_eq(c.ropes[0].original_context, 8192);
     }
 }
 
 Test(config, llama3_frequencies)
 {
     /* bands: short wavelengths stay, long ones are divided by the factor, between them a blend */
-    struct model_config c = {.head_dim = 128};
-    float f[64], plain[64], factor;
-    c.rope.theta = 5e5;
-    c.rope.factor = 1;
-    model_rope_frequencies(&c, plain, &factor);
-    cr_assert_eq(factor, 1.0f);
+    struct rope_config r = {.dim = 128, .theta = 5e5, .factor = 1};
+    float f[64], plain[64];
+    model_rope_frequencies(&r, false, plain);
     cr_assert_eq(plain[0], 1.0f);
     cr_assert_float_eq(plain[63], powf(5e5f, -126.0f / 128), 1e-10f);
-    c.rope.kind = ROPE_LLAMA3;
-    c.rope.factor = 8;
-    c.rope.low_freq_factor = 1;
-    c.rope.high_freq_factor = 4;
-    c.rope.original_context = 8192;
-    model_rope_frequencies(&c, f, &factor);
+    r.kind = ROPE_LLAMA3;
+    r.factor = 8;
+    r.low_freq_factor = 1;
+    r.high_freq_factor = 4;
+    r.original_context = 8192;
+    model_rope_frequencies(&r, false, f);
     int kept = 0, blended = 0, divided = 0;
     for (int i = 0; i < 64; i++) {
         double wavelength = 2 * M_PI / (double)plain[i];
@@ -160,8 +157,8 @@ Test(config, llama3_frequencies)
         }
     }
     cr_assert(kept > 0 && blended > 0 && divided > 0);
-    c.rope.kind = ROPE_LINEAR;
-    model_rope_frequencies(&c, f, &factor);
+    r.kind = ROPE_LINEAR;
+    model_rope_frequencies(&r, false, f);
     cr_assert_eq(f[10], plain[10] / 8);
 }
 
@@ -196,7 +193,7 @@ Test(config, refuses_absurd_values)
         {"vocab_size", "99999999999999999999999", ST_INVALID, "vocab_size"},
         {"hidden_size", "65537", ST_INVALID, "hidden_size"},
         {"hidden_size", "66", ST_INVALID, "multiple of num_attention_heads"},
-        {"hidden_size", "4", ST_INVALID, "hidden_size / num_attention_heads"},
+        {"hidden_size", "4", ST_INVALID, "rotated elements"},
         {"hidden_size", "12", ST_INVALID, "even"},
         {"hidden_size", "null", ST_INVALID, "required"},
         {"num_hidden_layers", "513", ST_INVALID, "1 to 512"},
@@ -226,6 +223,11 @@ Test(config, refuses_absurd_values)
         {"architectures", "[]", ST_INVALID, "array of strings"},
         {"architectures", "[3]", ST_INVALID, "array of strings"},
         {"rope_scaling", "[]", ST_INVALID, "rope_scaling: expected an object"},
+        {"partial_rotary_factor", "0.45", ST_INVALID, "partial_rotary_factor"},
+        {"partial_rotary_factor", "2", ST_INVALID, "partial_rotary_factor"},
+        {"rope_scaling", "{\"rope_type\": \"longrope\", \"short_factor\": [1]}", ST_INVALID,
+         "short_factor: expected an array of"},
+        {"rope_scaling", "{\"rope_type\": \"yarn\", \"factor\": -4}", ST_INVALID, "factor"},
         {"rope_scaling", "{\"rope_type\": \"linear\"}", ST_INVALID, "factor: required"},
         {"rope_scaling", "{\"rope_type\": \"linear\", \"factor\": 0.5}", ST_INVALID, "factor"},
         {"rope_scaling", "{\"rope_type\": 3}", ST_INVALID, "rope_type"},
@@ -246,20 +248,17 @@ Test(config, refuses_what_is_not_supported)
 {
     static const struct refusal cases[] = {
         {"architectures", "[\"Qwen9ForCausalLM\"]", ST_UNSUPPORTED,
-         "\"Qwen9ForCausalLM\" is not supported (supported: LlamaForCausalLM)"},
+         "\"Qwen9ForCausalLM\" is not supported (supported: LlamaForCausalLM, "},
         {"architectures", "[\"a\\nb\\u001b\"]", ST_UNSUPPORTED, "\"a?b?\""},
         {"quantization_config", "{\"quant_method\": \"gptq\", \"bits\": 4}", ST_UNSUPPORTED,
          "\"gptq\""},
         {"quantization_config", "{}", ST_UNSUPPORTED, "quantization_config"},
-        {"hidden_act", "\"gelu\"", ST_UNSUPPORTED, "\"gelu\" is not supported (supported: silu)"},
+        {"hidden_act", "\"relu2\"", ST_UNSUPPORTED,
+         "\"relu2\" is not supported (supported: silu, "},
         {"torch_dtype", "\"float8_e4m3fn\"", ST_UNSUPPORTED, "float8_e4m3fn"},
-        {"rope_scaling", "{\"rope_type\": \"yarn\", \"factor\": 4}", ST_UNSUPPORTED,
-         "\"yarn\" is not supported (supported: default, linear, llama3)"},
-        {"rope_scaling", "{\"type\": \"dynamic\", \"factor\": 4}", ST_UNSUPPORTED,
-         "rope_scaling.type"},
-        {"partial_rotary_factor", "0.5", ST_UNSUPPORTED, "partial_rotary_factor"},
-        {"rope_parameters", "{\"full_attention\": {\"rope_theta\": 1}}", ST_UNSUPPORTED,
-         "rope_parameters"},
+        {"rope_scaling", "{\"rope_type\": \"spiral\", \"factor\": 4}", ST_UNSUPPORTED,
+         "\"spiral\" is not supported (supported: default, linear, dynamic, llama3, yarn, "
+         "longrope)"},
     };
     expect_refusals(cases, sizeof cases / sizeof cases[0]);
     struct model_config c;

@@ -58,6 +58,7 @@ static void compare(const struct golden *g, const struct ops *ops, int threads)
     cr_assert_eq(r->vocab, g->vocab);
     float *got = calloc((size_t)g->n * (size_t)g->vocab, sizeof *got);
     rig_begin(r, &s, g->ids);
+    s.is_long = model_is_long(r->model, g->prompt);
     rig_step(r, &(struct feed){&s, g->prompt, WANT_ALL}, 1, got);
     for (int32_t i = g->prompt; i < g->n; i++)
         rig_step(r, &(struct feed){&s, 1, WANT_LAST}, 1, got + (size_t)i * (size_t)g->vocab);
@@ -111,3 +112,38 @@ Test(goldens, embedded_model, .timeout = 120)
         cr_skip_test("models/tiny or its golden is not there");
     compare_all("tiny");
 }
+
+/* One of each architecture (tools/goldens/arch_goldens.py). */
+#define ARCHITECTURE(name, file)                                                                   \
+    Test(architectures, name, .timeout = 120)                                                      \
+    {                                                                                              \
+        compare_all(file);                                                                         \
+    }
+
+ARCHITECTURE(mistral, "mistral")
+ARCHITECTURE(qwen2, "qwen2")
+ARCHITECTURE(qwen3, "qwen3")
+ARCHITECTURE(smollm3, "smollm3")
+ARCHITECTURE(olmo2, "olmo2")
+ARCHITECTURE(olmo3, "olmo3")
+ARCHITECTURE(granite, "granite")
+ARCHITECTURE(phi3, "phi3")
+ARCHITECTURE(phi3_longrope, "phi3-longrope")
+ARCHITECTURE(phi3_longrope_long, "phi3-longrope-long")
+ARCHITECTURE(dynamic_rope, "dynamic-rope")
+ARCHITECTURE(gemma, "gemma")
+ARCHITECTURE(gemma2, "gemma2")
+ARCHITECTURE(gemma3, "gemma3")
+ARCHITECTURE(mixtral, "mixtral")
+ARCHITECTURE(qwen2_moe, "qwen2-moe")
+ARCHITECTURE(qwen3_moe, "qwen3-moe")
+ARCHITECTURE(olmoe, "olmoe")
+ARCHITECTURE(granite_moe, "granite-moe")
+ARCHITECTURE(granite_moe_shared, "granite-moe-shared")
+ARCHITECTURE(gpt_oss, "gpt-oss")
+ARCHITECTURE(deepseek_v2, "deepseek-v2")
+ARCHITECTURE(deepseek_v3, "deepseek-v3")
+ARCHITECTURE(jetmoe, "jetmoe")
+ARCHITECTURE(hunyuan, "hunyuan")
+ARCHITECTURE(hunyuan_moe, "hunyuan-moe")
+ARCHITECTURE(hunyuan_cla, "hunyuan-cla")

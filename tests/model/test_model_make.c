@@ -181,7 +181,7 @@ Test(inspect, counts, .init = make_folder, .fini = remove_folder)
     cr_assert_eq(f.memory_at_max_context_bytes[DTYPE_F32], f.weight_bytes + 512 * 512);
     cr_assert(f.files_present.tokenizer_json && f.files_present.generation_config &&
               !f.files_present.chat_template_jinja);
-    cr_assert_str_eq(model_rope_name(f.config.rope.kind), "default");
+    cr_assert_str_eq(model_rope_name(f.config.ropes[0].kind), "default");
 }
 
 Test(inspect, says_what_is_wrong, .init = make_folder, .fini = remove_folder)

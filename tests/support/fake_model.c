@@ -20,6 +20,7 @@ struct kv_layout fake_layout(const struct fake_model *m, enum dtype dtype, int32
     return (struct kv_layout){.layers = m->layers,
                               .kv_heads = m->kv_heads,
                               .head_dim = FAKE_HEAD_DIM,
+                              .value_dim = FAKE_HEAD_DIM,
                               .block_tokens = block_tokens,
                               .blocks = blocks,
                               .dtype = dtype};

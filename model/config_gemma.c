@@ -1,0 +1,67 @@
+/* The rows of Gemma 1, 2 and 3 (Gemma Team 2024, 2025). */
+#include <math.h>
+#include <string.h>
+
+#include "model/config_internal.h"
+
+static void read_gemma(struct config_reader *r, struct model_config *out)
+{
+    const char *key = json_get(r->root, "hidden_activation") ? "hidden_activation" : "hidden_act";
+    config_read_activation(r, key, "gelu_pytorch_tanh", out);
+    if (out->activation == GLU_GELU && strcmp(key, "hidden_act") == 0)
+        out->activation = GLU_GELU_TANH; /* what the first files say, not what was trained */
+    out->qkv_bias = out->o_bias = config_bool(r, r->root, "attention_bias", false);
+    out->norm_offset = 1;
+    out->embed_scale = sqrtf((float)out->hidden);
+    out->tied = config_bool(r, r->root, "tie_word_embeddings", true);
+    config_read_rope(r, out);
+}
+
+static bool even(const struct model_config *c, int32_t layer, int32_t unused)
+{
+    (void)c, (void)unused;
+    return layer % 2 == 0;
+}
+
+static bool not_each(const struct model_config *c, int32_t layer, int32_t pattern)
+{
+    (void)c;
+    return (layer + 1) % pattern != 0;
+}
+
+static void read_gemma2(struct config_reader *r, struct model_config *out)
+{
+    read_gemma(r, out);
+    out->naming = NAMING_GEMMA;
+    out->post_norm = true;
+    double scalar = config_real(r, r->root, "query_pre_attn_scalar", 1e-6, 1e6, 256);
+    out->attention_scale = 1.0f / sqrtf((float)scalar);
+    out->attention_softcap = (float)config_real(r, r->root, "attn_logit_softcapping", 0, 1e6, 0);
+    out->final_softcap = (float)config_real(r, r->root, "final_logit_softcapping", 0, 1e6, 0);
+    config_read_windows(r, out, even, 0);
+}
+
+static void read_gemma3(struct config_reader *r, struct model_config *out)
+{
+    read_gemma2(r, out);
+    out->qk_norm = QK_NORM_HEAD;
+    int64_t pattern = config_int(r, r->root, "sliding_window_pattern", 1, 1 << 20, 6);
+    config_read_windows(r, out, not_each, (int32_t)pattern);
+    if (!config_object(r, config_object(r, r->root, "rope_parameters"), "sliding_attention")) {
+        out->ropes[1].kind = ROPE_DEFAULT;
+        out->ropes[1].theta = config_real(r, r->root, "rope_local_base_freq", 1, 1e15, 10000.0);
+    }
+    const json *theta_of = config_object(r, r->root, "rope_parameters");
+    if (!theta_of && !json_get(r->root, "rope_theta"))
+        out->ropes[0].theta = 1e6;
+    for (int32_t i = 0; i < out->layers; i++)
+        out->layer[i].rope = out->layer[i].window > 0;
+}
+
+const struct architecture config_gemma_rows[] = {
+    {"GemmaForCausalLM", "gemma", read_gemma},
+    {"Gemma2ForCausalLM", "gemma2", read_gemma2},
+    {"Gemma3ForCausalLM", "gemma3_text", read_gemma3},
+    {"Gemma3ForConditionalGeneration", "gemma3", read_gemma3},
+    {0},
+};

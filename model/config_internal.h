@@ -1,0 +1,46 @@
+/* What the files that fill the feature table share: config.c reads what all architectures have,
+ * config_rope.c the rotary embedding, config_*.c the architectures. Private to this folder. */
+#ifndef MODEL_CONFIG_INTERNAL_H
+#define MODEL_CONFIG_INTERNAL_H
+
+#include "model/config.h"
+#include "model/config_reader.h"
+
+#define VOCAB_MAX (4 << 20)
+#define HIDDEN_MAX 65536
+#define HEADS_MAX 4096
+#define HEAD_DIM_MAX OPS_HEAD_DIM_MAX
+#define FFN_MAX (1 << 20)
+#define CONTEXT_MAX (16 << 20)
+#define WINDOW_MAX CONTEXT_MAX
+
+/* A row: reads what its architecture has beyond the common keys, and refuses what its forward pass
+ * does not do. The table arrives with the defaults of a plain Llama. */
+struct architecture {
+    const char *name, *model_type;
+    void (*read)(struct config_reader *r, struct model_config *out);
+};
+extern const struct architecture config_llama_rows[]; /* each ends with a NULL name */
+extern const struct architecture config_gemma_rows[];
+extern const struct architecture config_moe_rows[];
+extern const struct architecture config_latent_rows[];
+
+/* What a plain Llama has; the rows change what they differ in. */
+void config_set_defaults(struct model_config *c);
+/* What follows from the rest; r NULL: it is known to be sound. */
+void config_settle(struct config_reader *r, struct model_config *c);
+/* Both sets of frequencies from rope_parameters, rope_scaling, rope_theta. */
+void config_read_rope(struct config_reader *r, struct model_config *out);
+/* `hidden_act` (or the key named) into the kind of gated unit. */
+void config_read_activation(struct config_reader *r, const char *key, const char *fallback,
+                            struct model_config *out);
+/* The window of each layer: `layer_types` where given, else as `is_sliding` says. */
+typedef bool layer_rule(const struct model_config *c, int32_t layer, int32_t argument);
+void config_read_windows(struct config_reader *r, struct model_config *out, layer_rule *is_sliding,
+                         int32_t argument);
+/* Router and experts: names of the keys differ, their meaning does not. */
+void config_read_experts(struct config_reader *r, struct model_config *out, const char *ffn_key);
+/* The key that holds the number of experts; NULL: none. */
+const char *config_experts_key(struct config_reader *r);
+
+#endif

@@ -1,0 +1,152 @@
+/* The rows of dense decoders that differ from Llama in a few features: Llama 2 and 3 (Touvron et
+ * al. 2023; 2024), Mistral (Jiang et al. 2023), Qwen2, Qwen3, SmolLM3, OLMo 2 and 3, Granite 3,
+ * Phi-3 and 4, Hunyuan. */
+#include <math.h>
+
+#include "model/config_internal.h"
+
+static bool always(const struct model_config *c, int32_t layer, int32_t unused)
+{
+    (void)c, (void)layer, (void)unused;
+    return true;
+}
+
+static bool from_layer(const struct model_config *c, int32_t layer, int32_t first)
+{
+    (void)c;
+    return layer >= first;
+}
+
+static void read_llama(struct config_reader *r, struct model_config *out)
+{
+    config_read_activation(r, "hidden_act", "silu", out);
+    out->qkv_bias = out->o_bias = config_bool(r, r->root, "attention_bias", false);
+    out->mlp_bias = config_bool(r, r->root, "mlp_bias", false);
+    config_read_rope(r, out);
+}
+
+static void read_mistral(struct config_reader *r, struct model_config *out)
+{
+    config_read_activation(r, "hidden_act", "silu", out);
+    config_read_windows(r, out, always, 0);
+    config_read_rope(r, out);
+}
+
+/* The window is off unless use_sliding_window says otherwise, and starts at max_window_layers. */
+static void read_qwen_windows(struct config_reader *r, struct model_config *out)
+{
+    if (!config_bool(r, r->root, "use_sliding_window", false))
+        return;
+    int64_t first = config_int(r, r->root, "max_window_layers", 0, 1 << 20, 28);
+    config_read_windows(r, out, from_layer, (int32_t)first);
+}
+
+static void read_qwen2(struct config_reader *r, struct model_config *out)
+{
+    config_read_activation(r, "hidden_act", "silu", out);
+    out->qkv_bias = true;
+    read_qwen_windows(r, out);
+    config_read_rope(r, out);
+}
+
+static void read_qwen3(struct config_reader *r, struct model_config *out)
+{
+    read_llama(r, out);
+    out->mlp_bias = false;
+    out->qk_norm = QK_NORM_HEAD;
+    read_qwen_windows(r, out);
+}
+
+/* no_rope_layers has a 1 for each layer that does rotate. */
+static void read_smollm3(struct config_reader *r, struct model_config *out)
+{
+    read_llama(r, out);
+    const json *list = json_get(r->root, "no_rope_layers");
+    bool listed = list && json_kind_of(list) != JSON_NULL_;
+    int64_t every = config_int(r, r->root, "no_rope_layer_interval", 1, 1 << 20, 4);
+    if (listed && (json_kind_of(list) != JSON_ARR || json_count(list) < (size_t)out->layers))
+        config_fail(r, ST_INVALID, "no_rope_layers: expected an array of %d integers", out->layers);
+    for (int32_t i = 0; i < out->layers && !r->status; i++) {
+        int64_t rotates = listed ? json_as_int(json_at(list, (size_t)i), 1) : (i + 1) % every != 0;
+        out->layer[i].rope = rotates ? 0 : -1;
+    }
+    if (config_bool(r, r->root, "use_sliding_window", false))
+        config_read_windows(r, out, always, 0);
+}
+
+static void read_olmo2(struct config_reader *r, struct model_config *out)
+{
+    read_llama(r, out);
+    out->mlp_bias = false;
+    out->naming = NAMING_OLMO2;
+    out->pre_norm = false;
+    out->post_norm = true;
+    out->qk_norm = QK_NORM_FULL;
+}
+
+static bool not_each_fourth(const struct model_config *c, int32_t layer, int32_t unused)
+{
+    (void)c, (void)unused;
+    return (layer + 1) % 4 != 0;
+}
+
+/* Sliding layers rotate without the scaling of the others. */
+static void read_olmo3(struct config_reader *r, struct model_config *out)
+{
+    read_olmo2(r, out);
+    config_read_windows(r, out, not_each_fourth, 0);
+    if (!config_object(r, config_object(r, r->root, "rope_parameters"), "sliding_attention")) {
+        out->ropes[1].kind = ROPE_DEFAULT;
+        out->ropes[1].attention_factor = 1;
+    }
+    for (int32_t i = 0; i < out->layers; i++)
+        out->layer[i].rope = out->layer[i].window > 0;
+}
+
+static void read_granite(struct config_reader *r, struct model_config *out)
+{
+    read_llama(r, out);
+    out->embed_scale = (float)config_real(r, r->root, "embedding_multiplier", 1e-6, 1e6, 1);
+    out->residual_scale = (float)config_real(r, r->root, "residual_multiplier", 1e-6, 1e6, 1);
+    out->attention_scale = (float)config_real(r, r->root, "attention_multiplier", 1e-9, 1e6, 1);
+    out->logits_scale = 1 / (float)config_real(r, r->root, "logits_scaling", 1e-6, 1e6, 1);
+}
+
+static void read_phi3(struct config_reader *r, struct model_config *out)
+{
+    config_read_activation(r, "hidden_act", "silu", out);
+    out->naming = NAMING_PHI3;
+    config_read_windows(r, out, always, 0);
+    config_read_rope(r, out);
+}
+
+/* Cross-layer attention (Brandon et al. 2024): of each cla_share_factor layers the first stores keys
+ * and values for all. */
+static void read_hunyuan(struct config_reader *r, struct model_config *out)
+{
+    read_llama(r, out);
+    out->naming = NAMING_HUNYUAN;
+    out->mlp_bias = false;
+    if (config_bool(r, r->root, "use_qk_norm", true))
+        out->qk_norm = QK_NORM_AFTER_ROPE;
+    int64_t share = config_int(r, r->root, "cla_share_factor", 1, MODEL_LAYERS_MAX, 1);
+    if (!config_bool(r, r->root, "use_cla", false))
+        share = 1;
+    for (int32_t i = 0; i < out->layers; i++)
+        out->layer[i].kv_from = i - i % (int32_t)share;
+}
+
+const struct architecture config_llama_rows[] = {
+    {"LlamaForCausalLM", "llama", read_llama},
+    {"MistralForCausalLM", "mistral", read_mistral},
+    {"Mistral3ForConditionalGeneration", "mistral3", read_mistral},
+    {"Qwen2ForCausalLM", "qwen2", read_qwen2},
+    {"Qwen3ForCausalLM", "qwen3", read_qwen3},
+    {"SmolLM3ForCausalLM", "smollm3", read_smollm3},
+    {"Olmo2ForCausalLM", "olmo2", read_olmo2},
+    {"Olmo3ForCausalLM", "olmo3", read_olmo3},
+    {"GraniteForCausalLM", "granite", read_granite},
+    {"Phi3ForCausalLM", "phi3", read_phi3},
+    {"HunYuanDenseV1ForCausalLM", "hunyuan_v1_dense", read_hunyuan},
+    {0},
+};
