@@ -13,6 +13,8 @@
  *
  * Shapes are row-major; [M,K] means M rows of K; a stride of 0 means dense. Pointers must not
  * overlap unless said.
+ *
+ * The list of ops is over 150 lines because each is said in full, once.
  */
 #ifndef KERNELS_OPS_H
 #define KERNELS_OPS_H
@@ -114,10 +116,10 @@ struct op_kv_store {
 
 /* Causal attention of each row r over the positions max(0, positions[r] + 1 - window) ..
  * positions[r] of its sequence, read from the pool (the rows' own keys must have been stored).
- * Query head h reads kv head h / (heads / kv_heads). Online softmax (Milakov & Gimelshein 2018) over
- * spans of OPS_KV_SPAN positions. Where the layout has no values (value_dim 0), the first `out_dim`
- * elements of a key are its value: latent attention in absorbed form (DeepSeek-V2, 2024). Blocks
- * that no row's window reaches are not looked up. */
+ * Query head h reads kv head h / (heads / kv_heads). Online softmax (Milakov & Gimelshein 2018)
+ * over spans of OPS_KV_SPAN positions. Where the layout has no values (value_dim 0), the first
+ * `out_dim` elements of a key are its value: latent attention in absorbed form (DeepSeek-V2, 2024).
+ * Blocks that no row's window reaches are not looked up. */
 struct op_attention {
     float *out;     /* [tokens, heads, out_dim] */
     const float *q; /* [tokens, heads, head_dim], row stride q_stride elements */

@@ -14,25 +14,11 @@
 #include "base/status.h"
 #include "kernels/dtype.h"
 #include "kernels/ops.h"
+#include "model/rope.h"
 
 #define MODEL_EOS_MAX 16
 #define MODEL_LAYERS_MAX 512
-#define MODEL_ROPES 2          /* sets of frequencies: of full and of sliding layers */
-#define MODEL_ROPE_FACTORS 512 /* of LongRoPE, one per pair */
-
-enum rope_kind { ROPE_DEFAULT, ROPE_LINEAR, ROPE_DYNAMIC, ROPE_LLAMA3, ROPE_YARN, ROPE_LONGROPE };
-
-struct rope_config {
-    enum rope_kind kind;
-    int32_t dim; /* elements of a head that are rotated */
-    double theta, factor;
-    double low_freq_factor, high_freq_factor; /* llama3 */
-    double beta_fast, beta_slow;              /* yarn */
-    bool truncate;
-    double attention_factor; /* of cos and sin; found from the other keys where not given */
-    int32_t original_context;
-    float short_factor[MODEL_ROPE_FACTORS], long_factor[MODEL_ROPE_FACTORS]; /* [dim / 2] */
-};
+#define MODEL_ROPES 2 /* sets of frequencies: of full and of sliding layers */
 
 enum attention_kind {
     ATTENTION_GQA,    /* grouped queries */
@@ -148,8 +134,4 @@ bool model_config_is_eos(const struct model_config *c, int32_t id);
 /* Elements of a key, a value (0: it is part of the key), and heads of them, as they are stored. */
 int32_t model_key_dim(const struct model_config *c);
 int32_t model_value_dim(const struct model_config *c);
-/* inv_freq[dim / 2] of one set of frequencies; `is_long`: of LongRoPE beyond the original context.
- */
-void model_rope_frequencies(const struct rope_config *r, bool is_long, float *inv_freq);
-
 #endif

@@ -120,8 +120,8 @@ static void read_phi3(struct config_reader *r, struct model_config *out)
     config_read_rope(r, out);
 }
 
-/* Cross-layer attention (Brandon et al. 2024): of each cla_share_factor layers the first stores keys
- * and values for all. */
+/* Cross-layer attention (Brandon et al. 2024): of each cla_share_factor layers the first stores
+ * keys and values for all. */
 static void read_hunyuan(struct config_reader *r, struct model_config *out)
 {
     read_llama(r, out);

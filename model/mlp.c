@@ -1,7 +1,7 @@
 /* The feed-forward block: one gated unit (Shazeer 2020), or a mixture of them. Of a mixture, the
  * pairs (token, chosen expert) are sorted by expert, so that each expert that was chosen is read
- * once; a token adds its experts' outputs in the order of its choices, so that its bits depend on no
- * other token. */
+ * once; a token adds its experts' outputs in the order of its choices, so that its bits depend on
+ * no other token. */
 #include <string.h>
 
 #include "model/model_impl.h"

@@ -46,8 +46,8 @@ struct model_kv {
     struct kv_layout layout;
 };
 
-/* Called on the thread of model_forward() when the keys and values of this batch are all in the pool
- * for one of the layout's layers. */
+/* Called on the thread of model_forward() when the keys and values of this batch are all in the
+ * pool for one of the layout's layers. */
 typedef void model_layer_done_fn(void *ctx, int layer);
 
 /* 128 bits over config, tensor table, sampled weight bytes, RoPE settings (LAW 2): equal

@@ -117,8 +117,8 @@ struct pair_list {
 struct pair_list moe_route(const struct layer_run *l, const struct matrix *router, const float *x,
                            int32_t tokens);
 
-/* Finds every tensor that the config calls for, checks type, shape and finiteness, and converts what
- * is not computed with as it lies there, with the team. `dir` names the checkpoint in messages. */
+/* Finds every tensor that the config calls for, checks type, shape and finiteness, and converts,
+ * with the team, what is not computed with as it lies there. `dir` names the checkpoint. */
 struct weights_args {
     const struct model_config *config;
     const struct checkpoint *checkpoint;

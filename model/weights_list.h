@@ -142,8 +142,8 @@ enum weight_role {
     W_MTP_HEAD,
     W_ROLES
 };
-/* The name's pattern: %d stands for the layer, a second one for the expert; NULL: this naming has no
- * such tensor. */
+/* The name's pattern: %d stands for the layer, a second one for the expert; NULL: this naming has
+ * no such tensor. */
 const char *weights_name(enum weight_naming naming, enum weight_role role);
 
 #endif

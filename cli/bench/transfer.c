@@ -44,8 +44,12 @@ static const char *const formulas[][2] = {
     {"fraction", "gbytes_per_second / the probe's gbytes_per_second (reading memory)"},
     {NULL, NULL}};
 
-static const struct kv_layout sender_layout = {
-    .layers = 16, .kv_heads = 8, .head_dim = 64, .block_tokens = 16, .dtype = DTYPE_BF16};
+static const struct kv_layout sender_layout = {.layers = 16,
+                                               .kv_heads = 8,
+                                               .head_dim = 64,
+                                               .value_dim = 64,
+                                               .block_tokens = 16,
+                                               .dtype = DTYPE_BF16};
 
 struct options {
     const char *transports, *device, *sizes, *json;

@@ -83,6 +83,7 @@ static void rank_open(struct world *w, struct rank *r, const struct shape *s, in
     struct kv_layout l = {.layers = 3,
                           .kv_heads = heads,
                           .head_dim = 16,
+                          .value_dim = 16,
                           .block_tokens = sizes[rng_below(g, 3)],
                           .dtype = (enum dtype)rng_below(g, DTYPE_COUNT)};
     r->n = (w->tokens + l.block_tokens - 1) / l.block_tokens;
