@@ -27,12 +27,13 @@ static enum status open_model(struct local *l, const struct local_options *o, st
     l->team = team_create(threads, threads <= cores, false);
     if (l->team == NULL)
         return err_set(err, ST_NO_MEMORY, "cannot start %d threads", threads);
+    struct engine_args sizes = {.max_batch = (int32_t)o->max_batch,
+                                .chunk_tokens_max = (int32_t)o->chunk_tokens_max};
     struct model_load_args args = {.dir = o->dir,
                                    .ops = ops,
                                    .team = l->team,
-                                   .max_batch_tokens =
-                                       (int32_t)(o->max_batch + o->chunk_tokens_max),
-                                   .max_logits_rows = (int32_t)o->max_batch};
+                                   .max_batch_tokens = engine_rows_max(&sizes),
+                                   .max_logits_rows = engine_logits_max(&sizes)};
     return model_load(&args, &l->model, err);
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "node/role_call.h"
+#include "node/scores.h"
 
 enum call_state {
     CALL_OPENED,
@@ -35,6 +36,8 @@ struct call {
     bool has_plan;    /* the mover knows it: its QUIET has not come */
     bool quarantined; /* the group was released before its plan was quiet */
     bool forgotten;   /* and has been told to forget it */
+    bool scored;      /* the prompt is to be */
+    bool scored_by_p; /* and was computed by another, who says its scores */
     int64_t at_ns[CALL_STATES];
     int32_t n, prompt_tokens, cached_tokens;
     int32_t finished_choices, generated_tokens;
@@ -43,6 +46,7 @@ struct call {
     int32_t n_finish, n_finish_said;
     struct said *said; /* bounded by the credits that the router gave */
     int32_t n_said, said_cap;
+    struct node_scores scores;
 };
 
 struct role {
@@ -84,6 +88,7 @@ static void call_free_memory(struct call *c)
     free(c->done);
     free(c->finish);
     free(c->said);
+    node_scores_fini(&c->scores);
 }
 
 static void call_fini(struct role *r, struct call *c)
@@ -143,6 +148,13 @@ static void on_token(void *ctx, void *user, const struct msg_token *t)
     c->generated_tokens++;
 }
 
+static void on_score(void *ctx, void *user, const struct msg_score *s)
+{
+    struct call *c = call_of(ctx, user);
+    if (c && !node_scores_push(&c->scores, s))
+        role_fail(&c->base, ST_NO_MEMORY, "no memory for scores");
+}
+
 static void choice_over(struct call *c, int32_t choice)
 {
     assert(choice >= 0 && choice < c->n);
@@ -172,6 +184,7 @@ static void on_layer_done(void *ctx, int32_t layer)
 static struct engine_events decode_engine_events(struct role *r)
 {
     return (struct engine_events){.token = on_token,
+                                  .score = on_score,
                                   .finish = on_finish,
                                   .failed = role_on_failed,
                                   .chunk = on_chunk,
@@ -263,6 +276,7 @@ static void on_start(struct role *r, struct call *c, const struct msg_start *m)
                                      .sampling = m->sampling,
                                      .cache_salt = m->cache_salt ? m->cache_salt : "",
                                      .credits = m->credits,
+                                     .scoring = m->scoring,
                                      .user = role_user_of(&c->base)};
         st = engine_reserve(r->base.engine, &req, &c->group, &have, &err);
     }
@@ -273,6 +287,8 @@ static void on_start(struct role *r, struct call *c, const struct msg_start *m)
     c->has_group = true;
     c->n = m->n;
     c->prompt_tokens = (int32_t)m->prompt.n;
+    c->scores.n_top = m->scoring.top;
+    c->scored = m->scoring.begin > 0;
     c->cached_tokens = have < c->prompt_tokens ? have : c->prompt_tokens;
     c->has_plan = !m->local_prefill && !r->base.args.aggregated;
     for (int32_t i = 0; i < m->n; i++)
@@ -297,6 +313,8 @@ static void on_control(struct role *r, struct call *c, const struct msg_decode_c
         call_move(r, c, CALL_SWITCHING);
         c->forgotten = true;
         r->base.args.effects.forget(r->base.args.effects.ctx, c->base.id);
+    } else if (m->prefill_here && c->scored_by_p) {
+        role_fail(&c->base, ST_PREEMPTED, "the prompt is here, but its scores are lost");
     }
 }
 
@@ -346,6 +364,7 @@ static void decode_on_mover(struct role *r, const struct mover_event *ev, int64_
         if (r->m_fill)
             metric_observe(r->m_fill, (double)(now_ns - c->at_ns[CALL_FILLING]) / 1e9);
         call_move(r, c, CALL_RUNNING);
+        c->scored_by_p = c->scored;
         engine_fill_done(r->base.engine, c->group, ev->first, (int32_t)ev->n_first);
     } else if (ev->kind == MOVER_FAILED) {
         role_fail(&c->base, ST_BUSY, "the landing plan could not be made");
@@ -364,6 +383,24 @@ static void decode_on_mover(struct role *r, const struct mover_event *ev, int64_
 }
 
 /* ---- what we say ---- */
+
+/* False when the outbox is full. */
+static bool say_scores(struct role *r, struct call *c)
+{
+    struct msg_score piece[NODE_SCORES_PIECE];
+    struct role_base *b = &r->base;
+    while (node_scores_left(&c->scores) > 0) {
+        uint32_t n = node_scores_piece(&c->scores, piece);
+        struct msg_decode_event ev = {.kind = MSG_D_SCORES, .scores = piece, .n_scores = n};
+        buf_clear(&b->out);
+        codec_put_decode_event(&b->out, &ev);
+        if (b->out.failed ||
+            b->args.effects.send(b->args.effects.ctx, c->base.rpc, &b->out) != ST_OK)
+            return false;
+        node_scores_said(&c->scores, n);
+    }
+    return true;
+}
 
 /* Tokens first, then the finishes they belong to. Returns false when the outbox is full. */
 static bool say_tokens(struct role *r, struct call *c)
@@ -389,13 +426,29 @@ static bool say_tokens(struct role *r, struct call *c)
     return c->n_said == 0;
 }
 
+/* False: it waits for the outbox, or the call has failed. */
+static bool say_last(struct role *r, struct call *c, const struct msg_decode_event *ev)
+{
+    struct role_base *b = &r->base;
+    buf_clear(&b->out);
+    codec_put_decode_event(&b->out, ev);
+    enum status st = b->out.failed
+                         ? ST_NO_MEMORY
+                         : b->args.effects.send(b->args.effects.ctx, c->base.rpc, &b->out);
+    if (st != ST_OK && st != ST_BUSY)
+        role_fail(&c->base, st, "the router does not take its events");
+    return st == ST_OK;
+}
+
 static void say_finishes(struct role *r, struct call *c)
 {
-    for (; c->n_finish_said < c->n_finish && c->base.failure == ST_OK; c->n_finish_said++) {
+    for (; c->n_finish_said < c->n_finish; c->n_finish_said++) {
         struct msg_decode_event ev = {.kind = MSG_D_FINISH, .finish = c->finish[c->n_finish_said]};
-        send_event(r, c, &ev);
+        if (!say_last(r, c, &ev))
+            return;
     }
-    if (c->finished_choices < c->n || c->state != CALL_RUNNING || c->base.failure != ST_OK)
+    if (c->finished_choices < c->n || c->state != CALL_RUNNING ||
+        engine_scores_due(r->base.engine, c->group))
         return;
     struct msg_decode_event ev = {.kind = MSG_D_DONE};
     ev.usage = (struct msg_usage){.prompt_tokens = c->prompt_tokens,
@@ -404,8 +457,8 @@ static void say_finishes(struct role *r, struct call *c)
     if (c->at_ns[CALL_FILLING])
         ev.kv_wait_us = (c->at_ns[CALL_RUNNING] - c->at_ns[CALL_FILLING]) / NS_PER_US;
     ev.decode_us = (r->base.now_ns - c->at_ns[CALL_RUNNING]) / NS_PER_US;
-    send_event(r, c, &ev);
-    role_finish(&r->base, &c->base, ST_OK, "");
+    if (say_last(r, c, &ev))
+        role_finish(&r->base, &c->base, ST_OK, "");
 }
 
 static void decode_flush(struct role *r, int64_t now_ns)
@@ -416,7 +469,7 @@ static void decode_flush(struct role *r, int64_t now_ns)
         if (!c->base.rpc || c->base.finish_sent)
             continue;
         role_check_time(&c->base, now_ns);
-        if (c->base.failure == ST_OK && say_tokens(r, c))
+        if (c->base.failure == ST_OK && say_scores(r, c) && say_tokens(r, c))
             say_finishes(r, c);
         if (c->base.failure != ST_OK && !c->base.finish_sent) {
             /* Others may be waiting for these blocks: they go before the router has heard. */

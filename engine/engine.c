@@ -12,6 +12,15 @@ int32_t engine_rows_max(const struct engine_args *args)
     return args->max_batch + args->chunk_tokens_max;
 }
 
+/* Beyond one for each sequence: for prompts that are scored (engine_score.c). */
+#define LOGITS_SPARE 64
+
+int32_t engine_logits_max(const struct engine_args *args)
+{
+    int32_t spare = args->chunk_tokens_max < LOGITS_SPARE ? args->chunk_tokens_max : LOGITS_SPARE;
+    return args->max_batch + spare;
+}
+
 static enum status check_args(const struct engine_args *a, struct error *err)
 {
     if (a->max_batch < 1 || a->max_batch > 65536 || a->chunk_tokens_max < 1 ||
@@ -32,7 +41,7 @@ static bool allocate(struct engine *e)
 {
     const struct engine_args *a = &e->args;
     size_t rows = (size_t)engine_rows_max(a), batch = (size_t)a->max_batch;
-    size_t blocks = (size_t)a->layout.blocks;
+    size_t blocks = (size_t)a->layout.blocks, logits = (size_t)e->logits_max;
     e->pool = kvpool_create(a->layout.blocks);
     e->sampler = sampler_create(a->runner.vocab);
     e->groups = slots_create((size_t)a->max_groups, sizeof(struct group));
@@ -40,9 +49,9 @@ static bool allocate(struct engine *e)
     e->ids = calloc(rows, sizeof *e->ids);
     e->positions = calloc(rows, sizeof *e->positions);
     e->seq_of = calloc(rows, sizeof *e->seq_of);
-    e->logits_rows = calloc(batch, sizeof *e->logits_rows);
+    e->logits_rows = calloc(logits, sizeof *e->logits_rows);
     e->tables = calloc(batch, sizeof *e->tables);
-    e->logits = malloc(batch * (size_t)a->runner.vocab * sizeof *e->logits);
+    e->logits = malloc(logits * (size_t)a->runner.vocab * sizeof *e->logits);
     e->recount = calloc(blocks, sizeof *e->recount);
     if (e->pool && a->prefix_cache)
         e->prefix = prefix_create(e->pool, a->layout.blocks, a->layout.block_tokens);
@@ -61,6 +70,7 @@ enum status engine_create(const struct engine_args *args, struct engine **out, s
         return err_set(err, ST_NO_MEMORY, "no memory for the engine");
     e->args = *args;
     e->block_tokens = args->layout.block_tokens;
+    e->logits_max = engine_logits_max(args);
     e->watermark = args->layout.blocks / 100 > 1 ? args->layout.blocks / 100 : 1;
     list_init(&e->list);
     if (!allocate(e)) {
@@ -155,6 +165,8 @@ void engine_check(const struct engine *e)
         const struct group *g = list_entry(it, struct group, link);
         seqs += g->n_seqs;
         assert(g->credits >= 0 && g->hit < g->target);
+        assert(g->phase != GROUP_PREFILLING || !group_scores_due(g) ||
+               g->seqs[g->lead].computed < g->score_at);
         for (int32_t i = 0; i < g->n_seqs; i++)
             check_seq(e, g, &g->seqs[i]);
         for (int32_t i = 0; i < g->n_spare; i++)

@@ -19,6 +19,8 @@
  * the vocabulary.
  *
  * Owner and thread: the loop thread only; callbacks run inside engine_step().
+ *
+ * It has over 150 lines because what the engine does is one interface.
  */
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
@@ -50,6 +52,8 @@ struct engine_runner {
 struct engine_events {
     /* A token was chosen (position counts generated tokens of the choice from 0). */
     void (*token)(void *ctx, void *user, const struct msg_token *t);
+    /* One id of the prompt, in order of positions from scoring.begin on; NULL: not wanted. */
+    void (*score)(void *ctx, void *user, const struct msg_score *s);
     /* A choice has all its tokens. */
     void (*finish)(void *ctx, void *user, const struct msg_finish *f);
     /* The group cannot go on: PREEMPTED (no block for the youngest) or INTERNAL. Its owner releases
@@ -87,12 +91,16 @@ struct engine_request {
     bool prefill_only; /* prefill role: sample the first token of each choice if want_first, then
                           hold */
     bool want_first;
+    /* Scores the prompt, wherever its KV is computed here. Nothing is read from the prefix cache
+     * whose logits are wanted. */
+    struct msg_scoring scoring;
     int32_t history_prompt; /* of `prompt`, how many ids count as prompt for penalties; 0: all */
     void *user;
 };
 
 /* One runner's largest batch: rows and logits rows that its forward must be able to take. */
 int32_t engine_rows_max(const struct engine_args *args);
+int32_t engine_logits_max(const struct engine_args *args);
 enum status engine_create(const struct engine_args *args, struct engine **out, struct error *err);
 void engine_destroy(struct engine *e);
 
@@ -139,6 +147,8 @@ struct engine_load {
     int64_t prefix_hit_tokens_total, preemptions_total;
 };
 void engine_load(const struct engine *e, struct engine_load *out);
+/* The group's prompt is to be scored here and has not been in full. */
+bool engine_scores_due(struct engine *e, group_id id);
 /* Prompt tokens of a group that were found in the prefix cache. */
 int32_t engine_group_cached(struct engine *e, group_id id);
 void engine_check(const struct engine *e); /* LAW 6 and the sequences' own invariants; asserts */

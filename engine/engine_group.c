@@ -111,6 +111,7 @@ void engine_fill_done(struct engine *e, group_id id, const struct msg_token *fir
     for (int32_t i = 0; i < blocks_for(e, g->target); i++)
         kvpool_move(e->pool, lead->table[i], BLOCK_RUNNING);
     lead->computed = g->target;
+    g->score_at = 0; /* whoever computed it has said them */
     seq_enter_blocks(e, g, lead);
     if (n_first == 0 && g->target == lead->n_ids) {
         /* The last token's KV is written once more, in place, for its logits. */

@@ -35,6 +35,10 @@ static enum status check_request(const struct engine *e, const struct engine_req
     if (req->history_prompt < 0 || (uint32_t)req->history_prompt > req->prompt.n)
         return err_set(err, ST_INVALID, "history_prompt: %d of %u prompt tokens",
                        req->history_prompt, req->prompt.n);
+    if (req->scoring.begin < 0 || (uint32_t)req->scoring.begin > req->prompt.n ||
+        req->scoring.top < 0 || req->scoring.top > MSG_LOGPROBS_MAX)
+        return err_set(err, ST_INVALID, "scoring: %d of the prompt from position %d of %u",
+                       req->scoring.top, req->scoring.begin, req->prompt.n);
     enum status st = sampling_check(&req->sampling, e->args.runner.vocab, err);
     if (st == ST_OK)
         st = check_ids(e, &req->prompt, "prompt", err);
@@ -148,6 +152,12 @@ static int32_t blocks_to_promise(const struct engine *e, const struct group *g)
     return n;
 }
 
+/* Rows whose logits are wanted have to be computed. */
+static int32_t blocks_to_match(const struct engine *e, const struct group *g)
+{
+    return group_scores_due(g) ? (g->score_at - 1) / e->block_tokens : blocks_for(e, g->target);
+}
+
 static void undo_hits(struct engine *e, struct group *g)
 {
     seq_drop_blocks(e, g, &g->seqs[g->lead], true);
@@ -163,7 +173,8 @@ static enum status take_blocks(struct engine *e, struct group *g, struct error *
         return err_set(err, ST_NEVER_FITS, "needs %d KV blocks, the node has %d", total,
                        e->args.layout.blocks);
     if (e->prefix)
-        s->n_blocks = prefix_match(e->prefix, g->salt, s->ids, g->target, prompt_blocks, s->table);
+        s->n_blocks =
+            prefix_match(e->prefix, g->salt, s->ids, g->target, blocks_to_match(e, g), s->table);
     int32_t shared = s->n_blocks, full_hit = -1;
     g->hit = shared * e->block_tokens;
     if (g->hit >= g->target) {
@@ -215,6 +226,8 @@ enum status engine_reserve(struct engine *e, const struct engine_request *req, g
     g->want_first = req->want_first;
     g->credits = req->credits > 0 ? req->credits : 0;
     g->n_prompt = req->history_prompt > 0 ? req->history_prompt : (int32_t)req->prompt.n;
+    g->score_at = req->scoring.begin;
+    g->score_top = req->scoring.top;
     const char *salt = req->cache_salt ? req->cache_salt : "";
     g->salt = hash_bytes(rng_mix(e->args.salt), salt, strlen(salt));
     st = allocate(e, g, req, err);

@@ -156,7 +156,7 @@ static bool is_listed(int32_t id, const int32_t *v, uint32_t n)
 void seq_note_finish(struct engine *e, struct group *g, struct seq *s)
 {
     int32_t generated = s->n_ids - g->n_prompt;
-    if (s->done || s->finishing || generated <= 0)
+    if (s->done || s->finishing || (generated <= 0 && g->spec.max_tokens > 0))
         return;
     int32_t last = s->ids[s->n_ids - 1];
     bool may_stop = generated > g->spec.min_tokens;

@@ -15,8 +15,8 @@ static bool group_has_work(const struct group *g)
 {
     if (g->phase != GROUP_PREFILLING && g->phase != GROUP_DECODING)
         return false;
-    if (g->prefill_only)
-        return g->phase == GROUP_PREFILLING;
+    if (g->phase == GROUP_PREFILLING && (g->prefill_only || group_scores_due(g)))
+        return true;
     for (int32_t i = 0; i < g->n_seqs; i++)
         if (wants_more(&g->seqs[i]))
             return true;
@@ -122,15 +122,15 @@ static void announce(struct engine *e, struct group *g, int32_t begin, int32_t e
 }
 
 /* Lays the rows out; leaves in `bring` what every item really brings. */
-static void build(struct engine *e, int32_t n, struct batch *b)
+static void build(struct engine *e, int32_t n, int32_t seated, struct batch *b)
 {
-    int32_t rows = 0, logits = 0, seqs = 0;
+    int32_t rows = 0, logits = 0, seqs = 0, spare = e->logits_max - seated;
     for (int32_t i = 0; i < n; i++) {
         struct plan_item *item = &e->items[i];
         struct runnable *r = &e->run[i];
         if (item->bring == 0)
             continue;
-        item->bring = seq_extend(e, r->seq, item->bring);
+        item->bring = seq_extend(e, r->seq, score_limit(r, item->bring, spare));
         int32_t begin = r->seq->computed, end = begin + item->bring;
         for (int32_t p = begin; p < end; p++, rows++) {
             e->ids[rows] = r->seq->ids[p];
@@ -144,12 +144,16 @@ static void build(struct engine *e, int32_t n, struct batch *b)
                 kvpool_move(e->pool, block, BLOCK_RUNNING);
         }
         e->tables[seqs++] = r->seq->table;
+        int32_t before = logits;
+        r->n_scores = score_rows(r, end, rows - item->bring, &e->logits_rows[logits]);
+        logits += r->n_scores;
         r->logits = item->bring == item->need && wants_logits(r);
         if (r->logits)
             e->logits_rows[logits++] = rows - 1;
+        spare -= logits - before > 1 ? logits - before - 1 : 0;
         announce(e, r->group, begin, end);
     }
-    assert(rows <= engine_rows_max(&e->args) && logits <= e->args.max_batch);
+    assert(rows <= engine_rows_max(&e->args) && logits <= e->logits_max);
     *b = (struct batch){.ids = e->ids,
                         .positions = e->positions,
                         .seq_of = e->seq_of,
@@ -206,21 +210,23 @@ static void end_prefill(struct engine *e, struct group *g, const float *logits)
 static void settle(struct engine *e, int32_t n)
 {
     const float *logits = e->logits;
+    const size_t vocab = (size_t)e->args.runner.vocab;
     for (int32_t i = 0; i < n; i++) {
         struct runnable *r = &e->run[i];
         const struct plan_item *item = &e->items[i];
         if (item->bring == 0)
             continue;
         bool complete = item->bring == item->need;
-        const float *mine = r->logits ? logits : NULL;
-        if (r->logits)
-            logits += e->args.runner.vocab;
+        const float *scores = logits, *mine = scores + (size_t)r->n_scores * vocab;
+        logits = mine + (r->logits ? vocab : 0);
         if (r->group->phase == GROUP_FAILED)
             continue; /* another of its choices met bad logits */
         r->seq->computed += item->bring;
         seq_enter_blocks(e, r->group, r->seq);
-        if (!complete)
+        if (!score_say(e, r, scores) || !complete)
             continue;
+        if (!r->logits)
+            mine = NULL;
         if (r->group->phase == GROUP_PREFILLING)
             end_prefill(e, r->group, mine);
         else
@@ -265,7 +271,7 @@ void engine_step(struct engine *e, struct engine_step_info *info)
     struct plan_result result;
     if (n > 0 && plan(e, n, &result)) {
         struct batch b;
-        build(e, n, &b);
+        build(e, n, result.sequences, &b);
         struct model_kv kv = {.pool = e->args.pool, .layout = e->args.layout};
         e->args.runner.forward(e->args.runner.ctx, &b, &kv, e->logits, layer_done, e);
         settle(e, n);

@@ -7,6 +7,8 @@
  *
  * Blocks: sequences hold one reference on each block of their table. Blocks of one sequence stand
  * in `table` from position 0 on; those behind the last computed position are promised, not used.
+ *
+ * It has over 150 lines because its structs are one state.
  */
 #ifndef ENGINE_INTERNAL_H
 #define ENGINE_INTERNAL_H
@@ -63,8 +65,10 @@ struct group {
     int32_t hit_blocks;
     int32_t cap_ids, cap_blocks; /* of each sequence */
     int64_t credits;
-    int32_t planned; /* tokens that this step will say, at most */
-    int32_t turn;    /* which choice comes first when credits are short */
+    int32_t planned;  /* tokens that this step will say, at most */
+    int32_t score_at; /* the next position of the prompt to score here; 0: none is wanted */
+    int32_t score_top;
+    int32_t turn; /* which choice comes first when credits are short */
     uint64_t salt;
     struct msg_sampling spec;
     struct seq *seqs; /* [n]; prefill role: one */
@@ -76,7 +80,8 @@ struct group {
 struct runnable {
     struct group *group;
     struct seq *seq;
-    bool logits; /* its last row's are computed in this step */
+    bool logits;      /* its last row's are computed in this step */
+    int32_t n_scores; /* rows before that whose logits score the prompt */
 };
 
 struct engine {
@@ -88,6 +93,7 @@ struct engine {
     struct sampler *sampler;
     struct slots *groups;
     struct list list;
+    int32_t logits_max;
     int32_t live_seqs; /* of all groups: what the arrays below are sized for */
     struct runnable *run;
     struct plan_item *items;
@@ -131,6 +137,18 @@ void seq_note_finish(struct engine *e, struct group *g, struct seq *s);
 void seq_sample(struct engine *e, struct group *g, struct seq *s, const float *logits);
 void seq_flush(struct engine *e, struct group *g, struct seq *s);
 bool seq_can_flush(const struct group *g, const struct seq *s);
+/* engine_score.c: row p of a prompt scores its id p + 1. */
+static inline bool group_scores_due(const struct group *g)
+{
+    return g->score_at > 0 && g->score_at < g->n_prompt;
+}
+/* How many of `tokens` rows may be run, given `spare` logits rows beyond one of its own. */
+int32_t score_limit(const struct runnable *r, int32_t tokens, int32_t spare);
+/* The rows of the chunk up to `end` that score go to logits_rows; returns how many. `row`: its
+ * first. */
+int32_t score_rows(const struct runnable *r, int32_t end, int32_t row, int32_t *logits_rows);
+/* Says the scores; false: the logits were bad, and the group has failed. */
+bool score_say(struct engine *e, const struct runnable *r, const float *logits);
 static inline int32_t seq_need(const struct group *g, const struct seq *s)
 {
     return (g->phase == GROUP_PREFILLING ? g->target : s->n_ids) - s->computed;

@@ -101,15 +101,9 @@ static void mask_ends(struct sampler *s, const struct sampler_input *in)
         s->adjusted[in->spec->stop_ids.v[i]] = -INFINITY;
 }
 
-/* Fills `adjusted` and finds its maximum (ties: the lower id). */
-static enum status adjust(struct sampler *s, const struct sampler_input *in)
+/* The maximum of `adjusted` (ties: the lower id). */
+static enum status find_max(struct sampler *s)
 {
-    memcpy(s->adjusted, in->logits, (size_t)s->vocab * sizeof *s->adjusted);
-    for (uint32_t i = 0; i < in->spec->n_bias; i++)
-        s->adjusted[in->spec->bias[i].id] += in->spec->bias[i].bias;
-    penalise_repetition(s, in);
-    penalise_generated(s, in);
-    mask_ends(s, in);
     bool nan = false;
     s->max = -INFINITY;
     s->max_id = -1;
@@ -121,6 +115,17 @@ static enum status adjust(struct sampler *s, const struct sampler_input *in)
         }
     }
     return nan || !isfinite(s->max) ? ST_INTERNAL : ST_OK;
+}
+
+static enum status adjust(struct sampler *s, const struct sampler_input *in)
+{
+    memcpy(s->adjusted, in->logits, (size_t)s->vocab * sizeof *s->adjusted);
+    for (uint32_t i = 0; i < in->spec->n_bias; i++)
+        s->adjusted[in->spec->bias[i].id] += in->spec->bias[i].bias;
+    penalise_repetition(s, in);
+    penalise_generated(s, in);
+    mask_ends(s, in);
+    return find_max(s);
 }
 
 static int by_probability(const void *a, const void *b)
@@ -283,18 +288,18 @@ static int32_t keep_best(struct sampler *s, int32_t limit)
     return n;
 }
 
-static void report_logprobs(struct sampler *s, int32_t n_top, struct msg_token *out)
+static float logprob_of(const struct sampler *s, float logit, double log_sum)
 {
-    double log_sum = log(weight_of_all(s, 1.0));
-    out->logprob = (float)((double)s->adjusted[out->id] - (double)s->max - log_sum);
-    out->top = s->top;
-    if (n_top == 0)
-        return;
-    int32_t n = keep_best(s, n_top);
+    return (float)((double)logit - (double)s->max - log_sum);
+}
+
+/* The few most probable to `top`; returns how many. */
+static uint32_t report_top(struct sampler *s, int32_t n_top, double log_sum)
+{
+    int32_t n = n_top > 0 ? keep_best(s, n_top) : 0;
     for (int32_t i = 0; i < n; i++)
-        s->top[i] = (struct msg_logprob){
-            s->order[i].id, (float)((double)s->order[i].logit - (double)s->max - log_sum)};
-    out->n_top = (uint32_t)n;
+        s->top[i] = (struct msg_logprob){s->order[i].id, logprob_of(s, s->order[i].logit, log_sum)};
+    return (uint32_t)n;
 }
 
 enum status sampler_pick(struct sampler *s, const struct sampler_input *in, struct msg_token *out)
@@ -305,7 +310,30 @@ enum status sampler_pick(struct sampler *s, const struct sampler_input *in, stru
         return st;
     *out = (struct msg_token){.choice = in->choice, .position = in->n_ids - in->n_prompt};
     out->id = in->spec->temperature > 0 ? draw(s, in) : s->max_id;
-    if (in->spec->logprobs >= 0)
-        report_logprobs(s, in->spec->logprobs, out);
+    if (in->spec->logprobs < 0)
+        return ST_OK;
+    double log_sum = log(weight_of_all(s, 1.0));
+    out->logprob = logprob_of(s, s->adjusted[out->id], log_sum);
+    out->top = s->top;
+    out->n_top = report_top(s, in->spec->logprobs, log_sum);
+    return ST_OK;
+}
+
+enum status sampler_score(struct sampler *s, const float *logits, int32_t id, int32_t n_top,
+                          struct msg_score *out)
+{
+    assert(id >= 0 && id < s->vocab && n_top >= 0 && n_top <= MSG_LOGPROBS_MAX);
+    memcpy(s->adjusted, logits, (size_t)s->vocab * sizeof *s->adjusted);
+    enum status st = find_max(s);
+    if (st != ST_OK)
+        return st;
+    double log_sum = log(weight_of_all(s, 1.0));
+    out->id = id;
+    out->rank = 1;
+    for (int32_t i = 0; i < s->vocab; i++)
+        out->rank += logits[i] > logits[id] || (logits[i] == logits[id] && i < id);
+    out->logprob = logprob_of(s, logits[id], log_sum);
+    out->top = s->top;
+    out->n_top = report_top(s, n_top, log_sum);
     return ST_OK;
 }

@@ -35,6 +35,11 @@ void sampler_destroy(struct sampler *s);
 /* Sets id, logprob, top[0..n_top) of *out (position and choice too); out->top points into the
  * sampler until the next call. */
 enum status sampler_pick(struct sampler *s, const struct sampler_input *in, struct msg_token *out);
+/* Scores `id` against logits [vocab] as the model gave them: no bias, penalty, mask or temperature.
+ * Sets id, rank (ties: the lower id comes first), logprob and top of *out, which points into the
+ * sampler until the next call. ST_INTERNAL as above. */
+enum status sampler_score(struct sampler *s, const float *logits, int32_t id, int32_t n_top,
+                          struct msg_score *out);
 /* Ranges: every field finite and within what the API allows. */
 enum status sampling_check(const struct msg_sampling *spec, int32_t vocab, struct error *err);
 struct msg_sampling sampling_default(void);

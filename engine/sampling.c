@@ -54,7 +54,7 @@ enum status sampling_check(const struct msg_sampling *s, int32_t vocab, struct e
         {"frequency_penalty", (double)s->frequency_penalty, -2, 2},
         {"repetition_penalty", (double)s->repetition_penalty, 0, 1e6},
         {"logprobs", s->logprobs, -1, MSG_LOGPROBS_MAX},
-        {"max_tokens", s->max_tokens, 1, INT32_MAX},
+        {"max_tokens", s->max_tokens, 0, INT32_MAX},
         {"min_tokens", s->min_tokens, 0, INT32_MAX},
     };
     for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)

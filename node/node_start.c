@@ -51,7 +51,7 @@ static enum status start_model(struct node *n, struct error *err)
                                          .ops = ops,
                                          .team = n->team,
                                          .max_batch_tokens = engine_rows_max(&sizes),
-                                         .max_logits_rows = sizes.max_batch};
+                                         .max_logits_rows = engine_logits_max(&sizes)};
     return model_load(&load, &n->model, err);
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "node/role_call.h"
+#include "node/scores.h"
 
 enum call_state {
     CALL_OPENED,
@@ -40,6 +41,7 @@ struct call {
     int32_t total_tokens, cached_tokens;
     int32_t n, n_first;
     struct said *first; /* [n] */
+    struct node_scores scores;
 };
 
 /* What a step computes: whose layers to offer as they are done. */
@@ -67,8 +69,11 @@ static void call_move(struct role *r, struct call *c, enum call_state to)
 static void prefill_destroy(struct role *r)
 {
     struct slots *calls = r->base.calls;
-    for (slot_id id = calls ? slots_next(calls, 0) : 0; id; id = slots_next(calls, id))
-        free(((struct call *)slots_get(calls, id))->first);
+    for (slot_id id = calls ? slots_next(calls, 0) : 0; id; id = slots_next(calls, id)) {
+        struct call *c = slots_get(calls, id);
+        free(c->first);
+        node_scores_fini(&c->scores);
+    }
     role_base_fini(&r->base);
     free(r->chunks);
     free(r);
@@ -108,6 +113,7 @@ static void call_fini(struct role *r, struct call *c)
 {
     role_observe_quiet(&r->base, &c->base, c->at_ns[CALL_CLOSING]);
     free(c->first);
+    node_scores_fini(&c->scores);
     slots_free(r->base.calls, c->base.id);
 }
 
@@ -140,6 +146,13 @@ static void on_token(void *ctx, void *user, const struct msg_token *t)
     said_set(&c->first[c->n_first++], t);
 }
 
+static void on_score(void *ctx, void *user, const struct msg_score *s)
+{
+    struct call *c = call_of(ctx, user);
+    if (c && !node_scores_push(&c->scores, s))
+        role_fail(&c->base, ST_NO_MEMORY, "no memory for scores");
+}
+
 static void on_finish(void *ctx, void *user, const struct msg_finish *f)
 {
 }
@@ -167,6 +180,7 @@ static void on_layer_done(void *ctx, int32_t layer)
 static struct engine_events prefill_engine_events(struct role *r)
 {
     return (struct engine_events){.token = on_token,
+                                  .score = on_score,
                                   .finish = on_finish,
                                   .failed = role_on_failed,
                                   .chunk = on_chunk,
@@ -233,11 +247,13 @@ static void on_run(struct role *r, struct call *c, const struct msg_prefill *m)
                                      .prefill_only = true,
                                      .want_first = m->want_first,
                                      .history_prompt = m->prompt_tokens,
+                                     .scoring = m->scoring,
                                      .user = role_user_of(&c->base)};
         st = engine_reserve(r->base.engine, &req, &c->group, &c->cached_tokens, &err);
         c->has_group = st == ST_OK;
     }
     c->total_tokens = (int32_t)m->prompt.n;
+    c->scores.n_top = m->scoring.top;
     if (st == ST_OK)
         st = open_offering(r, c, m, &err);
     if (st == ST_OK) {
@@ -325,11 +341,35 @@ static void prefill_on_mover(struct role *r, const struct mover_event *ev, int64
 
 /* ---- what we say ---- */
 
+/* All scores but the last piece, which goes with the first tokens; false: the outbox is full. */
+static bool say_scores(struct role *r, struct call *c)
+{
+    struct msg_score piece[NODE_SCORES_PIECE];
+    struct role_base *b = &r->base;
+    while (node_scores_left(&c->scores) > NODE_SCORES_PIECE) {
+        uint32_t n = node_scores_piece(&c->scores, piece);
+        struct msg_prefill_event ev = {.scores = piece, .n_scores = n};
+        buf_clear(&b->out);
+        codec_put_prefill_event(&b->out, &ev);
+        if (b->out.failed ||
+            b->args.effects.send(b->args.effects.ctx, c->base.rpc, &b->out) != ST_OK)
+            return false;
+        node_scores_said(&c->scores, n);
+    }
+    return true;
+}
+
+/* Where scores have filled the outbox it waits for the router to read them. */
 static void say_first(struct role *r, struct call *c)
 {
+    struct role_base *b = &r->base;
+    struct msg_score piece[NODE_SCORES_PIECE];
     struct msg_token *tokens = calloc((size_t)c->n_first + 1, sizeof(*tokens));
-    struct msg_prefill_event ev = {
-        .first = tokens, .n_first = (uint32_t)c->n_first, .cached_tokens = c->cached_tokens};
+    struct msg_prefill_event ev = {.first = tokens,
+                                   .n_first = (uint32_t)c->n_first,
+                                   .cached_tokens = c->cached_tokens,
+                                   .scores = piece,
+                                   .n_scores = node_scores_piece(&c->scores, piece)};
     if (!tokens) {
         role_fail(&c->base, ST_NO_MEMORY, "no memory for tokens");
         return;
@@ -337,12 +377,21 @@ static void say_first(struct role *r, struct call *c)
     for (int32_t i = 0; i < c->n_first; i++)
         tokens[i] = said_get(&c->first[i]);
     ev.queue_us = (c->first_step_ns - c->at_ns[CALL_COMPUTING]) / NS_PER_US;
-    ev.compute_us = (r->base.now_ns - c->first_step_ns) / NS_PER_US;
-    buf_clear(&r->base.out);
-    codec_put_prefill_event(&r->base.out, &ev);
-    role_send(&r->base, &c->base);
-    r->base.args.effects.offer_fill(r->base.args.effects.ctx, c->base.id, tokens,
-                                    (uint32_t)c->n_first);
+    ev.compute_us = (b->now_ns - c->first_step_ns) / NS_PER_US;
+    buf_clear(&b->out);
+    codec_put_prefill_event(&b->out, &ev);
+    enum status st = b->out.failed
+                         ? ST_NO_MEMORY
+                         : b->args.effects.send(b->args.effects.ctx, c->base.rpc, &b->out);
+    if (st == ST_BUSY && ev.n_scores > 0) {
+        free(tokens);
+        return;
+    }
+    if (st != ST_OK)
+        role_fail(&c->base, ST_BUSY, "the router does not read its events");
+    node_scores_said(&c->scores, ev.n_scores);
+    call_move(r, c, CALL_DELIVERING);
+    b->args.effects.offer_fill(b->args.effects.ctx, c->base.id, tokens, (uint32_t)c->n_first);
     free(tokens);
 }
 
@@ -351,13 +400,8 @@ static void prefill_flush(struct role *r, int64_t now_ns)
     r->base.now_ns = now_ns;
     for (int32_t i = 0; i < r->n_chunks; i++) {
         struct call *c = slots_get(r->base.calls, r->chunks[i].call);
-        if (!c || c->state != CALL_COMPUTING || r->chunks[i].end < c->total_tokens)
-            continue;
-        c->computed = true;
-        if (!c->base.rpc || c->base.finish_sent || c->base.failure != ST_OK)
-            continue;
-        call_move(r, c, CALL_DELIVERING);
-        say_first(r, c);
+        if (c && c->state == CALL_COMPUTING && r->chunks[i].end == c->total_tokens)
+            c->computed = true;
     }
     r->n_chunks = 0;
     for (slot_id id = slots_next(r->base.calls, 0); id; id = slots_next(r->base.calls, id)) {
@@ -365,6 +409,9 @@ static void prefill_flush(struct role *r, int64_t now_ns)
         if (!c->base.rpc || c->base.finish_sent)
             continue;
         role_check_time(&c->base, now_ns);
+        if (c->base.failure == ST_OK && c->state == CALL_COMPUTING && say_scores(r, c) &&
+            c->computed)
+            say_first(r, c);
         if (c->base.failure == ST_OK)
             continue;
         call_release(r, c);

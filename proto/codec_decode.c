@@ -6,6 +6,7 @@ void codec_put_start(struct buf *out, const struct msg_start *m)
     struct codec_arena a = {0};
     Baton__V1__Sampling sampling;
     Baton__V1__Fingerprint fingerprint = BATON__V1__FINGERPRINT__INIT;
+    Baton__V1__Scoring scoring;
     Baton__V1__DecodeStart start = BATON__V1__DECODE_START__INIT;
     Baton__V1__DecodeRequest request = BATON__V1__DECODE_REQUEST__INIT;
     size_t n = m->n > 0 ? (size_t)m->n : 0;
@@ -35,6 +36,7 @@ void codec_put_start(struct buf *out, const struct msg_start *m)
     start.credits = m->credits;
     start.local_prefill = m->local_prefill;
     start.fingerprint = &fingerprint;
+    start.scoring = codec_fill_scoring(&scoring, &m->scoring);
     request.kind_case = BATON__V1__DECODE_REQUEST__KIND_START;
     request.start = &start;
     codec_pack(out, &request);
@@ -88,6 +90,7 @@ static bool read_start(const Baton__V1__DecodeStart *p, struct codec_arena *a, s
            codec_str(p->request_id, MSG_REQUEST_ID_MAX, &m->request_id) &&
            codec_str(p->cache_salt, CODEC_TEXT_MAX, &m->cache_salt) &&
            codec_ids(p->prompt, MSG_IDS_MAX, &m->prompt) && read_choices(p, a, m) &&
+           codec_read_scoring(p->scoring, &m->scoring) &&
            codec_read_sampling(p->sampling, &m->sampling);
 }
 
@@ -145,6 +148,7 @@ static bool put_event(struct buf *out, struct codec_arena *a, Baton__V1__DecodeE
     Baton__V1__Tokens tokens = BATON__V1__TOKENS__INIT;
     Baton__V1__Finish finish = BATON__V1__FINISH__INIT;
     Baton__V1__Done done = BATON__V1__DONE__INIT;
+    Baton__V1__Scores scores = BATON__V1__SCORES__INIT;
     switch (m->kind) {
     case MSG_D_ACCEPTED:
         ticket.w0 = m->accepted.ticket.w[0];
@@ -169,6 +173,13 @@ static bool put_event(struct buf *out, struct codec_arena *a, Baton__V1__DecodeE
             return false;
         event->kind_case = BATON__V1__DECODE_EVENT__KIND_TOKENS;
         event->tokens = &tokens;
+        break;
+    case MSG_D_SCORES:
+        scores.n_scores = m->n_scores;
+        if (!codec_fill_scores(out, a, m->scores, m->n_scores, &scores.scores))
+            return false;
+        event->kind_case = BATON__V1__DECODE_EVENT__KIND_SCORES;
+        event->scores = &scores;
         break;
     case MSG_D_FINISH:
         finish.choice = m->finish.choice;
@@ -268,6 +279,11 @@ enum status codec_get_decode_event(const uint8_t *data, size_t len, struct codec
         m->kind = MSG_D_TOKENS;
         m->n_tokens = (uint32_t)p->tokens->n_tokens;
         ok = codec_read_tokens(p->tokens->tokens, p->tokens->n_tokens, a, &m->tokens);
+        break;
+    case BATON__V1__DECODE_EVENT__KIND_SCORES:
+        m->kind = MSG_D_SCORES;
+        m->n_scores = (uint32_t)p->scores->n_scores;
+        ok = codec_read_scores(p->scores->scores, p->scores->n_scores, a, &m->scores);
         break;
     case BATON__V1__DECODE_EVENT__KIND_FINISH:
         ok = read_finish(p->finish, m);

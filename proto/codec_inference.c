@@ -56,6 +56,12 @@ static bool read_sampling(const Baton__V1__SamplingParams *p, struct codec_arena
     if ((m->has_top_k && p->top_k > INT32_MAX) || p->max_tokens > INT32_MAX ||
         p->min_tokens > INT32_MAX || (has_logprobs && p->logprobs > MSG_LOGPROBS_MAX))
         return false;
+    m->has_prompt_logprobs = SET(p, prompt_logprobs, PROMPT_LOGPROBS, PROMPT_LOGPROBS);
+    m->prompt_only = p->prompt_only != 0;
+    if (m->has_prompt_logprobs && p->prompt_logprobs > MSG_LOGPROBS_MAX)
+        return false;
+    if (m->has_prompt_logprobs)
+        m->prompt_logprobs = (int32_t)p->prompt_logprobs;
     if (m->has_temperature)
         s->temperature = p->temperature;
     if (m->has_top_p)
@@ -137,6 +143,12 @@ static bool fill_sampling(Baton__V1__SamplingParams *p, const struct msg_generat
     GIVE(m->has_seed, seed, SEED)
     GIVE(s->logprobs >= 0, logprobs, LOGPROBS)
 #undef GIVE
+    if (m->has_prompt_logprobs) {
+        p->prompt_logprobs_option_case =
+            BATON__V1__SAMPLING_PARAMS__PROMPT_LOGPROBS_OPTION_PROMPT_LOGPROBS;
+        p->prompt_logprobs = (uint32_t)m->prompt_logprobs;
+    }
+    p->prompt_only = m->prompt_only;
     p->presence_penalty = s->presence_penalty;
     p->frequency_penalty = s->frequency_penalty;
     p->max_tokens = (uint32_t)s->max_tokens;

@@ -125,23 +125,25 @@ bool codec_fill_tokens(struct buf *out, struct codec_arena *a, const struct msg_
     return true;
 }
 
-static bool read_token(const Baton__V1__Token *p, struct msg_token *t)
+static bool read_top(ProtobufCBinaryData b, const struct msg_logprob **top, uint32_t *n)
 {
-    if (p->choice < 0 || p->choice >= MSG_CHOICES_MAX || p->position < 0 || p->id < 0 ||
-        p->top.len % sizeof *t->top != 0 || p->top.len / sizeof *t->top > MSG_LOGPROBS_MAX)
+    if (b.len % sizeof **top != 0 || b.len / sizeof **top > MSG_LOGPROBS_MAX)
         return false;
-    *t = (struct msg_token){
-        .choice = p->choice,
-        .position = p->position,
-        .id = p->id,
-        .logprob = p->logprob,
-        .top = (const struct msg_logprob *)(const void *)p->top.data,
-        .n_top = (uint32_t)(p->top.len / sizeof *t->top),
-    };
-    for (uint32_t i = 0; i < t->n_top; i++)
-        if (t->top[i].id < 0)
+    *top = (const struct msg_logprob *)(const void *)b.data;
+    *n = (uint32_t)(b.len / sizeof **top);
+    for (uint32_t i = 0; i < *n; i++)
+        if ((*top)[i].id < 0)
             return false;
     return true;
+}
+
+static bool read_token(const Baton__V1__Token *p, struct msg_token *t)
+{
+    if (p->choice < 0 || p->choice >= MSG_CHOICES_MAX || p->position < 0 || p->id < 0)
+        return false;
+    *t = (struct msg_token){
+        .choice = p->choice, .position = p->position, .id = p->id, .logprob = p->logprob};
+    return read_top(p->top, &t->top, &t->n_top);
 }
 
 bool codec_read_tokens(Baton__V1__Token **tokens, size_t n, struct codec_arena *a,
@@ -156,6 +158,66 @@ bool codec_read_tokens(Baton__V1__Token **tokens, size_t n, struct codec_arena *
         if (!read_token(tokens[i], &v[i]))
             return false;
     *to = v;
+    return true;
+}
+
+bool codec_fill_scores(struct buf *out, struct codec_arena *a, const struct msg_score *scores,
+                       uint32_t n, Baton__V1__Score ***to)
+{
+    Baton__V1__Score **v = (Baton__V1__Score **)codec_submessages(out, a, n, sizeof **v);
+    if (v == NULL)
+        return false;
+    for (uint32_t i = 0; i < n; i++) {
+        baton__v1__score__init(v[i]);
+        v[i]->position = scores[i].position;
+        v[i]->id = scores[i].id;
+        v[i]->rank = scores[i].rank;
+        v[i]->logprob = scores[i].logprob;
+        v[i]->top.len = scores[i].n_top * sizeof *scores[i].top;
+        v[i]->top.data = (uint8_t *)(uintptr_t)scores[i].top;
+    }
+    *to = v;
+    return true;
+}
+
+bool codec_read_scores(Baton__V1__Score **scores, size_t n, struct codec_arena *a,
+                       const struct msg_score **to)
+{
+    if (n > MSG_TOKENS_MAX)
+        return false;
+    struct msg_score *v = codec_alloc(a, n, sizeof *v);
+    if (v == NULL)
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        const Baton__V1__Score *p = scores[i];
+        if (p->position < 1 || p->position >= MSG_IDS_MAX || p->id < 0 || p->rank < 1 ||
+            (i > 0 && p->position != v[i - 1].position + 1))
+            return false;
+        v[i] = (struct msg_score){
+            .position = p->position, .id = p->id, .rank = p->rank, .logprob = p->logprob};
+        if (!read_top(p->top, &v[i].top, &v[i].n_top))
+            return false;
+    }
+    *to = v;
+    return true;
+}
+
+Baton__V1__Scoring *codec_fill_scoring(Baton__V1__Scoring *p, const struct msg_scoring *s)
+{
+    baton__v1__scoring__init(p);
+    p->begin = s->begin;
+    p->top = (uint32_t)s->top;
+    return s->begin > 0 ? p : NULL;
+}
+
+bool codec_read_scoring(const Baton__V1__Scoring *p, struct msg_scoring *s)
+{
+    *s = (struct msg_scoring){0};
+    if (p == NULL)
+        return true;
+    if (p->begin < 1 || p->begin >= MSG_IDS_MAX || p->top > MSG_LOGPROBS_MAX)
+        return false;
+    *s = (struct msg_scoring){.begin = p->begin, .top = (int32_t)p->top};
     return true;
 }
 

@@ -20,6 +20,14 @@ bool codec_fill_tokens(struct buf *out, struct codec_arena *a, const struct msg_
                        uint32_t n, Baton__V1__Token ***to);
 bool codec_read_tokens(Baton__V1__Token **tokens, size_t n, struct codec_arena *a,
                        const struct msg_token **to);
+bool codec_fill_scores(struct buf *out, struct codec_arena *a, const struct msg_score *scores,
+                       uint32_t n, Baton__V1__Score ***to);
+/* Checks that positions are adjacent too. */
+bool codec_read_scores(Baton__V1__Score **scores, size_t n, struct codec_arena *a,
+                       const struct msg_score **to);
+/* The message that is sent: NULL when nothing is wanted. */
+Baton__V1__Scoring *codec_fill_scoring(Baton__V1__Scoring *p, const struct msg_scoring *s);
+bool codec_read_scoring(const Baton__V1__Scoring *p, struct msg_scoring *s);
 /* Absent parts read as zeros. */
 void codec_read_ticket(const Baton__V1__Ticket *p, struct msg_ticket *t);
 void codec_read_fingerprint(const Baton__V1__Fingerprint *p, uint64_t fingerprint[2]);

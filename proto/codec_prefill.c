@@ -6,6 +6,7 @@ void codec_put_prefill(struct buf *out, const struct msg_prefill *m)
     struct codec_arena a = {0};
     Baton__V1__Sampling sampling;
     Baton__V1__Fingerprint fingerprint = BATON__V1__FINGERPRINT__INIT;
+    Baton__V1__Scoring scoring;
     Baton__V1__Ticket ticket = BATON__V1__TICKET__INIT;
     Baton__V1__PrefillRequest request = BATON__V1__PREFILL_REQUEST__INIT;
     codec_fill_sampling(&sampling, &m->sampling);
@@ -25,6 +26,7 @@ void codec_put_prefill(struct buf *out, const struct msg_prefill *m)
     request.n_ranks = m->n_ranks;
     request.deadline_ms = m->deadline_ms;
     request.fingerprint = &fingerprint;
+    request.scoring = codec_fill_scoring(&scoring, &m->scoring);
     if (codec_fill_ranks(out, &a, m->ranks, m->n_ranks, &request.ranks))
         codec_pack(out, &request);
     codec_arena_fini(&a);
@@ -50,6 +52,7 @@ static bool read_prefill(const Baton__V1__PrefillRequest *p, struct codec_arena 
            codec_ids(p->prompt, MSG_IDS_MAX, &m->prompt) && p->prompt_tokens >= 0 &&
            (uint32_t)p->prompt_tokens <= m->prompt.n &&
            codec_read_sampling(p->sampling, &m->sampling) &&
+           codec_read_scoring(p->scoring, &m->scoring) &&
            codec_read_ranks(p->ranks, p->n_ranks, a, &m->ranks);
 }
 
@@ -69,7 +72,9 @@ void codec_put_prefill_event(struct buf *out, const struct msg_prefill_event *m)
     event.cached_tokens = m->cached_tokens;
     event.queue_us = m->queue_us;
     event.compute_us = m->compute_us;
-    if (codec_fill_tokens(out, &a, m->first, m->n_first, &event.first))
+    event.n_scores = m->n_scores;
+    if (codec_fill_tokens(out, &a, m->first, m->n_first, &event.first) &&
+        codec_fill_scores(out, &a, m->scores, m->n_scores, &event.scores))
         codec_pack(out, &event);
     codec_arena_fini(&a);
 }
@@ -87,6 +92,10 @@ enum status codec_get_prefill_event(const uint8_t *data, size_t len, struct code
         .cached_tokens = p->cached_tokens,
         .queue_us = p->queue_us,
         .compute_us = p->compute_us,
+        .n_scores = (uint32_t)p->n_scores,
     };
-    return codec_read_tokens(p->first, p->n_first, a, &m->first) ? ST_OK : ST_PROTOCOL;
+    return codec_read_tokens(p->first, p->n_first, a, &m->first) &&
+                   codec_read_scores(p->scores, p->n_scores, a, &m->scores)
+               ? ST_OK
+               : ST_PROTOCOL;
 }

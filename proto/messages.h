@@ -27,7 +27,7 @@
 #define MSG_RANKS_MAX 64
 #define MSG_ADDRESS_MAX 4096
 #define MSG_REQUEST_ID_MAX 128
-#define MSG_TOKENS_MAX 4096 /* tokens in one message */
+#define MSG_TOKENS_MAX 4096 /* tokens, or scores, in one message */
 
 /* An array of token ids; on the wire little-endian u32 bytes. */
 struct msg_ids {
@@ -50,7 +50,7 @@ struct msg_sampling {
     float presence_penalty, frequency_penalty; /* 0: off; over generated ids */
     uint64_t seed;                             /* always set: the router fixes a missing one */
     int32_t logprobs;   /* -1: none; 0..20 alternatives beside the chosen one */
-    int32_t max_tokens; /* generated tokens at most, >= 1 */
+    int32_t max_tokens; /* generated tokens at most; 0: the prompt is all there is to do */
     int32_t min_tokens; /* EOS and stop ids are masked before */
     bool ignore_eos;
     struct msg_ids stop_ids; /* besides the model's EOS */
@@ -86,6 +86,22 @@ struct msg_token {
     uint32_t n_top;
 };
 
+/* Whether the prompt's own ids are to be scored, each given those before it. */
+struct msg_scoring {
+    int32_t begin; /* first position of the prompt to score, >= 1; 0: none is wanted */
+    int32_t top;   /* 0..20 alternatives of each */
+};
+
+/* The log-probability of one id of the prompt, from the logits as the model gave them. */
+struct msg_score {
+    int32_t position; /* in the prompt, >= 1 */
+    int32_t id;
+    int32_t rank; /* of id among all, 1: the most likely */
+    float logprob;
+    const struct msg_logprob *top; /* descending */
+    uint32_t n_top;
+};
+
 enum msg_finish_reason { MSG_FINISH_STOP = 1, MSG_FINISH_LENGTH = 2 };
 
 /* router -> D, first message of Decode.Start */
@@ -101,6 +117,7 @@ struct msg_start {
     int64_t credits;    /* tokens (over all choices) that may be sent before more credit comes */
     bool local_prefill; /* no prefill node will come: compute the prompt here */
     uint64_t fingerprint[2];
+    struct msg_scoring scoring; /* said by whoever computes the prompt, before any token */
 };
 
 /* D -> router */
@@ -121,7 +138,14 @@ struct msg_finish {
     int32_t stop_id; /* the id that stopped it, -1: none */
 };
 
-enum msg_decode_kind { MSG_D_ACCEPTED = 1, MSG_D_REJECTED, MSG_D_TOKENS, MSG_D_FINISH, MSG_D_DONE };
+enum msg_decode_kind {
+    MSG_D_ACCEPTED = 1,
+    MSG_D_REJECTED,
+    MSG_D_TOKENS,
+    MSG_D_FINISH,
+    MSG_D_DONE,
+    MSG_D_SCORES
+};
 
 struct msg_decode_event {
     enum msg_decode_kind kind;
@@ -130,6 +154,8 @@ struct msg_decode_event {
     const char *reason;
     const struct msg_token *tokens;
     uint32_t n_tokens;
+    const struct msg_score *scores; /* of adjacent positions */
+    uint32_t n_scores;
     struct msg_finish finish;
     struct msg_usage usage; /* with MSG_D_DONE: every choice has finished */
     int64_t kv_wait_us, decode_us;
@@ -157,14 +183,17 @@ struct msg_prefill {
     uint32_t n_ranks;
     int64_t deadline_ms;
     uint64_t fingerprint[2];
+    struct msg_scoring scoring;
 };
 
-/* P -> router */
+/* P -> router; the last one has `first`, those before it are pieces of the scores */
 struct msg_prefill_event {
     const struct msg_token *first; /* one per choice, or none */
     uint32_t n_first;
     int32_t cached_tokens; /* prefix hit on P */
     int64_t queue_us, compute_us;
+    const struct msg_score *scores;
+    uint32_t n_scores;
 };
 
 struct msg_blocks {
@@ -202,6 +231,8 @@ struct msg_generate {
     uint32_t n_stop;
     const char *cache_salt;
     bool add_special; /* for text */
+    bool has_prompt_logprobs, prompt_only;
+    int32_t prompt_logprobs;
 };
 
 struct msg_generate_event {
@@ -210,6 +241,8 @@ struct msg_generate_event {
     struct msg_ids ids;             /* delta */
     const struct msg_token *tokens; /* with logprobs, when asked for */
     uint32_t n_tokens;
+    const struct msg_score *prompt; /* of the prompt's tokens, when asked for */
+    uint32_t n_prompt;
     int32_t finish_reason; /* 0: not yet */
     bool has_usage;
     struct msg_usage usage; /* with the last event */

@@ -22,6 +22,7 @@
 #define API_PROMPTS_MAX 1024
 #define API_STOP_BYTES_MAX 1024
 #define API_NAME_BYTES_MAX 256
+#define API_SCORES_MAX (4 << 20) /* log probabilities of prompts in one answer */
 #define API_MESSAGES_MAX 16384
 
 enum api_kind { API_COMPLETION, API_CHAT };
@@ -78,7 +79,8 @@ struct api_request {
     const json *enable_thinking;  /* a boolean; NULL: not given */
     const char *chat_template;    /* the request's own; NULL: the model's */
     int32_t n;
-    struct msg_sampling sampling; /* max_tokens 0: not given; bias and stop_ids are owned */
+    struct msg_sampling sampling; /* max_tokens -1: not given; bias and stop_ids are owned */
+    int32_t prompt_logprobs;      /* -1: none */
     bool has_seed;
     struct api_text_ref *stops;
     size_t n_stops;
@@ -86,6 +88,12 @@ struct api_request {
     bool stream, include_usage, usage_always, echo;
     const char *cache_salt; /* "": shared */
 };
+/* Alternatives wanted of each token of the prompts; -1: no scores of prompts are. */
+static inline int32_t api_score_top(const struct api_request *r)
+{
+    int32_t echoed = r->echo ? r->sampling.logprobs : -1;
+    return echoed > r->prompt_logprobs ? echoed : r->prompt_logprobs;
+}
 
 bool api_parse(struct api_request *r, enum api_kind kind, const struct api_rules *rules,
                struct api_text_ref body, struct api_error *err);

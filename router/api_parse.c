@@ -41,7 +41,6 @@ static void refuse_unsupported(struct fields *p)
                                        "audio",
                                        "web_search_options",
                                        "use_beam_search",
-                                       "prompt_logprobs",
                                        "prompt_embeds",
                                        "bad_words",
                                        "allowed_token_ids",
@@ -167,7 +166,9 @@ static void parse_logprobs(struct fields *p, struct api_request *r)
 {
     struct msg_sampling *s = &r->sampling;
     s->logprobs = -1;
+    r->prompt_logprobs = (int32_t)field_int(p, "prompt_logprobs", -1, 0, p->rules->logprobs_max);
     if (r->kind == API_COMPLETION) {
+        r->echo = field_bool(p, "echo", false);
         s->logprobs = (int32_t)field_int(p, "logprobs", -1, 0, p->rules->logprobs_max);
         return;
     }
@@ -178,6 +179,17 @@ static void parse_logprobs(struct fields *p, struct api_request *r)
                  "'top_logprobs' needs 'logprobs' to be true.");
     if (wanted)
         s->logprobs = (int32_t)(top > 0 ? top : 0);
+}
+
+/* Nothing may be generated where the answer has something else to say. */
+static void parse_max_tokens(struct fields *p, struct api_request *r)
+{
+    int32_t least = r->echo || r->prompt_logprobs >= 0 ? 0 : 1;
+    int64_t most = p->rules->defaults.max_tokens > 0 ? p->rules->defaults.max_tokens
+                   : r->kind == API_COMPLETION       ? 16
+                                                     : -1;
+    most = field_int(p, "max_tokens", most, least, INT32_MAX);
+    r->sampling.max_tokens = (int32_t)field_int(p, "max_completion_tokens", most, least, INT32_MAX);
 }
 
 static void parse_sampling(struct fields *p, struct api_request *r)
@@ -196,16 +208,12 @@ static void parse_sampling(struct fields *p, struct api_request *r)
     s->top_k = top_k > 0 ? (int32_t)top_k : 0;
     r->has_seed = field_get(p, "seed") != NULL;
     s->seed = (uint64_t)field_int(p, "seed", 0, INT64_MIN, INT64_MAX);
-    s->max_tokens = (int32_t)field_int(p, "max_tokens", d->max_tokens, 1, INT32_MAX);
-    s->max_tokens = (int32_t)field_int(p, "max_completion_tokens", s->max_tokens, 1, INT32_MAX);
-    if (s->max_tokens == 0 && r->kind == API_COMPLETION)
-        s->max_tokens = 16;
+    parse_max_tokens(p, r);
     s->min_tokens = (int32_t)field_int(p, "min_tokens", 0, 0, INT32_MAX);
-    if (s->max_tokens && s->min_tokens > s->max_tokens)
+    if (s->max_tokens >= 0 && s->min_tokens > s->max_tokens)
         api_fail(p->err, 400, "invalid_value", "min_tokens",
                  "'min_tokens' must not be larger than 'max_tokens'.");
     s->ignore_eos = field_bool(p, "ignore_eos", false);
-    parse_logprobs(p, r);
     parse_stop_ids(p, s);
     parse_bias(p, s);
 }
@@ -349,6 +357,9 @@ bool api_read_body(struct api_text_ref body, json **out, struct api_error *err)
 static void parse_stream(struct fields *p, struct api_request *r)
 {
     r->stream = field_bool(p, "stream", false);
+    if (r->stream && r->prompt_logprobs >= 0)
+        api_fail(p->err, 400, "invalid_value", "prompt_logprobs",
+                 "'prompt_logprobs' is not available when 'stream' is true.");
     const json *options = field_kind(p, "stream_options", JSON_OBJ, "an object");
     if (!options)
         return;
@@ -366,11 +377,6 @@ static void parse_stream(struct fields *p, struct api_request *r)
 static void parse_completion(struct fields *p, struct api_request *r)
 {
     r->add_special = field_bool(p, "add_special_tokens", true);
-    r->echo = field_bool(p, "echo", false);
-    if (r->echo && r->sampling.logprobs >= 0 && p->err->status == 0)
-        api_fail(p->err, 400, "unsupported_parameter", "logprobs",
-                 "'echo' with 'logprobs' (log probabilities of the prompt) is not supported by "
-                 "this server.");
     int64_t best_of = field_int(p, "best_of", r->n, 1, INT32_MAX);
     if (best_of != r->n && p->err->status == 0)
         api_fail(p->err, 400, "unsupported_value", "best_of",
@@ -390,6 +396,7 @@ bool api_parse(struct api_request *r, enum api_kind kind, const struct api_rules
     refuse_unsupported(&p);
     check_ignored(&p);
     r->n = (int32_t)field_int(&p, "n", 1, 1, rules->n_max);
+    parse_logprobs(&p, r);
     parse_sampling(&p, r);
     parse_stops(&p, r);
     r->include_stop = field_bool(&p, "include_stop_str_in_output", false);

@@ -1,5 +1,6 @@
 /* The JSON of answers: completions and chat completions, whole and in chunks. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,6 +31,36 @@ bool api_tokens_push(struct api_tokens *a, const struct msg_token *t)
         memcpy(x->top, t->top, t->n_top * sizeof *x->top);
     }
     a->n++;
+    return true;
+}
+
+bool api_tokens_of_prompt(struct api_tokens *a, struct msg_ids prompt)
+{
+    a->v = calloc((size_t)prompt.n + 1, sizeof *a->v);
+    if (!a->v)
+        return false;
+    a->n = a->cap = prompt.n;
+    for (uint32_t i = 0; i < prompt.n; i++)
+        a->v[i] = (struct api_token){.id = prompt.v[i], .position = (int32_t)i};
+    return true;
+}
+
+bool api_tokens_score(struct api_tokens *a, const struct msg_score *s, int32_t n)
+{
+    for (int32_t i = 0; i < n; i++) {
+        if ((size_t)s[i].position >= a->n)
+            return false;
+        struct api_token *x = &a->v[s[i].position];
+        if (s[i].n_top && !x->top) {
+            x->top = malloc(s[i].n_top * sizeof *x->top);
+            if (!x->top)
+                return false;
+            memcpy(x->top, s[i].top, s[i].n_top * sizeof *x->top);
+            x->n_top = s[i].n_top;
+        }
+        x->logprob = s[i].logprob;
+        x->rank = s[i].rank;
+    }
     return true;
 }
 
@@ -118,12 +149,14 @@ static void put_chat_logprobs(struct jw *w, const struct api_answer *a,
 
 /* {token: logprob}: the alternatives, and the chosen one where it is not among them. Two ids that
  * read the same give one key, the likelier. */
-static void put_top_map(struct jw *w, const struct api_answer *a, const struct api_token *t)
+static void put_top_map(struct jw *w, const struct api_answer *a, const struct api_token *t,
+                        uint32_t most)
 {
     struct buf keys = {0}, b = {0};
+    uint32_t n = t->n_top < most ? t->n_top : most;
     jw_obj(w);
-    for (uint32_t k = 0; k <= t->n_top; k++) {
-        struct msg_logprob x = k < t->n_top ? t->top[k] : (struct msg_logprob){t->id, t->logprob};
+    for (uint32_t k = 0; k <= n; k++) {
+        struct msg_logprob x = k < n ? t->top[k] : (struct msg_logprob){t->id, t->logprob};
         struct buf key = {0};
         token_bytes(a, x.id, &b);
         struct jw kw = jw_begin(&key); /* as it will be written: compared and used as it is */
@@ -135,9 +168,9 @@ static void put_top_map(struct jw *w, const struct api_answer *a, const struct a
             /* keys are NUL-terminated: a NUL byte ends one early, as it would for most readers */
             for (size_t i = 0; i < b.len;) {
                 uint32_t cp;
-                size_t n = utf8_decode(b.data + i, b.len - i, &cp);
-                buf_append(&clean, n ? b.data + i : "\xef\xbf\xbd", n ? n : 3);
-                i += n ? n : 1;
+                size_t step = utf8_decode(b.data + i, b.len - i, &cp);
+                buf_append(&clean, step ? b.data + i : "\xef\xbf\xbd", step ? step : 3);
+                i += step ? step : 1;
             }
             jw_key(w, bytes_of(&clean));
             put_logprob(w, x.logprob);
@@ -150,40 +183,114 @@ static void put_top_map(struct jw *w, const struct api_answer *a, const struct a
     buf_fini(&b);
 }
 
+/* The two lists of a choice as one: first the prompt's, where it is echoed, then what was
+ * generated. A prompt's token that has no score (the first) is null. */
+static const struct api_token *nth_token(const struct api_choice_out *c, size_t i, bool *scored)
+{
+    size_t echoed = c->echo ? c->echo->n : 0;
+    *scored = i >= echoed || c->echo->v[i].rank > 0;
+    return i < echoed ? &c->echo->v[i] : &c->tokens->v[i - echoed];
+}
+
+static void put_offsets(struct jw *w, const struct api_answer *a, const struct api_choice_out *c,
+                        size_t n)
+{
+    struct buf b = {0};
+    size_t at = c->text_offset;
+    bool scored;
+    jw_key(w, "text_offset");
+    jw_arr(w);
+    for (size_t i = 0; i < n; i++) {
+        const struct api_token *t = nth_token(c, i, &scored);
+        jw_uint(w, at);
+        /* The beginning that the tokenizer adds is not in the text. */
+        if (i == 0 && c->echo && t->id == tokenizer_bos(a->tokenizer))
+            continue;
+        token_bytes(a, t->id, &b);
+        at += api_count_characters(bytes_of(&b), b.len);
+    }
+    jw_end_arr(w);
+    buf_fini(&b);
+}
+
 static void put_completion_logprobs(struct jw *w, const struct api_answer *a,
                                     const struct api_choice_out *c)
 {
-    const struct api_tokens *tokens = c->tokens;
+    size_t n = (c->echo ? c->echo->n : 0) + c->tokens->n;
     struct buf b = {0};
+    bool scored;
     jw_obj(w);
     jw_key(w, "tokens");
     jw_arr(w);
-    for (size_t i = 0; i < tokens->n; i++) {
-        token_bytes(a, tokens->v[i].id, &b);
+    for (size_t i = 0; i < n; i++) {
+        token_bytes(a, nth_token(c, i, &scored)->id, &b);
         jw_strn(w, bytes_of(&b), b.len);
     }
     jw_end_arr(w);
     jw_key(w, "token_logprobs");
     jw_arr(w);
-    for (size_t i = 0; i < tokens->n; i++)
-        put_logprob(w, tokens->v[i].logprob);
+    for (size_t i = 0; i < n; i++) {
+        const struct api_token *t = nth_token(c, i, &scored);
+        if (scored)
+            put_logprob(w, t->logprob);
+        else
+            jw_null(w);
+    }
     jw_end_arr(w);
     jw_key(w, "top_logprobs");
     jw_arr(w);
-    for (size_t i = 0; i < tokens->n; i++)
-        put_top_map(w, a, &tokens->v[i]);
-    jw_end_arr(w);
-    jw_key(w, "text_offset");
-    jw_arr(w);
-    size_t at = c->text_offset;
-    for (size_t i = 0; i < tokens->n; i++) {
-        jw_uint(w, at);
-        token_bytes(a, tokens->v[i].id, &b);
-        at += api_count_characters(bytes_of(&b), b.len);
+    for (size_t i = 0; i < n; i++) {
+        const struct api_token *t = nth_token(c, i, &scored);
+        if (scored)
+            put_top_map(w, a, t, c->echo && i < c->echo->n ? (uint32_t)a->echo_top : t->n_top);
+        else
+            jw_null(w);
     }
     jw_end_arr(w);
+    put_offsets(w, a, c, n);
     jw_end_obj(w);
     buf_fini(&b);
+}
+
+static void put_ranked(struct jw *w, const struct api_answer *a, struct msg_logprob x, int32_t rank)
+{
+    char key[16];
+    struct buf b = {0};
+    snprintf(key, sizeof key, "%d", x.id);
+    token_bytes(a, x.id, &b);
+    jw_key(w, key);
+    jw_obj(w);
+    jw_key(w, "logprob");
+    put_logprob(w, x.logprob);
+    jw_key(w, "rank");
+    jw_int(w, rank);
+    jw_key(w, "decoded_token");
+    jw_strn(w, bytes_of(&b), b.len);
+    jw_end_obj(w);
+    buf_fini(&b);
+}
+
+/* [null, {"ID": {"logprob", "rank", "decoded_token"}}]: the token itself, then the likeliest. */
+static void put_prompt_logprobs(struct jw *w, const struct api_answer *a,
+                                const struct api_tokens *tokens)
+{
+    jw_key(w, "prompt_logprobs");
+    jw_arr(w);
+    for (size_t i = 0; i < tokens->n; i++) {
+        const struct api_token *t = &tokens->v[i];
+        if (t->rank == 0) {
+            jw_null(w);
+            continue;
+        }
+        jw_obj(w);
+        put_ranked(w, a, (struct msg_logprob){t->id, t->logprob}, t->rank);
+        for (uint32_t k = 0; k < t->n_top && (int32_t)k < a->prompt_top; k++) {
+            if (t->top[k].id != t->id)
+                put_ranked(w, a, t->top[k], (int32_t)k + 1);
+        }
+        jw_end_obj(w);
+    }
+    jw_end_arr(w);
 }
 
 /* ---- choices ---- */
@@ -297,6 +404,8 @@ static void put_choice(struct jw *w, const struct api_answer *a, const struct ap
     }
     put_logprobs(w, a, c);
     put_finish(w, c);
+    if (c->prompt)
+        put_prompt_logprobs(w, a, c->prompt);
     jw_end_obj(w);
 }
 
@@ -353,6 +462,8 @@ void api_render_answer(struct buf *out, const struct api_answer *a,
     jw_end_arr(&w);
     jw_key(&w, "usage");
     api_render_usage(&w, usage, a->reasoning_tokens);
+    if (a->chat_prompt)
+        put_prompt_logprobs(&w, a, a->chat_prompt);
     jw_end_obj(&w);
 }
 

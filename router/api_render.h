@@ -16,6 +16,7 @@
 /* A token as an answer shows it. */
 struct api_token {
     int32_t id, position;
+    int32_t rank; /* of the prompt's tokens: 1 and up; 0: it has no score, or not yet */
     float logprob;
     struct msg_logprob *top;
     uint32_t n_top;
@@ -25,6 +26,9 @@ struct api_tokens {
     size_t n, cap;
 };
 bool api_tokens_push(struct api_tokens *a, const struct msg_token *t);
+/* The tokens of a prompt, and their scores as they come. False when memory is out. */
+bool api_tokens_of_prompt(struct api_tokens *a, struct msg_ids prompt);
+bool api_tokens_score(struct api_tokens *a, const struct msg_score *s, int32_t n);
 void api_tokens_clear(struct api_tokens *a);
 void api_tokens_fini(struct api_tokens *a);
 
@@ -35,13 +39,17 @@ struct api_answer {
     int64_t created_s;
     const char *model;
     bool logprobs, stream, include_usage;
-    int32_t reasoning_tokens; /* of all choices, for the usage */
+    int32_t reasoning_tokens;             /* of all choices, for the usage */
+    int32_t echo_top, prompt_top;         /* alternatives of the tokens of `echo`, of `prompt` */
+    const struct api_tokens *chat_prompt; /* chat: prompt_logprobs; NULL: not wanted */
 };
 struct api_choice_out {
     int32_t index;
     struct api_text_ref text;
     const struct api_output *output; /* reasoning and calls to show; NULL: none */
     const struct api_tokens *tokens; /* NULL: no logprobs */
+    const struct api_tokens *echo;   /* the prompt's, before `tokens`; NULL: not wanted */
+    const struct api_tokens *prompt; /* prompt_logprobs; NULL: not wanted */
     size_t text_offset;              /* characters before the first of `tokens` */
     const char *finish;              /* "stop", "length", "tool_calls"; NULL: not yet */
     const char *stop_text;           /* the stop string that matched; NULL: none */

@@ -146,6 +146,14 @@ struct cluster_need core_need_of_p(const struct core_req *q)
     return (struct cluster_need){.tokens = tokens, .context = tokens + 1};
 }
 
+/* What is still to be scored of the prompt. */
+static struct msg_scoring scoring_of(const struct core_req *q)
+{
+    if (!request_scores_missing(&q->sm))
+        return (struct msg_scoring){0};
+    return (struct msg_scoring){.begin = q->sm.scored, .top = q->score_top};
+}
+
 /* ---- actions ---- */
 
 static void start_d(struct core *c, struct core_req *q)
@@ -154,6 +162,8 @@ static void start_d(struct core *c, struct core_req *q)
     bool *finished = calloc((size_t)q->sm.n, sizeof(*finished));
     struct core_call *k = NULL;
     q->d_outstanding = q->window - q->unconsumed > 0 ? q->window - q->unconsumed : 0;
+    if (request_scores_missing(&q->sm))
+        q->d_outstanding = 0; /* no token before the last score */
     struct msg_start m = {.request_id = q->request_id,
                           .prompt = q->prompt,
                           .n = q->sm.n,
@@ -163,15 +173,18 @@ static void start_d(struct core *c, struct core_req *q)
                           .cache_salt = q->cache_salt,
                           .deadline_ms = (q->deadline_ns - c->now_ns) / NS_PER_MS,
                           .credits = q->d_outstanding,
-                          .local_prefill = q->sm.local};
+                          .local_prefill = q->sm.local,
+                          .scoring = scoring_of(q)};
     memcpy(m.fingerprint, c->cluster.fingerprint, sizeof(m.fingerprint));
     q->start_emitted = 0;
+    q->start_fresh = true;
     if (emitted && finished) {
         for (int32_t i = 0; i < q->sm.n; i++) {
             const struct request_choice *x = &q->sm.choices[i];
             emitted[i] = (struct msg_ids){.v = x->ids, .n = (uint32_t)x->n};
             finished[i] = x->finished;
-            q->start_emitted += x->n + x->finished;
+            q->start_emitted += x->n;
+            q->start_fresh = q->start_fresh && x->n == 0 && !x->finished;
         }
         buf_clear(&c->out);
         codec_put_start(&c->out, &m);
@@ -212,7 +225,7 @@ static bool build_prefill(struct core *c, struct core_req *q, struct buf *ids,
         .prompt_tokens = (int32_t)q->prompt.n,
         .n = q->sm.n,
         /* Of what was said before only D can tell whether it is the end already. */
-        .want_first = q->start_emitted == 0,
+        .want_first = q->start_fresh && q->sampling.max_tokens > 0,
         .sampling = q->sampling,
         .cache_salt = q->cache_salt,
         .ticket = q->sm.ticket,
@@ -220,6 +233,7 @@ static bool build_prefill(struct core *c, struct core_req *q, struct buf *ids,
         .ranks = q->d_ranks,
         .n_ranks = q->n_d_ranks,
         .deadline_ms = (q->deadline_ns - c->now_ns) / NS_PER_MS,
+        .scoring = scoring_of(q),
     };
     memcpy(m->fingerprint, c->cluster.fingerprint, sizeof(m->fingerprint));
     return true;
@@ -379,7 +393,8 @@ bool core_settle(struct core *c, struct core_req *q)
     if (!run_actions(c, q))
         return false;
     int64_t grant = q->window - q->unconsumed - q->d_outstanding;
-    if (q->d_call && q->sm.d_live && q->sm.state != REQUEST_RESERVING && grant * 2 >= q->window) {
+    if (q->d_call && q->sm.d_live && q->sm.state != REQUEST_RESERVING &&
+        !request_scores_missing(&q->sm) && grant * 2 >= q->window) {
         q->d_outstanding += grant;
         send_control(c, q, &(struct msg_decode_control){.credit = grant});
     }

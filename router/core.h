@@ -35,6 +35,8 @@ struct core_effects {
     void (*call_read)(void *ctx, void *call);
     void (*call_cancel)(void *ctx, void *call); /* closed still follows */
     /* To the client of a request. */
+    /* Of the prompt, adjacent positions, each once and in order, all before the first token. */
+    void (*scores)(void *ctx, void *client, const struct msg_score *s, int32_t n);
     void (*token)(void *ctx, void *client, const struct msg_token *t);
     void (*finish)(void *ctx, void *client, const struct msg_finish *f);
     void (*end)(void *ctx, void *client, enum status status, const char *text,
@@ -55,6 +57,8 @@ struct core_request {
     struct msg_ids prompt;
     int32_t n;
     struct msg_sampling sampling;
+    bool score; /* the prompt's own ids too, with so many alternatives: */
+    int32_t score_top;
     const char *cache_salt;
     void *client;
 };

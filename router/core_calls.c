@@ -60,6 +60,29 @@ static enum status judge(struct core *c, struct core_req *q, int32_t node, enum 
     return cluster_fits(&c->cluster, &need, false) ? ST_PREEMPTED : status;
 }
 
+/* Tells the client what is new; a choice that was over before the last score is told with it.
+ * False: these are not scores of this prompt. */
+static bool take_scores(struct core *c, struct core_req *q, const struct msg_score *s, uint32_t n)
+{
+    const struct core_effects *effects = &c->args.effects;
+    if (n == 0 || !request_scores_missing(&q->sm))
+        return true;
+    for (uint32_t i = 0; i < n; i++)
+        if ((uint32_t)s[i].position >= q->prompt.n || s[i].id != q->prompt.v[s[i].position])
+            return false;
+    int32_t known = request_on_scores(&q->sm, s, (int32_t)n, c->now_ns);
+    if (known < 0 || known == (int32_t)n)
+        return true;
+    effects->scores(effects->ctx, q->client, s + known, (int32_t)n - known);
+    for (int32_t i = 0; i < q->sm.n && !request_scores_missing(&q->sm); i++) {
+        const struct request_choice *x = &q->sm.choices[i];
+        const struct msg_finish f = {.choice = i, .reason = x->reason, .stop_id = x->stop_id};
+        if (x->finished)
+            effects->finish(effects->ctx, q->client, &f);
+    }
+    return true;
+}
+
 static void on_accepted(struct core *c, struct core_req *q, struct msg_accepted *m)
 {
     if (m->n_ranks > 0)
@@ -100,8 +123,12 @@ static void on_decode_event(struct core *c, struct core_call *k, struct core_req
     case MSG_D_TOKENS:
         take_tokens(c, q, ev.tokens, ev.n_tokens, true);
         break;
+    case MSG_D_SCORES:
+        if (!take_scores(c, q, ev.scores, ev.n_scores))
+            c->args.effects.call_cancel(c->args.effects.ctx, k->rpc);
+        break;
     case MSG_D_FINISH:
-        if (request_on_finish(&q->sm, &ev.finish, c->now_ns))
+        if (request_on_finish(&q->sm, &ev.finish, c->now_ns) && !request_scores_missing(&q->sm))
             c->args.effects.finish(c->args.effects.ctx, q->client, &ev.finish);
         break;
     case MSG_D_DONE:
@@ -122,7 +149,10 @@ static void on_prefill_event(struct core *c, struct core_call *k, struct core_re
         return;
     }
     note_cached(q, ev.cached_tokens, false);
-    take_tokens(c, q, ev.first, ev.n_first, false);
+    if (take_scores(c, q, ev.scores, ev.n_scores))
+        take_tokens(c, q, ev.first, ev.n_first, false);
+    else
+        c->args.effects.call_cancel(c->args.effects.ctx, k->rpc);
     codec_arena_fini(&arena);
 }
 

@@ -50,6 +50,7 @@ struct core_req {
     void *memory;
     struct msg_ids prompt;
     struct msg_sampling sampling;
+    int32_t score_top;
     const char *cache_salt, *request_id;
     /* the nodes it is placed on; -1: none */
     int32_t d_node, p_node, p_failed, p_name_node;
@@ -61,6 +62,7 @@ struct core_req {
     struct codec_arena d_arena; /* of the Accepted message */
     int32_t cached_tokens;
     int32_t start_emitted; /* ids that had been said when this Start was sent, over all choices */
+    bool start_fresh;      /* none had, and no choice was over */
     /* credit: tokens that D may still send, tokens that the client has not passed on */
     int64_t window, d_outstanding, unconsumed, consumed_ns;
     struct core_choice *choices; /* [n] */

@@ -112,6 +112,9 @@ static enum status take_request(struct core *c, const struct core_request *req, 
         return err_set(err, ST_NO_MEMORY, "no memory for the request");
     }
     q->client = req->client;
+    q->score_top = req->score_top;
+    if (req->score)
+        request_want_scores(&q->sm, (int32_t)req->prompt.n);
     q->arrival = ++c->arrivals;
     q->d_node = q->p_node = -1;
     q->submitted_ns = q->consumed_ns = c->now_ns;

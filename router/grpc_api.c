@@ -30,6 +30,8 @@ struct grpc_call {
     int method;
     struct run *run;
     struct slot *slots;
+    struct api_tokens prompt; /* scored, waiting to be sent from prompt_said on */
+    size_t prompt_scored, prompt_said;
     int32_t n;
     bool logprobs, got, ended, finished;
     enum status status;
@@ -88,9 +90,38 @@ static enum status send_slot(struct grpc_call *g, int32_t i)
     return ST_OK;
 }
 
+#define PROMPT_PIECE 64
+
+static enum status send_prompt(struct grpc_call *g)
+{
+    struct msg_score piece[PROMPT_PIECE];
+    struct buf *out = &g->r->scratch;
+    while (g->prompt_said < g->prompt_scored) {
+        struct msg_generate_event ev = {.text = "", .prompt = piece};
+        for (; ev.n_prompt < PROMPT_PIECE && g->prompt_said + ev.n_prompt < g->prompt_scored;
+             ev.n_prompt++) {
+            const struct api_token *t = &g->prompt.v[g->prompt_said + ev.n_prompt];
+            piece[ev.n_prompt] = (struct msg_score){.position = t->position,
+                                                    .id = t->id,
+                                                    .rank = t->rank,
+                                                    .logprob = t->logprob,
+                                                    .top = t->top,
+                                                    .n_top = t->n_top};
+        }
+        buf_clear(out);
+        codec_put_generate_event(out, &ev);
+        enum status st = out->failed ? ST_NO_MEMORY
+                                     : rpc_call_send(g->call, (const uint8_t *)out->data, out->len);
+        if (st != ST_OK)
+            return st;
+        g->prompt_said += ev.n_prompt;
+    }
+    return ST_OK;
+}
+
 static void flush(struct grpc_call *g)
 {
-    enum status st = ST_OK;
+    enum status st = g->finished ? ST_OK : send_prompt(g);
     for (int32_t i = 0; i < g->n && st == ST_OK && !g->finished; i++) {
         if (slot_dirty(&g->slots[i]))
             st = send_slot(g, i);
@@ -115,6 +146,17 @@ static void flush(struct grpc_call *g)
 }
 
 /* ---- from the run ---- */
+
+static void on_scores(void *owner, size_t prompt, const struct msg_score *s, int32_t n)
+{
+    struct grpc_call *g = owner;
+    if (!api_tokens_score(&g->prompt, s, n)) {
+        run_cancel(g->run, ST_NO_MEMORY, "Out of memory.");
+        return;
+    }
+    g->prompt_scored = (size_t)s[n - 1].position + 1;
+    flush(g);
+}
 
 static void on_delta(void *owner, int32_t index, struct api_text_ref text,
                      const struct msg_token *t)
@@ -152,7 +194,7 @@ static void on_end(void *owner, enum status status, const char *text, const stru
     flush(g);
 }
 
-static const struct run_ops grpc_ops = {on_delta, on_finish, on_end};
+static const struct run_ops grpc_ops = {on_scores, on_delta, on_finish, on_end};
 
 /* ---- Generate ---- */
 
@@ -177,6 +219,10 @@ static bool check_generate(const struct router *r, struct msg_generate *m, struc
         s->min_p = d->min_p;
     if (!m->has_repetition_penalty)
         s->repetition_penalty = d->repetition_penalty;
+    if (m->prompt_only)
+        s->max_tokens = s->min_tokens = 0;
+    else if (s->max_tokens == 0)
+        s->max_tokens = -1;
     bool ok = prompt_check_model(r, m->model, err) && in_range(err, "n", m->n, 1, r->rules.n_max) &&
               in_range(err, "temperature", s->temperature, 0, 2) &&
               in_range(err, "top_p", s->top_p, 1e-9, 1) && in_range(err, "min_p", s->min_p, 0, 1) &&
@@ -184,6 +230,7 @@ static bool check_generate(const struct router *r, struct msg_generate *m, struc
               in_range(err, "presence_penalty", s->presence_penalty, -2, 2) &&
               in_range(err, "frequency_penalty", s->frequency_penalty, -2, 2) &&
               in_range(err, "logprobs", s->logprobs, -1, r->rules.logprobs_max) &&
+              in_range(err, "prompt_logprobs", m->prompt_logprobs, 0, r->rules.logprobs_max) &&
               in_range(err, "stop", m->n_stop, 0, r->rules.stop_max);
     for (uint32_t i = 0; ok && i < m->n_stop; i++)
         ok = in_range(err, "bytes of stop", (double)strlen(m->stop[i]), 1, API_STOP_BYTES_MAX);
@@ -217,6 +264,11 @@ static enum status run_generate(struct grpc_call *g, const struct msg_generate *
     struct msg_ids prompt = {.v = ids->v, .n = (uint32_t)ids->n};
     char id[MSG_REQUEST_ID_MAX];
     router_choose_id(m->request_id, id);
+    if (m->has_prompt_logprobs && !api_tokens_of_prompt(&g->prompt, prompt)) {
+        free(stops);
+        return err_set(err, ST_NO_MEMORY, "Out of memory.");
+    }
+    g->prompt_said = 1; /* the first token has no score */
     const struct run_args args = {.router = r,
                                   .ops = &grpc_ops,
                                   .owner = g,
@@ -226,6 +278,8 @@ static enum status run_generate(struct grpc_call *g, const struct msg_generate *
                                   .n = m->n,
                                   .has_seed = m->has_seed,
                                   .sampling = m->sampling,
+                                  .score = m->has_prompt_logprobs,
+                                  .score_top = m->prompt_logprobs,
                                   .cache_salt = m->cache_salt,
                                   .stops = stops,
                                   .n_stops = m->n_stop,
@@ -259,6 +313,10 @@ static enum status start_generate(struct grpc_call *g, const uint8_t *data, size
     } else if (st == ST_OK && !ids_append(&ids, m.ids.v, m.ids.n)) {
         st = err_set(err, ST_NO_MEMORY, "Out of memory.");
     }
+    if (st == ST_OK && m.has_prompt_logprobs &&
+        ids.n * (size_t)(m.prompt_logprobs + 1) > API_SCORES_MAX)
+        st = err_set(err, ST_INVALID, "prompt_logprobs: more than %d are asked for.",
+                     API_SCORES_MAX);
     if (st == ST_OK)
         st = run_generate(g, &m, &ids, err);
     ids_fini(&ids);
@@ -357,6 +415,7 @@ static void close_call(struct grpc_call *g)
     }
     list_remove(&g->link);
     g->r->answers--;
+    api_tokens_fini(&g->prompt);
     free(g->slots);
     free(g);
 }

@@ -26,6 +26,11 @@ struct slot {
     int32_t stop_id;
 };
 
+struct prompt {
+    struct buf echo;
+    struct api_tokens tokens; /* where they are scored */
+};
+
 struct answer {
     struct router *r;
     struct http_request *q;
@@ -33,12 +38,13 @@ struct answer {
     struct api_answer head;
     struct slot *slots;
     size_t n_slots;
-    struct buf *echoes; /* [n_prompts] */
+    struct prompt *prompts;
     size_t n_prompts;
     int32_t n;
     struct api_output_plan plan;
     struct buf out;
     bool begun, ended, broken, usage_always;
+    bool echo, echo_scores, prompt_scores;
     char prefill[64], decode[64];
 };
 
@@ -50,11 +56,13 @@ static void answer_free(struct answer *a)
         api_output_fini(&a->slots[i].output);
         free((char *)(uintptr_t)a->slots[i].stop_text);
     }
-    for (size_t i = 0; a->echoes && i < a->n_prompts; i++)
-        buf_fini(&a->echoes[i]);
+    for (size_t i = 0; a->prompts && i < a->n_prompts; i++) {
+        buf_fini(&a->prompts[i].echo);
+        api_tokens_fini(&a->prompts[i].tokens);
+    }
     api_output_plan_fini(&a->plan);
     free(a->slots);
-    free(a->echoes);
+    free(a->prompts);
     buf_fini(&a->out);
     a->r->answers--;
     free(a);
@@ -109,7 +117,12 @@ static bool flush(struct answer *a)
 static struct api_choice_out choice_out(const struct answer *a, int32_t index)
 {
     struct slot *s = &a->slots[index];
+    const struct api_tokens *prompt = &a->prompts[index / a->n].tokens;
     struct api_choice_out c = {.index = index, .text_offset = s->offset, .stop_id = -1};
+    if (!a->head.stream) {
+        c.echo = a->echo_scores ? prompt : NULL;
+        c.prompt = a->prompt_scores && a->head.kind == API_COMPLETION ? prompt : NULL;
+    }
     c.text = (struct api_text_ref){s->text.data ? s->text.data : "", s->text.len};
     c.tokens = a->head.logprobs ? &s->tokens : NULL;
     c.output = a->plan.parse ? &s->output : NULL;
@@ -164,20 +177,38 @@ static void begin_stream(struct answer *a)
     http_set_header(a->q, "Cache-Control", "no-cache");
     http_set_header(a->q, "X-Accel-Buffering", "no");
     http_stream_begin(a->q, 200, "text/event-stream");
-    for (size_t i = 0; i < a->n_slots; i++) {
-        struct api_choice_out c = {.index = (int32_t)i, .stop_id = -1};
-        if (a->head.kind == API_CHAT) {
-            c.role = true;
-            put_event(a, &c);
-        } else if (a->echoes) {
-            const struct buf *e = &a->echoes[i / (size_t)a->n];
-            c.text = (struct api_text_ref){e->data ? e->data : "", e->len};
-            put_event(a, &c);
-        }
+    for (size_t i = 0; i < a->n_slots && a->head.kind == API_CHAT; i++) {
+        struct api_choice_out c = {.index = (int32_t)i, .role = true, .stop_id = -1};
+        put_event(a, &c);
     }
 }
 
+/* Before a choice's first chunk, and behind the last score of its prompt: the echo. */
+static void open_slot(struct answer *a, int32_t index)
+{
+    const struct prompt *p = &a->prompts[index / a->n];
+    const struct api_tokens none = {0};
+    struct slot *s = &a->slots[index];
+    begin_stream(a);
+    if (s->opened || !a->echo)
+        return;
+    s->opened = true;
+    struct api_choice_out c = {.index = index, .stop_id = -1};
+    c.text = (struct api_text_ref){p->echo.data ? p->echo.data : "", p->echo.len};
+    c.echo = a->echo_scores ? &p->tokens : NULL;
+    c.tokens = a->echo_scores ? &none : NULL;
+    s->offset = api_count_characters(c.text.text, c.text.len);
+    put_event(a, &c);
+}
+
 /* ---- from the run ---- */
+
+static void on_scores(void *owner, size_t prompt, const struct msg_score *s, int32_t n)
+{
+    struct answer *a = owner;
+    if (!api_tokens_score(&a->prompts[prompt].tokens, s, n))
+        a->out.failed = true;
+}
 
 static void put_text(struct answer *a, struct slot *s, struct api_text_ref text, bool token)
 {
@@ -205,7 +236,7 @@ static void on_delta(void *owner, int32_t index, struct api_text_ref text,
         run_consumed(a->run);
         return;
     }
-    begin_stream(a);
+    open_slot(a, index);
     if (s->text.len || api_output_pending(&s->output))
         put_chunk(a, index, false);
     flush(a);
@@ -226,7 +257,7 @@ static void on_finish(void *owner, int32_t index, const struct run_finish *f)
         api_output_finish(&s->output, f->reason == MSG_FINISH_LENGTH);
     if (!a->head.stream)
         return;
-    begin_stream(a);
+    open_slot(a, index);
     if (a->head.kind == API_CHAT && (s->text.len || s->tokens.n || api_output_pending(&s->output)))
         put_chunk(a, index, false);
     put_chunk(a, index, true);
@@ -285,7 +316,7 @@ static void on_end(void *owner, enum status status, const char *text, const stru
     flush(a);
 }
 
-static const struct run_ops answer_ops = {on_delta, on_finish, on_end};
+static const struct run_ops answer_ops = {on_scores, on_delta, on_finish, on_end};
 
 /* ---- from the client ---- */
 
@@ -330,26 +361,39 @@ static bool make_ids(struct router *r, const struct api_request *q, struct ids *
     return true;
 }
 
-static bool keep_echoes(struct answer *a, const struct api_request *q, const struct ids *all)
+static bool keep_echo(struct answer *a, const struct api_request *q, const struct ids *all,
+                      size_t i)
 {
-    if (!q->echo)
-        return true;
-    a->echoes = calloc(a->n_prompts, sizeof *a->echoes);
-    if (!a->echoes)
+    struct buf *echo = &a->prompts[i].echo;
+    const struct api_prompt *p = &q->prompts[i];
+    if (p->text)
+        buf_append(echo, p->text, p->len);
+    else
+        tokenizer_decode(a->r->tokenizer, all[i].v, all[i].n, q->skip_special, echo);
+    for (size_t k = 0; k < (size_t)a->n && !a->head.stream; k++)
+        buf_append(&a->slots[i * (size_t)a->n + k].text, echo->data, echo->len);
+    return !echo->failed;
+}
+
+/* What is said of the prompts themselves. */
+static bool keep_prompts(struct answer *a, const struct api_request *q, const struct ids *all)
+{
+    a->echo = q->echo;
+    a->echo_scores = q->echo && q->sampling.logprobs >= 0;
+    a->prompt_scores = q->prompt_logprobs >= 0;
+    a->head.prompt_top = q->prompt_logprobs;
+    a->prompts = calloc(a->n_prompts, sizeof *a->prompts);
+    if (!a->prompts)
         return false;
     for (size_t i = 0; i < a->n_prompts; i++) {
-        const struct api_prompt *p = &q->prompts[i];
-        if (p->text)
-            buf_append(&a->echoes[i], p->text, p->len);
-        else
-            tokenizer_decode(a->r->tokenizer, all[i].v, all[i].n, q->skip_special, &a->echoes[i]);
-        if (a->echoes[i].failed)
+        if (q->echo && !keep_echo(a, q, all, i))
+            return false;
+        const struct msg_ids ids = {.v = all[i].v, .n = (uint32_t)all[i].n};
+        if (api_score_top(q) >= 0 && !api_tokens_of_prompt(&a->prompts[i].tokens, ids))
             return false;
     }
-    for (size_t i = 0; i < a->n_slots && !a->head.stream; i++) {
-        const struct buf *e = &a->echoes[i / (size_t)a->n];
-        buf_append(&a->slots[i].text, e->data, e->len);
-    }
+    if (a->prompt_scores && q->kind == API_CHAT)
+        a->head.chat_prompt = &a->prompts[0].tokens;
     return true;
 }
 
@@ -372,12 +416,13 @@ static struct answer *answer_create(struct router *r, struct http_request *q,
                                   .created_s = clock_unix_ns() / NS_PER_S,
                                   .model = r->config->model.name,
                                   .logprobs = req->sampling.logprobs >= 0,
+                                  .echo_top = req->sampling.logprobs,
                                   .stream = req->stream,
                                   .include_usage = req->include_usage};
     snprintf(a->head.id, sizeof a->head.id, "%s-%016llx%016llx",
              req->kind == API_CHAT ? "chatcmpl" : "cmpl", (unsigned long long)rng_entropy(),
              (unsigned long long)rng_entropy());
-    if (!a->slots || !keep_echoes(a, req, all)) {
+    if (!a->slots || !keep_prompts(a, req, all)) {
         if (!a->slots)
             a->n_slots = 0;
         answer_free(a);
@@ -412,6 +457,8 @@ static bool start_run(struct answer *a, const struct api_request *q, const struc
                                   .n = q->n,
                                   .has_seed = q->has_seed,
                                   .sampling = q->sampling,
+                                  .score = api_score_top(q) >= 0,
+                                  .score_top = api_score_top(q),
                                   .cache_salt = q->cache_salt,
                                   .stops = q->stops,
                                   .n_stops = q->n_stops,
@@ -429,6 +476,21 @@ static bool start_run(struct answer *a, const struct api_request *q, const struc
     return st == ST_OK;
 }
 
+/* An answer with scores of long prompts is many times as long as its request. */
+static bool check_scores(const struct api_request *q, const struct ids *all, struct api_error *err)
+{
+    size_t n = q->kind == API_CHAT ? 1 : q->n_prompts, tokens = 0;
+    for (size_t i = 0; i < n; i++)
+        tokens += all[i].n;
+    size_t scores = tokens * (size_t)q->n * (size_t)(api_score_top(q) + 1);
+    return scores <= API_SCORES_MAX ||
+           api_fail(err, 400, "invalid_value",
+                    q->prompt_logprobs >= 0 ? "prompt_logprobs" : "logprobs",
+                    "The request asks for %zu log probabilities of prompts, at most %d are "
+                    "allowed.",
+                    scores, API_SCORES_MAX);
+}
+
 static bool prepare(struct router *r, struct http_request *q, const char *request_id,
                     const struct api_request *req, struct api_error *err)
 {
@@ -443,7 +505,7 @@ static bool prepare(struct router *r, struct http_request *q, const char *reques
     if (!ok)
         api_fail(err, 500, "internal_error", NULL, "Out of memory.");
     bool inside = false;
-    ok = ok && make_ids(r, req, all, &inside, err);
+    ok = ok && make_ids(r, req, all, &inside, err) && check_scores(req, all, err);
     if (ok) {
         a = answer_create(r, q, req, all);
         ok = (a && plan_output(a, req, inside)) ||

@@ -55,6 +55,11 @@ static void eff_token(void *ctx, void *client, const struct msg_token *t)
     run_on_token(client, t);
 }
 
+static void eff_scores(void *ctx, void *client, const struct msg_score *s, int32_t n)
+{
+    run_on_scores(client, s, n);
+}
+
 static void eff_finish(void *ctx, void *client, const struct msg_finish *f)
 {
     run_on_finish(client, f);
@@ -77,6 +82,7 @@ const struct core_effects router_effects = {.call_start = eff_call_start,
                                             .call_read = eff_call_read,
                                             .call_cancel = eff_call_cancel,
                                             .token = eff_token,
+                                            .scores = eff_scores,
                                             .finish = eff_finish,
                                             .end = eff_end,
                                             .random = eff_random};

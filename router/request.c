@@ -56,6 +56,12 @@ void request_fini(struct request *r)
     r->choices = NULL;
 }
 
+void request_want_scores(struct request *r, int32_t prompt_tokens)
+{
+    r->scored = 1;
+    r->score_end = prompt_tokens;
+}
+
 /* What was to begin and has not been carried out is off: whatever it was for is over. */
 static void drop_beginnings(struct request *r)
 {
@@ -191,6 +197,10 @@ enum request_verdict request_on_token(struct request *r, const struct msg_token 
         lost(r, true, "a node answered nonsense", now_ns);
         return REQUEST_CONFLICT;
     }
+    if (request_scores_missing(r)) {
+        lost(r, true, "a node skipped scores of the prompt", now_ns);
+        return REQUEST_CONFLICT;
+    }
     struct request_choice *c = &r->choices[t->choice];
     if (t->position < c->n) {
         if (c->ids[t->position] == t->id)
@@ -211,10 +221,28 @@ enum request_verdict request_on_token(struct request *r, const struct msg_token 
     return REQUEST_EMIT;
 }
 
+int32_t request_on_scores(struct request *r, const struct msg_score *s, int32_t n, int64_t now_ns)
+{
+    if (r->state == REQUEST_DONE || r->state == REQUEST_QUEUED || n == 0)
+        return n;
+    int32_t begin = s[0].position;
+    if (begin > r->scored || begin + n > r->score_end) {
+        lost(r, true, "a node skipped scores of the prompt", now_ns);
+        return -1;
+    }
+    if (begin + n <= r->scored)
+        return n;
+    int32_t known = r->scored - begin;
+    r->scored = begin + n;
+    if (!request_scores_missing(r) && r->finished == r->n)
+        request_end(r, ST_OK, "", now_ns);
+    return known;
+}
+
 static void finish_choice(struct request *r, struct request_choice *c, int64_t now_ns)
 {
     c->finished = true;
-    if (++r->finished == r->n)
+    if (++r->finished == r->n && !request_scores_missing(r))
         request_end(r, ST_OK, "", now_ns);
 }
 
@@ -250,6 +278,8 @@ void request_on_d_closed(struct request *r, enum status status, const char *text
     if (!r->d_live)
         return;
     r->d_live = false;
+    if (status == ST_OK && r->finished == r->n && r->p_live)
+        return; /* nothing was to be generated: the scores are on their way from P */
     switch (status) {
     case ST_PREEMPTED:
         requeue(r, false, now_ns);
@@ -277,7 +307,8 @@ void request_on_p_closed(struct request *r, enum status status, const char *text
     r->p_live = false;
     if (r->state != REQUEST_FILLING)
         return;
-    if (status == ST_OK || r->flowing) {
+    bool lacking = request_scores_missing(r);
+    if (!lacking && (status == ST_OK || r->flowing)) {
         request_move(r, REQUEST_DECODING, now_ns);
         return;
     }
@@ -289,6 +320,10 @@ void request_on_p_closed(struct request *r, enum status status, const char *text
         r->deaths++;
     if (r->deaths >= REQUEST_DEATHS_MAX) {
         request_end(r, ST_INTERNAL, "the prefill nodes of this request were lost", now_ns);
+        return;
+    }
+    if (lacking && (status == ST_OK || !r->d_live)) {
+        lost(r, false, "a prefill node skipped scores of the prompt", now_ns);
         return;
     }
     r->p_tries++;

@@ -15,6 +15,10 @@
  * RESERVING: Start is with a decode node. FILLING: it has accepted and a prefill node is computing
  * and sending. DECODING: nothing but the decode stream is left. DONE: ended once, with one status.
  *
+ * Where the prompt is to be scored, that comes first: no token is heard before the last score, and
+ * a request whose choices are all over (nothing was to be generated) ends with it. Whoever computes
+ * the prompt says them; each position counts once, and what is missing is asked for again.
+ *
  * Tokens may come from either node in any state with a live call; each position of a choice is
  * emitted once, from whoever says it first (LAW 8). After a loss the request goes back to QUEUED
  * and resumes from what was emitted: nothing else is needed (LAW 5). A request that was present at
@@ -67,9 +71,10 @@ struct request {
     int32_t n;
     struct request_choice *choices; /* [n] */
     int32_t finished;
-    bool d_live, p_live; /* calls in flight */
-    bool local;          /* D computes the prompt by itself */
-    bool flowing;        /* D has said a token: it has all the KV it needs */
+    bool d_live, p_live;       /* calls in flight */
+    bool local;                /* D computes the prompt by itself */
+    bool flowing;              /* D has said a token: it has all the KV it needs */
+    int32_t scored, score_end; /* scores of positions [scored, score_end) are missing */
     int32_t deaths, losses, p_tries;
     struct msg_ticket ticket;
     int32_t have_tokens;
@@ -82,6 +87,12 @@ struct request {
 
 enum status request_init(struct request *r, int32_t n, int64_t now_ns);
 void request_fini(struct request *r);
+/* The prompt's ids at [1, prompt_tokens) are to be scored. */
+void request_want_scores(struct request *r, int32_t prompt_tokens);
+static inline bool request_scores_missing(const struct request *r)
+{
+    return r->scored < r->score_end;
+}
 bool request_take_action(struct request *r, enum request_action *out);
 
 /* A decode node was picked; `local`: no prefill node, D is told to compute. */
@@ -99,6 +110,10 @@ enum request_verdict { REQUEST_EMIT, REQUEST_SEEN, REQUEST_CONFLICT };
  * and the request resumes. */
 enum request_verdict request_on_token(struct request *r, const struct msg_token *t, bool from_d,
                                       int64_t now_ns);
+/* Scores of adjacent positions that a node said: how many of them, from the first on, are known
+ * already; the others are recorded. -1: a node skipped some; its call ends and the request resumes.
+ */
+int32_t request_on_scores(struct request *r, const struct msg_score *s, int32_t n, int64_t now_ns);
 /* D says that a choice is over. False: it was over already, or D contradicts what was emitted. */
 bool request_on_finish(struct request *r, const struct msg_finish *f, int64_t now_ns);
 /* The router itself ends a choice (stop string). */

@@ -123,10 +123,12 @@ static enum status submit(struct run *r, const struct run_args *a, size_t i, str
                              .prompt = a->prompts[i],
                              .n = a->n,
                              .sampling = a->sampling,
+                             .score = a->score,
+                             .score_top = a->score_top,
                              .cache_salt = a->cache_salt,
                              .client = p};
     int64_t room = (int64_t)router_max_context(r->router) - q.prompt.n;
-    if (q.sampling.max_tokens == 0)
+    if (q.sampling.max_tokens < 0)
         q.sampling.max_tokens = room > 1 ? (int32_t)room : 1;
     if (q.sampling.min_tokens > q.sampling.max_tokens)
         q.sampling.min_tokens = q.sampling.max_tokens;
@@ -260,6 +262,13 @@ static void measure(struct part *p, struct choice *c)
         metric_observe(router->vllm.itl, (double)(router->now_ns - c->last_ns) / 1e9);
     p->begun = true;
     c->last_ns = router->now_ns;
+}
+
+void run_on_scores(void *part, const struct msg_score *s, int32_t n)
+{
+    struct part *p = part;
+    if (p->run->ops && p->run->ops->scores)
+        p->run->ops->scores(p->run->owner, (size_t)(p - p->run->parts), s, n);
 }
 
 void run_on_token(void *part, const struct msg_token *t)

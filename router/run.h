@@ -27,6 +27,9 @@ struct run_finish {
     int32_t stop_id;       /* -1: none; the model's own EOS counts as none */
 };
 struct run_ops {
+    /* Scores of adjacent tokens of a prompt, in order, from position 1 on; all before the first
+     * delta of its choices. NULL: not wanted. */
+    void (*scores)(void *owner, size_t prompt, const struct msg_score *s, int32_t n);
     /* New text (maybe none) and, when a token brought it, that token; NULL: what was held back. */
     void (*delta)(void *owner, int32_t index, struct api_text_ref text, const struct msg_token *t);
     /* The choice is over: stop_text when a stop string ended it, stop_id when an id did. */
@@ -43,7 +46,9 @@ struct run_args {
     size_t n_prompts;
     int32_t n;
     bool has_seed;                /* else each prompt gets one */
-    struct msg_sampling sampling; /* max_tokens 0: what the context has room for */
+    struct msg_sampling sampling; /* max_tokens -1: what the context has room for */
+    bool score;                   /* the prompts' tokens too, with so many alternatives: */
+    int32_t score_top;
     const char *cache_salt;
     const struct api_text_ref *stops; /* copied */
     size_t n_stops;
@@ -66,6 +71,7 @@ void run_nodes(const struct run *r, const char **prefill, const char **decode);
 struct run *run_of(struct list *member);
 
 /* What the core's effects call. */
+void run_on_scores(void *part, const struct msg_score *s, int32_t n);
 void run_on_token(void *part, const struct msg_token *t);
 void run_on_finish(void *part, const struct msg_finish *f);
 void run_on_end(void *part, enum status status, const char *text, const struct msg_usage *usage);

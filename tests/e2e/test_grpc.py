@@ -72,6 +72,25 @@ class Grpc(cluster.SharedCase):
         self.assertEqual(re.sub(r"<\|\w+\|>", "", whole), said[0]["text"], "but for special tokens")
         self.assertGreater(self.c.kv_bytes(self.c.transport), 0)
 
+    def test_scores_of_the_prompt(self):
+        http = self.c.complete({"prompt": LONG, "max_tokens": 0, "echo": True, "logprobs": 2})["choices"][0]["logprobs"]
+        for more in ({"prompt_only": True}, {"max_tokens": 3, "ignore_eos": True}):
+            scores, tokens, usage = [], 0, None
+            for r in self.api.Generate(self.request(LONG, prompt_logprobs=2, **more)):
+                scores += r.prompt_logprobs
+                tokens += len(r.ids)
+                self.assertFalse(r.prompt_logprobs and tokens, "scores come first")
+                usage = r.usage if r.HasField("usage") else usage
+            self.assertEqual(tokens, more.get("max_tokens", 0))
+            self.assertEqual(usage.completion_tokens, tokens)
+            self.assertEqual([s.position for s in scores], list(range(1, usage.prompt_tokens)))
+            self.assertEqual(len(scores) + 1, len(http["tokens"]))
+            for s, score, top in list(zip(scores, http["token_logprobs"][1:], http["top_logprobs"][1:])):
+                self.assertAlmostEqual(s.logprob, score, places=5)
+                self.assertEqual(len(s.top), 2)
+                self.assertAlmostEqual(s.top[0].logprob, max(top.values()), places=5)
+                self.assertEqual(s.rank == 1, s.id == s.top[0].id)
+
     def test_generate_from_ids(self):
         ids = list(self.api.Tokenize(self.pb.TokenizeRequest(text=LONG)).ids)
         request = self.request(LONG)

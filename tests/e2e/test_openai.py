@@ -51,6 +51,26 @@ class OpenAI(cluster.SharedCase):
         self.assertEqual("".join(c.choices[0].text for c in chunks if c.choices), whole.choices[0].text)
         self.assertEqual(chunks[-1].usage.completion_tokens, whole.usage.completion_tokens)
 
+    def test_scores_of_the_prompt(self):
+        """What an evaluation harness asks for: the log probability of a continuation."""
+        text = "Once upon a time there was a little fox. " * 10
+        ask = dict(model=self.model, prompt=text, echo=True, logprobs=1, temperature=0)
+        for max_tokens in (0, 1):
+            a = self.client.completions.create(**ask, max_tokens=max_tokens)
+            said, n = a.choices[0].logprobs, a.usage.prompt_tokens
+            self.assertEqual(a.usage.completion_tokens, max_tokens)
+            self.assertEqual([len(said.tokens), len(said.token_logprobs), len(said.top_logprobs), len(said.text_offset)],
+                             [n + max_tokens] * 4)
+            self.assertIsNone(said.token_logprobs[0])
+            self.assertTrue(a.choices[0].text.startswith(text))
+            greedy = [max(top, key=top.get) == token for token, top in zip(said.tokens[1:n], said.top_logprobs[1:n])]
+            self.assertGreater(sum(greedy), n // 5, "some are what the model expects")
+        chunks = list(self.client.completions.create(**ask, max_tokens=2, stream=True))
+        self.assertEqual(chunks[0].choices[0].text, text)
+        self.assertEqual(chunks[0].choices[0].logprobs.token_logprobs, said.token_logprobs[:n])
+        chat = self.client.chat.completions.create(model=self.model, messages=MESSAGES, max_tokens=1, extra_body={"prompt_logprobs": 1})
+        self.assertEqual(len(chat.model_extra["prompt_logprobs"]), chat.usage.prompt_tokens)
+
     def test_completion_of_ids(self):
         a = self.client.completions.create(model=self.model, prompt=[5, 6, 7, 8], max_tokens=3)
         self.assertEqual(a.usage.prompt_tokens, 4)

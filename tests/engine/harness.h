@@ -41,6 +41,8 @@ struct ask {
     struct msg_finish finish[H_CHOICES];
     bool failed;
     enum status status;
+    struct msg_score score[H_TOKENS]; /* by position; id -1: none */
+    int32_t n_scores, score_from;
     int32_t chunk_begin[64], chunk_end[64], n_chunks;
     group_id group;
     bool live;
@@ -59,6 +61,15 @@ static inline void on_token(void *ctx, void *user, const struct msg_token *t)
     cr_assert_not(a->failed);
     a->logprob[t->choice][t->position] = t->logprob;
     a->said[t->choice][a->n_said[t->choice]++] = t->id;
+}
+
+static inline void on_score(void *ctx, void *user, const struct msg_score *s)
+{
+    (void)ctx;
+    struct ask *a = user;
+    cr_assert_eq(s->position, a->score_from + a->n_scores++);
+    cr_assert_eq(a->n_said[0], 0, "a score after a token");
+    a->score[s->position] = *s;
 }
 
 static inline void on_finish(void *ctx, void *user, const struct msg_finish *f)
@@ -105,6 +116,7 @@ static inline void rig_open(struct rig *r, struct rig_options o)
     memset(r->pool, 0xa5, kv_pool_bytes(&r->layout));
     struct engine_args args = {.runner = fake_runner(&r->model),
                                .events = {.token = on_token,
+                                          .score = on_score,
                                           .finish = on_finish,
                                           .failed = on_failed,
                                           .chunk = on_chunk,

@@ -190,7 +190,10 @@ Test(pressure, wrong_requests_are_invalid)
     REFUSED(bad.sampling.top_p = 0);
     REFUSED(bad.sampling.top_k = -1);
     REFUSED(bad.sampling.repetition_penalty = 0);
-    REFUSED(bad.sampling.max_tokens = 0);
+    REFUSED(bad.sampling.max_tokens = -1);
+    REFUSED(bad.scoring.begin = -1);
+    REFUSED(bad.scoring.begin = (int32_t)bad.prompt.n + 1);
+    REFUSED(bad.scoring.top = MSG_LOGPROBS_MAX + 1);
     REFUSED(bad.sampling.logprobs = 21);
     REFUSED((bad.sampling.stop_ids = (struct msg_ids){ids, 3}));
     REFUSED((bad.sampling.bias = &bias, bad.sampling.n_bias = 1));

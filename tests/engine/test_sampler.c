@@ -326,7 +326,7 @@ Test(sampling, checks_every_range)
     REFUSED(bad.repetition_penalty = INFINITY);
     REFUSED(bad.logprobs = -2);
     REFUSED(bad.logprobs = MSG_LOGPROBS_MAX + 1);
-    REFUSED(bad.max_tokens = 0);
+    REFUSED(bad.max_tokens = -1);
     REFUSED(bad.min_tokens = -1);
     REFUSED((bad.stop_ids = (struct msg_ids){ids, MSG_STOP_IDS_MAX + 1}));
     REFUSED((bad.stop_ids = (struct msg_ids){outside, 1}));

@@ -27,7 +27,10 @@ struct rig_call {
     int32_t have, n_ranks;
     struct msg_ticket ticket;
     int32_t ids[8][RIG_TOKENS], n[8]; /* what was said, by choice */
-    bool deaf;                        /* takes no message */
+    int32_t scored;                   /* last position of the prompt that has a score */
+    float score[512];
+    bool deaf; /* takes no message */
+    int room;  /* takes so many messages more; 0: any */
 };
 
 struct rig_handoff {
@@ -55,6 +58,7 @@ static struct {
     bool aggregated;
 } rig;
 
+static int32_t rig_prompt_ids[512];
 static struct msg_rank_address rig_rank = {.head_end = 2, .host = "h", .shm = "s"};
 
 static struct rig_handoff *handoff_of(uint64_t user)
@@ -88,6 +92,17 @@ static void note_tokens(struct rig_call *k, const struct msg_token *t, uint32_t 
     }
 }
 
+static void note_scores(struct rig_call *k, const struct msg_score *s, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        cr_assert_eq(k->n[0], 0, "a score after a token");
+        cr_assert_eq(s[i].position, k->scored + 1, "score of %d after %d", s[i].position,
+                     k->scored);
+        cr_assert_eq(s[i].id, rig_prompt_ids[s[i].position]);
+        k->score[++k->scored] = s[i].logprob;
+    }
+}
+
 static void note_decode(struct rig_call *k, const struct buf *b)
 {
     struct codec_arena arena = {0};
@@ -109,6 +124,9 @@ static void note_decode(struct rig_call *k, const struct buf *b)
         cr_assert_eq(k->accepted, 1, "a token before Accepted");
         note_tokens(k, ev.tokens, ev.n_tokens);
         break;
+    case MSG_D_SCORES:
+        note_scores(k, ev.scores, ev.n_scores);
+        break;
     case MSG_D_FINISH:
         k->finish_events++;
         break;
@@ -123,7 +141,7 @@ static enum status rig_send(void *ctx, void *call, const struct buf *b)
 {
     struct rig_call *k = call;
     cr_assert(!k->closed && k->finishes == 0, "a message after the end");
-    if (k->deaf)
+    if (k->deaf || (k->room > 0 && --k->room == 0 && (k->deaf = true)))
         return ST_BUSY;
     if (strcmp(rig.ops->name, "decode") == 0) {
         note_decode(k, b);
@@ -131,7 +149,8 @@ static enum status rig_send(void *ctx, void *call, const struct buf *b)
         struct codec_arena arena = {0};
         struct msg_prefill_event ev;
         cr_assert_eq(codec_get_prefill_event((const uint8_t *)b->data, b->len, &arena, &ev), ST_OK);
-        k->prefilled++;
+        k->prefilled += ev.compute_us > 0 || ev.n_first > 0 || ev.n_scores == 0;
+        note_scores(k, ev.scores, ev.n_scores);
         note_tokens(k, ev.first, ev.n_first);
         codec_arena_fini(&arena);
     }
@@ -343,8 +362,6 @@ static void rig_end(void)
     engine_destroy(rig.engine);
     free(rig.pool);
 }
-
-static int32_t rig_prompt_ids[512];
 
 static struct msg_ids rig_prompt(uint64_t seed, int32_t n)
 {

@@ -1,5 +1,7 @@
 /* The decode role: whatever happens, a call is finished at most once and what it held is given
- * back, once, when the mover is quiet. */
+ * back, once, when the mover is quiet.
+ *
+ * It has over 600 lines because the cases share how a call is brought to each state. */
 #include "decode-node/decode.h"
 #include "node/role_rig.h"
 
@@ -108,6 +110,88 @@ Test(decode, computes_by_itself)
     rig_close(k);
     cr_assert_eq(rig.n_handoffs, 0);
     rig_end();
+}
+
+/* Scores first; a call that has nothing to generate is done when they are said. */
+Test(decode, says_the_scores_of_what_it_computes)
+{
+    for (int32_t tokens = 0; tokens <= 5; tokens += 5) {
+        for (int over = 0; over <= (tokens == 0); over++) {
+            static const bool finished[] = {true};
+            rig_open(&decode_role_ops, 128, false);
+            struct msg_start m = start_of(200, tokens);
+            struct rig_call *k = rig_dial();
+            m.local_prefill = true;
+            m.scoring = (struct msg_scoring){.begin = 1, .top = 1};
+            m.finished = over ? finished : NULL;
+            m.credits = 0; /* no token before the router has them all */
+            say_start(k, &m);
+            k->room = 2; /* and it reads slowly */
+            for (int i = 0; i < 20; i++) {
+                rig_steps(3);
+                cr_assert(k->done == 0 || k->scored == 199);
+                k->deaf = false;
+                k->room = 2;
+            }
+            cr_assert_eq(k->scored, 199);
+            cr_assert_eq(k->done, tokens == 0);
+            if (tokens > 0) {
+                k->room = 0;
+                control(k, (struct msg_decode_control){.credit = 10});
+                rig_steps(100);
+                check_tokens(k, &m);
+            }
+            cr_assert_eq(k->finish_events, !over);
+            cr_assert_eq(k->done, 1);
+            rig_close(k);
+            rig_end();
+        }
+    }
+}
+
+Test(decode, leaves_the_scores_to_who_computes_the_prompt)
+{
+    open_small();
+    struct msg_start m = start_of(30, 0);
+    struct rig_call *k = rig_dial();
+    m.scoring = (struct msg_scoring){.begin = 1};
+    say_start(k, &m);
+    rig_steps(10);
+    cr_assert_eq(k->finish_events, 1);
+    cr_assert_eq(k->done, 0, "nothing has landed");
+    land(&rig.handoffs[0], &m, false);
+    rig_steps(10);
+    cr_assert_eq(k->scored, 0);
+    cr_assert_eq(k->done, 1);
+    rig_close(k);
+    quiet();
+    rig_end();
+}
+
+/* What has landed would not be computed again: the router has to begin anew. */
+Test(decode, cannot_score_what_has_landed)
+{
+    for (int landed = 0; landed < 2; landed++) {
+        open_small();
+        struct msg_start m = start_of(30, 5);
+        struct rig_call *k = rig_dial();
+        m.scoring = (struct msg_scoring){.begin = 1};
+        m.credits = 0;
+        say_start(k, &m);
+        if (landed)
+            land(&rig.handoffs[0], &m, true);
+        rig_steps(5);
+        control(k, (struct msg_decode_control){.prefill_here = true});
+        quiet();
+        rig_steps(100);
+        cr_assert_eq(k->finishes, landed);
+        cr_assert_eq(k->scored, landed ? 0 : 29);
+        if (landed)
+            cr_assert_eq(k->status, ST_PREEMPTED);
+        rig_close(k);
+        quiet();
+        rig_end();
+    }
 }
 
 Test(decode, takes_what_lands)

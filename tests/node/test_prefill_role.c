@@ -98,6 +98,61 @@ Test(prefill, computes_offers_and_says_the_first_token)
     }
 }
 
+static void check_scores(const struct rig_call *k, const struct msg_prefill *m, int32_t from)
+{
+    struct sampler *s = sampler_create(rig.model.vocab);
+    float logits[64];
+    cr_assert_eq(k->scored, (int32_t)m->prompt.n - 1);
+    for (int32_t p = from; p < (int32_t)m->prompt.n; p++) {
+        struct msg_score x;
+        fake_logits(&rig.model, m->prompt.v, p, logits);
+        sampler_score(s, logits, m->prompt.v[p], 0, &x);
+        cr_assert_eq(k->score[p], x.logprob, "position %d", p);
+    }
+    sampler_destroy(s);
+}
+
+/* In pieces, before the first token, and no faster than the router reads. */
+Test(prefill, says_the_scores_of_the_prompt)
+{
+    for (int slow = 0; slow < 2; slow++) {
+        rig_open(&prefill_role_ops, 128, false);
+        struct msg_prefill m = run_of(200);
+        struct rig_call *k = rig_dial();
+        m.scoring = (struct msg_scoring){.begin = 1, .top = 2};
+        say_run(k, &m);
+        k->room = slow;
+        rig_steps(100);
+        for (int i = 0; slow && i < 4; i++) {
+            cr_assert_eq(k->finishes, 0);
+            cr_assert_eq(rig.handoffs[0].fills, 0, "Filled goes with First");
+            k->deaf = false;
+            k->room = 2;
+            rig_flush();
+        }
+        check_scores(k, &m, 1);
+        check_first(k, &m);
+        cr_assert_eq(k->prefilled, 1);
+        rig_mover(MOVER_DELIVERED, &rig.handoffs[0], NULL, 0);
+        cr_assert_eq(k->status, ST_OK);
+        rig_close(k);
+        quiet();
+        /* All is cached now; what is wanted is computed again. */
+        struct rig_call *again = rig_dial();
+        m.scoring.begin = 100;
+        m.want_first = false;
+        m.prompt = rig_prompt(1, 200);
+        again->scored = 99;
+        say_run(again, &m);
+        rig_steps(100);
+        check_scores(again, &m, 100);
+        rig_mover(MOVER_DELIVERED, &rig.handoffs[1], NULL, 0);
+        rig_close(again);
+        quiet();
+        rig_end();
+    }
+}
+
 Test(prefill, a_prompt_that_is_cached_is_offered_all_the_same)
 {
     open_small();

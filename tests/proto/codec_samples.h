@@ -3,6 +3,7 @@
 #define TESTS_PROTO_CODEC_SAMPLES_H
 
 #include <criterion/criterion.h>
+#include <string.h>
 
 #include "proto/codec.h"
 
@@ -54,7 +55,23 @@ static inline struct msg_start a_start(void)
         .credits = 64,
         .local_prefill = true,
         .fingerprint = {1, UINT64_MAX},
+        .scoring = {.begin = 3, .top = 20},
     };
+}
+
+static const struct msg_score some_scores[] = {{3, 77, 5, -7.5f, some_top, 2},
+                                               {4, 0, 1, -0.25f, some_top, 1},
+                                               {5, 1, 2147483647, -1.f, NULL, 0}};
+
+static inline void same_scores(const struct msg_score *got, uint32_t n)
+{
+    cr_assert_eq(n, 3U);
+    for (uint32_t i = 0; i < n; i++) {
+        const struct msg_score *w = &some_scores[i], *g = &got[i];
+        cr_assert(g->position == w->position && g->id == w->id && g->rank == w->rank);
+        cr_assert(g->logprob == w->logprob && g->n_top == w->n_top);
+        cr_assert(w->n_top == 0 || memcmp(g->top, w->top, w->n_top * sizeof *w->top) == 0);
+    }
 }
 
 static inline enum status event_round(const struct msg_decode_event *m, struct codec_arena *a,

@@ -66,6 +66,7 @@ Test(codec, start)
     cr_assert_eq(got.deadline_ms, m.deadline_ms);
     cr_assert_eq(got.credits, 64);
     cr_assert(got.local_prefill);
+    cr_assert(got.scoring.begin == 3 && got.scoring.top == 20);
     cr_assert_eq(got.fingerprint[0], 1);
     cr_assert_eq(got.fingerprint[1], UINT64_MAX);
     codec_arena_fini(&a);
@@ -134,6 +135,11 @@ Test(codec, decode_events)
     cr_assert(got.tokens[0].logprob == -0.25f && got.tokens[0].n_top == 2);
     cr_assert(got.tokens[0].top[1].id == 10 && got.tokens[0].top[1].logprob == -2.5f);
     codec_arena_fini(&a);
+    struct msg_decode_event scores = {.kind = MSG_D_SCORES, .scores = some_scores, .n_scores = 3};
+    cr_assert_eq(event_round(&scores, &a, &got), ST_OK);
+    cr_assert_eq(got.kind, MSG_D_SCORES);
+    same_scores(got.scores, got.n_scores);
+    codec_arena_fini(&a);
     struct msg_decode_event finish = {.kind = MSG_D_FINISH, .finish = {1, MSG_FINISH_LENGTH, -1}};
     cr_assert_eq(event_round(&finish, &a, &got), ST_OK);
     cr_assert(got.kind == MSG_D_FINISH && got.finish.choice == 1 && got.finish.stop_id == -1);
@@ -166,6 +172,7 @@ Test(codec, prefill)
                                 .n_ranks = 2,
                                 .deadline_ms = 5,
                                 .fingerprint = {11, 12},
+                                .scoring = {.begin = 1},
                             };
     codec_put_prefill(&b, &m);
     cr_assert_eq(codec_get_prefill(BYTES(b), &a, &got), ST_OK);
@@ -175,6 +182,7 @@ Test(codec, prefill)
     cr_assert(got.prompt_tokens == 3 && got.n == 2 && got.want_first && got.have_tokens == 2);
     cr_assert(got.ticket.w[0] == 8 && got.ticket.w[1] == 9 && got.deadline_ms == 5);
     cr_assert(got.fingerprint[0] == 11 && got.fingerprint[1] == 12);
+    cr_assert(got.scoring.begin == 1 && got.scoring.top == 0);
     codec_arena_fini(&a);
     buf_clear(&b);
     m.prompt_tokens = 5; /* more than there are */
@@ -183,11 +191,12 @@ Test(codec, prefill)
     codec_arena_fini(&a);
     buf_clear(&b);
     struct msg_token first[] = {{0, 0, 5, -1, some_top, 1}, {1, 0, 6, -1, NULL, 0}};
-    struct msg_prefill_event e, event = {first, 2, 16, 100, 200};
+    struct msg_prefill_event e, event = {first, 2, 16, 100, 200, some_scores, 3};
     codec_put_prefill_event(&b, &event);
     cr_assert_eq(codec_get_prefill_event(BYTES(b), &a, &e), ST_OK);
     cr_assert(e.n_first == 2 && e.first[1].id == 6 && e.first[0].top[0].id == 9);
     cr_assert(e.cached_tokens == 16 && e.queue_us == 100 && e.compute_us == 200);
+    same_scores(e.scores, e.n_scores);
     codec_arena_fini(&a);
     buf_fini(&b);
 }
@@ -301,6 +310,8 @@ Test(codec, generate_events)
                                        .ids = {some_ids, 2},
                                        .tokens = tokens,
                                        .n_tokens = 2,
+                                       .prompt = some_scores,
+                                       .n_prompt = 3,
                                        .finish_reason = MSG_FINISH_STOP,
                                        .has_usage = true,
                                        .usage = {1, 2, 3},
@@ -313,6 +324,7 @@ Test(codec, generate_events)
     cr_assert(got.usage.prompt_tokens == 1 && got.usage.completion_tokens == 3);
     cr_assert(got.n_tokens == 2 && got.tokens[0].top[1].id == 10 && got.tokens[1].position == 6);
     cr_assert_eq(got.tokens[0].choice, 3);
+    same_scores(got.prompt, got.n_prompt);
     codec_arena_fini(&a);
     buf_fini(&b);
 }

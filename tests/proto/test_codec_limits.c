@@ -65,6 +65,8 @@ Test(codec, limits_of_start)
     REFUSED(m.sampling.bias = (&(struct msg_bias){-1, 1}); m.sampling.n_bias = 1);
     REFUSED(m.sampling.max_tokens = -1);
     REFUSED(m.sampling.top_k = -1);
+    REFUSED(m.scoring.top = MSG_LOGPROBS_MAX + 1);
+    REFUSED(m.scoring.begin = MSG_IDS_MAX);
 }
 
 Test(codec, limits_of_events)
@@ -105,6 +107,26 @@ Test(codec, limits_of_events)
     tokens[0] = (struct msg_token){0};
     said.n_tokens++;
     cr_assert_eq(event_round(&said, &a, &got), ST_PROTOCOL);
+    codec_arena_fini(&a);
+    struct msg_score scores[] = {{1, 0, 1, 0, NULL, 0}, {2, 0, 1, 0, top, MSG_LOGPROBS_MAX}};
+    struct msg_decode_event scored = {.kind = MSG_D_SCORES, .scores = scores, .n_scores = 2};
+    cr_assert_eq(event_round(&scored, &a, &got), ST_OK);
+    codec_arena_fini(&a);
+#define WRONG_SCORE(field, value)                                                                  \
+    do {                                                                                           \
+        struct msg_score was = scores[1];                                                          \
+        scores[1].field = (value);                                                                 \
+        cr_assert_eq(event_round(&scored, &a, &got), ST_PROTOCOL, "%s", #field);                   \
+        codec_arena_fini(&a);                                                                      \
+        scores[1] = was;                                                                           \
+    } while (0)
+    WRONG_SCORE(position, 3);
+    WRONG_SCORE(position, 1);
+    WRONG_SCORE(id, -1);
+    WRONG_SCORE(rank, 0);
+    WRONG_SCORE(n_top, MSG_LOGPROBS_MAX + 1);
+    scores[0].position = 0;
+    cr_assert_eq(event_round(&scored, &a, &got), ST_PROTOCOL);
     codec_arena_fini(&a);
     struct msg_decode_event finish = {.kind = MSG_D_FINISH, .finish = {0, 3, 0}};
     cr_assert_eq(event_round(&finish, &a, &got), ST_PROTOCOL);

@@ -98,7 +98,9 @@ Test(api_parse, bad_completions)
         {"{" P ",\"logit_bias\":{\"1\":\"a\"}}", "invalid_value", "logit_bias"},
         {"{" P ",\"logprobs\":6}", "invalid_value", "logprobs"},
         {"{" P ",\"logprobs\":true}", "invalid_type", "logprobs"},
-        {"{" P ",\"logprobs\":1,\"echo\":true}", "unsupported_parameter", "logprobs"},
+        {"{" P ",\"prompt_logprobs\":6}", "invalid_value", "prompt_logprobs"},
+        {"{" P ",\"prompt_logprobs\":-1}", "invalid_value", "prompt_logprobs"},
+        {"{" P ",\"prompt_logprobs\":1,\"stream\":true}", "invalid_value", "prompt_logprobs"},
         {"{" P ",\"stream\":\"yes\"}", "invalid_type", "stream"},
         {"{" P ",\"stream_options\":{\"include_usage\":true}}", "invalid_value", "stream_options"},
         {"{" P ",\"stream\":true,\"stream_options\":[]}", "invalid_type", "stream_options"},
@@ -272,8 +274,30 @@ Test(api_parse, defaults)
     cr_assert(!r.add_special && r.add_generation_prompt);
     api_request_fini(&r);
     cr_assert(parse(&r, API_CHAT, "{" M ",\"logprobs\":true}", &err));
-    cr_assert_eq(r.sampling.max_tokens, 0);
+    cr_assert_eq(r.sampling.max_tokens, -1);
     cr_assert_eq(r.sampling.logprobs, 0);
+    api_request_fini(&r);
+}
+
+Test(api_parse, scores_of_the_prompt)
+{
+    struct api_request r;
+    struct api_error err = {0};
+    cr_assert(parse(&r, API_COMPLETION,
+                    "{\"prompt\":\"a\",\"echo\":true,\"logprobs\":2,\"max_tokens\":0}", &err));
+    cr_assert_eq(r.sampling.max_tokens, 0);
+    cr_assert(r.echo && r.prompt_logprobs == -1 && api_score_top(&r) == 2);
+    api_request_fini(&r);
+    cr_assert(parse(&r, API_COMPLETION,
+                    "{\"prompt\":\"a\",\"logprobs\":2,\"prompt_logprobs\":0,\"max_tokens\":0}",
+                    &err));
+    cr_assert_eq(api_score_top(&r), 0, "logprobs alone are those of what is generated");
+    api_request_fini(&r);
+    cr_assert(parse(&r, API_CHAT, "{" M ",\"prompt_logprobs\":3,\"max_tokens\":1}", &err));
+    cr_assert_eq(api_score_top(&r), 3);
+    api_request_fini(&r);
+    cr_assert(parse(&r, API_COMPLETION, "{\"prompt\":\"a\",\"echo\":true}", &err));
+    cr_assert_eq(api_score_top(&r), -1);
     api_request_fini(&r);
 }
 

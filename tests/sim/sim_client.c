@@ -10,12 +10,30 @@ void sim_count_event(struct world *w, enum sim_event e, const struct core_req *q
         w->coverage->events[e][q->sm.state]++;
 }
 
+static void client_scores(void *ctx, void *client, const struct msg_score *s, int32_t n)
+{
+    struct sim_client *k = client;
+    struct world *w = k->world;
+    for (int32_t i = 0; i < n; i++, k->next_score++) {
+        if (!k->scored || k->ended || k->said[0] > 0)
+            world_fail(w, "client %d: a score that nobody expected", k->index);
+        else if (s[i].position != k->next_score || k->next_score >= (int32_t)k->prompt.n)
+            world_fail(w, "client %d: score of position %d, not %d", k->index, s[i].position,
+                       k->next_score);
+        else if (s[i].logprob != k->score[k->next_score])
+            world_fail(w, "client %d position %d: score %g, expected %g", k->index, s[i].position,
+                       (double)s[i].logprob, (double)k->score[k->next_score]);
+    }
+}
+
 static void client_token(void *ctx, void *client, const struct msg_token *t)
 {
     struct sim_client *k = client;
     struct world *w = k->world;
     int32_t c = t->choice;
     w->coverage->tokens++;
+    if (k->scored && k->next_score < (int32_t)k->prompt.n)
+        world_fail(w, "client %d: a token before the last score", k->index);
     int32_t repeats = w->plant == PLANT_LAW8_SAID_TWICE && world_chance(w, 0.05) ? 2 : 1;
     for (int32_t i = 0; i < repeats; i++) {
         if (k->stopped[c])
@@ -66,6 +84,9 @@ static void client_end(void *ctx, void *client, enum status status, const char *
     k->ended = true;
     k->live = false;
     k->end = status;
+    if (status == ST_OK && k->scored && k->next_score < (int32_t)k->prompt.n)
+        world_fail(w, "client %d: ended well with %d of %u scores", k->index, k->next_score - 1,
+                   k->prompt.n - 1);
     if (status == ST_OK) {
         for (int32_t c = 0; c < k->n; c++)
             if (!k->finished[c] && !k->stopped[c])
@@ -77,6 +98,7 @@ static void client_end(void *ctx, void *client, enum status status, const char *
 
 void sim_client_effects(struct core_effects *out)
 {
+    out->scores = client_scores;
     out->token = client_token;
     out->finish = client_finish;
     out->end = client_end;
@@ -93,6 +115,24 @@ static void random_prompt(struct world *w, struct sim_client *k)
         k->prompt_ids[i] =
             1 + (int32_t)(i < same ? rng_below(&common, 62) : rng_below(&w->rng, 62));
     k->prompt = (struct msg_ids){.v = k->prompt_ids, .n = (uint32_t)n};
+}
+
+static void expect_scores(struct world *w, struct sim_client *k, const struct fake_model *truth)
+{
+    float logits[64];
+    struct sampler *s = sampler_create(truth->vocab);
+    k->scored = true;
+    k->next_score = 1;
+    for (int32_t p = 1; p < (int32_t)k->prompt.n; p++) {
+        struct msg_score x;
+        fake_logits(truth, k->prompt_ids, p, logits);
+        if (sampler_score(s, logits, k->prompt_ids[p], 0, &x) != ST_OK)
+            world_fail(w, "the truth has no score");
+        k->score[p] = x.logprob;
+    }
+    sampler_destroy(s);
+    if (world_chance(w, 0.4))
+        k->sampling.max_tokens = 0;
 }
 
 void sim_client_init(struct world *w, int index)
@@ -115,9 +155,13 @@ void sim_client_init(struct world *w, int index)
     k->sampling.ignore_eos = world_chance(w, 0.3);
     struct fake_model truth = fake_model_default();
     truth.vocab = 64;
+    if (world_chance(w, 0.25))
+        expect_scores(w, k, &truth);
     for (int32_t c = 0; c < k->n; c++) {
         k->n_expect[c] =
             fake_generate(&truth, &k->prompt, NULL, &k->sampling, c, k->expect[c], &k->reason[c]);
+        if (k->sampling.max_tokens == 0)
+            k->reason[c] = MSG_FINISH_LENGTH;
         if (world_chance(w, 0.15))
             k->stop_at[c] = (int32_t)world_between(w, 1, SIM_TOKENS_MAX);
     }
@@ -135,6 +179,8 @@ static void submit(struct world *w, struct sim_client *k)
                                      .prompt = k->prompt,
                                      .n = k->n,
                                      .sampling = k->sampling,
+                                     .score = k->scored,
+                                     .score_top = k->index % 3,
                                      .cache_salt = k->index % 5 == 4 ? "other tenant" : "",
                                      .client = k};
     enum status st = core_submit(w->core, &req, w->now_ns, &k->id, &err);

@@ -81,6 +81,9 @@ struct sim_client {
     struct msg_ids prompt;
     struct msg_sampling sampling;
     int32_t n;
+    bool scored;        /* the prompt is */
+    int32_t next_score; /* position */
+    float score[SIM_PROMPT_MAX];
     int32_t
         stop_at[SIM_CHOICES_MAX]; /* the router ends the choice after so many tokens; 0: never */
     bool stopped[SIM_CHOICES_MAX], finished[SIM_CHOICES_MAX];

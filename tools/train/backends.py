@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import json
-import math
 import urllib.request
 
 
@@ -11,7 +10,6 @@ class Served:
 
     def __init__(self, url, model=None, parallel=8, key=None, timeout=300):
         self.url, self.key, self.timeout, self.parallel = url.rstrip("/"), key, timeout, parallel
-        self.texts = {}
         self.model = model or self._call("/v1/models")["data"][0]["id"]
 
     def _call(self, path, body=None):
@@ -42,28 +40,10 @@ class Served:
 
     def log_probs(self, text):
         """Log-probabilities of the tokens of `text`, each given what comes before it."""
-        ids = self._call("/tokenize", {"prompt": text})["tokens"]
-        with concurrent.futures.ThreadPoolExecutor(self.parallel) as pool:
-            return list(pool.map(lambda i: self._log_prob(ids[:i], ids[i]), range(1, len(ids))))
-
-    def _log_prob(self, before, token):
-        """Of one token. The API reports the log-probability of what it chose, after the bias that
-        makes it choose this token; with odds = p / (1 - p), bias b multiplies the odds by e^b, which
-        is undone exactly."""
-        for bias in (16, 32, 48):
-            choice = self._call("/v1/completions", {
-                "model": self.model, "prompt": before, "max_tokens": 1, "temperature": 0.0,
-                "logprobs": 1, "logit_bias": {str(token): bias}})["choices"][0]
-            biased = choice["logprobs"]["token_logprobs"][0]
-            if choice["logprobs"]["tokens"][0] == self._token_text(token):
-                odds = math.exp(biased - bias) / -math.expm1(biased) if biased < 0 else math.inf
-                return 0.0 if odds == math.inf else -math.log1p(1 / odds)
-        raise RuntimeError(f"token {token} cannot be forced")
-
-    def _token_text(self, token):
-        if token not in self.texts:
-            self.texts[token] = self._call("/detokenize", {"tokens": [token]})["prompt"]
-        return self.texts[token]
+        choice = self._call("/v1/completions", {
+            "model": self.model, "prompt": text, "max_tokens": 0, "echo": True,
+            "logprobs": 0})["choices"][0]
+        return choice["logprobs"]["token_logprobs"][1:]
 
 
 class Local:
