@@ -13,6 +13,7 @@ static const struct bench {
 } benches[] = {
     {"serve", bench_serve, "load against a running server: latencies, throughput, goodput"},
     {"model", bench_model, "one engine, no network: prefill and decode tokens/s"},
+    {"grammar", bench_grammar, "constrained output: compile times, time per step"},
     {"kernels", bench_kernels, "every op on every backend against the machine's limits"},
     {"transfer", bench_transfer, "KV handoffs between two processes: GB/s and latency"},
 };

@@ -18,7 +18,7 @@ static const struct command {
     {"generate", cmd_generate, "run a model in this process on one prompt"},
     {"tokenize", cmd_tokenize, "text to token ids and back"},
     {"render", cmd_render, "messages to the text of a model's chat template"},
-    {"bench", cmd_bench, "benchmarks: serve, model, kernels, transfer"},
+    {"bench", cmd_bench, "benchmarks: serve, model, grammar, kernels, transfer"},
     {"probe", cmd_probe, "measure the machine's limits"},
     {"inspect", cmd_inspect, "what a model folder holds and what serving it costs"},
     {"make-model", cmd_make_model, "a random-weight checkpoint of a well-known shape"},

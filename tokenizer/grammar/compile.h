@@ -1,0 +1,17 @@
+/* The compilers, one per kind: each adds rules to the builder and returns the one to begin with.
+ * Errors are the builder's. Only this folder's files include it. */
+#ifndef TOKENIZER_GRAMMAR_COMPILE_H
+#define TOKENIZER_GRAMMAR_COMPILE_H
+
+#include "base/json.h"
+#include "tokenizer/grammar/build.h"
+
+uint32_t gbnf_compile(struct builder *b, const char *text, size_t len);
+/* schema.c. `where`: JSON pointer of the schema, "" for a root, put before those in messages.
+ * `root` is the document that references are resolved in. */
+uint32_t schema_compile(struct builder *b, const json *root, const char *where);
+uint32_t schema_compile_any_object(struct builder *b);
+/* structure.c */
+uint32_t structure_compile(struct builder *b, const json *root);
+
+#endif
