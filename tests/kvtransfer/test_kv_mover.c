@@ -129,8 +129,14 @@ Test(kv_mover, cancelled_at_any_moment, .timeout = 120)
             cr_assert_eq(mover_expect(d->mover, &next), ST_OK);
             memset(d->pool.view.base, 0x77, bytes);
         }
-        if (who != 1)
+        if (who != 1) {
+            const struct msg_rank_address to = {
+                .host = "loopback", .shm = d->name, .head_end = HEADS};
+            const struct mover_send again = {
+                9, {{3, 5}}, w.have, w.tokens, p->blocks, p->n, &to, 1, w.now + 300 * NS_PER_S};
+            cr_assert_eq(mover_open(p->mover, &again, w.now), ST_OK);
             memset(p->pool.view.base, 0x33, kv_pool_bytes(&p->pool.view.layout));
+        }
         for (int n = 0; n < 300; n++)
             turn(&w);
         for (size_t i = 0; who != 0 && i < bytes; i++)
@@ -228,6 +234,48 @@ static void fill_short(struct world *w, struct transport *liar, struct transport
     mover_get_stats(w->d[0].mover, &after);
     cr_assert_eq(after.frames_refused, before.frames_refused + 1);
     cr_assert_eq(after.missing_rounds, 0, "it has been answered");
+}
+
+/* Tickets are equal in all of their bits, or they are not. */
+Test(kv_mover, an_answer_for_another_ticket)
+{
+    struct shape s = {.n_p = 1, .n_d = 1, .staging = 4};
+    struct world w;
+    struct transport *x;
+    struct transport_event ev;
+    struct transport_link *back = NULL;
+    world_open(&w, &s, 5);
+    struct rank *p = &w.p[0];
+    cr_assert_eq(fabric_add(w.fabric, "x", false, &w.d[0].pool.view, &x), ST_OK);
+    const struct msg_rank_address to = {.host = "loopback", .shm = "x", .head_end = HEADS};
+    const struct mover_send send = {
+        9, ticket, w.have, w.tokens, p->blocks, p->n, &to, 1, w.now + 300 * NS_PER_S};
+    cr_assert_eq(mover_open(p->mover, &send, w.now), ST_OK);
+    for (int32_t layer = 0; layer < 3; layer++)
+        compute_layer(&w, layer);
+    const struct msg_ticket answers[] = {{.w = {1, 3}}, {.w = {2, 2}}, ticket};
+    for (int i = 0; i < 3; i++) {
+        struct buf b = {0};
+        for (int n = 0; n < 10; n++) {
+            turn(&w);
+            while (x->ops->poll(x, &ev)) {
+                if (ev.incoming)
+                    x->ops->drop(x, ev.incoming);
+                if (ev.kind == TRANSPORT_FRAME)
+                    back = ev.link;
+            }
+        }
+        cr_assert_not_null(back);
+        cr_assert_not(p->events[MOVER_DELIVERED], "by answer %d", i);
+        wire_put_landed(&b, answers[i]);
+        cr_assert_eq(x->ops->send(back, b.data, b.len, NULL, 0, 0), ST_OK);
+        buf_fini(&b);
+    }
+    turn(&w);
+    turn(&w);
+    cr_assert(p->events[MOVER_DELIVERED]);
+    x->ops->destroy(x);
+    world_close(&w);
 }
 
 Test(kv_mover, deadline)
