@@ -459,6 +459,8 @@ void grpc_api_watch(struct router *r)
     list_for_each(it, &r->grpc_calls)
     {
         struct grpc_call *g = list_entry(it, struct grpc_call, link);
+        if (r->drain_ns && !g->got)
+            finish(g, ST_LINK, "The server is shutting down.");
         if (r->now_ns - g->since_ns <= r->config->timeouts.stall_ns)
             continue;
         if (g->ended || g->finished)

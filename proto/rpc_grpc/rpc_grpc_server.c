@@ -13,6 +13,10 @@
 
 #define HANDSHAKE_MS 10000
 #define PING_MIN_MS 500 /* a client may ping this often */
+/* What gRPC holds for clients, messages that are not whole above all: as much as this many of the
+ * largest. Over it gRPC ends connections. */
+#define MESSAGES_MAX 64
+#define MEMORY_BYTES_MIN ((size_t)256 << 20)
 
 static void on_request(struct rpc_tag *tag, bool ok);
 
@@ -20,7 +24,13 @@ static enum status server_create(struct rpc *r, struct error *err)
 {
     int64_t ping_ms = r->args.keepalive_ns / NS_PER_MS;
     int64_t max = (int64_t)r->args.max_message_bytes;
+    size_t memory = MESSAGES_MAX * r->args.max_message_bytes;
+    grpc_resource_quota *quota = grpc_resource_quota_create("rpc");
+    grpc_resource_quota_resize(quota, memory > MEMORY_BYTES_MIN ? memory : MEMORY_BYTES_MIN);
     grpc_arg args[] = {
+        {.type = GRPC_ARG_POINTER,
+         .key = (char *)(uintptr_t)GRPC_ARG_RESOURCE_QUOTA,
+         .value.pointer = {quota, grpc_resource_quota_arg_vtable()}},
         rpc_arg(GRPC_ARG_ALLOW_REUSEPORT, 0), /* a port in use is an error */
         rpc_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, max),
         rpc_arg(GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, max),
@@ -40,6 +50,7 @@ static enum status server_create(struct rpc *r, struct error *err)
     const grpc_channel_args server_args = {.num_args = sizeof args / sizeof args[0], .args = args};
     rpc_accept_guard();
     r->server = grpc_server_create(&server_args, NULL);
+    grpc_resource_quota_unref(quota);
     if (r->server == NULL)
         return err_set(err, ST_INTERNAL, "gRPC refuses to make a server");
     for (int i = 0; i < RPC_QUEUES; i++)

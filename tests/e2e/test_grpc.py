@@ -9,6 +9,7 @@ import time
 
 import clients
 import cluster
+import half_sent
 
 clients.require()
 import grpc  # noqa: E402  (there only now)
@@ -252,6 +253,32 @@ class Grpc(cluster.SharedCase):
                 time.sleep(2)  # over the stall, and quiet: nothing that ended well is looked at again
                 self.assertTrue(list(one(request, metadata=key, timeout=30)))
                 self.assertNotIn("forged", c.processes["router"].stderr())
+
+    def test_messages_that_are_half_sent(self):
+        """Clients that begin many large messages and end none: memory has a bound, others are served, and a drain does not wait."""
+        mib = 1 << 20
+        with cluster.parts(decode=[["--role", "both"]], router_more=["--router-limits-body-bytes", "4MiB"]) as c:
+            router = c.nodes["router"]
+            host, port = router.grpc.rsplit(":", 1)
+            before = router.rss_bytes()
+            floods = [half_sent.HalfSent((host, int(port)), b"/baton.v1.Inference/Generate", 120, 3 * mib) for _ in range(4)]
+            for flood in floods:
+                flood.send(4)
+            grown = router.rss_bytes() - before
+            print(f"sent {sum(f.sent for f in floods) >> 20} MiB, grown by {grown >> 20} MiB", flush=True)
+            self.assertLess(grown, 500 * mib * cluster.SLOWER)  # 256 MiB, the least that there is, and what the allocator keeps
+            self.assertEqual(c.post("/v1/completions", {"prompt": "Hi", "max_tokens": 2}).status, 200)
+            with grpc.insecure_channel(router.grpc) as channel:
+                one = channel.unary_stream("/baton.v1.Inference/Generate", request_serializer=self.pb.GenerateRequest.SerializeToString,
+                                           response_deserializer=self.pb.GenerateResponse.FromString)
+                self.assertTrue(list(one(self.request(), timeout=30)))
+            floods.append(half_sent.HalfSent((host, int(port)), b"/baton.v1.Inference/Generate", 20, mib))
+            floods[-1].send(1)
+            began = time.monotonic()
+            c.stop()
+            self.assertLess(time.monotonic() - began, 15 * cluster.SLOWER)
+            for flood in floods:
+                flood.close()
 
     def test_reflection(self):
         ask = reflection_pb2.ServerReflectionRequest
