@@ -39,8 +39,7 @@ static void print_config(const struct model_facts *f)
            c->ffn, c->vocab);
     printf("attention       %d heads, %d KV heads, head dimension %d%s\n", c->heads, c->kv_heads,
            c->head_dim, c->qkv_bias ? ", bias" : "");
-    printf("rope            %s, theta %g", model_rope_name(c->ropes[0].kind),
-           c->ropes[0].theta);
+    printf("rope            %s, theta %g", model_rope_name(c->ropes[0].kind), c->ropes[0].theta);
     if (c->ropes[0].kind != ROPE_DEFAULT)
         printf(", factor %g", c->ropes[0].factor);
     printf("\ncontext         %d tokens\n", c->max_context);
@@ -68,11 +67,12 @@ static void print_files(const struct model_facts *f)
     printf("checkpoint      %llu tensors (%llu not used) in %llu files, %s in use:",
            (unsigned long long)f->tensors, (unsigned long long)f->tensors_unused,
            (unsigned long long)f->files, bytes_text(f->weight_bytes, a));
-    for (int t = 0; t < TENSOR_TYPES; t++)
-        if (f->by_type[t].tensors > 0)
-            printf(" %s x %llu", tensor_type_name((enum tensor_type)t),
-                   (unsigned long long)f->by_type[t].tensors);
+    for (int i = 0; i < f->n_formats; i++)
+        printf("%s %s x %llu", i ? "," : "", f->formats[i].name,
+               (unsigned long long)f->formats[i].tensors);
     printf("\n");
+    if (*f->quantization)
+        printf("quantization    %s, converted to fp16 when loaded\n", f->quantization);
 }
 
 static void print_text(const struct model_facts *f)
@@ -146,16 +146,19 @@ static void put_checkpoint(struct jw *w, const struct model_facts *f)
     put_uint(w, "weight_bytes", f->weight_bytes);
     jw_key(w, "by_type");
     jw_obj(w);
-    for (int t = 0; t < TENSOR_TYPES; t++) {
-        if (f->by_type[t].tensors == 0)
-            continue;
-        jw_key(w, tensor_type_name((enum tensor_type)t));
+    for (int i = 0; i < f->n_formats; i++) {
+        jw_key(w, f->formats[i].name);
         jw_obj(w);
-        put_uint(w, "tensors", f->by_type[t].tensors);
-        put_uint(w, "bytes", f->by_type[t].bytes);
+        put_uint(w, "tensors", f->formats[i].tensors);
+        put_uint(w, "bytes", f->formats[i].bytes);
         jw_end_obj(w);
     }
     jw_end_obj(w);
+    jw_key(w, "quantization");
+    if (*f->quantization)
+        jw_str(w, f->quantization);
+    else
+        jw_null(w);
 }
 
 static void print_json(const char *dir, const struct model_facts *f)

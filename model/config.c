@@ -115,17 +115,13 @@ void config_read_windows(struct config_reader *r, struct model_config *out, laye
 
 /* ---- what all have ---- */
 
-static void read_quantization(struct config_reader *r)
+/* The reader of weights knows the formats; here it matters which way round GPT-OSS's experts lie. */
+static void read_quantization(struct config_reader *r, struct model_config *out)
 {
     const json *q = config_object(r, r->root, "quantization_config");
-    if (!q)
-        return;
     char method[64];
-    config_str(r, q, "quant_method", method, sizeof method, "unnamed");
-    config_fail(
-        r, ST_UNSUPPORTED,
-        "quantization_config: \"%s\" is not supported (supported: bf16, fp16 and fp32 weights)",
-        method);
+    config_str(r, q, "quant_method", method, sizeof method, "");
+    out->expert_blocks = strcmp(method, "mxfp4") == 0;
 }
 
 static void read_sizes(struct config_reader *r, struct model_config *out)
@@ -261,7 +257,7 @@ static enum status read_config(struct config_reader *r, struct model_config *out
     if (text)
         r->root = text;
     snprintf(out->architecture, sizeof out->architecture, "%s", a->name);
-    read_quantization(r);
+    read_quantization(r, out);
     read_sizes(r, out);
     read_dtype(r, out);
     if (!r->status) {

@@ -6,6 +6,7 @@
  * not matter. Lengths and limits that do not enter the computation (context, end tokens) are left
  * out.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/hash.h"
@@ -13,6 +14,7 @@
 
 #define SAMPLES 32
 #define SAMPLE_BYTES 64
+#define SAMPLE_ROWS 5
 #define WHOLE_MAX_BYTES (SAMPLES * SAMPLE_BYTES)
 
 static void add(struct fingerprint *f, const void *data, size_t bytes)
@@ -123,45 +125,62 @@ static void add_config(struct fingerprint *f, const struct model_config *c)
         add_rope(f, &c->ropes[i]);
 }
 
-static void add_tensor(struct fingerprint *f, const struct tensor *t)
+/* Elements that lie there as they are: some of their bytes. Others: some rows of their values. */
+static void add_values(struct fingerprint *f, const struct weight *w)
 {
-    add_str(f, t->name);
-    add_str(f, tensor_type_name(t->type));
-    add_u64(f, (uint64_t)t->rank);
-    for (int i = 0; i < t->rank; i++)
-        add_u64(f, t->shape[i]);
-    if (t->bytes <= WHOLE_MAX_BYTES) {
-        add(f, t->data, (size_t)t->bytes);
+    const uint64_t bytes = w->stored_bytes, last = bytes - SAMPLE_BYTES;
+    if (w->data && bytes <= WHOLE_MAX_BYTES) {
+        add(f, w->data, (size_t)bytes);
         return;
     }
-    const uint64_t last = t->bytes - SAMPLE_BYTES;
-    for (uint64_t i = 0; i < SAMPLES; i++) {
-        uint64_t at = i == SAMPLES - 1 ? last : last / (SAMPLES - 1) * i;
-        add(f, (const char *)t->data + at, SAMPLE_BYTES);
+    if (w->data) {
+        for (uint64_t i = 0; i < SAMPLES; i++) {
+            uint64_t at = i == SAMPLES - 1 ? last : last / (SAMPLES - 1) * i;
+            add(f, (const char *)w->data + at, SAMPLE_BYTES);
+        }
+        return;
     }
+    float *row = w->readable ? malloc((size_t)w->cols * sizeof *row) : NULL;
+    for (uint64_t i = 0; row && w->rows > 0 && i < SAMPLE_ROWS; i++) {
+        uint64_t at = (w->rows - 1) * i / (SAMPLE_ROWS - 1);
+        weight_read_rows(w, at, at + 1, row);
+        add(f, row, (size_t)w->cols * sizeof *row);
+    }
+    free(row);
+}
+
+static void add_tensor(struct fingerprint *f, const struct weight *w)
+{
+    add_str(f, w->name);
+    add_str(f, w->format);
+    add_u64(f, (uint64_t)w->rank);
+    for (int i = 0; i < w->rank; i++)
+        add_u64(f, w->shape[i]);
+    add_values(f, w);
 }
 
 struct adder {
     struct fingerprint f;
-    const struct checkpoint *checkpoint;
-    const struct tensor *last;
+    const struct weight_source *source;
+    const struct weight *last;
 };
 
 /* Parts of one tensor mostly come one after the other: it is added once for all. */
 static enum status add_weight(void *ctx, const struct weight_spec *s)
 {
     struct adder *a = ctx;
-    const struct tensor *t = weights_find(a->checkpoint, s);
-    if (t && t != a->last)
-        add_tensor(&a->f, t);
-    a->last = t;
+    const struct weight *w = weights_find(a->source, s);
+    if (w && w != a->last)
+        add_tensor(&a->f, w);
+    a->last = w;
     return ST_OK;
 }
 
-struct fingerprint fingerprint_compute(const struct model_config *c, const struct checkpoint *ckpt)
+struct fingerprint fingerprint_compute(const struct model_config *c,
+                                       const struct weight_source *source)
 {
     struct adder a = {.f = {{UINT64_C(0x6261746f6e206670), UINT64_C(0x9e3779b97f4a7c15)}},
-                      .checkpoint = ckpt};
+                      .source = source};
     add_config(&a.f, c);
     weights_list(c, NULL, add_weight, &a);
     return a.f;

@@ -42,49 +42,69 @@ static void count_config(struct model_facts *f)
                                    dtype_bytes((enum dtype)d);
 }
 
-static void count_tensors(struct model_facts *f, const struct checkpoint *ckpt)
+static void count_format(struct model_facts *f, const struct weight *w)
 {
-    f->tensors = checkpoint_count(ckpt);
-    f->files = checkpoint_files(ckpt);
-    for (size_t i = 0; i < f->tensors; i++) {
-        const struct tensor *t = checkpoint_at(ckpt, i);
-        f->by_type[t->type].tensors++;
-        f->by_type[t->type].bytes += t->bytes;
-    }
+    int i = 0;
+    while (i < f->n_formats && strcmp(f->formats[i].name, w->format) != 0)
+        i++;
+    if (i == INSPECT_FORMATS_MAX)
+        i--; /* the last one stands for the rest */
+    if (i == f->n_formats)
+        snprintf(f->formats[f->n_formats++].name, sizeof f->formats[0].name, "%s", w->format);
+    f->formats[i].tensors++;
+    f->formats[i].bytes += w->stored_bytes;
+}
+
+static void count_tensors(struct model_facts *f, const struct weight_source *source)
+{
+    const char *quantization = weight_source_quantization(source);
+    const struct checkpoint *checkpoint = weight_source_checkpoint(source);
+    f->tensors = weight_source_count(source);
+    f->files = checkpoint ? checkpoint_files(checkpoint) : gguf_files(weight_source_gguf(source));
+    snprintf(f->quantization, sizeof f->quantization, "%s", quantization ? quantization : "");
+    for (size_t i = 0; i < f->tensors; i++)
+        count_format(f, weight_source_at(source, i));
+}
+
+/* What a weight takes in memory: itself where it is used as it lies there, else what it is
+ * converted to. */
+static uint64_t loaded_bytes(const struct weight *w)
+{
+    return w->data ? w->stored_bytes : w->rows * w->cols * dtype_bytes(DTYPE_F16);
 }
 
 struct matcher {
     struct model_facts *facts;
-    const struct checkpoint *checkpoint;
+    const struct weight_source *source;
     const char *dir;
-    unsigned char *seen; /* of the checkpoint's tensors */
+    unsigned char *seen; /* of the source's weights */
     uint64_t used;
 };
 
 static enum status match_weight(void *ctx, const struct weight_spec *s)
 {
     struct matcher *m = ctx;
-    const struct tensor *t = weights_find(m->checkpoint, s);
+    const struct weight *w = weights_find(m->source, s);
     struct error err = {0};
-    enum dtype dtype;
-    if (!t && s->optional)
+    if (!w && s->optional)
         return ST_OK;
-    size_t i = t ? (size_t)(t - checkpoint_at(m->checkpoint, 0)) : 0;
-    if (t && m->seen[i])
+    unsigned char *seen = w ? &m->seen[weights_index(m->source, w)] : NULL;
+    if (seen && *seen)
         return ST_OK;
-    if (weights_check_tensor(t, s, m->dir, &dtype, &err))
+    if (weights_check(w, s, m->dir, &err))
         add_problem(m->facts, &err);
-    if (t) {
-        m->facts->weight_bytes += t->bytes;
-        m->seen[i] = 1;
+    if (seen) {
+        *seen = 1;
         m->used++;
+        m->facts->weight_bytes += loaded_bytes(w);
     }
     return ST_OK;
 }
 
-static void match_tensors(struct model_facts *f, const struct checkpoint *ckpt, const char *dir)
+static void match_tensors(struct model_facts *f, const struct weight_source *source,
+                          const char *dir)
 {
-    struct matcher m = {.facts = f, .checkpoint = ckpt, .dir = dir};
+    struct matcher m = {.facts = f, .source = source, .dir = dir};
     m.seen = calloc((size_t)f->tensors + 1, 1);
     if (m.seen)
         weights_list(&f->config, NULL, match_weight, &m);
@@ -102,20 +122,20 @@ enum status model_inspect(const char *dir, struct model_facts *out, struct error
         return err_set(err, ST_NOT_FOUND, "%.400s: no such folder", dir);
     memset(out, 0, sizeof *out);
     struct error problem = {0};
-    struct checkpoint *ckpt = NULL;
+    struct weight_source *source = NULL;
     out->has_config = model_config_read(dir, &out->config, &out->defaults, &problem) == ST_OK;
     if (!out->has_config)
         add_problem(out, &problem);
-    out->has_checkpoint = checkpoint_open(dir, &ckpt, &problem) == ST_OK;
+    out->has_checkpoint = weight_source_open(dir, &source, &problem) == ST_OK;
     if (!out->has_checkpoint)
         add_problem(out, &problem);
     if (out->has_config)
         count_config(out);
     if (out->has_checkpoint)
-        count_tensors(out, ckpt);
+        count_tensors(out, source);
     if (out->has_config && out->has_checkpoint)
-        match_tensors(out, ckpt, dir);
-    checkpoint_close(ckpt);
+        match_tensors(out, source, dir);
+    weight_source_close(source);
     out->files_present.tokenizer_json = has_file(dir, "tokenizer.json");
     out->files_present.tokenizer_config = has_file(dir, "tokenizer_config.json");
     out->files_present.chat_template_jinja = has_file(dir, "chat_template.jinja");

@@ -12,11 +12,11 @@
 #include <stdint.h>
 
 #include "base/status.h"
-#include "formats/safetensors.h"
 #include "kernels/dtype.h"
 #include "model/config.h"
 
 #define INSPECT_PROBLEMS_MAX 8
+#define INSPECT_FORMATS_MAX 24
 
 struct model_facts {
     bool has_config;     /* `config` and everything computed from it is valid */
@@ -27,9 +27,12 @@ struct model_facts {
     uint64_t active_parameters; /* read per token: for a dense model all but an untied embedding */
     uint64_t tensors, tensors_unused, files;
     struct {
-        uint64_t tensors, bytes;
-    } by_type[TENSOR_TYPES];
-    uint64_t weight_bytes;                    /* of the tensors in use */
+        char name[40];
+        uint64_t tensors, bytes; /* as stored */
+    } formats[INSPECT_FORMATS_MAX];
+    int n_formats;
+    char quantization[32];                    /* "gptq", "gguf" ...; "": none */
+    uint64_t weight_bytes;                    /* of the tensors in use, once loaded */
     uint64_t kv_bytes_per_token[DTYPE_COUNT]; /* over all layers */
     /* weights and the KV of one sequence as long as the model allows */
     uint64_t memory_at_max_context_bytes[DTYPE_COUNT];

@@ -121,13 +121,12 @@ enum status model_load(const struct model_load_args *args, struct model **out, s
                                                                    : args->max_batch_tokens;
     enum status st = model_config_read(args->dir, &m->config, &m->defaults, err);
     if (!st)
-        st = checkpoint_open(args->dir, &m->checkpoint, err);
+        st = weight_source_open(args->dir, &m->source, err);
     if (!st)
-        st = weights_bind(&(struct weights_args){.config = &m->config,
-                                                 .checkpoint = m->checkpoint,
-                                                 .dir = args->dir,
-                                                 .team = args->team},
-                          &m->weights, err);
+        st = weights_bind(
+            &(struct weights_args){
+                .config = &m->config, .source = m->source, .dir = args->dir, .team = args->team},
+            &m->weights, err);
     if (!st)
         st = scratch_init(&m->scratch, m, err);
     if (!st)
@@ -136,7 +135,7 @@ enum status model_load(const struct model_load_args *args, struct model **out, s
         model_free(m);
         return st;
     }
-    m->fingerprint = fingerprint_compute(&m->config, m->checkpoint);
+    m->fingerprint = fingerprint_compute(&m->config, m->source);
     *out = m;
     return ST_OK;
 }
@@ -148,7 +147,7 @@ void model_free(struct model *m)
     free(m->inv_freq_memory);
     free(m->scratch.memory);
     weights_fini(&m->weights);
-    checkpoint_close(m->checkpoint);
+    weight_source_close(m->source);
     free(m);
 }
 

@@ -1,14 +1,14 @@
 /* The inside of a model, shared by weights*.c (find and bind tensors), forward.c, mixer_*.c and
  * mlp.c (run) and fingerprint.c. Private to this folder.
  *
- * Owner: struct model owns the checkpoint (and with it the data of every matrix that lies there as
+ * Owner: struct model owns the weight source (and with it the data of every matrix that lies there as
  * it is computed with), the memory of converted ones, and the scratch memory. Thread: after load
  * everything but the scratch is read-only; the scratch belongs to the running forward.
  */
 #ifndef MODEL_MODEL_IMPL_H
 #define MODEL_MODEL_IMPL_H
 
-#include "formats/safetensors.h"
+#include "formats/weight_source.h"
 #include "model/model.h"
 #include "model/weights_list.h"
 
@@ -39,7 +39,7 @@ struct scratch {
 struct model {
     struct model_config config;
     struct generation_defaults defaults;
-    struct checkpoint *checkpoint;
+    struct weight_source *source;
     struct model_weights weights;
     struct scratch scratch;
     struct fingerprint fingerprint;
@@ -121,25 +121,26 @@ struct pair_list moe_route(const struct layer_run *l, const struct matrix *route
  * with the team, what is not computed with as it lies there. `dir` names the checkpoint. */
 struct weights_args {
     const struct model_config *config;
-    const struct checkpoint *checkpoint;
+    const struct weight_source *source;
     const char *dir;
     struct team *team;
 };
 enum status weights_bind(const struct weights_args *args, struct model_weights *out,
                          struct error *err);
 void weights_fini(struct model_weights *w);
-/* Whether type t is one that the ops compute with. */
-bool weights_dtype_of(enum tensor_type t, enum dtype *out);
-/* Presence (t may be NULL), shape and type of one tensor; `dir` names the checkpoint in messages.
- */
-enum status weights_check_tensor(const struct tensor *t, const struct weight_spec *s,
-                                 const char *dir, enum dtype *dtype, struct error *err);
+/* Presence (w may be NULL), shape and type of one tensor; `dir` names the checkpoint in messages. */
+enum status weights_check(const struct weight *w, const struct weight_spec *s, const char *dir,
+                          struct error *err);
 /* The tensor of a spec under any of the prefixes that files use; NULL: none. */
-const struct tensor *weights_find(const struct checkpoint *ckpt, const struct weight_spec *s);
+const struct weight *weights_find(const struct weight_source *source, const struct weight_spec *s);
+
+/* Its place among the source's weights. */
+size_t weights_index(const struct weight_source *source, const struct weight *w);
 
 /* Index of the first NaN or infinity among n elements, or n. */
 size_t weights_find_nonfinite(const void *data, enum dtype dtype, size_t n);
 
-struct fingerprint fingerprint_compute(const struct model_config *c, const struct checkpoint *ckpt);
+struct fingerprint fingerprint_compute(const struct model_config *c,
+                                       const struct weight_source *source);
 
 #endif

@@ -2,6 +2,7 @@
  * their numbers are numbers. What lies in the file as it is computed with stays there; the rest is
  * converted, once, by the whole team. */
 #include <assert.h>
+#include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,47 +28,53 @@
 static const struct {
     const char *name, *put;
 } prefixes[] = {
-    {"model.", "model."},
     {"model.", "language_model.model."},
     {"model.", "model.language_model."},
     {"model.", ""},
     {"lm_head.", "language_model.lm_head."},
 };
 
-const struct tensor *weights_find(const struct checkpoint *ckpt, const struct weight_spec *s)
+const struct weight *weights_find(const struct weight_source *source, const struct weight_spec *s)
 {
     char name[192];
-    const struct tensor *t = checkpoint_find(ckpt, s->name);
-    for (size_t i = 0; !t && i < sizeof prefixes / sizeof prefixes[0]; i++) {
+    const struct weight *w = weight_source_find(source, s->name);
+    for (size_t i = 0; !w && i < sizeof prefixes / sizeof prefixes[0]; i++) {
         size_t n = strlen(prefixes[i].name);
         if (strncmp(s->name, prefixes[i].name, n) != 0)
             continue;
         snprintf(name, sizeof name, "%s%s", prefixes[i].put, s->name + n);
-        t = checkpoint_find(ckpt, name);
+        w = weight_source_find(source, name);
     }
-    return t;
+    return w;
+}
+
+size_t weights_index(const struct weight_source *source, const struct weight *w)
+{
+    size_t lo = 0, hi = weight_source_count(source);
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        int order = strcmp(weight_source_at(source, mid)->name, w->name);
+        if (order == 0)
+            return mid;
+        lo = order < 0 ? mid + 1 : lo;
+        hi = order < 0 ? hi : mid;
+    }
+    assert(false);
+    return 0;
 }
 
 /* ---- checks ---- */
 
-bool weights_dtype_of(enum tensor_type t, enum dtype *out)
+/* What the ops compute with as it lies there. */
+static bool dtype_of(const struct weight *w, enum dtype *out)
 {
-    switch (t) {
-    case TENSOR_F32:
-        *out = DTYPE_F32;
-        return true;
-    case TENSOR_BF16:
-        *out = DTYPE_BF16;
-        return true;
-    case TENSOR_F16:
-        *out = DTYPE_F16;
-        return true;
-    default:
+    if (!w->data)
         return false;
-    }
+    *out = w->type == TENSOR_F32 ? DTYPE_F32 : w->type == TENSOR_F16 ? DTYPE_F16 : DTYPE_BF16;
+    return true;
 }
 
-static bool shape_is(const struct tensor *t, const struct weight_spec *s)
+static bool shape_is(const struct weight *w, const struct weight_spec *s)
 {
     uint64_t want[3];
     int n = 0;
@@ -76,16 +83,28 @@ static bool shape_is(const struct tensor *t, const struct weight_spec *s)
     want[n++] = (uint64_t)s->rows;
     if (s->cols > 0)
         want[n++] = (uint64_t)s->cols;
-    if (t->rank != n)
+    if (n == 2 && w->rank == 1 && want[0] == 1) /* one row, said as a vector */
+        return w->shape[0] == want[1];
+    if (w->rank != n)
         return false;
     for (int i = 0; i < n; i++)
-        if (t->shape[i] != want[i])
+        if (w->shape[i] != want[i])
             return false;
     return true;
 }
 
-enum status weights_check_tensor(const struct tensor *t, const struct weight_spec *s,
-                                 const char *dir, enum dtype *dtype, struct error *err)
+static void shape_text(const struct weight *w, char *out, size_t cap)
+{
+    size_t n = (size_t)snprintf(out, cap, "[");
+    for (int i = 0; i < w->rank && n < cap; i++)
+        n += (size_t)snprintf(out + n, cap - n, "%s%llu", i ? ", " : "",
+                              (unsigned long long)w->shape[i]);
+    if (n < cap)
+        snprintf(out + n, cap - n, "]");
+}
+
+enum status weights_check(const struct weight *w, const struct weight_spec *s, const char *dir,
+                          struct error *err)
 {
     char expected[96], found[256], experts[32] = "";
     if (s->experts > 0)
@@ -94,16 +113,17 @@ enum status weights_check_tensor(const struct tensor *t, const struct weight_spe
         snprintf(expected, sizeof expected, "[%s%d]", experts, s->rows);
     else
         snprintf(expected, sizeof expected, "[%s%d, %d]", experts, s->rows, s->cols);
-    if (!t)
+    if (!w)
         return err_set(err, ST_INVALID, "%s: tensor %s: expected %s by config.json, but missing",
                        dir, s->name, expected);
-    if (!shape_is(t, s))
+    if (!shape_is(w, s)) {
+        shape_text(w, found, sizeof found);
         return err_set(err, ST_INVALID, "%s: tensor %s: expected shape %s by config.json, found %s",
-                       dir, s->name, expected, tensor_shape_text(t, found, sizeof found));
-    if (!weights_dtype_of(t->type, dtype))
-        return err_set(err, ST_UNSUPPORTED,
-                       "%s: tensor %s: type %s is not supported (supported: BF16, F16, F32)", dir,
-                       s->name, tensor_type_name(t->type));
+                       dir, s->name, expected, found);
+    }
+    if (!w->readable)
+        return err_set(err, ST_UNSUPPORTED, "%s: tensor %s: type %s is not supported", dir, s->name,
+                       w->format);
     return ST_OK;
 }
 
@@ -128,9 +148,9 @@ static size_t find_nonfinite(const void *data, enum dtype dtype, size_t n, bool 
 
 /* A weight that is converted or copied: part of a tensor to memory of our own. */
 struct job {
-    const struct tensor *tensor;
+    const struct weight *weight;
     struct weight_spec spec;
-    enum dtype from, to;
+    enum dtype to;
     char *out;
 };
 
@@ -139,29 +159,24 @@ struct binding {
     struct model_weights *out;
     struct job *jobs;
     size_t n_jobs, cap_jobs, floats_used, floats_all, bytes_all;
-    unsigned char *used; /* of the checkpoint's tensors */
-    bool scan_whole, placing;
+    unsigned char *used; /* of the source's weights */
+    bool scan_whole;
     atomic_size_t next;
-    size_t done_bytes;
+    atomic_int bad; /* 1 + the first job whose numbers are none, or for which there is no memory */
     int64_t said_ns;
     struct error *err;
 };
 
-static size_t spec_elements(const struct weight_spec *s)
+static size_t job_bytes(const struct weight_spec *s, enum dtype to)
 {
-    return (size_t)s->take_rows * (size_t)(s->take_cols ? s->take_cols : 1);
+    size_t n = (size_t)s->take_rows * (size_t)(s->take_cols ? s->take_cols : 1);
+    return (n * dtype_bytes(to) + CONVERT_ALIGN - 1) & ~(size_t)(CONVERT_ALIGN - 1);
 }
 
-/* Whether what is taken is one run of the tensor's bytes. */
-static bool is_run(const struct weight_spec *s)
+/* The first row of the expert's matrix, or of the only one. */
+static uint64_t first_row(const struct weight_spec *s)
 {
-    return !s->flip && s->step == 1;
-}
-
-static size_t spec_start(const struct weight_spec *s)
-{
-    size_t cols = (size_t)(s->cols ? s->cols : 1);
-    return ((size_t)s->expert * (s->experts > 0) * (size_t)s->rows + (size_t)s->first) * cols;
+    return s->experts > 0 ? (uint64_t)s->expert * (uint64_t)(s->cols ? s->rows : 1) : 0;
 }
 
 static enum status add_job(struct binding *b, const struct job *j)
@@ -176,42 +191,29 @@ static enum status add_job(struct binding *b, const struct job *j)
         b->cap_jobs = cap;
     }
     b->jobs[b->n_jobs++] = *j;
-    b->bytes_all += (spec_elements(&j->spec) * dtype_bytes(j->to) + CONVERT_ALIGN - 1) &
-                    ~(size_t)(CONVERT_ALIGN - 1);
+    b->bytes_all += job_bytes(&j->spec, j->to);
     return ST_OK;
 }
 
-static void place_floats(struct binding *b, const struct weight_spec *s, const struct tensor *t,
-                         enum dtype dtype)
+static void count_weight(struct binding *b, const struct weight *w)
 {
-    float *to = b->out->floats + b->floats_used;
-    size_t start = spec_start(s);
-    for (int32_t i = 0; i < s->take_rows; i++)
-        dtype_convert(to + i, DTYPE_F32,
-                      (const char *)t->data +
-                          (start + (size_t)i * (size_t)s->step) * dtype_bytes(dtype),
-                      dtype, 1);
-    b->floats_used += (size_t)s->take_rows;
-    *s->floats = to;
-}
-
-static void count_tensor(struct binding *b, const struct tensor *t)
-{
-    unsigned char *used = &b->used[t - checkpoint_at(b->args->checkpoint, 0)];
+    unsigned char *used = &b->used[weights_index(b->args->source, w)];
     if (*used)
         return;
     *used = 1;
-    b->out->bytes += t->bytes;
+    b->out->bytes += w->stored_bytes;
     b->out->tensors++;
 }
 
+/* Of what is used where it lies; what is converted is checked then. */
 static enum status check_finite(struct binding *b, const struct weight_spec *s,
-                                const struct tensor *t, enum dtype dtype)
+                                const struct weight *w, enum dtype dtype)
 {
     if (s->expert > 0 && s->experts > 0)
         return ST_OK; /* a stack is checked with its first expert */
-    size_t bad = find_nonfinite(t->data, dtype, t->elements, b->scan_whole || s->cols == 0);
-    if (bad < t->elements)
+    size_t n = (size_t)(w->rows * w->cols);
+    size_t bad = find_nonfinite(w->data, dtype, n, b->scan_whole || s->cols == 0);
+    if (bad < n)
         return err_set(b->err, ST_INVALID, "%s: tensor %s: element %zu is not a finite number",
                        b->args->dir, s->name, bad);
     return ST_OK;
@@ -221,61 +223,109 @@ static enum status check_finite(struct binding *b, const struct weight_spec *s,
 static enum status bind_one(void *ctx, const struct weight_spec *s)
 {
     struct binding *b = ctx;
-    const struct tensor *t = weights_find(b->args->checkpoint, s);
+    const struct weight *w = weights_find(b->args->source, s);
     enum dtype dtype;
-    if (!t && s->optional)
+    if (!w && s->optional)
         return ST_OK;
-    enum status st = weights_check_tensor(t, s, b->args->dir, &dtype, b->err);
-    if (!st)
-        st = check_finite(b, s, t, dtype);
+    enum status st = weights_check(w, s, b->args->dir, b->err);
     if (st)
         return st;
-    count_tensor(b, t);
+    count_weight(b, w);
+    bool native = dtype_of(w, &dtype);
+    if (native)
+        st = check_finite(b, s, w, dtype);
+    if (st)
+        return st;
     if (s->floats) {
         b->floats_all += (size_t)s->take_rows;
         return ST_OK;
     }
-    *s->matrix = (struct matrix){.data = (const char *)t->data + spec_start(s) * dtype_bytes(dtype),
-                                 .dtype = dtype,
+    if (!native)
+        dtype = s->take_cols ? DTYPE_F16 : DTYPE_F32;
+    *s->matrix = (struct matrix){.dtype = dtype,
                                  .rows = s->take_cols ? s->take_rows : 1,
                                  .cols = s->take_cols ? s->take_cols : s->take_rows};
-    if (is_run(s))
-        return ST_OK;
-    return add_job(b, &(struct job){.tensor = t, .spec = *s, .from = dtype, .to = dtype});
+    if (!native || s->flip || s->step != 1)
+        return add_job(b, &(struct job){.weight = w, .spec = *s, .to = dtype});
+    size_t start = (size_t)(first_row(s) + (uint64_t)s->first) * (s->cols ? (size_t)w->cols : 1);
+    s->matrix->data = (const char *)w->data + start * dtype_bytes(dtype);
+    return ST_OK;
 }
 
 static enum status bind_floats(void *ctx, const struct weight_spec *s)
 {
     struct binding *b = ctx;
-    const struct tensor *t = weights_find(b->args->checkpoint, s);
-    enum dtype dtype;
-    if (t && s->floats && weights_dtype_of(t->type, &dtype))
-        place_floats(b, s, t, dtype);
+    const struct weight *w = s->floats ? weights_find(b->args->source, s) : NULL;
+    if (!w)
+        return ST_OK;
+    float *row = malloc((size_t)w->cols * sizeof *row), *to = b->out->floats + b->floats_used;
+    if (!row)
+        return err_set(b->err, ST_NO_MEMORY, "%s: no memory for biases", b->args->dir);
+    weight_read_rows(w, first_row(s), first_row(s) + 1, row);
+    for (int32_t i = 0; i < s->take_rows; i++)
+        to[i] = row[s->first + i * s->step];
+    free(row);
+    b->floats_used += (size_t)s->take_rows;
+    *s->floats = to;
     return ST_OK;
 }
 
 /* ---- conversion ---- */
 
-static void convert(const struct job *j)
+/* n floats to elements `stride` apart. False: some are no numbers. */
+static bool put_row(const float *row, size_t n, char *out, enum dtype to, size_t stride)
+{
+    const size_t size = dtype_bytes(to);
+    if (stride == 1)
+        dtype_convert(out, to, row, DTYPE_F32, n);
+    for (size_t i = 0; stride != 1 && i < n; i++)
+        dtype_convert(out + i * stride * size, to, &row[i], DTYPE_F32, 1);
+    return weights_find_nonfinite(row, DTYPE_F32, n) == n;
+}
+
+static bool read_into(const struct job *j, float *row, float *picked, float *largest)
 {
     const struct weight_spec *s = &j->spec;
-    const size_t from = dtype_bytes(j->from), to = dtype_bytes(j->to);
-    const size_t rows = (size_t)s->take_rows, cols = (size_t)s->take_cols;
-    const size_t expert = s->experts > 0 ? (size_t)s->expert * (size_t)s->rows : 0;
-    const char *data = j->tensor->data;
-    for (size_t i = 0; i < rows; i++) {
-        char *out = j->out + i * cols * to;
-        size_t at =
-            (size_t)s->first + i * (size_t)s->step; /* its row, or where flipped its column */
-        if (!s->flip) {
-            dtype_convert(out, j->to, data + (expert + at) * cols * from, j->from, cols);
-            continue;
-        }
-        for (size_t k = 0; k < cols; k++)
-            dtype_convert(out + k * to, j->to,
-                          data + ((expert + (size_t)s->skip + k) * (size_t)s->cols + at) * from,
-                          j->from, 1);
+    const size_t size = dtype_bytes(j->to), rows = (size_t)s->take_rows;
+    const size_t cols = (size_t)(s->take_cols ? s->take_cols : 1);
+    const uint64_t base = first_row(s);
+    bool good = true;
+    if (!s->take_cols) { /* a vector: its one row */
+        weight_read_rows(j->weight, base, base + 1, row);
+        return put_row(row, rows, j->out, j->to, 1);
     }
+    for (size_t i = 0; i < (s->flip ? cols : rows); i++) {
+        uint64_t at = s->flip ? (uint64_t)s->skip + i : (uint64_t)s->first + i * (uint64_t)s->step;
+        size_t n = s->flip ? rows : cols;
+        weight_read_rows(j->weight, base + at, base + at + 1, row);
+        for (size_t k = 0; k < n; k++)
+            picked[k] = s->flip ? row[(size_t)s->first + k * (size_t)s->step] : row[k];
+        for (size_t k = 0; k < n; k++)
+            *largest = fmaxf(*largest, fabsf(picked[k]));
+        good = put_row(picked, n, j->out + (s->flip ? i : i * cols) * size, j->to,
+                       s->flip ? cols : 1) &&
+               good;
+    }
+    return good;
+}
+
+/* fp16 has the precision that quantized weights need; a matrix with numbers beyond its range goes
+ * into bf16, which takes the same room. */
+static bool convert(struct job *j)
+{
+    size_t widest = (size_t)j->weight->cols > (size_t)j->spec.take_rows ? (size_t)j->weight->cols
+                                                                        : (size_t)j->spec.take_rows;
+    float *row = malloc(2 * widest * sizeof *row), largest = 0;
+    if (!row)
+        return false;
+    bool good = read_into(j, row, row + widest, &largest);
+    if (good && j->to == DTYPE_F16 && largest > 65504.0f) {
+        j->to = DTYPE_BF16;
+        good = read_into(j, row, row + widest, &largest);
+    }
+    free(row);
+    j->spec.matrix->dtype = j->to;
+    return good;
 }
 
 static void convert_body(void *arg, int part, int parts)
@@ -283,11 +333,14 @@ static void convert_body(void *arg, int part, int parts)
     struct binding *b = arg;
     (void)parts;
     for (size_t i; (i = atomic_fetch_add(&b->next, 1)) < b->n_jobs;) {
-        convert(&b->jobs[i]);
+        int none = 0;
+        if (!convert(&b->jobs[i]))
+            atomic_compare_exchange_strong(&b->bad, &none, (int)i + 1);
         int64_t now = clock_now_ns();
         if (part == 0 && now - b->said_ns > PROGRESS_NS) {
             b->said_ns = now;
-            log_info("weights_converting", "done=%zu of=%zu", i + 1, b->n_jobs);
+            log_info("weights_converting", "done=%zu of=%zu percent=%zu", i + 1, b->n_jobs,
+                     (i + 1) * 100 / b->n_jobs);
         }
     }
 }
@@ -309,12 +362,14 @@ static enum status convert_all(struct binding *b)
         struct job *j = &b->jobs[i];
         j->out = at;
         j->spec.matrix->data = at;
-        j->spec.matrix->dtype = j->to;
-        at += (spec_elements(&j->spec) * dtype_bytes(j->to) + CONVERT_ALIGN - 1) &
-              ~(size_t)(CONVERT_ALIGN - 1);
+        at += job_bytes(&j->spec, j->to);
     }
     b->said_ns = clock_now_ns();
     team_run(b->args->team, convert_body, b);
+    int bad = atomic_load(&b->bad);
+    if (bad)
+        return err_set(b->err, ST_INVALID, "%s: tensor %s: an element is not a finite number",
+                       b->args->dir, b->jobs[bad - 1].weight->name);
     return ST_OK;
 }
 
@@ -322,14 +377,14 @@ static enum status convert_all(struct binding *b)
  * that the config does not announce. */
 static void warn_unused(const struct binding *b)
 {
-    const struct checkpoint *ckpt = b->args->checkpoint;
-    const size_t n = checkpoint_count(ckpt);
+    const struct weight_source *source = b->args->source;
+    const size_t n = weight_source_count(source);
     char name[160] = "?";
     if (n == b->out->tensors)
         return;
     for (size_t i = 0; i < n; i++) {
         if (!b->used[i]) {
-            log_quote(name, sizeof name, checkpoint_at(ckpt, i)->name);
+            log_quote(name, sizeof name, weight_source_at(source, i)->name);
             break;
         }
     }
@@ -344,8 +399,8 @@ enum status weights_bind(const struct weights_args *args, struct model_weights *
     struct binding b = {.args = args,
                         .out = out,
                         .scan_whole =
-                            checkpoint_data_bytes(args->checkpoint) <= SCAN_WHOLE_MAX_BYTES,
-                        .used = calloc(checkpoint_count(args->checkpoint) + 1, 1),
+                            weight_source_stored_bytes(args->source) <= SCAN_WHOLE_MAX_BYTES,
+                        .used = calloc(weight_source_count(args->source) + 1, 1),
                         .err = err};
     enum status st = ST_OK;
     if (!b.used || weights_alloc(c, out))

@@ -176,7 +176,7 @@ Test(inspect, counts, .init = make_folder, .fini = remove_folder)
     cr_assert(f.has_config && f.has_checkpoint && f.n_problems == 0, "%s", f.problems[0]);
     cr_assert_eq(f.tensors, 2 + 9 * 2);
     cr_assert_eq(f.tensors_unused, 0);
-    cr_assert_eq(f.by_type[TENSOR_BF16].tensors, f.tensors);
+    cr_assert(f.n_formats == 1 && f.formats[0].tensors == f.tensors, "%s", f.formats[0].name);
     cr_assert_eq(f.kv_bytes_per_token[DTYPE_BF16], 2 * 2 * 2 * 16 * 2);
     cr_assert_eq(f.memory_at_max_context_bytes[DTYPE_F32], f.weight_bytes + 512 * 512);
     cr_assert(f.files_present.tokenizer_json && f.files_present.generation_config &&
