@@ -12,6 +12,9 @@ import cluster
 import half_sent
 
 clients.require()
+# Programs are started while channels are open: between fork and exec nothing of grpcio's may run (its own poller, closed by then,
+# aborts the child now and then).
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 import grpc  # noqa: E402  (there only now)
 import grpc_tools.protoc  # noqa: E402
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: E402
