@@ -281,20 +281,16 @@ bool api_chat_ids(const struct api_chat *c, const struct api_request *r, struct 
 {
     struct template_result rendered = {0};
     struct chat_template *own = NULL;
-    struct api_chat chat = *c;
     struct error why = {0};
     enum status st = ST_OK;
-    if (r->chat_template) {
+    if (r->chat_template)
         st = template_parse(r->chat_template, strlen(r->chat_template), &own, &why);
-        if (st == ST_OK)
-            chat.habits = template_habits_of(own, r->chat_template);
-    }
     const struct chat_template *t = own ? own : c->template_;
     if (st == ST_OK && !t)
         return api_fail(err, 400, "unsupported_value", "messages",
                         "The model has no chat template: only completions can be made with it.");
     if (st == ST_OK)
-        st = render(&chat, t, &(struct view){r, chat.habits}, &rendered, &why);
+        st = render(c, t, &(struct view){r, c->habits}, &rendered, &why);
     if (st == ST_OK && r->continue_final)
         cut_after_final(r, &rendered);
     const char *text = rendered.text.data ? rendered.text.data : "";
