@@ -1,5 +1,5 @@
-/* A chat of ten messages takes a template less than 100 microseconds: the processor's time, the best
- * of many, so that a busy machine does not fail it. */
+/* A chat of ten messages takes a template less than 100 microseconds: the processor's time, the
+ * best of many, so that a busy machine does not fail it. */
 #include <criterion/criterion.h>
 
 #include <dirent.h>
