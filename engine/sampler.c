@@ -1,6 +1,7 @@
 #include "engine/sampler.h"
 
 #include <assert.h>
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,8 +68,11 @@ static void penalise_repetition(struct sampler *s, const struct sampler_input *i
     for (int32_t i = 0; i < in->n_ids; i++) {
         int32_t id = in->ids[i];
         if (s->count[id]++ == 0) {
-            float *l = &s->adjusted[id];
-            *l = *l > 0 ? *l / penalty : *l * penalty;
+            float *l = &s->adjusted[id], was = *l;
+            *l = was > 0 ? was / penalty : was * penalty;
+            /* A tiny penalty must not pass for a model that gave infinity. */
+            if (isinf(*l) && isfinite(was))
+                *l = copysignf(FLT_MAX, was);
         }
     }
     for (int32_t i = 0; i < in->n_ids; i++)

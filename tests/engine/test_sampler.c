@@ -218,6 +218,34 @@ Test(sampler, extreme_logits_and_temperatures)
     }
 }
 
+/* A penalty within its range must not pass for a model that gave infinity: it would cost a request
+ * its nodes. */
+Test(sampler, penalties_that_overflow_saturate)
+{
+    static const float penalties[] = {1e-38F, 1e-45F, 1e6F};
+    static const int32_t seen[] = {0, 1, 2, 3};
+    const float logits[] = {9, -2e34F, 30, -INFINITY, 1};
+    for (size_t i = 0; i < sizeof penalties / sizeof *penalties; i++) {
+        struct msg_sampling spec = sampling_default();
+        struct sampler *s = sampler_create(5);
+        struct msg_token t;
+        spec.repetition_penalty = penalties[i];
+        spec.temperature = 0;
+        spec.logprobs = 5;
+        struct sampler_input in = {
+            .logits = logits, .spec = &spec, .ids = seen, .n_ids = 4, .n_prompt = 4};
+        cr_assert_eq(sampling_check(&spec, 5, NULL), ST_OK);
+        cr_assert_eq(sampler_pick(s, &in, &t), ST_OK, "penalty %g", (double)penalties[i]);
+        cr_assert_eq(t.id, penalties[i] < 1 ? 0 : 4);
+        cr_assert(isfinite(t.logprob));
+        cr_assert_eq(t.n_top, 4U, "what was impossible stays so");
+        spec.temperature = 1;
+        cr_assert_eq(sampler_pick(s, &in, &t), ST_OK);
+        cr_assert_neq(t.id, 3);
+        sampler_destroy(s);
+    }
+}
+
 Test(sampler, a_large_vocabulary)
 {
     int32_t vocab = 1 << 20;
