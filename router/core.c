@@ -357,6 +357,7 @@ static bool run_actions(struct core *c, struct core_req *q)
             break;
         case REQUEST_PREFILL_HERE:
             core_release_p(c, q);
+            q->p_name_node = -1;
             send_control(c, q, &(struct msg_decode_control){.prefill_here = true});
             break;
         case REQUEST_REQUEUE_LATER:

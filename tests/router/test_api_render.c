@@ -195,6 +195,32 @@ static void push(struct api_tokens *tokens, int32_t id, float logprob, uint32_t 
     cr_assert(api_tokens_push(tokens, &m));
 }
 
+Test(api_render, offsets_count_characters_that_tokens_share_once)
+{
+    static const int32_t ids[] = {0xe2, 0x80, 0x94, 'y', 'z'}, at[] = {10, 11, 11, 11, 12};
+    struct tokenizer *t = rig_tokenizer();
+    struct api_tokens tokens = {0};
+    struct buf b = {0};
+    for (int i = 0; i < 5; i++)
+        push(&tokens, ids[i], -1, 0);
+    struct api_choice_out c = {.text = {"\xe2\x80\x94yz", 5},
+                               .tokens = &tokens,
+                               .text_offset = 10,
+                               .finish = "stop",
+                               .stop_id = -1};
+    struct api_answer a = head(t, API_COMPLETION, false);
+    a.logprobs = true;
+    api_render_answer(&b, &a, &c, 1, &usage);
+    json *v = read_back(&b, false);
+    const json *l = json_get(json_at(json_get(v, "choices"), 0), "logprobs");
+    for (size_t i = 0; i < 5; i++)
+        cr_assert_eq(json_as_int(json_at(json_get(l, "text_offset"), i), 0), at[i], "%zu", i);
+    json_free(v);
+    api_tokens_fini(&tokens);
+    buf_fini(&b);
+    tokenizer_free(t);
+}
+
 Test(api_render, logprobs)
 {
     struct tokenizer *t = rig_tokenizer();

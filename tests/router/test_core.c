@@ -74,6 +74,10 @@ Test(core, mostly_cached_prompts_stay_too, .init = rig_setup)
     d_accept(d, 95);
     cr_assert_null(rig_call_of(CORE_CALL_P));
     cr_assert_eq(d->here, 1);
+    const char *prefill, *decode;
+    core_nodes(rig.core, client(0)->id, &prefill, &decode);
+    cr_assert_str_eq(prefill, "", "it has done nothing for it");
+    cr_assert_str_eq(decode, d->args.node == D0 ? "d0" : "d1");
     d_finish(d, 0);
     rig_check_quiet();
 }
