@@ -356,3 +356,58 @@ Test(transport_ucx, garbage, .timeout = 60)
     cr_assert(next(p.b, p.a, &ev, 5 * NS_PER_S) && ev.kind == TRANSPORT_FRAME);
     pair_close(&p);
 }
+
+/* Where this process listens: the address that peers are told, and the ports that UCX has for
+ * itself. */
+static int listeners(struct sockaddr_in *out, int most)
+{
+    int n = 0;
+    for (int fd = 3; fd < 1024 && n < most; fd++) {
+        int listening = 0;
+        socklen_t len = sizeof(listening), at_len = sizeof(out[n]);
+        if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) == 0 && listening &&
+            getsockname(fd, (struct sockaddr *)&out[n], &at_len) == 0 &&
+            out[n].sin_family == AF_INET)
+            n++;
+    }
+    return n;
+}
+
+/* The same on every port that there is; and a crowd that connects, says nothing and stays costs
+ * nobody his place. */
+Test(transport_ucx, garbage_on_every_port, .timeout = 60)
+{
+    enum { CROWD = 40 };
+    struct pair p;
+    struct transport_event ev;
+    struct rng r = rng_seed(78);
+    struct sockaddr_in at[16];
+    int fds[16 * CROWD], n_fds = 0;
+    pair_open(&p);
+    int n = listeners(at, 16);
+    cr_assert_geq(n, 2, "two transports, %d listeners", n);
+    for (int i = 0; i < n * CROWD; i++) {
+        uint8_t noise[300];
+        size_t bytes = 1 + (size_t)rng_below(&r, sizeof(noise));
+        for (size_t k = 0; k < bytes; k++)
+            noise[k] = i % 4 == 1 ? 0 : (uint8_t)rng_next(&r);
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        struct pollfd ready = {.fd = fd, .events = POLLOUT};
+        connect(fd, (struct sockaddr *)&at[i % n], sizeof(at[0]));
+        poll(&ready, 1, 1000);
+        if (i / n % 2 == 0)
+            send(fd, noise, bytes, MSG_NOSIGNAL);
+        fds[n_fds++] = fd;
+        cr_assert_not(next(p.b, p.a, &ev, NS_PER_MS / 2), "event %d", ev.kind);
+    }
+    cr_assert_not(next(p.b, p.a, &ev, 50 * NS_PER_MS), "event %d", ev.kind);
+    struct transport_link *l = connect_to(p.a, p.b); /* there is room for one more */
+    cr_assert_eq(p.a->ops->send(l, "new", 3, NULL, 0, 0), ST_OK);
+    cr_assert(next(p.b, p.a, &ev, 5 * NS_PER_S) && ev.kind == TRANSPORT_FRAME);
+    for (int i = 0; i < n_fds; i++)
+        close(fds[i]);
+    cr_assert_not(next(p.b, p.a, &ev, 50 * NS_PER_MS), "event %d", ev.kind);
+    cr_assert_eq(p.a->ops->send(p.out, "still here", 10, NULL, 0, 0), ST_OK);
+    cr_assert(next(p.b, p.a, &ev, 5 * NS_PER_S) && ev.kind == TRANSPORT_FRAME);
+    pair_close(&p);
+}
