@@ -42,6 +42,7 @@ enum sim_event {
     SIM_STOP,       /* the router ends a choice */
     SIM_BUSY,       /* a node refuses */
     SIM_PREEMPT,    /* a node takes back what it gave */
+    SIM_DRAIN,      /* a node takes nothing new, ends what is left, and goes */
     SIM_EVENTS
 };
 

@@ -27,6 +27,7 @@ static const unsigned event_states[SIM_EVENTS] = {
     [SIM_STOP] = IN(REQUEST_FILLING) | IN(REQUEST_DECODING),  /* only what speaks can be stopped */
     [SIM_BUSY] = IN(REQUEST_RESERVING) | IN(REQUEST_FILLING), /* when D is asked, when P is */
     [SIM_PREEMPT] = IN(REQUEST_DECODING),
+    [SIM_DRAIN] = IN(REQUEST_RESERVING) | IN(REQUEST_FILLING) | IN(REQUEST_DECODING),
 };
 /* A frame may find the landing open, filled or complete, or its ticket unknown: that is so rare
  * that it is demanded of overtaking only. A sender that is done or has failed sends nothing; what

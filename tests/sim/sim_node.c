@@ -79,6 +79,7 @@ void sim_node_boot(struct world *w, struct sim_node *n)
     struct error err = {0};
     n->boot = rng_next(&w->rng) | 1;
     n->alive = true;
+    n->drain_ns = 0;
     n->busy_until_ns = w->now_ns;
     n->pool = calloc(1, kv_pool_bytes(&n->layout));
     const struct kv_pool_view view = {.base = n->pool, .layout = n->layout};
@@ -131,15 +132,43 @@ void sim_node_fini(struct sim_node *n)
     n->alive = false;
 }
 
-void sim_node_die(struct world *w, struct sim_node *n)
+static void count_requests_on(struct world *w, const struct sim_node *n, enum sim_event e)
 {
-    int64_t notice = world_between(w, 0, 30 * NS_PER_MS);
     for (slot_id id = slots_next(w->core->requests, 0); id && !w->router_dead;
          id = slots_next(w->core->requests, id)) {
         struct core_req *q = slots_get(w->core->requests, id);
         if (q->d_node == n->index || q->p_node == n->index)
-            sim_count_event(w, n->ops == &decode_role_ops ? SIM_KILL_D : SIM_KILL_P, q);
+            sim_count_event(w, e, q);
     }
+}
+
+void sim_node_drain(struct world *w, struct sim_node *n)
+{
+    count_requests_on(w, n, SIM_DRAIN);
+    n->drain_ns = w->now_ns + world_between(w, 0, 100 * NS_PER_MS);
+    n->ops->drain(n->role, false);
+}
+
+/* As the node's loop does: what is left is ended when the time is up, and then it goes. */
+static bool drained(struct world *w, struct sim_node *n)
+{
+    struct node_role_load load;
+    if (!n->drain_ns)
+        return false;
+    if (w->now_ns >= n->drain_ns && n->drain_ns != NS_NEVER) {
+        n->drain_ns = NS_NEVER;
+        n->ops->drain(n->role, true);
+        n->ops->flush(n->role, w->now_ns);
+    }
+    n->ops->load(n->role, &load);
+    return load.calls == 0;
+}
+
+void sim_node_die(struct world *w, struct sim_node *n)
+{
+    int64_t notice = world_between(w, 0, 30 * NS_PER_MS);
+    if (!n->drain_ns)
+        count_requests_on(w, n, n->ops == &decode_role_ops ? SIM_KILL_D : SIM_KILL_P);
     sim_calls_of_dead_node(w, n, notice);
     fabric_kill(w->fabric, n->transport, notice);
     n->alive = false;
@@ -206,6 +235,8 @@ bool sim_node_work(struct world *w, struct sim_node *n)
         any = true;
     }
     engine_check(n->engine); /* LAW 6, after every event and step */
+    if (drained(w, n))
+        sim_node_die(w, n);
     return any;
 }
 
@@ -217,5 +248,7 @@ int64_t sim_node_wake_ns(const struct sim_node *n)
     int64_t wake = timeless ? NS_NEVER : mover_wake_ns(n->mover);
     if (engine_runnable(n->engine) && n->busy_until_ns < wake)
         wake = n->busy_until_ns;
+    if (n->drain_ns && n->drain_ns < wake)
+        wake = n->drain_ns;
     return wake;
 }

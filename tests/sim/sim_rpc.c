@@ -211,6 +211,7 @@ static void answer_admin(struct world *w, struct sim_call *c)
                            .boot = n->boot,
                            .wire_min = MSG_WIRE_VERSION,
                            .wire_max = MSG_WIRE_VERSION,
+                           .draining = n->drain_ns != 0,
                            .ready = true,
                            .max_context = n->model.max_context,
                            .vocab = n->model.vocab,

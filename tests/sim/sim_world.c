@@ -22,9 +22,9 @@ const char *const sim_plant_reasons[PLANTS] = {"",
                                                "quarantined for ever",
                                                "has not ended",
                                                "tokens"};
-const char *const sim_event_names[SIM_EVENTS] = {"kill-prefill", "kill-decode", "kill-router",
-                                                 "call-break",   "slow",        "cancel",
-                                                 "stop",         "busy",        "preempt"};
+const char *const sim_event_names[SIM_EVENTS] = {
+    "kill-prefill", "kill-decode", "kill-router", "call-break", "slow",
+    "cancel",       "stop",        "busy",        "preempt",    "drain"};
 const char *const sim_fault_names[SIM_FRAME_FAULTS] = {"lose",   "double", "delay",
                                                        "damage", "break",  "reorder"};
 
@@ -132,7 +132,9 @@ static void maybe_kill(struct world *w)
         return;
     }
     struct sim_node *n = &w->nodes[rng_below(&w->rng, (uint64_t)w->n_nodes)];
-    if (n->alive)
+    if (n->alive && !n->drain_ns && world_chance(w, 0.3))
+        sim_node_drain(w, n);
+    else if (n->alive)
         sim_node_die(w, n);
 }
 

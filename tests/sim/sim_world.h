@@ -25,7 +25,8 @@ struct sim_node {
     const struct node_role_ops *ops;
     bool alive, aggregated;
     uint64_t boot;
-    int64_t back_ns; /* dead: when it comes back */
+    int64_t back_ns;  /* dead: when it comes back */
+    int64_t drain_ns; /* draining: when what is left is ended; 0: it does not drain */
     struct fake_model model;
     struct kv_layout layout;
     void *pool;
@@ -143,6 +144,7 @@ void sim_rpc_fini(struct world *w);
 /* sim_node.c */
 void sim_node_boot(struct world *w, struct sim_node *n);
 void sim_node_die(struct world *w, struct sim_node *n);
+void sim_node_drain(struct world *w, struct sim_node *n);
 void sim_node_fini(struct sim_node *n);
 bool sim_node_work(struct world *w, struct sim_node *n);
 int64_t sim_node_wake_ns(const struct sim_node *n);
