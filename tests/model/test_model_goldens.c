@@ -86,11 +86,18 @@ static void compare(const struct golden *g, const struct ops *ops, int threads)
     rig_close(r);
 }
 
+/* ref has one way of doing things: nothing for a race detector, and it takes minutes there. */
+#if defined(BATON_TSAN)
+#define FIRST_BODY 1
+#else
+#define FIRST_BODY 0
+#endif
+
 static void compare_all(const char *name)
 {
     struct golden g = golden_read(name);
     const struct ops *ops;
-    for (int i = 0; (ops = ops_at(i)); i++)
+    for (int i = FIRST_BODY; (ops = ops_at(i)); i++)
         compare(&g, ops, 1 + i % 2);
     free(g.logits);
 }

@@ -48,6 +48,13 @@ static void check_case(struct rig *r, const json *c, const char *what)
     free(logits);
 }
 
+/* What a race detector can see it sees in one. */
+#if defined(BATON_TSAN)
+#define CASES_MAX 1
+#else
+#define CASES_MAX SIZE_MAX
+#endif
+
 static void check_model(const char *name)
 {
     char file[1024], dir[1024], what[1200];
@@ -63,7 +70,7 @@ static void check_model(const char *name)
     cr_assert_gt(json_count(cases), 0);
     for (int i = 1; (ops = ops_at(i)); i++) { /* ref takes minutes here */
         struct rig *r = rig_open(&(struct rig_args){dir, ops, 2, DTYPE_F32, 16});
-        for (size_t k = 0; k < json_count(cases); k++) {
+        for (size_t k = 0; k < json_count(cases) && k < CASES_MAX; k++) {
             snprintf(what, sizeof what, "%s %s case %zu", name, ops->name, k);
             check_case(r, json_at(cases, k), what);
         }
