@@ -6,8 +6,10 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/json.h"
+#include "formats/weight_source.h"
 #include "model/config_internal.h"
 
 #define CONFIG_MAX_BYTES ((size_t)8 << 20)
@@ -326,37 +328,85 @@ enum status model_config_parse(const char *text, size_t len, struct model_config
     return st;
 }
 
+static bool is_file(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISREG(info.st_mode);
+}
+
+static bool has_suffix(const char *s, const char *suffix)
+{
+    size_t n = strlen(s), m = strlen(suffix);
+    return n > m && strcmp(s + n - m, suffix) == 0;
+}
+
+static enum status read_gguf(const char *path, struct model_config *out, struct error *err)
+{
+    struct weight_source *source = NULL;
+    struct error mine = {0};
+    enum status st = weight_source_open(path, &source, err);
+    if (st)
+        return st;
+    st = config_from_gguf(source, out, &mine);
+    if (st)
+        err_set(err, st, "%.200s: %s", path, mine.text);
+    weight_source_close(source);
+    return st;
+}
+
+static enum status read_json(const char *path, struct model_config *out, struct error *err)
+{
+    json *root = NULL;
+    enum status st = json_read_file(path, CONFIG_MAX_BYTES, &root, err);
+    if (st)
+        return st;
+    struct config_reader r = {.root = root, .file = path, .err = err};
+    st = read_config(&r, out);
+    json_free(root);
+    return st;
+}
+
+/* generation_config.json may be missing. */
+static enum status read_defaults(const char *path, struct model_config *config,
+                                 struct generation_defaults *out, struct error *err)
+{
+    json *root = NULL;
+    struct error mine = {0};
+    enum status st = json_read_file(path, CONFIG_MAX_BYTES, &root, &mine);
+    if (st == ST_NOT_FOUND)
+        return ST_OK;
+    if (st) {
+        if (err)
+            *err = mine;
+        return st;
+    }
+    struct config_reader r = {.root = root, .file = path, .err = err};
+    st = read_generation(&r, config, out);
+    json_free(root);
+    return st;
+}
+
 enum status model_config_read(const char *dir, struct model_config *out,
                               struct generation_defaults *defaults, struct error *err)
 {
     struct model_config config;
     struct generation_defaults generation = {0};
-    char path[4096];
-    json *root = NULL;
+    char path[4096], gguf[4096];
     if (snprintf(path, sizeof path, "%s/config.json", dir) >= (int)sizeof path)
         return err_set(err, ST_INVALID, "%.200s: path too long", dir);
-    enum status st = json_read_file(path, CONFIG_MAX_BYTES, &root, err);
+    enum status st;
+    if (has_suffix(dir, ".gguf"))
+        st = read_gguf(dir, &config, err);
+    else if (!is_file(path) && gguf_find_file(dir, gguf, sizeof gguf, NULL) == ST_OK)
+        st = read_gguf(gguf, &config, err);
+    else
+        st = read_json(path, &config, err);
     if (st)
         return st;
-    struct config_reader r = {.root = root, .file = path, .err = err};
-    st = read_config(&r, &config);
-    json_free(root);
-    if (st)
-        return st;
-
     if (snprintf(path, sizeof path, "%s/generation_config.json", dir) >= (int)sizeof path)
         return err_set(err, ST_INVALID, "%.200s: path too long", dir);
-    struct error mine = {0};
-    st = json_read_file(path, CONFIG_MAX_BYTES, &root, &mine);
-    if (st == ST_OK) {
-        r = (struct config_reader){.root = root, .file = path, .err = err};
-        st = read_generation(&r, &config, &generation);
-        json_free(root);
-    } else if (st == ST_NOT_FOUND) {
-        st = ST_OK;
-    } else if (err) {
-        *err = mine;
-    }
+    if (!has_suffix(dir, ".gguf"))
+        st = read_defaults(path, &config, &generation, err);
     if (st)
         return st;
     *out = config;

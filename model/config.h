@@ -56,6 +56,8 @@ enum weight_naming {
     NAMING_JETMOE,
     NAMING_HUNYUAN,
     NAMING_GGUF,
+    NAMING_GGUF_PHI3,
+    NAMING_GGUF_GPT_OSS,
     NAMINGS
 };
 
@@ -100,6 +102,7 @@ struct model_config {
     float glu_limit, glu_alpha;
     struct moe_config moe;
     struct latent_config latent;
+    bool latent_split;  /* keys' and values' up-projections are stacks of heads, not one matrix */
     bool expert_blocks; /* the experts of a GPT-OSS are MXFP4 blocks, not transposed */
     int32_t mtp_layers; /* of multi-token prediction, behind the others */
 

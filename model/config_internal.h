@@ -29,6 +29,10 @@ extern const struct architecture config_latent_rows[];
 void config_set_defaults(struct model_config *c);
 /* What follows from the rest; r NULL: it is known to be sound. */
 void config_settle(struct config_reader *r, struct model_config *c);
+struct weight_source;
+/* The table of a GGUF file's model. */
+enum status config_from_gguf(const struct weight_source *source, struct model_config *out,
+                             struct error *err);
 /* Both sets of frequencies from rope_parameters, rope_scaling, rope_theta. */
 void config_read_rope(struct config_reader *r, struct model_config *out);
 /* `hidden_act` (or the key named) into the kind of gated unit. */

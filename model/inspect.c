@@ -118,8 +118,8 @@ static void match_tensors(struct model_facts *f, const struct weight_source *sou
 enum status model_inspect(const char *dir, struct model_facts *out, struct error *err)
 {
     struct stat info;
-    if (stat(dir, &info) != 0 || !S_ISDIR(info.st_mode))
-        return err_set(err, ST_NOT_FOUND, "%.400s: no such folder", dir);
+    if (stat(dir, &info) != 0 || !(S_ISDIR(info.st_mode) || S_ISREG(info.st_mode)))
+        return err_set(err, ST_NOT_FOUND, "%.400s: no such folder or file", dir);
     memset(out, 0, sizeof *out);
     struct error problem = {0};
     struct weight_source *source = NULL;

@@ -117,6 +117,24 @@ static void list_gqa(struct lister *l, bool stores)
 static void list_latent_heads(struct lister *l)
 {
     const struct latent_config *a = &l->c->latent;
+    for (int32_t h = 0; l->c->latent_split && h < l->c->heads; h++) {
+        struct weight_spec k = {.experts = l->c->heads,
+                                .expert = h,
+                                .rows = a->kv_rank,
+                                .cols = a->nope_dim,
+                                .is_active = true,
+                                .matrix = l->w ? &l->at->absorb_k[h] : NULL};
+        struct weight_spec v = {.experts = l->c->heads,
+                                .expert = h,
+                                .rows = a->value_dim,
+                                .cols = a->kv_rank,
+                                .is_active = true,
+                                .matrix = l->w ? &l->at->absorb_v[h] : NULL};
+        emit(l, W_K_B, k);
+        emit(l, W_V_B, v);
+    }
+    if (l->c->latent_split)
+        return;
     const int32_t both = a->nope_dim + a->value_dim;
     for (int32_t h = 0; h < l->c->heads; h++) {
         struct weight_spec k = {.rows = l->c->heads * both,

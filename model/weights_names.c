@@ -4,6 +4,7 @@
 #include "model/weights_list.h"
 
 #define L "model.layers.%d."
+#define B "blk.%d."
 
 static const char
     *const names[NAMINGS][W_ROLES] =
@@ -133,6 +134,31 @@ static const char
                     [W_SHARED_UP] = L "mlp.shared_mlp.up_proj.weight",
                     [W_SHARED_DOWN] = L "mlp.shared_mlp.down_proj.weight",
                 },
+#define GGUF_NAMES                                                                                 \
+    [W_EMBED] = "token_embd.weight", [W_NORM] = "output_norm.weight", [W_HEAD] = "output.weight",  \
+    [W_ATTN_NORM] = B "attn_norm.weight", [W_ATTN_POST_NORM] = B "post_attention_norm.weight",     \
+    [W_MLP_POST_NORM] = B "post_ffw_norm.weight", [W_Q] = B "attn_q.weight",                       \
+    [W_K] = B "attn_k.weight", [W_V] = B "attn_v.weight", [W_O] = B "attn_output.weight",          \
+    [W_Q_BIAS] = B "attn_q.bias", [W_K_BIAS] = B "attn_k.bias", [W_V_BIAS] = B "attn_v.bias",      \
+    [W_O_BIAS] = B "attn_output.bias", [W_Q_NORM] = B "attn_q_norm.weight",                        \
+    [W_K_NORM] = B "attn_k_norm.weight", [W_SINKS] = B "attn_sinks.weight",                        \
+    [W_DOWN] = B "ffn_down.weight", [W_ROUTER] = B "ffn_gate_inp.weight",                          \
+    [W_ROUTER_BIAS] = B "ffn_gate_inp.bias", [W_CHOICE_BIAS] = B "exp_probs_b.bias",               \
+    [W_EXPERTS_GATE] = B "ffn_gate_exps.weight", [W_EXPERTS_UP] = B "ffn_up_exps.weight",          \
+    [W_EXPERTS_DOWN] = B "ffn_down_exps.weight", [W_EXPERTS_GATE_BIAS] = B "ffn_gate_exps.bias",   \
+    [W_EXPERTS_UP_BIAS] = B "ffn_up_exps.bias", [W_EXPERTS_DOWN_BIAS] = B "ffn_down_exps.bias",    \
+    [W_SHARED_GATE] = B "ffn_gate_shexp.weight", [W_SHARED_UP] = B "ffn_up_shexp.weight",          \
+    [W_SHARED_DOWN] = B "ffn_down_shexp.weight",                                                   \
+    [W_SHARED_WEIGHT] = B "ffn_gate_inp_shexp.weight", [W_Q_A] = B "attn_q_a.weight",              \
+    [W_Q_A_NORM] = B "attn_q_a_norm.weight", [W_Q_B] = B "attn_q_b.weight",                        \
+    [W_KV_A] = B "attn_kv_a_mqa.weight", [W_KV_A_NORM] = B "attn_kv_a_norm.weight",                \
+    [W_KV_B] = B "attn_kv_b.weight", [W_K_B] = B "attn_k_b.weight", [W_V_B] = B "attn_v_b.weight"
+            [NAMING_GGUF] = {GGUF_NAMES, [W_MLP_NORM] = B "ffn_norm.weight",
+                             [W_GATE] = B "ffn_gate.weight", [W_UP] = B "ffn_up.weight"},
+            [NAMING_GGUF_PHI3] = {GGUF_NAMES, [W_MLP_NORM] = B "ffn_norm.weight",
+                                  [W_QKV] = B "attn_qkv.weight", [W_GATE_UP] = B "ffn_up.weight"},
+            [NAMING_GGUF_GPT_OSS] = {GGUF_NAMES, [W_MLP_NORM] = B "post_attention_norm.weight",
+                                     [W_GATE] = B "ffn_gate.weight", [W_UP] = B "ffn_up.weight"},
 };
 
 const char *weights_name(enum weight_naming naming, enum weight_role role)
