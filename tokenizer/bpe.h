@@ -8,6 +8,7 @@
 #define TOKENIZER_BPE_H
 
 #include "tokenizer/model.h"
+#include "tokenizer/trie.h"
 #include "tokenizer/word_cache.h"
 
 #define BPE_NO_PAIR UINT64_MAX
@@ -38,6 +39,7 @@ struct bpe {
     uint32_t *before_marker; /* characters that some merged token has before a marker; sorted */
     size_t n_before_marker;
     struct word_cache *cache;
+    struct trie frozen; /* user-defined pieces: taken out of the text before anything merges */
 };
 
 static inline size_t bpe_pair_slot(const struct bpe *b, uint64_t key)
@@ -53,6 +55,16 @@ static inline uint64_t bpe_pair_key(int32_t left, int32_t right)
 {
     return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
 }
+
+/* Room for n pairs, none in it. false: no memory. */
+bool bpe_pairs_init(struct bpe *b, size_t n);
+/* Remembers what a merged token has before markers; false: no memory. Sort when all are in. */
+bool bpe_note_markers(struct bpe *b, size_t *cap, const char *s, size_t len);
+void bpe_sort_markers(struct bpe *b);
+/* Merges out of the scores of pieces instead of a list: any two neighbours whose texts together are
+ * a piece may merge, the piece of the highest score first. That is SentencePiece's rule and, with
+ * ranks for scores, tiktoken's. Fills frozen too. */
+enum status bpe_rank_pieces(struct bpe *b, const json *vocab, struct error *err);
 
 enum status bpe_encode(const struct model *m, struct model_run *run, const char *s, size_t len,
                        struct ids *out);

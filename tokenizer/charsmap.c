@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/utf8.h"
+#include "tokenizer/base64.h"
 #include "tokenizer/unicode.h"
 
 #define CHARSMAP_MAX (64u << 20)
@@ -15,37 +16,6 @@ struct charsmap {
     char *strings; /* NUL-separated, and a last NUL of ours */
     size_t strings_len;
 };
-
-static int base64_value(char c)
-{
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52;
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
-static bool base64_decode(const char *s, size_t len, struct buf *out)
-{
-    uint32_t word = 0;
-    int bits = 0;
-    while (len && s[len - 1] == '=')
-        len--;
-    for (size_t i = 0; i < len; i++) {
-        int v = base64_value(s[i]);
-        if (v < 0)
-            return false;
-        word = word << 6 | (uint32_t)v;
-        bits += 6;
-        if (bits >= 8) {
-            bits -= 8;
-            buf_putc(out, (char)(word >> bits & 0xff));
-        }
-    }
-    return !out->failed;
-}
 
 enum status charsmap_parse(const char *base64, size_t len, struct charsmap **out, struct error *err)
 {
@@ -149,4 +119,28 @@ void charsmap_apply(const struct charsmap *m, const char *s, size_t len, struct 
             i += c;
         }
     }
+}
+
+const char *charsmap_longest(const struct charsmap *m, const char *s, size_t len, size_t *used)
+{
+    const char *best = NULL;
+    size_t at = unit_offset(m->units[0]);
+    for (size_t i = 0; i < len && s[i]; i++) {
+        unsigned char c = (unsigned char)s[i];
+        at ^= c;
+        if (at >= m->n_units)
+            break;
+        uint32_t unit = m->units[at];
+        if ((unit & (1u << 31 | 0xff)) != c)
+            break;
+        at ^= unit_offset(unit);
+        if (at >= m->n_units)
+            break;
+        size_t value = unit >> 8 & 1 ? m->units[at] & (UINT32_MAX >> 1) : SIZE_MAX;
+        if (value <= m->strings_len) {
+            best = m->strings + value;
+            *used = i + 1;
+        }
+    }
+    return best && utf8_valid(best, strlen(best)) ? best : NULL;
 }

@@ -20,4 +20,8 @@ enum status charsmap_parse(const char *base64, size_t len, struct charsmap **out
 void charsmap_free(struct charsmap *m);
 void charsmap_apply(const struct charsmap *m, const char *s, size_t len, struct buf *out);
 
+/* Replacement of the longest prefix of s that the map has, and that prefix's length; NULL: none. It
+ * is how SentencePiece itself applies the map. */
+const char *charsmap_longest(const struct charsmap *m, const char *s, size_t len, size_t *used);
+
 #endif

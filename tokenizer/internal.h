@@ -27,6 +27,8 @@ struct tokenizer {
     char *chat_template;
 };
 
+#define TOKENIZER_BYTES_MAX ((size_t)512 << 20) /* of a tokenizer.json */
+
 struct loader_input {
     const json *tokenizer, *config, *specials; /* the latter two may be NULL */
     bool made;                                 /* `tokenizer` by legacy_make_json() */

@@ -1,16 +1,10 @@
 /* From the JSON files of a model folder to a tokenizer. */
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "tokenizer/internal.h"
 #include "tokenizer/parse.h"
-
-#define TOKENIZER_BYTES_MAX ((size_t)256 << 20)
-#define CONFIG_BYTES_MAX ((size_t)16 << 20)
-#define TEMPLATE_BYTES_MAX ((size_t)4 << 20)
 
 static enum status load_added(struct tokenizer *t, const struct loader_input *in, struct error *err)
 {
@@ -174,86 +168,5 @@ enum status tokenizer_load_text(const char *json_text, size_t len, const char *c
         st = loader_build(&in, out, err);
     json_free(config);
     json_free(tokenizer);
-    return st;
-}
-
-/* Reads one file of the folder; one that is not there leaves *out NULL. */
-static enum status read_optional(const char *dir, const char *name, size_t max, json **out,
-                                 struct error *err)
-{
-    char path[4096];
-    if (snprintf(path, sizeof(path), "%s/%s", dir, name) >= (int)sizeof(path))
-        return err_set(err, ST_INVALID, "path too long");
-    if (access(path, F_OK))
-        return ST_OK;
-    return json_read_file(path, max, out, err);
-}
-
-/* chat_template.jinja, where there is one, goes before the configuration's. */
-static enum status read_template(const char *dir, struct tokenizer *t, struct error *err)
-{
-    char path[4096];
-    if (snprintf(path, sizeof(path), "%s/chat_template.jinja", dir) >= (int)sizeof(path))
-        return err_set(err, ST_INVALID, "path too long");
-    FILE *f = fopen(path, "rb");
-    if (!f)
-        return ST_OK;
-    struct buf text = {.max = TEMPLATE_BYTES_MAX};
-    char block[4096];
-    size_t n;
-    while (!text.failed && (n = fread(block, 1, sizeof(block), f)) > 0)
-        buf_append(&text, block, n);
-    enum status st = ST_OK;
-    if (text.failed || ferror(f))
-        st =
-            err_set(err, ST_INVALID, "%s: unreadable, or over %zu bytes", path, TEMPLATE_BYTES_MAX);
-    fclose(f);
-    if (!st && text.len) {
-        free(t->chat_template);
-        t->chat_template = buf_take(&text, NULL);
-    }
-    buf_fini(&text);
-    return st;
-}
-
-static enum status read_legacy(const char *dir, const json *config, json **out, struct error *err)
-{
-    struct buf text = {.max = TOKENIZER_BYTES_MAX};
-    enum status st = legacy_make_json(dir, config, &text, err);
-    if (!st)
-        st = json_read(text.data, text.len, out, err);
-    buf_fini(&text);
-    return st;
-}
-
-enum status tokenizer_load(const char *dir, struct tokenizer **out, struct error *err)
-{
-    json *tokenizer = NULL, *config = NULL, *specials = NULL;
-    struct tokenizer *t = NULL;
-    enum status st = read_optional(dir, "tokenizer_config.json", CONFIG_BYTES_MAX, &config, err);
-    if (!st)
-        st = read_optional(dir, "special_tokens_map.json", CONFIG_BYTES_MAX, &specials, err);
-    if (!st)
-        st = read_optional(dir, "tokenizer.json", TOKENIZER_BYTES_MAX, &tokenizer, err);
-    bool made = !st && !tokenizer;
-    if (made)
-        st = read_legacy(dir, config, &tokenizer, err);
-    if (st)
-        goto done;
-    struct loader_input in = {tokenizer, config, specials, made};
-    st = loader_build(&in, &t, err);
-    if (st) {
-        err_prefix(err, "%s/tokenizer.json", dir);
-        goto done;
-    }
-    st = read_template(dir, t, err);
-    if (st)
-        tokenizer_free(t);
-    else
-        *out = t;
-done:
-    json_free(tokenizer);
-    json_free(config);
-    json_free(specials);
     return st;
 }

@@ -14,6 +14,7 @@
 #include "base/json.h"
 #include "base/status.h"
 #include "tokenizer/tokenizer.h"
+#include "tokenizer/trie.h"
 #include "tokenizer/vocab.h"
 
 struct model_run {
@@ -38,6 +39,18 @@ struct model {
     const struct vocab *vocab;
 };
 
+/* Encoding with the user-defined pieces of `frozen` taken out of the text first, leftmost and longest
+ * at each place; `encode` gets what is between. */
+struct model_parts {
+    const struct model *model;
+    struct model_run *run;
+    const struct trie *frozen; /* to ids */
+    enum status (*encode)(const struct model *m, struct model_run *run, const char *s, size_t len,
+                          struct ids *out);
+};
+enum status model_encode_parts(const struct model_parts *parts, const char *s, size_t len,
+                               struct ids *out);
+
 /* `v` is the "model" object; the vocabulary is filled from it. `bytes`: words come as raw bytes of
  * the byte alphabet. */
 struct model_source {
@@ -57,8 +70,28 @@ enum status model_wordpiece_parse(const struct model_source *source, struct mode
 enum status model_wordlevel_parse(const struct model_source *source, struct model **out,
                                   struct error *err);
 
-/* The "vocab" object of BPE, WordPiece and WordLevel. */
+/* The "vocab" object of BPE, WordPiece and WordLevel; or, in tokenizers made of other files than a
+ * tokenizer.json, an array by id of strings, of pieces, or of null for holes. */
 enum status model_parse_vocab(const struct model_source *source, struct error *err);
+
+/* A piece of a SentencePiece model: [TEXT, SCORE, TYPE], types by their number there. */
+enum piece_type {
+    PIECE_NORMAL = 1,
+    PIECE_UNKNOWN = 2,
+    PIECE_CONTROL = 3,
+    PIECE_USER_DEFINED = 4,
+    PIECE_UNUSED = 5,
+    PIECE_BYTE = 6
+};
+#define PIECE_MAX 1024 /* bytes */
+struct piece {
+    const char *s;
+    size_t len;
+    double score;
+    enum piece_type type;
+};
+/* [TEXT, SCORE] is of type NORMAL. */
+enum status model_parse_piece(const json *v, size_t i, struct piece *out, struct error *err);
 /* Id of the token named by `key`, which may be absent (-1) but must be known. */
 enum status model_parse_unk(const struct model_source *source, const char *fallback, int32_t *out,
                             struct error *err);

@@ -312,8 +312,8 @@ static bool may_cut(const struct bpe *b, const char *s, size_t at)
            !bsearch(&cp, b->before_marker, b->n_before_marker, sizeof(cp), cp_compare);
 }
 
-enum status bpe_encode(const struct model *m, struct model_run *run, const char *s, size_t len,
-                       struct ids *out)
+static enum status encode_text(const struct model *m, struct model_run *run, const char *s,
+                               size_t len, struct ids *out)
 {
     const struct bpe *b = bpe_of(m);
     if (!b->cut)
@@ -332,4 +332,11 @@ enum status bpe_encode(const struct model *m, struct model_run *run, const char 
         begin = at;
     }
     return st ? st : encode_word(b, run, s + begin, len - begin, out);
+}
+
+enum status bpe_encode(const struct model *m, struct model_run *run, const char *s, size_t len,
+                       struct ids *out)
+{
+    struct model_parts parts = {m, run, &bpe_of(m)->frozen, encode_text};
+    return model_encode_parts(&parts, s, len, out);
 }

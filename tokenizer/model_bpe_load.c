@@ -16,6 +16,7 @@ static void bpe_destroy(struct model *m)
     free(b->char_id);
     free(b->before_marker);
     word_cache_destroy(b->cache);
+    trie_fini(&b->frozen);
     free(b);
 }
 
@@ -78,8 +79,7 @@ static enum status merge_add(struct bpe *b, const struct merge_text *t, size_t r
     return ST_OK;
 }
 
-/* Remembers which characters stand before a marker inside a merged token. */
-static bool note_markers(struct bpe *b, size_t *cap, const char *s, size_t len)
+bool bpe_note_markers(struct bpe *b, size_t *cap, const char *s, size_t len)
 {
     const char *hit = s;
     while (len > BPE_MARKER_LEN &&
@@ -104,6 +104,23 @@ static bool note_markers(struct bpe *b, size_t *cap, const char *s, size_t len)
     return true;
 }
 
+void bpe_sort_markers(struct bpe *b)
+{
+    if (b->n_before_marker)
+        qsort(b->before_marker, b->n_before_marker, sizeof(*b->before_marker), cp_compare);
+}
+
+bool bpe_pairs_init(struct bpe *b, size_t n)
+{
+    b->n_pairs = 16;
+    while (b->n_pairs < 2 * n)
+        b->n_pairs *= 2;
+    b->pairs = malloc(b->n_pairs * sizeof(*b->pairs));
+    for (size_t i = 0; b->pairs && i < b->n_pairs; i++)
+        b->pairs[i] = (struct pair){BPE_NO_PAIR, BPE_NO_RANK, -1};
+    return b->pairs;
+}
+
 static enum status parse_merges(struct bpe *b, const json *v, struct error *err)
 {
     const json *merges = json_get(v, "merges");
@@ -112,14 +129,8 @@ static enum status parse_merges(struct bpe *b, const json *v, struct error *err)
     size_t n = json_count(merges), cap = 0;
     if (n > VOCAB_ENTRIES_MAX)
         return err_set(err, ST_INVALID, "merges: %zu entries, at most %u", n, VOCAB_ENTRIES_MAX);
-    b->n_pairs = 16;
-    while (b->n_pairs < 2 * n)
-        b->n_pairs *= 2;
-    b->pairs = malloc(b->n_pairs * sizeof(*b->pairs));
-    if (!b->pairs)
+    if (!bpe_pairs_init(b, n))
         return err_set(err, ST_NO_MEMORY, "merges: no memory");
-    for (size_t i = 0; i < b->n_pairs; i++)
-        b->pairs[i] = (struct pair){BPE_NO_PAIR, BPE_NO_RANK, -1};
     struct buf whole = {0};
     enum status st = ST_OK;
     for (size_t i = 0; i < n && !st; i++) {
@@ -127,11 +138,10 @@ static enum status parse_merges(struct bpe *b, const json *v, struct error *err)
         st = merge_read(json_at(merges, i), i, &t, err);
         if (!st)
             st = merge_add(b, &t, i, &whole, err);
-        if (!st && !note_markers(b, &cap, whole.data, whole.len))
+        if (!st && !bpe_note_markers(b, &cap, whole.data, whole.len))
             st = err_set(err, ST_NO_MEMORY, "merges: no memory");
     }
-    if (b->n_before_marker)
-        qsort(b->before_marker, b->n_before_marker, sizeof(*b->before_marker), cp_compare);
+    bpe_sort_markers(b);
     buf_fini(&whole);
     return st;
 }
@@ -217,8 +227,10 @@ enum status model_bpe_parse(const struct model_source *source, struct model **ou
     /* in byte mode there are characters without a prefix or suffix only */
     if (!st && b->bytes && (b->prefix_len || b->suffix_len))
         st = err_set(err, ST_UNSUPPORTED, "byte-level BPE with a subword prefix or suffix");
+    const json *vocab = json_get(source->v, "vocab");
+    bool ranked = json_kind_of(vocab) == JSON_ARR && !json_get(source->v, "merges");
     if (!st)
-        st = parse_merges(b, source->v, err);
+        st = ranked ? bpe_rank_pieces(b, vocab, err) : parse_merges(b, source->v, err);
     if (!st)
         st = index_characters(b, err);
     if (st) {

@@ -11,7 +11,6 @@
 #include "tokenizer/trie.h"
 #include "tokenizer/unicode.h"
 
-#define PIECE_MAX 1024 /* bytes */
 #define UNK_PENALTY 10.0
 
 struct unigram {
@@ -21,6 +20,7 @@ struct unigram {
     double unk_score;
     int32_t unk;
     bool byte_fallback;
+    bool sentencepiece; /* scores add up in single precision, as that library does it */
     int32_t fallback[256];
 };
 
@@ -35,8 +35,10 @@ struct best {
     int32_t id;
 };
 
-static void offer(struct best *best, double score, size_t begin, int32_t id)
+static void offer(const struct unigram *u, struct best *best, double score, size_t begin,
+                  int32_t id)
 {
+    score = u->sentencepiece ? (double)(float)score : score;
     if (best->begin == UINT32_MAX || score > best->score)
         *best = (struct best){score, (uint32_t)begin, id};
 }
@@ -45,7 +47,7 @@ static enum status emit(const struct unigram *u, const char *s, size_t len, int3
                         struct ids *out)
 {
     if (id == u->unk) { /* a fused run may itself be a piece */
-        int32_t known = vocab_find(u->model.vocab, s, len);
+        int32_t known = u->sentencepiece ? -1 : vocab_find(u->model.vocab, s, len);
         bool all = known < 0 && u->byte_fallback;
         for (size_t i = 0; i < len && all; i++)
             all = u->fallback[(unsigned char)s[i]] >= 0;
@@ -110,11 +112,14 @@ static enum status unigram_encode(const struct model *m, struct model_run *run, 
             int32_t id = u->trie.values[node];
             if (id < 0)
                 continue;
-            offer(&best[i + 1], till_here + u->scores[id], at, id);
+            offer(u, &best[i + 1], till_here + u->scores[id], at, id);
             single = single || i + 1 == at + one;
         }
         if (!single)
-            offer(&best[at + one], till_here + u->unk_score, at, u->unk);
+            offer(u, &best[at + one],
+                  u->sentencepiece ? (double)((float)till_here + (float)u->unk_score)
+                                   : till_here + u->unk_score,
+                  at, u->unk);
         at += one;
     }
     return backtrack(u, best, s, len, out);
@@ -128,24 +133,16 @@ static void unigram_destroy(struct model *m)
     free(u);
 }
 
-static enum status add_piece(struct unigram *u, struct vocab *vocab, const json *piece, size_t i,
-                             struct error *err)
+/* In a tokenizer.json all pieces are found in text; in SentencePiece's models by their type. */
+static enum status add_piece(struct unigram *u, struct vocab *vocab, const struct piece *p,
+                             size_t i, struct error *err)
 {
-    const json *text = json_at(piece, 0), *score = json_at(piece, 1);
-    enum json_kind kind = json_kind_of(score);
-    if (json_count(piece) != 2 || json_kind_of(text) != JSON_STR ||
-        (kind != JSON_REAL && kind != JSON_INT))
-        return err_set(err, ST_INVALID, "vocab[%zu]: expected [STRING, SCORE]", i);
-    const char *s = json_as_str(text, "");
-    size_t len = json_str_len(text);
-    if (len > PIECE_MAX)
-        return err_set(err, ST_INVALID, "vocab[%zu]: piece of %zu bytes, at most %d", i, len,
-                       PIECE_MAX);
-    u->scores[i] = json_as_number(score, 0);
-    if (!isfinite(u->scores[i]))
-        return err_set(err, ST_INVALID, "vocab[%zu]: the score is not a number", i);
-    enum status st = vocab_add(vocab, s, len, (int64_t)i, err);
-    if (!st && len && !trie_add(&u->trie, s, len, (int32_t)i))
+    bool found = !u->sentencepiece || p->type == PIECE_NORMAL || p->type == PIECE_USER_DEFINED;
+    u->scores[i] = p->score;
+    if (u->sentencepiece && p->type == PIECE_USER_DEFINED && p->len)
+        u->scores[i] = (double)(0.1f * (float)(p->len - 1)); /* the longer the better, always */
+    enum status st = vocab_add(vocab, p->s, p->len, (int64_t)i, err);
+    if (!st && found && p->len && !trie_add(&u->trie, p->s, p->len, (int32_t)i))
         st = err_set(err, ST_NO_MEMORY, "vocab: no memory");
     return st;
 }
@@ -168,12 +165,17 @@ static enum status parse_pieces(struct unigram *u, const struct model_source *so
     u->scores = calloc(n + 1, sizeof(*u->scores));
     if (!u->scores)
         return err_set(err, ST_NO_MEMORY, "vocab: no memory");
+    st = parse_bool(source->v, "sentencepiece", false, &u->sentencepiece, err);
     double least = INFINITY;
     for (size_t i = 0; i < n && !st; i++) {
-        st = add_piece(u, source->vocab, json_at(list, i), i, err);
-        least = u->scores[i] < least ? u->scores[i] : least;
+        struct piece p;
+        st = model_parse_piece(json_at(list, i), i, &p, err);
+        if (!st)
+            st = add_piece(u, source->vocab, &p, i, err);
+        if (!st && (p.type == PIECE_NORMAL || !u->sentencepiece))
+            least = p.score < least ? p.score : least;
     }
-    u->unk_score = (n ? least : 0) - UNK_PENALTY;
+    u->unk_score = (isfinite(least) ? least : 0) - UNK_PENALTY;
     return st ? st : parse_bool(source->v, "byte_fallback", false, &u->byte_fallback, err);
 }
 

@@ -5,6 +5,7 @@
 
 #include "tokenizer/bytelevel.h"
 #include "tokenizer/charsmap.h"
+#include "tokenizer/sp_normalizer.h"
 #include "tokenizer/unicode.h"
 
 static enum status take_text(struct norm_step *step, struct text_ref text, struct error *err)
@@ -64,6 +65,7 @@ static enum status parse_step(void *arg, const char *type, const json *v, struct
         {"BertNormalizer", NORM_BERT},
         {"Precompiled", NORM_PRECOMPILED},
         {"Nmt", NORM_NMT},
+        {"SentencePiece", NORM_SENTENCEPIECE},
     };
     struct normalizer *n = arg;
     size_t i = 0, count = sizeof(plain) / sizeof(plain[0]);
@@ -88,6 +90,8 @@ static enum status parse_step(void *arg, const char *type, const json *v, struct
         return parse_bert(v, step, err);
     case NORM_PRECOMPILED:
         return parse_precompiled(v, step, err);
+    case NORM_SENTENCEPIECE:
+        return sp_normalizer_parse(v, &step->sp, err);
     default:
         return ST_OK;
     }
@@ -103,6 +107,7 @@ void normalizer_fini(struct normalizer *n)
     for (size_t i = 0; i < n->n; i++) {
         regex_free(n->steps[i].pattern);
         charsmap_free(n->steps[i].map);
+        sp_normalizer_free(n->steps[i].sp);
         free(n->steps[i].text);
     }
     n->n = 0;
@@ -278,6 +283,8 @@ static enum status apply_step(const struct norm_step *step, struct regex_run *ru
     case NORM_PRECOMPILED:
         charsmap_apply(step->map, in.s, in.len, out);
         break;
+    case NORM_SENTENCEPIECE: /* by the caller, who knows where in the text this is */
+        break;
     }
     return ok ? ST_OK : err_set(err, ST_NO_MEMORY, "normalizer: no memory");
 }
@@ -302,7 +309,11 @@ enum status normalizer_apply(const struct normalizer *n, struct normalizer_run *
         if (is_identity(step, *text))
             continue;
         buf_clear(&run->b);
-        enum status st = apply_step(step, &run->regex[i], *text, &run->b, err);
+        enum status st = ST_OK;
+        if (step->kind == NORM_SENTENCEPIECE)
+            sp_normalizer_apply(step->sp, *text, !run->later, &run->b);
+        else
+            st = apply_step(step, &run->regex[i], *text, &run->b, err);
         if (st)
             return st;
         if (run->b.failed)

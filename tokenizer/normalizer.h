@@ -1,6 +1,6 @@
 /* Normalizers: a flat list of steps, each text to text, run before anything is split (added tokens
  * that are matched raw excepted). Known: NFC, NFD, NFKC, NFKD, Lowercase, Strip, StripAccents,
- * Replace, Prepend, ByteLevel, BertNormalizer, Precompiled, Nmt.
+ * Replace, Prepend, ByteLevel, BertNormalizer, Precompiled, Nmt; and SentencePiece (sp_normalizer.h).
  *
  * Owner: the tokenizer; immutable after normalizer_parse(). struct normalizer_run is one thread's
  * scratch memory.
@@ -28,9 +28,11 @@ enum norm_kind {
     NORM_BERT,
     NORM_PRECOMPILED,
     NORM_NMT,
+    NORM_SENTENCEPIECE,
 };
 
 struct charsmap;
+struct sp_normalizer;
 
 struct norm_step {
     enum norm_kind kind;
@@ -41,6 +43,7 @@ struct norm_step {
     size_t text_len;
     bool clean, chinese, accents, lower; /* BERT */
     struct charsmap *map;                /* PRECOMPILED */
+    struct sp_normalizer *sp;            /* SENTENCEPIECE */
 };
 
 struct normalizer {
@@ -50,6 +53,7 @@ struct normalizer {
 
 struct normalizer_run {
     struct buf a, b;
+    bool later; /* the text is not the first part of what is encoded */
     struct regex_run regex[COMPONENTS_MAX];
 };
 

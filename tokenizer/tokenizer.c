@@ -93,6 +93,7 @@ static enum status push_id(struct encode *e, int32_t id)
 static enum status encode_raw(struct encode *e, struct text_view raw)
 {
     struct text_ref text = {raw.s, raw.len};
+    e->normalizer.later = !raw.first;
     enum status st = normalizer_apply(&e->t->normalizer, &e->normalizer, &text, e->err);
     if (st)
         return st;

@@ -1,4 +1,4 @@
-/* Text to token ids and back, for Hugging Face `tokenizer.json`.
+/* Text to token ids and back, for Hugging Face `tokenizer.json` and what stands in for it.
  *
  * A tokenizer is an immutable object: load it once, use it from any thread. Encoding runs: added
  * tokens are cut out of the text (special ones only when asked), then normalizer, pre-tokenizer,
@@ -44,10 +44,11 @@ enum tokenize_flags {
     TOKENIZE_PARSE_SPECIAL = 2, /* the text of a special token becomes that token */
 };
 
-/* Reads tokenizer.json (or vocab.json and merges.txt in its place), tokenizer_config.json,
- * special_tokens_map.json and chat_template.jinja of `dir`; the latter three may be missing.
- * ST_NOT_FOUND, ST_INVALID, ST_UNSUPPORTED (the text names the component). */
-enum status tokenizer_load(const char *dir, struct tokenizer **out, struct error *err);
+/* `path` is a folder: its tokenizer.json (or, in its place, tokenizer.model, a tiktoken file,
+ * vocab.json with merges.txt, or the metadata of its GGUF file), tokenizer_config.json,
+ * special_tokens_map.json and chat_template.jinja, of which the latter three may be missing. Or it
+ * is a GGUF file. ST_NOT_FOUND, ST_INVALID, ST_UNSUPPORTED (the text names the component). */
+enum status tokenizer_load(const char *path, struct tokenizer **out, struct error *err);
 /* The same from memory, for tests and fuzzing; config_text may be NULL. */
 enum status tokenizer_load_text(const char *json_text, size_t len, const char *config_text,
                                 size_t config_len, struct tokenizer **out, struct error *err);
