@@ -220,6 +220,18 @@ Test(tokenizer_vectors, llama_spm)
     run_llamacpp(load("tokenizers/tinyllama"), "ggml-vocab-llama-spm.gguf", true);
 }
 
+/* The same vocabularies inside GGUF files. */
+Test(tokenizer_vectors, llama_spm_gguf)
+{
+    run_llamacpp(load("tokenizers/llamacpp/ggml-vocab-llama-spm.gguf"), "ggml-vocab-llama-spm.gguf",
+                 true);
+}
+
+Test(tokenizer_vectors, gpt2_gguf)
+{
+    run_llamacpp(load("tokenizers/llamacpp/ggml-vocab-gpt-2.gguf"), "ggml-vocab-gpt-2.gguf", false);
+}
+
 static void run_round_trip(const char *folder, const char *corpus)
 {
     struct tokenizer *t = load(folder);
