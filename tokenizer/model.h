@@ -39,8 +39,8 @@ struct model {
     const struct vocab *vocab;
 };
 
-/* Encoding with the user-defined pieces of `frozen` taken out of the text first, leftmost and longest
- * at each place; `encode` gets what is between. */
+/* Encoding with the user-defined pieces of `frozen` taken out of the text first, leftmost and
+ * longest at each place; `encode` gets what is between. */
 struct model_parts {
     const struct model *model;
     struct model_run *run;

@@ -1,6 +1,6 @@
-/* Merges of a BPE whose files give no list of them, but a score or a rank to each piece. All ways to
- * split a piece in two other pieces get the piece's rank: between equals the leftmost goes first, as
- * in the two libraries whose files these are. */
+/* Merges of a BPE whose files give no list of them, but a score or a rank to each piece. All ways
+ * to split a piece in two other pieces get the piece's rank: between equals the leftmost goes
+ * first, as in the two libraries whose files these are. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,6 +1,6 @@
 /* Normalizers: a flat list of steps, each text to text, run before anything is split (added tokens
  * that are matched raw excepted). Known: NFC, NFD, NFKC, NFKD, Lowercase, Strip, StripAccents,
- * Replace, Prepend, ByteLevel, BertNormalizer, Precompiled, Nmt; and SentencePiece (sp_normalizer.h).
+ * Replace, Prepend, ByteLevel, BertNormalizer, Precompiled, Nmt, SentencePiece.
  *
  * Owner: the tokenizer; immutable after normalizer_parse(). struct normalizer_run is one thread's
  * scratch memory.

@@ -54,8 +54,8 @@ static void use(const struct tokenizer *t, const char *text, size_t len)
     buf_fini(&stream);
 }
 
-/* A tokenizer.model, a tiktoken file or a GGUF file, by what it begins with; its last bytes are also
- * the text. */
+/* A tokenizer.model, a tiktoken file or a GGUF file, by what it begins with; its last bytes are
+ * also the text. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct made made = {0};
