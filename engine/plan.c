@@ -135,8 +135,14 @@ void plan_measure(struct plan_cost *cost, int32_t prefill_tokens, int32_t decode
     if (ns < 0)
         return;
     if (prefill_tokens > 0) {
-        int64_t rest = ns - (decode_tokens > 0 ? cost->decode_ns_per_step : 0);
-        smooth(&cost->prefill_ns_per_token, rest / prefill_tokens);
+        /* What decodes cost may have been measured when there were many more of them: a step that
+         * did both bounds it, and is not all theirs. */
+        int64_t decode = decode_tokens > 0 ? cost->decode_ns_per_step : 0;
+        if (decode > ns)
+            smooth(&cost->decode_ns_per_step, ns);
+        if (decode > ns / 2)
+            decode = ns / 2;
+        smooth(&cost->prefill_ns_per_token, (ns - decode) / prefill_tokens);
     } else if (decode_tokens > 0) {
         smooth(&cost->decode_ns_per_step, ns);
     }

@@ -120,3 +120,23 @@ Test(plan, chunks_follow_measured_cost)
     plan_measure(&cost, 1, 1, 0);
     cr_assert(cost.prefill_ns_per_token >= 1);
 }
+
+/* Measured while many sequences decoded; now there is one, beside prompts without an end: neither
+ * cost may stay wrong, else chunks are far too small or far too large. */
+Test(plan, a_stale_cost_is_unlearned)
+{
+    static const int64_t stale[] = {40000000, 90000000};
+    for (size_t i = 0; i < sizeof stale / sizeof *stale; i++) {
+        struct plan_cost cost = {.prefill_ns_per_token = 100000, .decode_ns_per_step = stale[i]};
+        for (int step = 0; step < 60; step++) {
+            int32_t tokens = plan_chunk_tokens(&cost, 50000000, 4096, true);
+            int64_t ns = tokens * INT64_C(100000) + 1000000;
+            cr_assert_leq(ns, 100000000, "step %d takes %lld ms", step, (long long)ns / 1000000);
+            plan_measure(&cost, tokens, 1, ns);
+        }
+        int32_t tokens = plan_chunk_tokens(&cost, 50000000, 4096, true);
+        cr_assert(tokens > 250, "chunks of %d tokens", tokens);
+        cr_assert(cost.prefill_ns_per_token > 40000, "%lld ns a token",
+                  (long long)cost.prefill_ns_per_token);
+    }
+}
