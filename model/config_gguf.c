@@ -175,6 +175,7 @@ static void put_tokens(struct writer *w)
 static void put_experts(struct writer *w)
 {
     int64_t ffn = int_of(w, "expert_feed_forward_length", 0), shared;
+    char name[160];
     put_int(w, "num_experts", int_of(w, "expert_count", 0));
     copy_int(w, "num_experts_per_tok", "expert_used_count");
     if (ffn > 0)
@@ -185,7 +186,8 @@ static void put_experts(struct writer *w)
         put_int(w, "shared_intermediate_size", shared);
     }
     put_bool(w, "norm_topk_prob",
-             int_of(w, "expert_weights_norm", strcmp(w->arch, "qwen3moe") == 0) != 0);
+             gguf_bool(w->g, full_key(w, "expert_weights_norm", name),
+                       strcmp(w->arch, "qwen3moe") == 0));
     copy_real(w, "routed_scaling_factor", "expert_weights_scale");
     copy_int(w, "first_k_dense_replace", "leading_dense_block_count");
     copy_int(w, "n_shared_experts", "expert_shared_count");
@@ -297,10 +299,14 @@ static const struct known *find_known(struct writer *w)
     return NULL;
 }
 
-/* DeepSeek-V3 says so by its sigmoids. */
+/* DeepSeek-V3 says so by its sigmoids, or by the biases that only it has. */
 static const char *architecture_name(const struct writer *w, const struct known *k, bool moe)
 {
-    if (strcmp(w->arch, "deepseek2") == 0 && int_of(w, "expert_gating_func", 1) == 2)
+    char bias[64];
+    snprintf(bias, sizeof bias, "blk.%d.exp_probs_b.bias",
+             (int)int_of(w, "leading_dense_block_count", 0));
+    if (strcmp(w->arch, "deepseek2") == 0 &&
+        (int_of(w, "expert_gating_func", 1) == 2 || has_tensor(w, bias)))
         return "DeepseekV3ForCausalLM";
     return moe ? k->moe_name : k->name;
 }
@@ -333,6 +339,7 @@ static void write_config(struct writer *w, const struct known *k)
     }
     if (strncmp(k->arch, "gemma", 5) == 0)
         put_gemma(w);
+    copy_real(w, "clip_qkv", "attention.clamp_kqv");
     copy_real(w, "embedding_multiplier", "embedding_scale");
     copy_real(w, "residual_multiplier", "residual_scale");
     copy_real(w, "attention_multiplier", "attention.scale");
@@ -351,6 +358,7 @@ static void adjust(const struct writer *w, const struct known *k, struct model_c
     c->norm_offset = 0; /* the one has been added */
     c->qkv_bias = has_tensor(w, "blk.0.attn_q.bias");
     c->o_bias = has_tensor(w, "blk.0.attn_output.bias");
+    c->mlp_bias = has_tensor(w, "blk.0.ffn_gate.bias");
     c->latent_split = has_tensor(w, "blk.0.attn_k_b.weight");
 }
 

@@ -153,8 +153,10 @@ static const char
     [W_Q_A_NORM] = B "attn_q_a_norm.weight", [W_Q_B] = B "attn_q_b.weight",                        \
     [W_KV_A] = B "attn_kv_a_mqa.weight", [W_KV_A_NORM] = B "attn_kv_a_norm.weight",                \
     [W_KV_B] = B "attn_kv_b.weight", [W_K_B] = B "attn_k_b.weight", [W_V_B] = B "attn_v_b.weight"
-            [NAMING_GGUF] = {GGUF_NAMES, [W_MLP_NORM] = B "ffn_norm.weight",
-                             [W_GATE] = B "ffn_gate.weight", [W_UP] = B "ffn_up.weight"},
+            [NAMING_GGUF] =
+                {GGUF_NAMES, [W_MLP_NORM] = B "ffn_norm.weight", [W_GATE] = B "ffn_gate.weight",
+                 [W_UP] = B "ffn_up.weight", [W_GATE_BIAS] = B "ffn_gate.bias",
+                 [W_UP_BIAS] = B "ffn_up.bias", [W_DOWN_BIAS] = B "ffn_down.bias"},
             [NAMING_GGUF_PHI3] = {GGUF_NAMES, [W_MLP_NORM] = B "ffn_norm.weight",
                                   [W_QKV] = B "attn_qkv.weight", [W_GATE_UP] = B "ffn_up.weight"},
             [NAMING_GGUF_GPT_OSS] = {GGUF_NAMES, [W_MLP_NORM] = B "post_attention_norm.weight",

@@ -2,9 +2,11 @@
  * fp32. */
 #include <criterion/criterion.h>
 
+#include <dirent.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/json.h"
@@ -118,6 +120,25 @@ Test(goldens, embedded_model, .timeout = 120)
         access(rig_golden_path("tiny.json"), R_OK) != 0)
         cr_skip_test("models/tiny or its golden is not there");
     compare_all("tiny");
+}
+
+/* Some of the same models as GGUF files (tools/goldens/gguf_goldens.py): against the logits of what
+ * they were converted from. */
+Test(goldens, gguf, .timeout = 240)
+{
+    char names[64][64];
+    size_t n = 0;
+    DIR *dir = opendir(rig_golden_path("gguf"));
+    cr_assert(dir != NULL);
+    for (const struct dirent *e; (e = readdir(dir));) {
+        size_t len = strlen(e->d_name);
+        if (len > 5 && len < 56 && strcmp(e->d_name + len - 5, ".json") == 0 && n < 64)
+            snprintf(names[n++], sizeof names[0], "gguf/%.*s", (int)len - 5, e->d_name);
+    }
+    closedir(dir);
+    cr_assert_gt(n, 0);
+    for (size_t i = 0; i < n; i++)
+        compare_all(names[i]);
 }
 
 /* One of each architecture (tools/goldens/arch_goldens.py). */
