@@ -13,9 +13,10 @@
 struct options {
     struct local_options local;
     const char *prompt, *prompt_file, *ids, *stop_ids;
+    const char *grammar, *json_schema, *regex; /* files, and a pattern */
     int64_t max_tokens, min_tokens, top_k, seed, logprobs;
     double temperature, top_p, min_p, repetition, presence, frequency;
-    bool greedy, json, ignore_eos, no_special;
+    bool greedy, json, ignore_eos, no_special, json_object;
     bool has_seed;
 };
 
@@ -78,7 +79,8 @@ static void decode_new(struct generated *g, bool stream)
     if (g->detok == NULL)
         return;
     size_t from = g->text.len;
-    size_t n = g->ids.n - (g->ended && g->finish.reason == MSG_FINISH_STOP);
+    bool stopped = g->ended && g->finish.reason == MSG_FINISH_STOP && g->finish.stop_id >= 0;
+    size_t n = g->ids.n - stopped;
     while (g->printed < n)
         detok_push(g->detok, g->ids.v[g->printed++], &g->text);
     if (g->ended)
@@ -113,6 +115,35 @@ static enum status read_prompt(const struct options *o, const struct local *l, s
                               out, err);
     buf_fini(&text);
     return st;
+}
+
+/* What the text has to be, into *out; its text lives in `text`. */
+static enum status read_grammar(const struct options *o, struct buf *text, struct msg_grammar *out,
+                                struct error *err)
+{
+    const char *name = o->grammar ? o->grammar : o->json_schema;
+    out->kind = o->grammar       ? MSG_GRAMMAR_GBNF
+                : o->json_schema ? MSG_GRAMMAR_JSON_SCHEMA
+                : o->regex       ? MSG_GRAMMAR_REGEX
+                : o->json_object ? MSG_GRAMMAR_JSON_OBJECT
+                                 : MSG_GRAMMAR_NONE;
+    if (o->regex)
+        buf_puts(text, o->regex);
+    if (name) {
+        FILE *f = fopen(name, "rb");
+        enum status st = f ? local_read_all(f, name, text, err)
+                           : err_set(err, ST_NOT_FOUND, "%s: cannot open", name);
+        if (f)
+            fclose(f);
+        if (st != ST_OK)
+            return st;
+    }
+    if (text->len > MSG_GRAMMAR_BYTES_MAX)
+        return err_set(err, ST_INVALID, "a grammar of %zu bytes, at most %u", text->len,
+                       MSG_GRAMMAR_BYTES_MAX);
+    out->text = text->data;
+    out->len = (uint32_t)text->len;
+    return ST_OK;
 }
 
 static bool flag_seen(const struct flags *f, const char *name)
@@ -248,12 +279,20 @@ static enum status generate(const struct options *o, const struct flags *f, stru
     struct engine_events events = {.token = on_token, .finish = on_finish, .failed = on_failed};
     struct generated g = {.want_logprobs = o->json};
     struct ids prompt = {0}, stop = {0};
+    struct buf grammar_text = {0};
+    struct msg_grammar grammar = {0};
     struct local l;
-    bool text =
-        !(o->ids && o->json); /* ids in, ids out needs no tokenizer; it is used if there is one */
-    enum status st = local_open(&l, &o->local, &events, text, err);
-    if (st != ST_OK)
+    struct local_options local = o->local;
+    enum status st = read_grammar(o, &grammar_text, &grammar, err);
+    local.grammars = grammar.kind != MSG_GRAMMAR_NONE;
+    /* Ids in, ids out needs no tokenizer; it is used if there is one. */
+    bool text = !(o->ids && o->json) || local.grammars;
+    if (st == ST_OK)
+        st = local_open(&l, &local, &events, text, err);
+    if (st != ST_OK) {
+        buf_fini(&grammar_text);
         return st;
+    }
     if (!text && tokenizer_load(o->local.dir, &l.tokenizer, NULL) != ST_OK)
         l.tokenizer = NULL;
     st = read_prompt(o, &l, &prompt, err);
@@ -279,6 +318,7 @@ static enum status generate(const struct options *o, const struct flags *f, stru
                                  .cache_salt = "",
                                  .credits = INT64_MAX,
                                  .user = &g};
+    req.sampling.grammar = grammar;
     req.sampling.stop_ids = (struct msg_ids){stop.v, (uint32_t)stop.n};
     st = run(&l, &g, &req, !o->json, err);
     if (st == ST_OK && o->json)
@@ -288,6 +328,7 @@ static enum status generate(const struct options *o, const struct flags *f, stru
 out:
     if (g.detok)
         detok_destroy(g.detok);
+    buf_fini(&grammar_text);
     buf_fini(&g.text);
     buf_fini(&g.logprobs);
     buf_fini(&g.top);
@@ -340,6 +381,10 @@ int cmd_generate(int argc, char **argv)
         SWITCH("ignore-eos", &o.ignore_eos, "go on after EOS"),
         NUMBER("logprobs", FLAG_INT, &o.logprobs, 0, MSG_LOGPROBS_MAX,
                "with --json: alternatives per token"),
+        TEXT("grammar", &o.grammar, "FILE", "the text is a sentence of this GBNF grammar"),
+        TEXT("json-schema", &o.json_schema, "FILE", "the text is JSON of this schema"),
+        TEXT("regex", &o.regex, "PATTERN", "the text matches this pattern"),
+        SWITCH("json-object", &o.json_object, "the text is a JSON object"),
         SWITCH("json", &o.json, "one JSON object: ids, text, logprobs, usage"),
         LOCAL_FLAGS(o.local, "fp32; a node: that of the weights"),
     };
@@ -355,6 +400,11 @@ int cmd_generate(int argc, char **argv)
     if (n != 1 || (o.prompt != NULL) + (o.ids != NULL) + (o.prompt_file != NULL) != 1) {
         fprintf(stderr, "baton generate: expected MODEL and one of --prompt, --prompt-file, --ids "
                         "(see baton generate --help)\n");
+        return 2;
+    }
+    if ((o.grammar != NULL) + (o.json_schema != NULL) + (o.regex != NULL) + o.json_object > 1) {
+        fprintf(stderr, "baton generate: expected at most one of --grammar, --json-schema, "
+                        "--regex, --json-object\n");
         return 2;
     }
     struct error err = {0};

@@ -66,6 +66,18 @@ static void forward(void *ctx, const struct batch *b, const struct model_kv *kv,
     model_forward(ctx, b, kv, logits, done, done_ctx);
 }
 
+static enum status open_vocabulary(struct local *l, const struct local_options *o,
+                                   struct error *err)
+{
+    const struct model_config *c = model_get_config(l->model);
+    enum status st = tokenizer_load(o->dir, &l->tokenizer, err);
+    if (st != ST_OK || !o->grammars)
+        return st;
+    const struct grammar_vocab_args args = {
+        .tokenizer = l->tokenizer, .size = c->vocab, .ends = c->eos, .n_ends = c->n_eos};
+    return grammar_vocab_create(&args, &l->vocab, err);
+}
+
 static enum status open_engine(struct local *l, const struct local_options *o,
                                const struct engine_events *events, struct error *err)
 {
@@ -83,7 +95,8 @@ static enum status open_engine(struct local *l, const struct local_options *o,
                                .max_batch = (int32_t)o->max_batch,
                                .chunk_tokens_max = (int32_t)o->chunk_tokens_max,
                                .step_budget_ns = INT64_C(1000000000),
-                               .max_groups = (int32_t)o->max_batch};
+                               .max_groups = (int32_t)o->max_batch,
+                               .grammar_vocab = l->vocab};
     return engine_create(&args, &l->engine, err);
 }
 
@@ -98,10 +111,10 @@ enum status local_open(struct local *l, const struct local_options *o,
             l->max_context = (int32_t)o->max_context;
         st = open_pool(l, o, err);
     }
+    if (st == ST_OK && with_tokenizer)
+        st = open_vocabulary(l, o, err);
     if (st == ST_OK)
         st = open_engine(l, o, events, err);
-    if (st == ST_OK && with_tokenizer)
-        st = tokenizer_load(o->dir, &l->tokenizer, err);
     if (st != ST_OK)
         local_close(l);
     return st;
@@ -110,6 +123,7 @@ enum status local_open(struct local *l, const struct local_options *o,
 void local_close(struct local *l)
 {
     engine_destroy(l->engine);
+    grammar_vocab_free(l->vocab);
     if (l->tokenizer)
         tokenizer_free(l->tokenizer);
     if (l->pool)

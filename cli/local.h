@@ -26,12 +26,14 @@ struct local_options {
     int64_t pool_tokens; /* room for this many tokens; 0: one full context */
     int64_t max_context; /* 0: the model's */
     bool prefix_cache;
+    bool grammars; /* requests may ask for one; needs the tokenizer */
 };
 
 struct local {
     struct team *team;
     struct model *model;
     struct tokenizer *tokenizer;
+    struct grammar_vocab *vocab;
     struct engine *engine;
     void *pool;
     struct kv_layout layout;

@@ -44,6 +44,7 @@ static bool allocate(struct engine *e)
     size_t blocks = (size_t)a->layout.blocks, logits = (size_t)e->logits_max;
     e->pool = kvpool_create(a->layout.blocks);
     e->sampler = sampler_create(a->runner.vocab);
+    e->grammars = grammars_create(a->grammar_vocab);
     e->groups = slots_create((size_t)a->max_groups, sizeof(struct group));
     e->eos = calloc((size_t)a->runner.n_eos + 1, sizeof *e->eos);
     e->ids = calloc(rows, sizeof *e->ids);
@@ -55,8 +56,8 @@ static bool allocate(struct engine *e)
     e->recount = calloc(blocks, sizeof *e->recount);
     if (e->pool && a->prefix_cache)
         e->prefix = prefix_create(e->pool, a->layout.blocks, a->layout.block_tokens);
-    return e->pool && e->sampler && e->groups && e->eos && e->ids && e->positions && e->seq_of &&
-           e->logits_rows && e->tables && e->logits && e->recount &&
+    return e->pool && e->sampler && e->grammars && e->groups && e->eos && e->ids && e->positions &&
+           e->seq_of && e->logits_rows && e->tables && e->logits && e->recount &&
            (e->prefix || !a->prefix_cache);
 }
 
@@ -90,11 +91,14 @@ void engine_destroy(struct engine *e)
         return;
     list_for_each(it, &e->list)
     {
-        free(list_entry(it, struct group, link)->memory);
+        struct group *g = list_entry(it, struct group, link);
+        grammars_give(e->grammars, g->grammar);
+        free(g->memory);
     }
     prefix_destroy(e->prefix);
     kvpool_destroy(e->pool);
     sampler_destroy(e->sampler);
+    grammars_destroy(e->grammars);
     slots_destroy(e->groups);
     free(e->eos);
     free(e->run);

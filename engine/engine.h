@@ -33,6 +33,7 @@
 #include "kernels/kv_layout.h"
 #include "model/model.h"
 #include "proto/messages.h"
+#include "tokenizer/grammar/grammar.h"
 
 struct engine;
 typedef slot_id group_id;
@@ -78,6 +79,7 @@ struct engine_args {
     int64_t step_budget_ns;
     int32_t max_groups;
     uint64_t salt; /* of model and adapter, mixed into every request's */
+    const struct grammar_vocab *grammar_vocab; /* NULL: requests may ask for no grammar */
 };
 
 struct engine_request {

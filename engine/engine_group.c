@@ -183,6 +183,7 @@ void group_fail(struct engine *e, struct group *g, enum status status, const cha
 static void forget_group(struct engine *e, struct group *g)
 {
     list_remove(&g->link);
+    grammars_give(e->grammars, g->grammar);
     e->live_seqs -= g->n_seqs;
     free(g->memory);
     slots_free(e->groups, g->id);

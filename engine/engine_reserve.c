@@ -115,6 +115,7 @@ static enum status allocate(struct engine *e, struct group *g, const struct engi
     if (req->sampling.n_bias > 0)
         memcpy(bias, req->sampling.bias, req->sampling.n_bias * sizeof *bias);
     g->spec.bias = bias;
+    g->spec.grammar = (struct msg_grammar){0}; /* the compiled one stands for it */
     return ST_OK;
 }
 
@@ -230,6 +231,11 @@ enum status engine_reserve(struct engine *e, const struct engine_request *req, g
     g->score_top = req->scoring.top;
     const char *salt = req->cache_salt ? req->cache_salt : "";
     g->salt = hash_bytes(rng_mix(e->args.salt), salt, strlen(salt));
+    if (req->sampling.grammar.kind != MSG_GRAMMAR_NONE) {
+        st = grammars_take(e->grammars, &req->sampling.grammar, &g->grammar, err);
+        if (st != ST_OK)
+            goto fail;
+    }
     st = allocate(e, g, req, err);
     if (st != ST_OK)
         goto fail;
@@ -243,6 +249,7 @@ enum status engine_reserve(struct engine *e, const struct engine_request *req, g
     *have = g->hit;
     return ST_OK;
 fail:
+    grammars_give(e->grammars, g->grammar);
     free(g->memory);
     slots_free(e->groups, id);
     return st;

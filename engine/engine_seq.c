@@ -153,6 +153,28 @@ static bool is_listed(int32_t id, const int32_t *v, uint32_t n)
     return false;
 }
 
+/* Brings `said` up to the ids that are there: also after a run has forgotten its states. False: an
+ * id does not fit the grammar. */
+static bool follow(const struct group *g, struct seq *s, struct error *err)
+{
+    struct grammar_run *run = grammars_run(g->grammar);
+    if (s->followed == 0 || grammar_is_stale(run, &s->said)) {
+        s->said = grammar_begin(run);
+        s->followed = 0;
+    }
+    for (; g->n_prompt + s->followed < s->n_ids; s->followed++)
+        if (grammar_accept(run, &s->said, s->ids[g->n_prompt + s->followed], err) != ST_OK)
+            return false;
+    return true;
+}
+
+/* The grammar has come to its end: nothing can follow. */
+static bool grammar_ends(const struct group *g, struct seq *s)
+{
+    return g->grammar != NULL && follow(g, s, NULL) &&
+           grammar_is_over(grammars_run(g->grammar), &s->said);
+}
+
 void seq_note_finish(struct engine *e, struct group *g, struct seq *s)
 {
     int32_t generated = s->n_ids - g->n_prompt;
@@ -164,6 +186,9 @@ void seq_note_finish(struct engine *e, struct group *g, struct seq *s)
     if (may_stop && (eos || is_listed(last, g->spec.stop_ids.v, g->spec.stop_ids.n))) {
         s->finish.reason = MSG_FINISH_STOP;
         s->finish.stop_id = last;
+    } else if (grammar_ends(g, s)) {
+        s->finish.reason = MSG_FINISH_STOP;
+        s->finish.stop_id = -1;
     } else if (generated >= g->spec.max_tokens || s->n_ids >= e->args.runner.max_context) {
         s->finish.reason = MSG_FINISH_LENGTH;
         s->finish.stop_id = -1;
@@ -206,19 +231,46 @@ void seq_flush(struct engine *e, struct group *g, struct seq *s)
         seq_drop_blocks(e, g, s, true);
 }
 
-void seq_sample(struct engine *e, struct group *g, struct seq *s, const float *logits)
+/* The mask of what may come next, where there is a grammar. */
+static enum status find_mask(struct group *g, struct seq *s, struct sampler_input *in,
+                             struct error *err)
 {
-    struct sampler_input in = {.logits = logits,
+    if (g->grammar == NULL)
+        return ST_OK;
+    struct grammar_run *run = grammars_run(g->grammar);
+    if (!follow(g, s, err))
+        return err_prefix(err, "what was said before does not fit the grammar");
+    in->may_end = grammar_is_complete(run, &s->said);
+    return grammar_mask(run, &s->said, &in->mask, err);
+}
+
+enum status seq_pick(struct engine *e, struct group *g, struct seq *s, struct seq_pick *p,
+                     struct error *err)
+{
+    struct sampler_input in = {.logits = p->logits,
                                .spec = &g->spec,
                                .ids = s->ids,
                                .n_ids = s->n_ids,
                                .n_prompt = g->n_prompt,
-                               .choice = (int32_t)(s - g->seqs),
+                               .choice = p->choice,
                                .eos = e->eos,
                                .n_eos = e->args.runner.n_eos};
-    enum status st = sampler_pick(e->sampler, &in, &s->token);
+    enum status st = find_mask(g, s, &in, err);
+    if (st != ST_OK)
+        return st == ST_UNSUPPORTED ? ST_INVALID : st;
+    st = sampler_pick(e->sampler, &in, p->out);
+    if (st != ST_OK)
+        return err_set(err, st, "the model gave no usable logits");
+    return ST_OK;
+}
+
+void seq_sample(struct engine *e, struct group *g, struct seq *s, const float *logits)
+{
+    struct error why = {0};
+    struct seq_pick pick = {.logits = logits, .choice = (int32_t)(s - g->seqs), .out = &s->token};
+    enum status st = seq_pick(e, g, s, &pick, &why);
     if (st != ST_OK) {
-        group_fail(e, g, st, "the model gave no usable logits");
+        group_fail(e, g, st, why.text);
         return;
     }
     if (s->token.n_top > 0)

@@ -174,19 +174,13 @@ static void layer_done(void *ctx, int layer)
  * they end. */
 static void say_first(struct engine *e, struct group *g, const float *logits)
 {
-    struct seq *s = &g->seqs[0];
-    struct sampler_input in = {.logits = logits,
-                               .spec = &g->spec,
-                               .ids = s->ids,
-                               .n_ids = s->n_ids,
-                               .n_prompt = g->n_prompt,
-                               .eos = e->eos,
-                               .n_eos = e->args.runner.n_eos};
-    for (in.choice = 0; in.choice < g->n; in.choice++) {
+    for (int32_t choice = 0; choice < g->n; choice++) {
         struct msg_token t;
-        enum status st = sampler_pick(e->sampler, &in, &t);
+        struct error why = {0};
+        struct seq_pick pick = {.logits = logits, .choice = choice, .out = &t};
+        enum status st = seq_pick(e, g, &g->seqs[0], &pick, &why);
         if (st != ST_OK) {
-            group_fail(e, g, st, "the model gave no usable logits");
+            group_fail(e, g, st, why.text);
             return;
         }
         e->args.events.token(e->args.events.ctx, g->user, &t);
@@ -267,6 +261,7 @@ void engine_step(struct engine *e, struct engine_step_info *info)
 {
     *info = (struct engine_step_info){0};
     flush(e);
+    grammars_tidy(e->grammars);
     int32_t n = collect(e);
     struct plan_result result;
     if (n > 0 && plan(e, n, &result)) {

@@ -15,6 +15,7 @@
 
 #include "base/list.h"
 #include "engine/engine.h"
+#include "engine/grammars.h"
 #include "engine/kvpool.h"
 #include "engine/plan.h"
 #include "engine/prefix.h"
@@ -40,12 +41,14 @@ struct seq {
     int32_t n_ids;
     int32_t *table;
     int32_t n_blocks;
-    int32_t computed; /* positions [0, computed) have KV */
-    int32_t entered;  /* blocks [0, entered) are in the prefix index */
-    bool enter;       /* further blocks may be entered */
-    bool done;        /* needs no more tokens: finished, stopped or never wanted */
-    bool finishing;   /* finish is due as soon as everything is said */
-    bool held;        /* `token` is chosen but not said yet */
+    int32_t computed;          /* positions [0, computed) have KV */
+    int32_t entered;           /* blocks [0, entered) are in the prefix index */
+    bool enter;                /* further blocks may be entered */
+    bool done;                 /* needs no more tokens: finished, stopped or never wanted */
+    bool finishing;            /* finish is due as soon as everything is said */
+    bool held;                 /* `token` is chosen but not said yet */
+    struct grammar_state said; /* where the generated ids have led to */
+    int32_t followed;          /* how many of them `said` has seen */
     struct msg_finish finish;
     struct msg_token token;
     struct msg_logprob top[MSG_LOGPROBS_MAX];
@@ -71,7 +74,8 @@ struct group {
     int32_t turn; /* which choice comes first when credits are short */
     uint64_t salt;
     struct msg_sampling spec;
-    struct seq *seqs; /* [n]; prefill role: one */
+    struct grammar_use *grammar; /* NULL: none */
+    struct seq *seqs;            /* [n]; prefill role: one */
     int32_t n_seqs;
     int32_t *spare; /* blocks promised to the fork */
     int32_t n_spare;
@@ -91,6 +95,7 @@ struct engine {
     struct kvpool *pool;
     struct prefix *prefix; /* NULL: off */
     struct sampler *sampler;
+    struct grammars *grammars;
     struct slots *groups;
     struct list list;
     int32_t logits_max;
@@ -129,12 +134,20 @@ bool seq_make_room(struct engine *e, struct group *g, struct seq *s);
  * nobody. */
 int32_t seq_extend(struct engine *e, struct seq *s, int32_t tokens);
 void engine_copy_block(struct engine *e, int32_t from, int32_t to);
+struct seq_pick {
+    const float *logits;
+    int32_t choice;
+    struct msg_token *out;
+};
 /* Adds a token and notes whether it ends the choice. */
 void seq_append(struct engine *e, struct group *g, struct seq *s, int32_t id);
 /* Ends a choice that its known tokens end already. */
 void seq_note_finish(struct engine *e, struct group *g, struct seq *s);
 /* Chooses the next token from `logits`; says it, or holds it where credit is short. */
 void seq_sample(struct engine *e, struct group *g, struct seq *s, const float *logits);
+/* The same without the saying, for one choice. */
+enum status seq_pick(struct engine *e, struct group *g, struct seq *s, struct seq_pick *p,
+                     struct error *err);
 void seq_flush(struct engine *e, struct group *g, struct seq *s);
 bool seq_can_flush(const struct group *g, const struct seq *s);
 /* engine_score.c: row p of a prompt scores its id p + 1. */

@@ -95,6 +95,38 @@ static void penalise_generated(struct sampler *s, const struct sampler_input *in
     }
 }
 
+/* 64 ids of a word of the mask; most words are all or nothing. A NaN stays: it is looked for. */
+static void mask_word(float *logits, uint64_t word, int32_t n)
+{
+    if (word == 0) {
+        for (int32_t i = 0; i < n; i++)
+            logits[i] = logits[i] != logits[i] ? logits[i] : -INFINITY;
+        return;
+    }
+    for (uint64_t out = ~word; out != 0; out &= out - 1) {
+        int32_t i = __builtin_ctzll(out);
+        if (i < n && logits[i] == logits[i])
+            logits[i] = -INFINITY;
+    }
+}
+
+static void let_end(struct sampler *s, const struct sampler_input *in, int32_t id, bool may_end)
+{
+    s->adjusted[id] = may_end ? in->logits[id] : -INFINITY;
+}
+
+static void mask_grammar(struct sampler *s, const struct sampler_input *in)
+{
+    if (in->mask == NULL)
+        return;
+    for (int32_t i = 0; i < s->vocab; i += 64)
+        mask_word(s->adjusted + i, in->mask[i / 64], s->vocab - i < 64 ? s->vocab - i : 64);
+    for (int32_t i = 0; i < in->n_eos; i++)
+        let_end(s, in, in->eos[i], in->may_end && !in->spec->ignore_eos);
+    for (uint32_t i = 0; i < in->spec->stop_ids.n; i++)
+        let_end(s, in, in->spec->stop_ids.v[i], in->may_end);
+}
+
 static void mask_ends(struct sampler *s, const struct sampler_input *in)
 {
     if (in->n_ids - in->n_prompt >= in->spec->min_tokens)
@@ -124,6 +156,7 @@ static enum status find_max(struct sampler *s)
 static enum status adjust(struct sampler *s, const struct sampler_input *in)
 {
     memcpy(s->adjusted, in->logits, (size_t)s->vocab * sizeof *s->adjusted);
+    mask_grammar(s, in);
     for (uint32_t i = 0; i < in->spec->n_bias; i++)
         s->adjusted[in->spec->bias[i].id] += in->spec->bias[i].bias;
     penalise_repetition(s, in);

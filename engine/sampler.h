@@ -2,7 +2,7 @@
  * that is a pure function of (seed, choice, position), so that any node continues any sequence with
  * the same tokens (LAW 5).
  *
- * Order: logit bias; repetition, presence, frequency penalties; masks (EOS and stop ids below
+ * Order: the grammar's mask; logit bias; repetition, presence, frequency penalties; masks (EOS and stop ids below
  * min_tokens); greedy when temperature is 0, else temperature, top-k, top-p (smallest set whose
  * probability reaches it), min-p. Log-probabilities are those of the logits after bias and
  * penalties, before temperature and cuts. Ties go to the lower id. A row with a NaN or without a
@@ -13,6 +13,7 @@
 #ifndef ENGINE_SAMPLER_H
 #define ENGINE_SAMPLER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/status.h"
@@ -28,6 +29,8 @@ struct sampler_input {
     int32_t choice;
     const int32_t *eos;
     int32_t n_eos;
+    const uint64_t *mask; /* NULL: all; else a bit per id: those that the grammar lets follow */
+    bool may_end; /* with a mask: EOS and stop ids may follow too; nothing else of it does */
 };
 
 struct sampler *sampler_create(int32_t vocab);

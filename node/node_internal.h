@@ -22,6 +22,7 @@ struct node {
     struct metrics *metrics;
     struct team *team;
     struct model *model;
+    struct grammar_vocab *vocab; /* NULL: the model has no tokenizer */
     struct shm_pool pool;
     struct kv_layout layout;
     struct role *role;

@@ -80,6 +80,24 @@ static void run_model(void *ctx, const struct batch *b, const struct model_kv *k
     model_forward(ctx, b, kv, logits, done, done_ctx);
 }
 
+/* What constrained output needs of the tokenizer. A model without one is served all the same. */
+static enum status start_vocabulary(struct node *n, struct error *err)
+{
+    const struct model_config *mc = model_get_config(n->model);
+    struct tokenizer *t = NULL;
+    struct error why = {0};
+    if (tokenizer_load(n->config->model.path, &t, &why) != ST_OK) {
+        char quoted[600];
+        log_warn("no_grammars", "reason=%s", log_quote(quoted, sizeof quoted, why.text));
+        return ST_OK;
+    }
+    const struct grammar_vocab_args args = {
+        .tokenizer = t, .size = mc->vocab, .ends = mc->eos, .n_ends = mc->n_eos};
+    enum status st = grammar_vocab_create(&args, &n->vocab, err);
+    tokenizer_free(t);
+    return st;
+}
+
 static enum status start_engine(struct node *n, struct error *err)
 {
     const struct config *c = n->config;
@@ -100,6 +118,7 @@ static enum status start_engine(struct node *n, struct error *err)
         .step_budget_ns = c->engine.step_budget_ms * NS_PER_MS,
         .max_groups = 2 * max_calls(n), /* released groups stay until their transfer is quiet */
         .salt = model_fingerprint(n->model).w[0],
+        .grammar_vocab = n->vocab,
     };
     if (c->model.max_context > 0 && c->model.max_context < args.runner.max_context)
         args.runner.max_context = (int32_t)c->model.max_context;
@@ -336,8 +355,8 @@ static enum status start_metrics(struct node *n, struct error *err)
 enum status node_start(struct node *n, struct error *err)
 {
     static enum status (*const steps[])(struct node *, struct error *) = {
-        start_metrics,    start_model, start_pool, start_role, start_engine,
-        start_transports, start_rpc,   start_http, start_loop};
+        start_metrics, start_model,      start_vocabulary, start_pool, start_role,
+        start_engine,  start_transports, start_rpc,        start_http, start_loop};
     n->pool.fd = n->epoll_fd = -1;
     n->boot = rng_entropy();
     for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
@@ -363,6 +382,7 @@ void node_stop(struct node *n)
         n->transports[i]->ops->destroy(n->transports[i]);
     if (n->engine)
         engine_destroy(n->engine);
+    grammar_vocab_free(n->vocab);
     if (n->role)
         n->role_ops->destroy(n->role);
     shm_pool_destroy(&n->pool);

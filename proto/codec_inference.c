@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "baton/v1/inference.pb-c.h"
 #include "proto/codec_pb.h"
 
@@ -37,6 +38,49 @@ static bool read_bias(const Baton__V1__SamplingParams *p, struct codec_arena *a,
     s->bias = v;
     s->n_bias = (uint32_t)p->n_logit_bias;
     return true;
+}
+
+/* Choices become the JSON array that they are inside. */
+static bool read_choice(const Baton__V1__Choice *p, struct codec_arena *a, struct msg_grammar *g)
+{
+    struct buf text = {.max = MSG_GRAMMAR_BYTES_MAX};
+    struct jw w = jw_begin(&text);
+    jw_arr(&w);
+    for (size_t i = 0; i < p->n_texts && !text.failed; i++)
+        jw_str(&w, p->texts[i]);
+    jw_end_arr(&w);
+    char *copy = text.failed ? NULL : codec_alloc(a, text.len, 1);
+    if (copy != NULL)
+        memcpy(copy, text.data, text.len);
+    *g = (struct msg_grammar){MSG_GRAMMAR_CHOICE, copy, (uint32_t)text.len};
+    buf_fini(&text);
+    return copy != NULL;
+}
+
+static bool read_grammar(const Baton__V1__SamplingParams *p, struct codec_arena *a,
+                         struct msg_grammar *g)
+{
+    switch (p->grammar_option_case) {
+    case BATON__V1__SAMPLING_PARAMS__GRAMMAR_OPTION_JSON_OBJECT:
+        g->kind = p->json_object ? MSG_GRAMMAR_JSON_OBJECT : MSG_GRAMMAR_NONE;
+        return true;
+    case BATON__V1__SAMPLING_PARAMS__GRAMMAR_OPTION_JSON_SCHEMA:
+        *g = (struct msg_grammar){MSG_GRAMMAR_JSON_SCHEMA, p->json_schema, 0};
+        break;
+    case BATON__V1__SAMPLING_PARAMS__GRAMMAR_OPTION_REGEX:
+        *g = (struct msg_grammar){MSG_GRAMMAR_REGEX, p->regex, 0};
+        break;
+    case BATON__V1__SAMPLING_PARAMS__GRAMMAR_OPTION_GBNF:
+        *g = (struct msg_grammar){MSG_GRAMMAR_GBNF, p->gbnf, 0};
+        break;
+    case BATON__V1__SAMPLING_PARAMS__GRAMMAR_OPTION_CHOICE:
+        return read_choice(p->choice, a, g);
+    default:
+        return true;
+    }
+    size_t len = strnlen(g->text, MSG_GRAMMAR_BYTES_MAX + 1);
+    g->len = (uint32_t)len;
+    return len <= MSG_GRAMMAR_BYTES_MAX;
 }
 
 #define SET(p, option, OPTION, NAME)                                                               \
@@ -85,7 +129,7 @@ static bool read_sampling(const Baton__V1__SamplingParams *p, struct codec_arena
            isfinite(s->repetition_penalty) && isfinite(s->presence_penalty) &&
            isfinite(s->frequency_penalty) &&
            read_ids(p->stop_token_ids, p->n_stop_token_ids, MSG_STOP_IDS_MAX, &s->stop_ids) &&
-           read_bias(p, a, s);
+           read_bias(p, a, s) && read_grammar(p, a, &s->grammar);
 }
 
 static bool read_stops(const Baton__V1__GenerateRequest *p, struct msg_generate *m)
@@ -124,6 +168,58 @@ enum status codec_get_generate(const uint8_t *data, size_t len, struct codec_are
     else if (p->prompt_case == BATON__V1__GENERATE_REQUEST__PROMPT_IDS)
         ok = ok && read_ids(p->ids->ids, p->ids->n_ids, MSG_IDS_MAX, &m->ids);
     return ok ? ST_OK : ST_PROTOCOL;
+}
+
+static bool fill_choice(Baton__V1__Choice *p, const struct msg_grammar *g, struct codec_arena *a)
+{
+    json *list = NULL;
+    bool ok = json_read(g->text, g->len, &list, NULL) == ST_OK;
+    p->n_texts = json_count(list);
+    p->texts = codec_alloc(a, p->n_texts, sizeof *p->texts);
+    for (size_t i = 0; ok && p->texts != NULL && i < p->n_texts; i++) {
+        const json *v = json_at(list, i);
+        p->texts[i] = codec_alloc(a, json_str_len(v), 1);
+        ok = p->texts[i] != NULL && memcpy(p->texts[i], json_as_str(v, ""), json_str_len(v));
+    }
+    json_free(list);
+    return ok && p->texts != NULL;
+}
+
+/* Texts are not terminated: each gets a copy that is. */
+static bool fill_grammar(Baton__V1__SamplingParams *p, const struct msg_grammar *g,
+                         struct codec_arena *a)
+{
+    char *text = codec_alloc(a, g->len, 1);
+    Baton__V1__Choice *choice = codec_alloc(a, 1, sizeof *choice);
+    if (text == NULL || choice == NULL)
+        return false;
+    if (g->len > 0)
+        memcpy(text, g->text, g->len);
+    switch (g->kind) {
+    case MSG_GRAMMAR_JSON_OBJECT:
+        p->grammar_option_case = BATON__V1__SAMPLING_PARAMS__GRAMMAR_OPTION_JSON_OBJECT;
+        p->json_object = true;
+        return true;
+    case MSG_GRAMMAR_JSON_SCHEMA:
+        p->grammar_option_case = BATON__V1__SAMPLING_PARAMS__GRAMMAR_OPTION_JSON_SCHEMA;
+        p->json_schema = text;
+        return true;
+    case MSG_GRAMMAR_REGEX:
+        p->grammar_option_case = BATON__V1__SAMPLING_PARAMS__GRAMMAR_OPTION_REGEX;
+        p->regex = text;
+        return true;
+    case MSG_GRAMMAR_GBNF:
+        p->grammar_option_case = BATON__V1__SAMPLING_PARAMS__GRAMMAR_OPTION_GBNF;
+        p->gbnf = text;
+        return true;
+    case MSG_GRAMMAR_CHOICE:
+        baton__v1__choice__init(choice);
+        p->grammar_option_case = BATON__V1__SAMPLING_PARAMS__GRAMMAR_OPTION_CHOICE;
+        p->choice = choice;
+        return fill_choice(choice, g, a);
+    default:
+        return true;
+    }
 }
 
 static bool fill_sampling(Baton__V1__SamplingParams *p, const struct msg_generate *m,
@@ -166,7 +262,7 @@ static bool fill_sampling(Baton__V1__SamplingParams *p, const struct msg_generat
         p->logit_bias[i]->key = (uint32_t)s->bias[i].id;
         p->logit_bias[i]->value = s->bias[i].bias;
     }
-    return true;
+    return fill_grammar(p, &s->grammar, a);
 }
 
 void codec_put_generate(struct buf *out, const struct msg_generate *m)

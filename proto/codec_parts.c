@@ -16,6 +16,16 @@ static bool bias_ok(ProtobufCBinaryData b, struct msg_sampling *s)
     return true;
 }
 
+static bool grammar_ok(const Baton__V1__Sampling *p, struct msg_sampling *s)
+{
+    if (p->grammar_kind >= MSG_GRAMMAR_KINDS || p->grammar.len > MSG_GRAMMAR_BYTES_MAX)
+        return false;
+    s->grammar = (struct msg_grammar){.kind = (enum msg_grammar_kind)p->grammar_kind,
+                                      .text = (const char *)p->grammar.data,
+                                      .len = (uint32_t)p->grammar.len};
+    return p->grammar_kind != MSG_GRAMMAR_NONE || p->grammar.len == 0;
+}
+
 void codec_fill_sampling(Baton__V1__Sampling *p, const struct msg_sampling *s)
 {
     baton__v1__sampling__init(p);
@@ -34,6 +44,9 @@ void codec_fill_sampling(Baton__V1__Sampling *p, const struct msg_sampling *s)
     p->stop_ids = codec_ids_bytes(s->stop_ids);
     p->bias.len = s->n_bias * sizeof *s->bias;
     p->bias.data = (uint8_t *)(uintptr_t)s->bias;
+    p->grammar_kind = (uint32_t)s->grammar.kind;
+    p->grammar.len = s->grammar.len;
+    p->grammar.data = (uint8_t *)(uintptr_t)s->grammar.text;
 }
 
 bool codec_read_sampling(const Baton__V1__Sampling *p, struct msg_sampling *s)
@@ -57,7 +70,8 @@ bool codec_read_sampling(const Baton__V1__Sampling *p, struct msg_sampling *s)
         .ignore_eos = p->ignore_eos != 0,
     };
     return p->top_k >= 0 && p->max_tokens >= 0 && p->min_tokens >= 0 &&
-           codec_ids(p->stop_ids, MSG_STOP_IDS_MAX, &s->stop_ids) && bias_ok(p->bias, s);
+           codec_ids(p->stop_ids, MSG_STOP_IDS_MAX, &s->stop_ids) && bias_ok(p->bias, s) &&
+           grammar_ok(p, s);
 }
 
 bool codec_fill_ranks(struct buf *out, struct codec_arena *a, const struct msg_rank_address *ranks,

@@ -27,6 +27,7 @@
 #define MSG_RANKS_MAX 64
 #define MSG_ADDRESS_MAX 4096
 #define MSG_REQUEST_ID_MAX 128
+#define MSG_GRAMMAR_BYTES_MAX (256u << 10)
 #define MSG_TOKENS_MAX 4096 /* tokens, or scores, in one message */
 
 /* An array of token ids; on the wire little-endian u32 bytes. */
@@ -38,6 +39,23 @@ struct msg_ids {
 struct msg_bias {
     int32_t id;
     float bias;
+};
+
+/* What the generated text has to be; the numbers are the wire's. */
+enum msg_grammar_kind {
+    MSG_GRAMMAR_NONE,
+    MSG_GRAMMAR_JSON_OBJECT, /* any JSON object; no text */
+    MSG_GRAMMAR_JSON_SCHEMA,
+    MSG_GRAMMAR_REGEX,
+    MSG_GRAMMAR_GBNF,
+    MSG_GRAMMAR_CHOICE,    /* a JSON array of strings */
+    MSG_GRAMMAR_STRUCTURE, /* tokenizer/grammar/structure.c */
+    MSG_GRAMMAR_KINDS
+};
+struct msg_grammar {
+    enum msg_grammar_kind kind;
+    const char *text;
+    uint32_t len;
 };
 
 /* How to choose tokens: with the prompt and the generated ids it determines a sequence completely
@@ -56,6 +74,7 @@ struct msg_sampling {
     struct msg_ids stop_ids; /* besides the model's EOS */
     const struct msg_bias *bias;
     uint32_t n_bias;
+    struct msg_grammar grammar;
 };
 
 struct msg_ticket { /* 128 random bits, minted by D per prompt */

@@ -41,10 +41,11 @@ static bool copy_request(struct core_req *q, const struct core_request *req)
     size_t prompt = sizeof(int32_t) * req->prompt.n;
     size_t stops = sizeof(int32_t) * req->sampling.stop_ids.n;
     size_t bias = sizeof(struct msg_bias) * req->sampling.n_bias;
+    size_t grammar = req->sampling.grammar.len;
     const char *salt = req->cache_salt ? req->cache_salt : "";
     const char *name = req->request_id ? req->request_id : "";
     size_t salt_bytes = strlen(salt) + 1, name_bytes = strlen(name) + 1;
-    char *m = malloc(prompt + stops + bias + salt_bytes + name_bytes);
+    char *m = malloc(prompt + stops + bias + grammar + salt_bytes + name_bytes);
     q->choices = calloc((size_t)req->n, sizeof(*q->choices));
     q->memory = m;
     if (!m || !q->choices)
@@ -58,6 +59,9 @@ static bool copy_request(struct core_req *q, const struct core_request *req)
     if (bias)
         q->sampling.bias = memcpy(m, req->sampling.bias, bias);
     m += bias;
+    if (grammar)
+        q->sampling.grammar.text = memcpy(m, req->sampling.grammar.text, grammar);
+    m += grammar;
     q->cache_salt = memcpy(m, salt, salt_bytes);
     q->request_id = memcpy(m + salt_bytes, name, name_bytes);
     return true;

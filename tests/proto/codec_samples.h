@@ -36,6 +36,7 @@ static inline struct msg_sampling a_sampling(void)
         .stop_ids = {some_ids, 4},
         .bias = some_bias,
         .n_bias = 2,
+        .grammar = {MSG_GRAMMAR_REGEX, "a+\xc3\xa9", 4},
     };
 }
 

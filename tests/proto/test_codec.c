@@ -28,6 +28,9 @@ static void same_sampling(const struct msg_sampling *a, const struct msg_samplin
     cr_assert_eq(x.max_tokens, y.max_tokens);
     cr_assert_eq(x.min_tokens, y.min_tokens);
     cr_assert_eq(x.ignore_eos, y.ignore_eos);
+    cr_assert_eq(x.grammar.kind, y.grammar.kind);
+    cr_assert_eq(x.grammar.len, y.grammar.len);
+    cr_assert(x.grammar.len == 0 || memcmp(x.grammar.text, y.grammar.text, x.grammar.len) == 0);
 }
 
 static void same_ranks(const struct msg_rank_address *v, uint32_t n)
@@ -291,6 +294,18 @@ Test(codec, generate)
     cr_assert_not(got.has_temperature);
     cr_assert_eq(got.sampling.logprobs, -1);
     codec_arena_fini(&a);
+    static const struct msg_grammar grammars[] = {{MSG_GRAMMAR_JSON_OBJECT, NULL, 0},
+                                                  {MSG_GRAMMAR_JSON_SCHEMA, "{}", 2},
+                                                  {MSG_GRAMMAR_GBNF, "root ::= \"a\"", 12},
+                                                  {MSG_GRAMMAR_CHOICE, "[\"a\",\"b\\n\"]", 11}};
+    for (size_t i = 0; i < sizeof grammars / sizeof *grammars; i++) {
+        buf_clear(&b);
+        ids.sampling.grammar = grammars[i];
+        codec_put_generate(&b, &ids);
+        cr_assert_eq(codec_get_generate(BYTES(b), &a, &got), ST_OK);
+        same_sampling(&got.sampling, &ids.sampling);
+        codec_arena_fini(&a);
+    }
     /* the empty message: every default */
     cr_assert_eq(codec_get_generate((const uint8_t *)"", 0, &a, &got), ST_OK);
     cr_assert(got.n == 1 && got.add_special && got.sampling.logprobs == -1 && !got.has_seed);

@@ -33,6 +33,7 @@ Test(codec, limits_of_start)
 {
     static int32_t many[MSG_STOP_IDS_MAX + 1];
     static struct msg_bias biases[MSG_BIAS_MAX + 1];
+    static char grammar[MSG_GRAMMAR_BYTES_MAX + 1];
     static char longest[MSG_REQUEST_ID_MAX + 2];
     static const int32_t negative[] = {4, -1};
     memset(longest, 'x', MSG_REQUEST_ID_MAX + 1);
@@ -53,6 +54,10 @@ Test(codec, limits_of_start)
     REFUSED(m.credits = -1);
     REFUSED(m.sampling.stop_ids = ((struct msg_ids){many, MSG_STOP_IDS_MAX + 1}));
     REFUSED(m.sampling.bias = biases; m.sampling.n_bias = MSG_BIAS_MAX + 1);
+    REFUSED(m.sampling.grammar.kind = MSG_GRAMMAR_KINDS);
+    REFUSED(m.sampling.grammar = ((struct msg_grammar){.text = "x", .len = 1}));
+    REFUSED(m.sampling.grammar =
+                ((struct msg_grammar){MSG_GRAMMAR_GBNF, grammar, MSG_GRAMMAR_BYTES_MAX + 1}));
     REFUSED(m.sampling.logprobs = 21);
     REFUSED(m.sampling.logprobs = -3);
     REFUSED(m.sampling.temperature = NAN);

@@ -1,0 +1,155 @@
+#include "engine/grammars.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/list.h"
+
+_Static_assert((int)MSG_GRAMMAR_KINDS == (int)GRAMMAR_KINDS &&
+                   (int)MSG_GRAMMAR_STRUCTURE == (int)GRAMMAR_STRUCTURE &&
+                   (int)MSG_GRAMMAR_GBNF == (int)GRAMMAR_GBNF,
+               "the wire's kinds are the compiler's");
+_Static_assert(MSG_GRAMMAR_BYTES_MAX == GRAMMAR_TEXT_MAX, "what fits the wire can be compiled");
+
+struct grammar_use {
+    struct list link; /* of `used` or `idle`, the latter oldest first */
+    uint64_t hash;
+    enum msg_grammar_kind kind;
+    uint32_t len;
+    int32_t count;
+    struct grammar *grammar;
+    struct grammar_run *run;
+    char text[];
+};
+
+struct grammars {
+    const struct grammar_vocab *vocab;
+    struct list used, idle;
+    int32_t n_idle;
+};
+
+struct grammars *grammars_create(const struct grammar_vocab *vocab)
+{
+    struct grammars *g = calloc(1, sizeof *g);
+    if (g == NULL)
+        return NULL;
+    g->vocab = vocab;
+    list_init(&g->used);
+    list_init(&g->idle);
+    return g;
+}
+
+static void drop(struct grammars *g, struct grammar_use *u)
+{
+    list_remove(&u->link);
+    g->n_idle--;
+    grammar_run_free(u->run);
+    grammar_free(u->grammar);
+    free(u);
+}
+
+void grammars_destroy(struct grammars *g)
+{
+    if (g == NULL)
+        return;
+    assert(list_empty(&g->used));
+    while (!list_empty(&g->idle))
+        drop(g, list_entry(g->idle.next, struct grammar_use, link));
+    free(g);
+}
+
+static struct grammar_use *find(struct list *in, const struct msg_grammar *what, uint64_t hash)
+{
+    list_for_each(it, in)
+    {
+        struct grammar_use *u = list_entry(it, struct grammar_use, link);
+        if (u->hash == hash && u->kind == what->kind && u->len == what->len &&
+            (what->len == 0 || memcmp(u->text, what->text, what->len) == 0))
+            return u;
+    }
+    return NULL;
+}
+
+static enum status make(struct grammars *g, const struct msg_grammar *what,
+                        struct grammar_use **out, struct error *err)
+{
+    struct grammar_use *u = calloc(1, sizeof *u + what->len);
+    if (u == NULL)
+        return err_set(err, ST_NO_MEMORY, "no memory for a grammar");
+    u->kind = what->kind;
+    u->len = what->len;
+    if (what->len > 0)
+        memcpy(u->text, what->text, what->len);
+    enum status st =
+        grammar_compile((enum grammar_kind)what->kind, u->text, what->len, &u->grammar, err);
+    if (st == ST_OK)
+        st = grammar_run_create(u->grammar, g->vocab, &u->run, err);
+    if (st != ST_OK) {
+        grammar_free(u->grammar);
+        free(u);
+        return st == ST_UNSUPPORTED ? ST_INVALID : st;
+    }
+    *out = u;
+    return ST_OK;
+}
+
+enum status grammars_take(struct grammars *g, const struct msg_grammar *what,
+                          struct grammar_use **out, struct error *err)
+{
+    if (g->vocab == NULL)
+        return err_set(err, ST_INVALID, "grammar: this node has no tokenizer to follow one with");
+    uint64_t hash = hash_bytes((uint64_t)what->kind, what->text, what->len);
+    struct grammar_use *u = find(&g->used, what, hash);
+    if (u == NULL && (u = find(&g->idle, what, hash)) != NULL) {
+        list_remove(&u->link);
+        g->n_idle--;
+        list_push_back(&g->used, &u->link);
+    }
+    if (u == NULL) {
+        enum status st = make(g, what, &u, err);
+        if (st != ST_OK) {
+            err_prefix(err, "grammar");
+            return st;
+        }
+        u->hash = hash;
+        list_push_back(&g->used, &u->link);
+    }
+    u->count++;
+    *out = u;
+    return ST_OK;
+}
+
+void grammars_give(struct grammars *g, struct grammar_use *u)
+{
+    if (u == NULL || --u->count > 0)
+        return;
+    list_remove(&u->link);
+    list_push_back(&g->idle, &u->link);
+    g->n_idle++;
+    size_t bytes = 0;
+    list_for_each(it, &g->idle)
+    {
+        const struct grammar_use *i = list_entry(it, struct grammar_use, link);
+        bytes += grammar_bytes(i->grammar) + grammar_run_bytes(i->run) + i->len;
+    }
+    while (!list_empty(&g->idle) && (g->n_idle > GRAMMARS_MAX || bytes > GRAMMARS_BYTES_MAX)) {
+        struct grammar_use *oldest = list_entry(g->idle.next, struct grammar_use, link);
+        bytes -= grammar_bytes(oldest->grammar) + grammar_run_bytes(oldest->run) + oldest->len;
+        drop(g, oldest);
+    }
+}
+
+struct grammar_run *grammars_run(struct grammar_use *u)
+{
+    return u->run;
+}
+
+void grammars_tidy(struct grammars *g)
+{
+    list_for_each(it, &g->used)
+    {
+        grammar_run_tidy(list_entry(it, struct grammar_use, link)->run);
+    }
+}
