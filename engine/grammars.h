@@ -1,5 +1,5 @@
-/* The compiled grammars of an engine's requests: equal texts are one, and what it has learned (states,
- * masks) stays for a while after the last request that used it.
+/* The compiled grammars of an engine's requests: equal texts are one, and what it has learned
+ * (states, masks) stays for a while after the last request that used it.
  *
  * Bounded: at most GRAMMARS_MAX that nobody uses, GRAMMARS_BYTES_MAX of them, the oldest go first.
  * Owner and thread: the engine's loop thread.

@@ -80,6 +80,8 @@ struct api_request {
     const char *chat_template;    /* the request's own; NULL: the model's */
     int32_t n;
     struct msg_sampling sampling; /* max_tokens -1: not given; bias and stop_ids are owned */
+    const char *grammar_param;    /* which field asked for sampling.grammar */
+    struct buf grammar_text;      /* of it, where it is not in the body */
     int32_t prompt_logprobs;      /* -1: none */
     bool has_seed;
     struct api_text_ref *stops;

@@ -26,6 +26,8 @@ double field_number(struct fields *p, const char *key, struct field_range range)
 /* Without NULs, `max` bytes. */
 const char *field_str(struct fields *p, const char *key, const char *fallback, size_t max);
 
+/* api_grammar.c: what the text has to be, into r->sampling.grammar; only its shape is looked at */
+void api_parse_grammar(struct fields *p, struct api_request *r);
 /* api_tools.c: tools, tool_choice, parallel_tool_calls */
 void api_parse_tools(struct fields *p, struct api_request *r);
 

@@ -45,26 +45,12 @@ static void refuse_unsupported(struct fields *p)
                                        "bad_words",
                                        "allowed_token_ids",
                                        "logprob_token_ids",
-                                       "truncate_prompt_tokens",
-                                       "structured_outputs",
-                                       "guided_json",
-                                       "guided_regex",
-                                       "guided_choice",
-                                       "guided_grammar",
-                                       "grammar",
-                                       "json_schema",
-                                       "regex",
-                                       "ebnf"};
+                                       "truncate_prompt_tokens"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys && p->err->status == 0; i++) {
         if (!is_off(json_get(p->body, keys[i])))
             api_fail(p->err, 400, "unsupported_parameter", keys[i],
                      "'%s' is not supported by this server.", keys[i]);
     }
-    const json *format = field_kind(p, "response_format", JSON_OBJ, "an object");
-    const char *type = json_as_str(json_get(format, "type"), "");
-    if (format && strcmp(type, "text") != 0)
-        api_fail(p->err, 400, "unsupported_value", "response_format",
-                 "Only response_format {\"type\": \"text\"} is supported by this server.");
     const json *modalities = field_kind(p, "modalities", JSON_ARR, "an array");
     for (size_t i = 0; i < json_count(modalities) && p->err->status == 0; i++) {
         if (strcmp(json_as_str(json_at(modalities, i), ""), "text") != 0)
@@ -399,6 +385,7 @@ bool api_parse(struct api_request *r, enum api_kind kind, const struct api_rules
     parse_logprobs(&p, r);
     parse_sampling(&p, r);
     parse_stops(&p, r);
+    api_parse_grammar(&p, r);
     r->include_stop = field_bool(&p, "include_stop_str_in_output", false);
     r->skip_special = field_bool(&p, "skip_special_tokens", true);
     r->cache_salt = field_str(&p, "cache_salt", "", 128);
@@ -419,6 +406,7 @@ void api_request_fini(struct api_request *r)
     free(r->ids);
     free(r->prompts);
     free(r->stops);
+    buf_fini(&r->grammar_text);
     free((void *)(uintptr_t)r->sampling.bias);
     free((void *)(uintptr_t)r->sampling.stop_ids.v);
     *r = (struct api_request){0};

@@ -205,7 +205,7 @@ static bool in_range(struct api_error *err, const char *name, double v, double m
 }
 
 /* The rules of the HTTP API, for the fields that protobuf does not check. */
-static bool check_generate(const struct router *r, struct msg_generate *m, struct api_error *err)
+static bool check_generate(struct router *r, struct msg_generate *m, struct api_error *err)
 {
     const struct msg_sampling *d = &r->rules.defaults;
     struct msg_sampling *s = &m->sampling;
@@ -241,6 +241,7 @@ static bool check_generate(const struct router *r, struct msg_generate *m, struc
         ok = in_range(err, "stop_token_ids", s->stop_ids.v[i], 0, r->rules.vocab - 1);
     for (uint32_t i = 0; ok && i < m->ids.n; i++)
         ok = in_range(err, "ids", m->ids.v[i], 0, r->rules.vocab - 1);
+    ok = ok && prompt_check_grammar(r, &s->grammar, "sampling.grammar", 1, err);
     if (ok && s->max_tokens > 0 && s->min_tokens > s->max_tokens)
         ok = api_fail(err, 400, "invalid_value", "min_tokens",
                       "min_tokens: expected at most max_tokens.");

@@ -532,7 +532,10 @@ void http_answer_start(struct router *r, struct http_request *q, const char *req
     bool ok =
         !r->drain_ns || api_fail(&err, 503, "unavailable", NULL, "The server is shutting down.");
     if (ok && api_parse(&req, kind, &r->rules, body, &err)) {
-        ok = prompt_check_model(r, req.model, &err) && prepare(r, q, request_id, &req, &err);
+        ok = prompt_check_model(r, req.model, &err) &&
+             prompt_check_grammar(r, &req.sampling.grammar, req.grammar_param,
+                                  kind == API_CHAT ? 1 : req.n_prompts, &err) &&
+             prepare(r, q, request_id, &req, &err);
         api_request_fini(&req);
     } else {
         ok = false;

@@ -17,10 +17,12 @@
 #include "router/api_render.h"
 #include "router/core.h"
 #include "router/run.h"
+#include "tokenizer/grammar/grammar.h"
 
 #define ROUTER_REQUESTS_MAX 16384
 #define ROUTER_STREAM_BYTES (256 << 10) /* unsent bytes of one answer */
 #define ROUTER_KEY_BYTES_MAX 512
+#define ROUTER_GRAMMARS_SEEN 1024
 
 struct router_keys { /* accepted API keys */
     char **v;
@@ -55,6 +57,7 @@ struct router {
     int64_t grpc_watch_ns;
     int32_t answers; /* HTTP and gRPC answers under way */
     struct buf scratch;
+    uint64_t grammars_seen[ROUTER_GRAMMARS_SEEN]; /* hashes of those that were right */
     struct {
         struct metric *running, *waiting, *kv_usage, *prompt_tokens, *generated, *stop, *length;
         struct metric *ttft, *itl, *e2e;
@@ -94,6 +97,9 @@ bool keys_check(const struct router *r, const char *authorization, const char *p
 
 /* prompt.c: what is served */
 bool prompt_check_model(const struct router *r, const char *model, struct api_error *err);
+/* api_grammar.c: refuses what cannot be compiled. `copies`: how many requests will hold it. */
+bool prompt_check_grammar(struct router *r, const struct msg_grammar *g, const char *param,
+                          size_t copies, struct api_error *err);
 /* The ids of a text, refused early when it cannot fit the context. */
 bool prompt_encode(const struct router *r, struct api_text_ref text, unsigned flags,
                    struct ids *out, struct api_error *err);

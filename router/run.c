@@ -113,6 +113,7 @@ static struct run *run_create(const struct run_args *a)
     r->sampling.stop_ids.v = r->stop_ids;
     r->sampling.bias = NULL;
     r->sampling.n_bias = 0;
+    r->sampling.grammar = (struct msg_grammar){0};
     return r;
 }
 

@@ -129,7 +129,8 @@ class BadInput(cluster.SharedCase):
                               ({"messages": [{"role": "user", "content": 5}]}, None),
                               ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, None),
                               ({"top_logprobs": 3}, "top_logprobs"), ({"logprobs": 3}, "logprobs"),
-                              ({"response_format": {"type": "json_object"}}, "response_format")):
+                              ({"response_format": {"type": "xml"}}, "response_format"),
+                              ({"response_format": {"type": "json_schema"}}, "response_format")):
             self.refused(fields, param, path=path)
 
     def test_too_long(self):

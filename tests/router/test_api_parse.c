@@ -108,8 +108,19 @@ Test(api_parse, bad_completions)
          "include_usage"},
         {"{" P ",\"echo\":1}", "invalid_type", "echo"},
         {"{" P ",\"suffix\":\"b\"}", "unsupported_parameter", "suffix"},
-        {"{" P ",\"response_format\":{\"type\":\"json_object\"}}", "unsupported_value",
+        {"{" P ",\"response_format\":{\"type\":\"xml\"}}", "unsupported_value", "response_format"},
+        {"{" P ",\"response_format\":{\"type\":\"json_schema\"}}", "missing_required_parameter",
          "response_format"},
+        {"{" P ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":[]}}",
+         "invalid_type", "response_format"},
+        {"{" P ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"schema\":3}}}",
+         "invalid_type", "response_format"},
+        {"{" P ",\"guided_regex\":3}", "invalid_type", "guided_regex"},
+        {"{" P ",\"guided_choice\":\"a\"}", "invalid_type", "guided_choice"},
+        {"{" P ",\"structured_outputs\":{}}", "invalid_value", "structured_outputs"},
+        {"{" P ",\"structured_outputs\":{\"structural_tag\":{}}}", "unsupported_value",
+         "structured_outputs"},
+        {"{" P ",\"grammar\":\"root ::= x\",\"regex\":\"a\"}", "invalid_value", "regex"},
         {"{" P ",\"response_format\":\"text\"}", "invalid_type", "response_format"},
         {"{" P ",\"use_beam_search\":true}", "unsupported_parameter", "use_beam_search"},
         {"{" P ",\"user\":1}", "invalid_type", "user"},
@@ -466,4 +477,45 @@ Test(api_error, bodies_and_statuses)
     api_fail_status(&err, ST_INVALID,
                     "This model's maximum context length is 5 tokens. However, ...");
     cr_assert_str_eq(err.code, "context_length_exceeded");
+}
+
+Test(api_parse, grammars)
+{
+    static const struct {
+        const char *field;
+        enum msg_grammar_kind kind;
+        const char *text;
+    } given[] = {
+        {"\"response_format\":{\"type\":\"text\"}", MSG_GRAMMAR_NONE, ""},
+        {"\"response_format\":{\"type\":\"json_object\"}", MSG_GRAMMAR_JSON_OBJECT, ""},
+        {"\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\",\"strict\":"
+         "true,\"schema\":{\"type\": \"object\"}}}",
+         MSG_GRAMMAR_JSON_SCHEMA, "{\"type\":\"object\"}"},
+        {"\"response_format\":{\"type\":\"json_object\",\"schema\":{}}", MSG_GRAMMAR_JSON_SCHEMA,
+         "{}"},
+        {"\"structured_outputs\":{\"json\":\"{}\"}", MSG_GRAMMAR_JSON_SCHEMA, "{}"},
+        {"\"structured_outputs\":{\"regex\":\"a+\",\"choice\":null}", MSG_GRAMMAR_REGEX, "a+"},
+        {"\"structured_outputs\":{\"choice\":[\"a\", \"b\"]}", MSG_GRAMMAR_CHOICE, "[\"a\",\"b\"]"},
+        {"\"structured_outputs\":{\"grammar\":\"g\"}", MSG_GRAMMAR_GBNF, "g"},
+        {"\"structured_outputs\":{\"json_object\":true}", MSG_GRAMMAR_JSON_OBJECT, ""},
+        {"\"guided_json\":{\"a\":[1]}", MSG_GRAMMAR_JSON_SCHEMA, "{\"a\":[1]}"},
+        {"\"guided_choice\":[\"x\"]", MSG_GRAMMAR_CHOICE, "[\"x\"]"},
+        {"\"guided_regex\":\"a\"", MSG_GRAMMAR_REGEX, "a"},
+        {"\"guided_grammar\":\"g\"", MSG_GRAMMAR_GBNF, "g"},
+        {"\"grammar\":\"g\"", MSG_GRAMMAR_GBNF, "g"},
+        {"\"grammar\":\"\",\"json_schema\":{}", MSG_GRAMMAR_JSON_SCHEMA, "{}"},
+        {"\"ebnf\":\"g\"", MSG_GRAMMAR_GBNF, "g"},
+    };
+    for (size_t i = 0; i < sizeof given / sizeof *given; i++) {
+        struct api_request r;
+        struct api_error err = {0};
+        char body[512];
+        snprintf(body, sizeof body, "{\"prompt\":\"a\",%s}", given[i].field);
+        cr_assert(parse(&r, API_COMPLETION, body, &err), "%s: %s", body, err.message);
+        const struct msg_grammar *g = &r.sampling.grammar;
+        cr_expect_eq(g->kind, given[i].kind, "%s", body);
+        cr_expect_eq(g->len, strlen(given[i].text), "%s", body);
+        cr_expect(g->len == 0 || memcmp(g->text, given[i].text, g->len) == 0, "%s", body);
+        api_request_fini(&r);
+    }
 }

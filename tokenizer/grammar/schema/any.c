@@ -3,7 +3,7 @@
 
 #include "tokenizer/grammar/schema/schema.h"
 
-#define INDENT_MAX 40
+#define INDENT_MAX 20
 
 static void range(struct schema *s, uint32_t from, uint32_t to, char lo, char hi)
 {

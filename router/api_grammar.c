@@ -1,0 +1,212 @@
+/* What the text has to be: response_format, and the names that vLLM (structured_outputs, guided_*),
+ * llama.cpp (grammar, json_schema) and SGLang (regex, ebnf) have for it. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "router/api_fields.h"
+#include "router/router.h"
+
+/* Each prompt's queued request holds a copy. */
+#define COPIES_BYTES_MAX (16u << 20)
+
+struct found {
+    struct fields *p;
+    struct api_request *r;
+};
+
+static void unsupported(struct fields *p, const char *param, const char *why)
+{
+    if (p->err->status == 0)
+        api_fail(p->err, 400, "unsupported_value", param, "%s", why);
+}
+
+/* One way to ask is enough: two could contradict each other. */
+static bool take(struct found *f, const char *param, enum msg_grammar_kind kind)
+{
+    if (f->p->err->status)
+        return false;
+    if (f->r->sampling.grammar.kind != MSG_GRAMMAR_NONE)
+        return api_fail(f->p->err, 400, "invalid_value", param,
+                        "'%s' and '%s' are given: only one of them can hold.", param,
+                        f->r->grammar_param);
+    f->r->sampling.grammar.kind = kind;
+    f->r->grammar_param = param;
+    return true;
+}
+
+static void set_text(struct found *f, const char *param, const char *text, size_t len)
+{
+    if (len > MSG_GRAMMAR_BYTES_MAX) {
+        api_fail(f->p->err, 400, "invalid_value", param, "'%s' has %zu bytes, at most %u allowed.",
+                 param, len, MSG_GRAMMAR_BYTES_MAX);
+        return;
+    }
+    f->r->sampling.grammar.text = text;
+    f->r->sampling.grammar.len = (uint32_t)len;
+}
+
+/* A string in the body, which lives as long as the request. */
+static void take_string(struct found *f, const char *param, enum msg_grammar_kind kind,
+                        const json *v)
+{
+    if (f->p->err->status)
+        return;
+    if (json_kind_of(v) != JSON_STR)
+        field_wrong_type(f->p, param, "a string", v);
+    else if (take(f, param, kind))
+        set_text(f, param, json_as_str(v, ""), json_str_len(v));
+}
+
+/* JSON that is passed on as text. */
+static void take_json(struct found *f, const char *param, enum msg_grammar_kind kind, const json *v)
+{
+    if (!take(f, param, kind))
+        return;
+    struct buf *text = &f->r->grammar_text;
+    json_dump(v, text);
+    if (text->failed)
+        api_fail(f->p->err, 500, "internal_error", NULL, "Out of memory.");
+    else
+        set_text(f, param, text->data, text->len);
+}
+
+/* A schema: an object, a boolean, or the text of one. */
+static void take_schema(struct found *f, const char *param, const json *v)
+{
+    enum json_kind kind = json_kind_of(v);
+    if (kind == JSON_STR)
+        take_string(f, param, MSG_GRAMMAR_JSON_SCHEMA, v);
+    else if (kind == JSON_OBJ || kind == JSON_BOOL)
+        take_json(f, param, MSG_GRAMMAR_JSON_SCHEMA, v);
+    else if (f->p->err->status == 0)
+        field_wrong_type(f->p, param, "a JSON schema", v);
+}
+
+static void take_choice(struct found *f, const char *param, const json *v)
+{
+    if (f->p->err->status == 0 && json_kind_of(v) != JSON_ARR)
+        field_wrong_type(f->p, param, "an array of strings", v);
+    else
+        take_json(f, param, MSG_GRAMMAR_CHOICE, v);
+}
+
+static void parse_response_format(struct found *f)
+{
+    static const char param[] = "response_format";
+    const json *format = field_kind(f->p, param, JSON_OBJ, "an object");
+    const char *type = json_as_str(json_get(format, "type"), "");
+    const json *schema = json_get(format, "schema"); /* as llama.cpp's server has it */
+    if (!format || strcmp(type, "text") == 0)
+        return;
+    if (strcmp(type, "json_object") == 0) {
+        if (schema)
+            take_schema(f, param, schema);
+        else
+            take(f, param, MSG_GRAMMAR_JSON_OBJECT);
+        return;
+    }
+    if (strcmp(type, "json_schema") != 0) {
+        unsupported(f->p, param,
+                    "'response_format' supports the types \"text\", \"json_object\" and "
+                    "\"json_schema\".");
+        return;
+    }
+    const json *named = json_get(format, "json_schema");
+    struct fields inner = {.body = named, .rules = f->p->rules, .err = f->p->err};
+    if (named && json_kind_of(named) != JSON_OBJ)
+        field_wrong_type(f->p, param, "an object in 'json_schema'", named);
+    else if (named) {
+        field_str(&inner, "name", NULL, API_NAME_BYTES_MAX);
+        field_str(&inner, "description", NULL, 1 << 20);
+        field_bool(&inner, "strict", true); /* it always is */
+        schema = json_get(named, "schema");
+    }
+    if (schema && json_kind_of(schema) != JSON_NULL_)
+        take_schema(f, param, schema);
+    else if (f->p->err->status == 0)
+        api_fail(f->p->err, 400, "missing_required_parameter", param,
+                 "'response_format' of type \"json_schema\" needs 'json_schema.schema'.");
+}
+
+static void parse_structured_outputs(struct found *f)
+{
+    static const char param[] = "structured_outputs";
+    const json *all = field_kind(f->p, param, JSON_OBJ, "an object");
+    struct fields inner = {.body = all, .rules = f->p->rules, .err = f->p->err};
+    const json *v;
+    if (!all)
+        return;
+    if ((v = field_get(&inner, "json")) != NULL)
+        take_schema(f, param, v);
+    if ((v = field_get(&inner, "regex")) != NULL)
+        take_string(f, param, MSG_GRAMMAR_REGEX, v);
+    if ((v = field_get(&inner, "grammar")) != NULL)
+        take_string(f, param, MSG_GRAMMAR_GBNF, v);
+    if ((v = field_get(&inner, "choice")) != NULL)
+        take_choice(f, param, v);
+    if (field_bool(&inner, "json_object", false))
+        take(f, param, MSG_GRAMMAR_JSON_OBJECT);
+    if (field_get(&inner, "structural_tag") != NULL)
+        unsupported(f->p, param, "'structural_tag' is not supported by this server.");
+    if (f->p->err->status == 0 && f->r->sampling.grammar.kind == MSG_GRAMMAR_NONE)
+        api_fail(f->p->err, 400, "invalid_value", param,
+                 "'structured_outputs' needs one of json, regex, choice, grammar, json_object.");
+}
+
+void api_parse_grammar(struct fields *p, struct api_request *r)
+{
+    static const struct {
+        const char *key;
+        enum msg_grammar_kind kind;
+    } strings[] = {
+        {"guided_regex", MSG_GRAMMAR_REGEX}, {"guided_grammar", MSG_GRAMMAR_GBNF},
+        {"grammar", MSG_GRAMMAR_GBNF},       {"regex", MSG_GRAMMAR_REGEX},
+        {"ebnf", MSG_GRAMMAR_GBNF},
+    };
+    struct found f = {.p = p, .r = r};
+    const json *v;
+    parse_response_format(&f);
+    parse_structured_outputs(&f);
+    for (size_t i = 0; i < sizeof strings / sizeof *strings; i++) {
+        v = field_get(p, strings[i].key);
+        if (v != NULL && !(json_kind_of(v) == JSON_STR && json_str_len(v) == 0))
+            take_string(&f, strings[i].key, strings[i].kind, v);
+    }
+    if ((v = field_get(p, "guided_json")) != NULL)
+        take_schema(&f, "guided_json", v);
+    if ((v = field_get(p, "json_schema")) != NULL)
+        take_schema(&f, "json_schema", v);
+    if ((v = field_get(p, "guided_choice")) != NULL)
+        take_choice(&f, "guided_choice", v);
+}
+
+/* The nodes compile it anyway and refuse what is wrong; here it is refused before it waits for
+ * them. What was right is remembered by its hash: a mistaken memory only moves the refusal. */
+bool prompt_check_grammar(struct router *r, const struct msg_grammar *g, const char *param,
+                          size_t copies, struct api_error *err)
+{
+    struct grammar *compiled = NULL;
+    struct error why = {0};
+    if (g->kind == MSG_GRAMMAR_NONE)
+        return true;
+    if (g->len * copies > COPIES_BYTES_MAX)
+        return api_fail(err, 400, "invalid_value", param,
+                        "'%s' has %u bytes, which is too much for %zu prompts.", param, g->len,
+                        copies);
+    uint64_t hash = hash_bytes((uint64_t)g->kind + 1, g->text, g->len);
+    uint64_t *seen = &r->grammars_seen[hash % ROUTER_GRAMMARS_SEEN];
+    if (*seen == hash)
+        return true;
+    enum status st = grammar_compile((enum grammar_kind)g->kind, g->text, g->len, &compiled, &why);
+    grammar_free(compiled);
+    if (st == ST_OK) {
+        *seen = hash;
+        return true;
+    }
+    if (st != ST_INVALID && st != ST_UNSUPPORTED)
+        return api_fail(err, 500, "internal_error", NULL, "%s", why.text);
+    return api_fail(err, 400, st == ST_INVALID ? "invalid_value" : "unsupported_value", param,
+                    "Invalid %s in '%s': %s", grammar_kind_name((enum grammar_kind)g->kind), param,
+                    why.text);
+}
