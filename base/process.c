@@ -1,10 +1,19 @@
 #include "base/process.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+
+void process_keep_stdio(void)
+{
+    /* open() gives the lowest number that is free. */
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+            return;
+}
 
 int process_init(void)
 {

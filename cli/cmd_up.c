@@ -481,6 +481,8 @@ int cmd_up(int argc, char **argv)
         config_fini(&u->config);
         return rc < 0 ? 1 : rc == 1 ? 0 : 2;
     }
+    /* Whoever read our lines may have gone after the first; the cluster serves on. */
+    signal(SIGPIPE, SIG_IGN);
     sigemptyset(&set);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);

@@ -1,8 +1,10 @@
 /* `baton`: one program, many commands. */
+#include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/process.h"
 #include "base/revision.h"
 #include "baton_version.h"
 #include "cli/commands.h"
@@ -34,12 +36,25 @@ static void show_help(FILE *out)
     fprintf(out, "\nbaton COMMAND --help shows a command's options.\n");
 }
 
+/* What a command wrote is its result, but for `up`, whose work is not on stdout. */
+static int run_command(const struct command *c, int argc, char **argv)
+{
+    int rc = c->run(argc, argv);
+    errno = 0;
+    bool lost = fflush(stdout) != 0 || ferror(stdout);
+    if (!lost || rc != 0 || c->run == cmd_up)
+        return rc;
+    fprintf(stderr, "baton %s: stdout: %s\n", c->name, strerror(errno ? errno : EIO));
+    return 1;
+}
+
 int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "";
+    process_keep_stdio();
     for (size_t i = 0; i < N_COMMANDS; i++)
         if (strcmp(name, commands[i].name) == 0)
-            return commands[i].run(argc - 1, argv + 1);
+            return run_command(&commands[i], argc - 1, argv + 1);
     if (strcmp(name, "--version") == 0) {
         printf("baton %s (%s)\n", BATON_VERSION, baton_revision);
         return 0;

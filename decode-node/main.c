@@ -1,3 +1,4 @@
+#include "base/process.h"
 #include "decode-node/decode.h"
 #include "node/node.h"
 
@@ -7,6 +8,7 @@ static const char about[] = "A decode node: takes KV cache from prefill nodes an
 int main(int argc, char **argv)
 {
     struct config config;
+    process_keep_stdio();
     config_default(&config);
     int rc = config_parse_args(&config, "baton-decode", about, argc, argv, NULL);
     if (rc == 0)

@@ -1,3 +1,4 @@
+#include "base/process.h"
 #include "node/node.h"
 #include "prefill-node/prefill.h"
 
@@ -7,6 +8,7 @@ static const char about[] = "A prefill node: turns prompts into KV cache and han
 int main(int argc, char **argv)
 {
     struct config config;
+    process_keep_stdio();
     config_default(&config);
     int rc = config_parse_args(&config, "baton-prefill", about, argc, argv, NULL);
     if (rc == 0)

@@ -1,3 +1,4 @@
+#include "base/process.h"
 #include "router/router.h"
 
 static const char about[] =
@@ -6,6 +7,7 @@ static const char about[] =
 int main(int argc, char **argv)
 {
     struct config config;
+    process_keep_stdio();
     config_default(&config);
     int rc = config_parse_args(&config, "baton-router", about, argc, argv, NULL);
     if (rc == 0)

@@ -1,7 +1,14 @@
 """SIGTERM: nothing new is admitted, what runs is finished or handed over, then the program exits with 0."""
+import http.client
+import json
+import os
+import shlex
 import signal
+import socket
+import subprocess
 import time
 import unittest
+import urllib.parse
 
 import cluster
 
@@ -98,6 +105,59 @@ class Drain(unittest.TestCase):
             self.assertEqual((answer.status, answer.headers["x-baton-prefill"]), (200, "p1"))
             cluster.join_threads(load, 60)
             c.wait_quiet()
+
+    def test_up_outlives_its_readers(self):
+        """Who read the lines of `baton up` has gone, and then it has something to say: the cluster serves on."""
+        def nodes(up):
+            return [p for p in (cluster.child_pid(up.pid, n) for n in ("baton-prefill", "baton-decode", "baton-router")) if p]
+
+        argv = [os.path.join(cluster.BIN, "baton"), "up", "--model", cluster.TINY, "--listen", "127.0.0.1:0", "--grpc", "127.0.0.1:0",
+                "--threads", "1", "--pool-bytes", str(cluster.POOL_BYTES)]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cluster.SOURCE) as up:
+            try:
+                line = next(line for line in up.stdout if line.startswith(b"ready "))
+                address = urllib.parse.urlsplit(cluster.fields(line.decode())["http"]).netloc
+                up.stdout.close()
+                up.stderr.close()
+                os.kill(cluster.child_pid(up.pid, "baton-prefill"), signal.SIGKILL)
+                cluster.wait_until("it is noticed", lambda: len(nodes(up)) == 2, 10)
+                time.sleep(0.2)
+                conn = http.client.HTTPConnection(address, timeout=20 * cluster.SLOWER)
+                conn.request("POST", "/v1/completions", json.dumps({"prompt": "Once", "max_tokens": 2}))
+                self.assertEqual(conn.getresponse().status, 200)
+                conn.close()
+                self.assertIsNone(up.poll())
+                up.send_signal(signal.SIGINT)
+                self.assertEqual(up.wait(20 * cluster.SLOWER), 0)
+            finally:
+                up.kill()
+
+    def test_up_without_stdio(self):
+        """With stdin, stdout and stderr closed by the parent their numbers are nobody else's."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = "127.0.0.1:" + str(free.getsockname()[1])
+
+        def ready():
+            conn = http.client.HTTPConnection(address, timeout=5)
+            try:
+                conn.request("GET", "/health/ready")
+                return conn.getresponse().status == 200
+            except OSError:
+                self.assertIsNone(up.poll())
+                return False
+            finally:
+                conn.close()
+
+        words = [os.path.join(cluster.BIN, "baton"), "up", "--model", cluster.TINY, "--listen", address, "--grpc", "127.0.0.1:0",
+                 "--threads", "1", "--pool-bytes", str(cluster.POOL_BYTES)]
+        with subprocess.Popen(["sh", "-c", f"exec {shlex.join(words)} <&- >&- 2>&-"], cwd=cluster.SOURCE) as up:
+            try:
+                cluster.wait_until("it serves", ready, 20)
+                up.send_signal(signal.SIGINT)
+                self.assertEqual(up.wait(20 * cluster.SLOWER), 0)
+            finally:
+                up.kill()
 
     def test_up_under_load(self):
         """Ctrl-C on `baton up`: the streams end as they should, every process exits."""
