@@ -35,6 +35,11 @@ static enum status print_text(const struct tokenizer *t, const struct options *o
     struct ids ids = {0};
     struct buf out = {0};
     enum status st = local_parse_ids(text, &ids, err);
+    size_t vocab = tokenizer_vocab_size(t);
+    for (size_t i = 0; i < ids.n && st == ST_OK; i++)
+        if ((size_t)ids.v[i] >= vocab)
+            st = err_set(err, ST_INVALID, "token id %d is not below the vocabulary's %zu", ids.v[i],
+                         vocab);
     if (st == ST_OK) {
         tokenizer_decode(t, ids.v, ids.n, !o->special, &out);
         if (out.failed)

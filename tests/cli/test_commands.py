@@ -40,6 +40,20 @@ class Commands(unittest.TestCase):
         self.assertGreater(len(result["rows"]), 0)
         return result
 
+    def test_full_disk(self):
+        """A result that could not be written is a failure."""
+        for words in (("generate", TINY, "--prompt", "x", "--max-tokens", "2", "--json"), ("inspect", TINY), ("doctor",),
+                      ("make-model", "--list")):
+            with open("/dev/full", "w", encoding="utf-8") as full:
+                done = subprocess.run([BATON, *words], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+            self.assertEqual(done.returncode, 1, words)
+            self.assertIn("stdout: No space left", done.stderr)
+
+    def test_ids_over_the_vocabulary(self):
+        done = subprocess.run([BATON, "tokenize", TINY, "--decode"], input="5 99999\n", capture_output=True, text=True, timeout=60)
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn("token id 99999", done.stderr)
+
     def test_inspect(self):
         facts = json.loads(self.baton("inspect", TINY, "--json").stdout)
         with open(os.path.join(TINY, "config.json"), encoding="utf-8") as f:
