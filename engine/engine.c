@@ -31,9 +31,13 @@ static enum status check_args(const struct engine_args *a, struct error *err)
         return err_set(err, ST_INVALID,
                        "kv: the pool holds %d blocks of %d tokens, at least 2 are needed",
                        a->layout.blocks, a->layout.block_tokens);
-    if (a->max_groups < 1 || a->runner.vocab < 1 || a->runner.max_context < 2)
-        return err_set(err, ST_INVALID, "engine: max_groups %d, vocabulary %d, context %d",
-                       a->max_groups, a->runner.vocab, a->runner.max_context);
+    if (a->runner.max_context < 2)
+        return err_set(err, ST_INVALID,
+                       "max_context: %d leaves no room for a prompt and a token, at least 2 needed",
+                       a->runner.max_context);
+    if (a->max_groups < 1 || a->runner.vocab < 1)
+        return err_set(err, ST_INVALID, "engine: max_groups %d, vocabulary %d", a->max_groups,
+                       a->runner.vocab);
     return ST_OK;
 }
 

@@ -141,10 +141,22 @@ static void loop(struct node *n)
     }
 }
 
+/* ROLE_ROUTER is "not said". */
+static bool plays(enum node_role asked, const char *program)
+{
+    bool prefill = strcmp(program, "prefill") == 0;
+    return asked == ROLE_ROUTER || (asked == ROLE_PREFILL) == prefill;
+}
+
 int node_main(const struct config *config, const struct node_role_ops *role, bool aggregated)
 {
     struct error err = {0};
     struct node n = {.config = config, .role_ops = role, .aggregated = aggregated};
+    if (!plays(config->node.role, role->name)) {
+        fprintf(stderr, "baton-%s: node.role: this program plays %s only\n", role->name,
+                strcmp(role->name, "prefill") == 0 ? "prefill" : "decode and both");
+        return 2;
+    }
     n.signal_fd = process_init(); /* before any thread exists */
     enum status st = node_start(&n, &err);
     if (st != ST_OK) {

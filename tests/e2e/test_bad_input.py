@@ -370,6 +370,9 @@ class BadInput(cluster.SharedCase):
         self.assertIn("no/such", run("baton-decode", "--model", "no/such", *free))
         self.assertIn("no-such-flag", run("baton-decode", "--model", tiny, "--no-such-flag", "1"))
         self.assertIn("block", run("baton-decode", "--model", tiny, "--block-tokens", "0"))
+        self.assertIn("node.role", run("baton-decode", "--model", tiny, "--role", "prefill", *free))
+        self.assertIn("node.role", run("baton-prefill", "--model", tiny, "--role", "both", *free))
+        self.assertIn("max_context", run("baton-decode", "--model", tiny, "--max-context", "1", *free))
         taken = str(self.c.nodes["d0"].port)
         self.assertIn(taken, run("baton-decode", "--model", tiny, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:" + taken))
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as config:
