@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/revision.h"
+#include "base/utf8.h"
 #include "baton_version.h"
 #include "router/api_fields.h"
 #include "router/router.h"
@@ -192,11 +193,20 @@ static bool tokenize_body(const struct call *c, const json *body, struct ids *id
     return st == ST_OK;
 }
 
+/* A string, or the bytes as numbers where they are no text by themselves, as llama.cpp has it. */
 static void put_piece(struct jw *w, const struct router *r, int32_t id)
 {
     struct buf b = {0};
     tokenizer_token_bytes(r->tokenizer, id, &b);
-    jw_strn(w, b.data ? b.data : "", b.len);
+    const char *bytes = b.data ? b.data : "";
+    if (utf8_valid(bytes, b.len)) {
+        jw_strn(w, bytes, b.len);
+    } else {
+        jw_arr(w);
+        for (size_t i = 0; i < b.len; i++)
+            jw_int(w, (unsigned char)bytes[i]);
+        jw_end_arr(w);
+    }
     buf_fini(&b);
 }
 

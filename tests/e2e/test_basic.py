@@ -266,6 +266,13 @@ class Basic(cluster.SharedCase):
         self.assertEqual(with_special[1:], a["tokens"])
         self.assertEqual(self.c.post("/tokenize", {"content": text}).json["tokens"], a["tokens"])
 
+    def test_pieces(self):
+        """Each token's text; the bytes of those that hold part of a character."""
+        text = "a\u0000 fox 🦊, café"
+        pieces = [t["piece"] for t in self.c.post("/tokenize", {"content": text, "with_pieces": True}).json["tokens"]]
+        self.assertTrue(any(isinstance(p, list) for p in pieces))
+        self.assertEqual(b"".join(bytes(p) if isinstance(p, list) else p.encode() for p in pieces).decode(), text)
+
     def test_health_version_metrics(self):
         for path in ("/health", "/health/live", "/health/ready"):
             self.assertEqual(self.c.get(path).status, 200, path)
