@@ -348,8 +348,12 @@ static bool make_ids(struct router *r, const struct api_request *q, struct ids *
                                       .inside_reasoning = inside_reasoning};
         return prompt_check_chat(r, q->messages, err) && api_chat_ids(&chat, q, &all[0], err);
     }
+    size_t most = (size_t)router_max_context(r);
     for (size_t i = 0; i < q->n_prompts; i++) {
         const struct api_prompt *p = &q->prompts[i];
+        /* The one before fits no context and is refused: those after it need no ids. */
+        if (i > 0 && most > 0 && all[i - 1].n >= most)
+            break;
         unsigned flags = TOKENIZE_PARSE_SPECIAL | (q->add_special ? TOKENIZE_ADD_SPECIAL : 0);
         if (p->text) {
             if (!prompt_encode(r, (struct api_text_ref){p->text, p->len}, flags, &all[i], err))

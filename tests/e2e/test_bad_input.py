@@ -257,6 +257,17 @@ class BadInput(cluster.SharedCase):
         for sock in held:
             sock.close()
 
+    def test_many_long_prompts(self):
+        """The first that is too long refuses them all: the others are not tokenized."""
+        def cost(body):
+            before = self.c.router.cpu_s()
+            self.assertEqual(self.c.post("/v1/completions", body).status, 400)
+            return self.c.router.cpu_s() - before
+
+        body = {"prompt": ["x " * 2500] * 200, "max_tokens": 1}
+        parsing = sum(cost(dict(body, n=0)) for _ in range(10))
+        self.assertLess(sum(cost(body) for _ in range(10)), 4 * parsing + 0.1)
+
     def listening(self, pid):
         """The IPv4 TCP addresses that a process listens on: HTTP and what carries KV (gRPC's socket is an IPv6 one)."""
         inodes = set()
