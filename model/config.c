@@ -117,7 +117,8 @@ void config_read_windows(struct config_reader *r, struct model_config *out, laye
 
 /* ---- what all have ---- */
 
-/* The reader of weights knows the formats; here it matters which way round GPT-OSS's experts lie. */
+/* The reader of weights knows the formats; here it matters which way round GPT-OSS's experts lie.
+ */
 static void read_quantization(struct config_reader *r, struct model_config *out)
 {
     const json *q = config_object(r, r->root, "quantization_config");

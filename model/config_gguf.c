@@ -1,7 +1,7 @@
 /* The metadata of a GGUF file to the feature table: it is written as the config.json that the model
  * had before it was converted, and read by the same rows, with the same checks. What the conversion
- * changed in the tensors (their names, halves of rotated heads in turns, norms with their one added)
- * is put right afterwards. */
+ * changed in the tensors (their names, halves of rotated heads in turns, norms with their one
+ * added) is put right afterwards. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

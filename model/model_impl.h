@@ -1,8 +1,8 @@
 /* The inside of a model, shared by weights*.c (find and bind tensors), forward.c, mixer_*.c and
  * mlp.c (run) and fingerprint.c. Private to this folder.
  *
- * Owner: struct model owns the weight source (and with it the data of every matrix that lies there as
- * it is computed with), the memory of converted ones, and the scratch memory. Thread: after load
+ * Owner: struct model owns the weight source (and with it the data of every matrix that lies there
+ * as it is computed with), the memory of converted ones, and the scratch memory. Thread: after load
  * everything but the scratch is read-only; the scratch belongs to the running forward.
  */
 #ifndef MODEL_MODEL_IMPL_H
@@ -128,7 +128,8 @@ struct weights_args {
 enum status weights_bind(const struct weights_args *args, struct model_weights *out,
                          struct error *err);
 void weights_fini(struct model_weights *w);
-/* Presence (w may be NULL), shape and type of one tensor; `dir` names the checkpoint in messages. */
+/* Presence (w may be NULL), shape and type of one tensor; `dir` names the checkpoint in messages.
+ */
 enum status weights_check(const struct weight *w, const struct weight_spec *s, const char *dir,
                           struct error *err);
 /* The tensor of a spec under any of the prefixes that files use; NULL: none. */
