@@ -8,6 +8,7 @@
 
 #include "router/api.h"
 #include "router/api_fields.h"
+#include "router/api_tool_grammar.h"
 
 /* Bodies are read on the loop: what they may cost is its time, everybody's. */
 #define BODY_DEPTH_MAX 64
@@ -394,6 +395,8 @@ bool api_parse(struct api_request *r, enum api_kind kind, const struct api_rules
         parse_completion(&p, r);
     else if (err->status == 0)
         api_parse_chat(r, r->body, rules, err);
+    if (err->status == 0 && api_tool_must(r))
+        api_force_tool(r, err);
     if (err->status == 0)
         return true;
     api_request_fini(r);
@@ -403,6 +406,7 @@ bool api_parse(struct api_request *r, enum api_kind kind, const struct api_rules
 void api_request_fini(struct api_request *r)
 {
     json_free(r->body);
+    buf_fini(&r->tool_grammar);
     free(r->ids);
     free(r->prompts);
     free(r->stops);

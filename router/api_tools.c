@@ -123,7 +123,4 @@ void api_parse_tools(struct fields *p, struct api_request *r)
     if (must && !r->tools)
         api_fail(p->err, 400, "invalid_value", "tool_choice",
                  "'tool_choice' asks for a tool, but there are no 'tools'.");
-    else if (must)
-        api_fail(p->err, 400, "unsupported_value", "tool_choice",
-                 "Only the tool choices \"auto\" and \"none\" are supported by this server.");
 }

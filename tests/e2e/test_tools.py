@@ -193,5 +193,59 @@ class Tools(unittest.TestCase):
         self.assertEqual(message.reasoning_content, "hm")
 
 
+class Required(cluster.SharedCase):
+    """A call that must come, from the embedded model, through a prefill and a decode node."""
+
+    TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": {
+        "type": "object", "required": ["city", "days"], "additionalProperties": False,
+        "properties": {"city": {"enum": ["Paris", "Rome"]}, "days": {"type": "integer", "minimum": 0, "maximum": 9}}}}},
+        {"type": "function", "function": {"name": "noop", "parameters": {"type": "object", "additionalProperties": False}}}]
+
+    @classmethod
+    def setUpClass(cls):
+        cls.c = cluster.up(transport="shm")
+        cls.client = openai.OpenAI(base_url=f"http://{cls.c.router.host}:{cls.c.router.port}/v1", api_key="x", max_retries=0, timeout=60)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.client.close()
+        super().tearDownClass()
+
+    def check(self, call):
+        arguments = json.loads(call.function.arguments)
+        if call.function.name == "noop":
+            self.assertEqual(arguments, {})
+        else:
+            self.assertEqual(set(arguments), {"city", "days"})
+            self.assertIn(arguments["city"], ("Paris", "Rome"))
+            self.assertIn(arguments["days"], range(10))
+
+    def ask(self, **more):
+        return {"model": self.c.model, "messages": ASK["messages"] * 20, "tools": self.TOOLS, "max_tokens": 600, "parallel_tool_calls": False,
+                **more}
+
+    def test_required(self):
+        for seed in range(4):
+            choice = self.client.chat.completions.create(**self.ask(tool_choice="required", seed=seed)).choices[0]
+            self.assertEqual((choice.finish_reason, choice.message.content, len(choice.message.tool_calls)), ("tool_calls", None, 1))
+            self.check(choice.message.tool_calls[0])
+        self.assertGreater(self.c.kv_bytes(self.c.transport), 0)
+
+    def test_named_and_streamed(self):
+        named = {"type": "function", "function": {"name": "get_weather"}}
+        for seed in range(4):
+            with self.client.chat.completions.stream(**self.ask(tool_choice=named, seed=seed)) as stream:
+                choice = stream.get_final_completion().choices[0]
+            self.assertEqual((choice.finish_reason, choice.message.tool_calls[0].function.name), ("stop", "get_weather"))
+            self.check(choice.message.tool_calls[0])
+
+    def test_schemas_that_cannot_be(self):
+        for parameters in ({"type": "nothing"}, {"type": "object", "properties": {"a": {"$ref": "#/nowhere"}}}):
+            tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+            with self.assertRaises(openai.BadRequestError) as caught:
+                self.client.chat.completions.create(**{**self.ask(tool_choice="required"), "tools": tools})
+            self.assertEqual(caught.exception.param, "tools")
+
+
 if __name__ == "__main__":
     cluster.main()

@@ -192,6 +192,29 @@ Test(api_tools, schemas_names_and_ids)
     tear_down();
 }
 
+/* A call that must come is plain JSON, whatever the model's own format is. */
+Test(api_tools, forced)
+{
+    set_up_chat("mistral", "think");
+    json *v = answer_of(ASK TOOLS ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":"
+                                  "\"f\"}}}",
+                        "{\"n\": 5}", MSG_FINISH_STOP);
+    check_str(choice_of(v), "finish_reason", "stop");
+    check_call(v, 0, "f", "{\"n\": 5}");
+    check_str(message_of(v), "content", NULL);
+    json_free(v);
+    v = answer_of(
+        ASK TOOLS ",\"tool_choice\":\"required\"}",
+        "[{\"name\": \"g\", \"parameters\": {}}, {\"name\": \"f\", \"parameters\": {\"s\": "
+        "\"<think>\"}}]",
+        MSG_FINISH_STOP);
+    check_str(choice_of(v), "finish_reason", "tool_calls");
+    check_call(v, 0, "g", "{}");
+    check_call(v, 1, "f", "{\"s\": \"<think>\"}");
+    json_free(v);
+    tear_down();
+}
+
 /* Special tokens reach the parser, whole, and nobody else. */
 Test(api_tools, special_tokens)
 {
