@@ -61,17 +61,31 @@ static bool check_message(const json *m, size_t i, struct api_error *err)
         return bad_message(err, i, "invalid_type", "'tool_calls' must be an array.");
     for (size_t k = 0; k < json_count(calls); k++) {
         const json *f = json_get(json_at(calls, k), "function");
+        enum json_kind arguments = json_kind_of(json_get(f, "arguments"));
         if (json_kind_of(json_get(f, "name")) != JSON_STR)
             return bad_message(err, i, "invalid_type", "a tool call has no function name.");
+        if (arguments != JSON_STR && arguments != JSON_OBJ && arguments != JSON_NULL_ &&
+            arguments != JSON_ABSENT)
+            return bad_message(err, i, "invalid_type",
+                               "the arguments of a tool call must be a string or an object.");
     }
     return check_content(content, i, err);
 }
 
 static void parse_reasoning(struct fields *p, struct api_request *r)
 {
+    static const char *const efforts[] = {"none", "minimal", "low", "medium",
+                                          "high", "xhigh",   "max"};
     r->include_reasoning = field_bool(p, "include_reasoning", true);
     r->separate_reasoning = field_bool(p, "separate_reasoning", true);
     r->reasoning_effort = field_str(p, "reasoning_effort", NULL, 64);
+    bool known = !r->reasoning_effort;
+    for (size_t i = 0; i < sizeof efforts / sizeof *efforts && !known; i++)
+        known = strcmp(r->reasoning_effort, efforts[i]) == 0;
+    if (!known)
+        api_fail(p->err, 400, "invalid_value", "reasoning_effort",
+                 "'reasoning_effort' must be one of none, minimal, low, medium, high, xhigh and "
+                 "max.");
     field_bool(p, "enable_thinking", true);
     r->enable_thinking = field_get(p, "enable_thinking");
 }

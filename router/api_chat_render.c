@@ -276,6 +276,19 @@ static enum status render(const struct api_chat *c, const struct chat_template *
     return st;
 }
 
+static bool ends_inside(const struct output_reasoning *reasoning, const struct api_request *r,
+                        const struct template_result *t)
+{
+    const char *text = t->text.data ? t->text.data : "";
+    if (!r->continue_final)
+        return output_reasoning_is_open(reasoning, text, t->text.len);
+    struct buf last = {0};
+    text_of(json_get(json_at(r->messages, json_count(r->messages) - 1), "content"), &last);
+    bool inside = output_reasoning_is_unfinished(reasoning, last.data ? last.data : "", last.len);
+    buf_fini(&last);
+    return inside;
+}
+
 bool api_chat_ids(const struct api_chat *c, const struct api_request *r, struct ids *out,
                   struct api_error *err)
 {
@@ -295,8 +308,7 @@ bool api_chat_ids(const struct api_chat *c, const struct api_request *r, struct 
         cut_after_final(r, &rendered);
     const char *text = rendered.text.data ? rendered.text.data : "";
     if (st == ST_OK && c->inside_reasoning)
-        *c->inside_reasoning =
-            c->reasoning && output_reasoning_is_open(c->reasoning, text, rendered.text.len);
+        *c->inside_reasoning = c->reasoning && ends_inside(c->reasoning, r, &rendered);
     if (st == ST_OK) {
         unsigned flags = TOKENIZE_PARSE_SPECIAL | (r->add_special ? TOKENIZE_ADD_SPECIAL : 0);
         struct spanned_text spanned = {text, rendered.spans, rendered.n_spans};

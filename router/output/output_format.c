@@ -256,3 +256,23 @@ bool output_reasoning_is_open(const struct output_reasoning *r, const char *prom
     }
     return r->begins_inside;
 }
+
+static const char *after_last(const char *const *markers, const char *text, size_t len)
+{
+    const char *last = NULL;
+    for (size_t i = 0; i < OUTPUT_MARKERS_MAX && markers[i]; i++) {
+        const char *at = text, *hit;
+        size_t n = strlen(markers[i]);
+        while ((hit = memmem(at, len - (size_t)(at - text), markers[i], n)) != NULL)
+            at = hit + n;
+        if (at != text && (!last || at > last))
+            last = at;
+    }
+    return last;
+}
+
+bool output_reasoning_is_unfinished(const struct output_reasoning *r, const char *text, size_t len)
+{
+    const char *open = after_last(r->open, text, len), *close = after_last(r->close, text, len);
+    return open && (!close || close < open);
+}

@@ -188,6 +188,10 @@ Test(api_parse, bad_chats)
          "invalid_value", "tools"},
         {"{" M ",\"parallel_tool_calls\":1}", "invalid_type", "parallel_tool_calls"},
         {"{" M ",\"reasoning_effort\":1}", "invalid_type", "reasoning_effort"},
+        {"{" M ",\"reasoning_effort\":\"huge\"}", "invalid_value", "reasoning_effort"},
+        {"{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"name\":\"f\","
+         "\"arguments\":5}}]}]}",
+         "invalid_type", "messages[0]"},
         {"{" M ",\"enable_thinking\":1}", "invalid_type", "enable_thinking"},
         {"{" M ",\"include_reasoning\":\"yes\"}", "invalid_type", "include_reasoning"},
         {"{" M ",\"chat_template\":\"x\"}", "unsupported_parameter", "chat_template"},

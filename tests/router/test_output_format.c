@@ -114,4 +114,10 @@ Test(output_format, open_reasoning)
     cr_assert(OPEN(r1, "<｜Assistant｜>"));
     cr_assert(!OPEN(r1, "<｜Assistant｜></think>"));
 #undef OPEN
+#define UNFINISHED(text) output_reasoning_is_unfinished(think, text, strlen(text))
+    cr_assert(UNFINISHED("<think>so far"));
+    cr_assert(UNFINISHED("<think>a</think><think>"));
+    cr_assert(!UNFINISHED("<think>a</think>b"));
+    cr_assert(!UNFINISHED("a"));
+#undef UNFINISHED
 }
