@@ -71,9 +71,8 @@ struct api_request {
     const json *messages, *tools, *template_kwargs, *documents;
     bool add_special, add_generation_prompt, continue_final;
     enum api_tool_choice tool_choice;
-    const json *allowed;     /* tools of tool_choice, where it lists some; NULL: all */
-    const char *tool_name;   /* API_TOOLS_NAMED */
-    struct buf tool_grammar; /* sampling.grammar's text, where a tool must be called */
+    const json *allowed;   /* tools of tool_choice, where it lists some; NULL: all */
+    const char *tool_name; /* API_TOOLS_NAMED */
     bool parallel_calls;
     bool include_reasoning, separate_reasoning;
     const char *reasoning_effort; /* NULL: not given */

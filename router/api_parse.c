@@ -406,7 +406,6 @@ bool api_parse(struct api_request *r, enum api_kind kind, const struct api_rules
 void api_request_fini(struct api_request *r)
 {
     json_free(r->body);
-    buf_fini(&r->tool_grammar);
     free(r->ids);
     free(r->prompts);
     free(r->stops);

@@ -2,8 +2,6 @@
 
 #include <string.h>
 
-#include "tokenizer/grammar/grammar.h"
-
 static void put_literal(struct jw *w, const char *text)
 {
     jw_obj(w);
@@ -110,9 +108,8 @@ void api_tool_grammar(const struct api_request *r, struct buf *out)
 
 bool api_force_tool(struct api_request *r, struct api_error *err)
 {
-    struct error why = {0};
-    struct grammar *compiled = NULL;
-    struct buf *text = &r->tool_grammar;
+    struct buf *text = &r->grammar_text;
+    buf_clear(text);
     api_tool_grammar(r, text);
     if (text->failed)
         return api_fail(err, 500, "internal_error", NULL, "Out of memory.");
@@ -120,14 +117,8 @@ bool api_force_tool(struct api_request *r, struct api_error *err)
         return api_fail(err, 400, "invalid_value", "tools",
                         "The schemas of the tools have %zu bytes, at most %u are allowed.",
                         text->len, MSG_GRAMMAR_BYTES_MAX);
-    enum status st = grammar_compile(GRAMMAR_STRUCTURE, text->data, text->len, &compiled, &why);
-    grammar_free(compiled);
-    if (st == ST_NO_MEMORY)
-        return api_fail(err, 500, "internal_error", NULL, "Out of memory.");
-    if (st != ST_OK)
-        return api_fail(err, 400, st == ST_UNSUPPORTED ? "unsupported_value" : "invalid_value",
-                        "tools", "The tools' schemas cannot be enforced: %s", why.text);
     r->sampling.grammar = (struct msg_grammar){
         .kind = MSG_GRAMMAR_STRUCTURE, .text = text->data, .len = (uint32_t)text->len};
+    r->grammar_param = "tools";
     return true;
 }

@@ -11,8 +11,7 @@ static inline bool api_tool_must(const struct api_request *r)
 {
     return r->tools && (r->tool_choice == API_TOOLS_REQUIRED || r->tool_choice == API_TOOLS_NAMED);
 }
-/* Sets r->sampling.grammar, after checking that the tools' schemas compile: fails with a 400 that
- * names the place. */
+/* Sets r->sampling.grammar, in the place of any that the client asked for: a call it must be. */
 bool api_force_tool(struct api_request *r, struct api_error *err);
 /* Appends the structure's text; out->failed tells of lacking memory. Only for requests whose tools
  * and choice were checked, with API_TOOLS_REQUIRED or API_TOOLS_NAMED. */

@@ -182,10 +182,6 @@ Test(api_parse, bad_chats)
         {"{" M ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":"
          "[]}}]}",
          "invalid_type", "tools"},
-        {"{" M
-         ",\"tool_choice\":\"required\",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":"
-         "\"f\",\"parameters\":{\"type\":\"nothing\"}}}]}",
-         "invalid_value", "tools"},
         {"{" M ",\"parallel_tool_calls\":1}", "invalid_type", "parallel_tool_calls"},
         {"{" M ",\"reasoning_effort\":1}", "invalid_type", "reasoning_effort"},
         {"{" M ",\"reasoning_effort\":\"huge\"}", "invalid_value", "reasoning_effort"},
