@@ -1,5 +1,5 @@
-/* The structure for answers that must call a tool: it compiles, and what it lets through is what the
- * output parser reads back as calls. */
+/* The structure for answers that must call a tool: it compiles, and what it lets through is what
+ * the output parser reads back as calls. */
 #include "api_rig.h"
 #include "router/api_tool_grammar.h"
 #include "router/output_rig.h"
