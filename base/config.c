@@ -61,6 +61,8 @@ void config_resolve(struct config *c)
     const char *begin = end;
     while (begin > c->model.path && begin[-1] != '/')
         begin--;
+    if (end - begin > 5 && strncmp(end - 5, ".gguf", 5) == 0)
+        end -= 5;
     /* The root folder has no name. */
     c->model.name = begin < end ? strndup(begin, (size_t)(end - begin)) : strdup("model");
     assert(c->model.name != NULL);

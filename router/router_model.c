@@ -1,19 +1,22 @@
 /* What the router knows of the model: its tokenizer, its chat template, and a few keys of
- * config.json and generation_config.json. Weights are the nodes' business. */
+ * config.json and generation_config.json, or of a GGUF file's metadata. Weights are the nodes'
+ * business. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/log.h"
+#include "formats/gguf.h"
 #include "router/router.h"
 
 #define FILE_BYTES_MAX (16 << 20)
 #define EOS_MAX 64
 #define CONTEXT_MAX (1 << 24)
 
-static void add_eos(struct router *r, const json *v)
+static void add_eos_id(struct router *r, int64_t id)
 {
-    int64_t id = json_as_int(v, -1);
     if (id < 0 || id >= r->rules.vocab || r->n_eos == EOS_MAX)
         return;
     for (size_t i = 0; i < r->n_eos; i++) {
@@ -25,9 +28,9 @@ static void add_eos(struct router *r, const json *v)
 
 static void read_eos(struct router *r, const json *v)
 {
-    add_eos(r, v);
+    add_eos_id(r, json_as_int(v, -1));
     for (size_t i = 0; json_kind_of(v) == JSON_ARR && i < json_count(v); i++)
-        add_eos(r, json_at(v, i));
+        add_eos_id(r, json_as_int(json_at(v, i), -1));
 }
 
 struct bounds {
@@ -64,29 +67,86 @@ static enum status read_json(const struct router *r, const char *file, bool need
     return st == ST_NOT_FOUND && !needed ? ST_OK : st;
 }
 
+/* A member of config.json, or of the text model that is a part of a larger one. */
+static const json *config_get(const json *config, const char *key)
+{
+    const json *v = json_get(config, key);
+    return v ? v : json_get(json_get(config, "text_config"), key);
+}
+
+static void set_sizes(struct router *r, int64_t vocab, int64_t context)
+{
+    size_t known = tokenizer_vocab_size(r->tokenizer);
+    r->rules.vocab = vocab > 0 && vocab <= INT32_MAX ? (int32_t)vocab : (int32_t)known;
+    r->model_context = context > 0 && context <= CONTEXT_MAX ? (int32_t)context : 0;
+}
+
+/* The GGUF file that holds the model, where no config.json does. */
+static bool find_gguf(const struct router *r, char *out, size_t cap)
+{
+    const char *path = r->config->model.path;
+    size_t n = strlen(path);
+    char config[4400];
+    if (n > 5 && strcmp(path + n - 5, ".gguf") == 0) {
+        snprintf(out, cap, "%s", path);
+        return true;
+    }
+    snprintf(config, sizeof config, "%s/config.json", path);
+    return access(config, F_OK) != 0 && gguf_find_file(path, out, cap, NULL) == ST_OK;
+}
+
+static enum status read_gguf(struct router *r, const char *path, struct error *err)
+{
+    static const char *const ends[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+                                       "tokenizer.ggml.eom_token_id"};
+    struct gguf *g;
+    enum status st = gguf_open(path, &g, err);
+    if (st != ST_OK)
+        return st;
+    struct gguf_str arch = gguf_string(g, "general.architecture");
+    char key[160];
+    snprintf(key, sizeof key, "%.*s.context_length", arch.len < 64 ? (int)arch.len : 0,
+             arch.s ? arch.s : "");
+    const struct gguf_tensor *embed = gguf_find_tensor(g, "token_embd.weight");
+    set_sizes(r, embed ? (int64_t)embed->shape[0] : 0, gguf_int(g, key, 0));
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++)
+        add_eos_id(r, gguf_int(g, ends[i], -1));
+    gguf_close(g);
+    return ST_OK;
+}
+
+static enum status read_config(struct router *r, const json *generation, struct error *err)
+{
+    char gguf[4400];
+    json *config;
+    if (find_gguf(r, gguf, sizeof gguf))
+        return read_gguf(r, gguf, err);
+    enum status st = read_json(r, "config.json", true, &config, err);
+    if (st != ST_OK)
+        return st;
+    set_sizes(r, json_as_int(config_get(config, "vocab_size"), 0),
+              json_as_int(config_get(config, "max_position_embeddings"), 0));
+    read_eos(r, json_get(generation, "eos_token_id"));
+    read_eos(r, config_get(config, "eos_token_id"));
+    json_free(config);
+    return ST_OK;
+}
+
 static enum status read_files(struct router *r, struct error *err)
 {
-    json *config, *generation = NULL;
-    enum status st = read_json(r, "config.json", true, &config, err);
+    json *generation = NULL;
+    struct stat info;
+    bool folder = stat(r->config->model.path, &info) == 0 && S_ISDIR(info.st_mode);
+    r->eos = calloc(EOS_MAX, sizeof *r->eos);
+    if (!r->eos)
+        return err_set(err, ST_NO_MEMORY, "no memory for the model");
+    enum status st =
+        folder ? read_json(r, "generation_config.json", false, &generation, err) : ST_OK;
     if (st == ST_OK)
-        st = read_json(r, "generation_config.json", false, &generation, err);
-    if (st == ST_OK) {
-        int64_t vocab = json_as_int(json_get(config, "vocab_size"), 0);
-        int64_t context = json_as_int(json_get(config, "max_position_embeddings"), 0);
-        size_t known = tokenizer_vocab_size(r->tokenizer);
-        r->rules.vocab = vocab > 0 && vocab <= INT32_MAX ? (int32_t)vocab : (int32_t)known;
-        r->model_context = context > 0 && context <= CONTEXT_MAX ? (int32_t)context : 0;
-        r->eos = calloc(EOS_MAX, sizeof *r->eos);
-        if (!r->eos)
-            st = err_set(err, ST_NO_MEMORY, "no memory for the model");
-    }
-    if (st == ST_OK) {
-        read_eos(r, json_get(generation, "eos_token_id"));
-        read_eos(r, json_get(config, "eos_token_id"));
+        st = read_config(r, generation, err);
+    if (st == ST_OK)
         read_defaults(r, generation);
-    }
     json_free(generation);
-    json_free(config);
     return st;
 }
 
