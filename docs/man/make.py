@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-COMMANDS = ["up", "chat", "complete", "generate", "tokenize", "render", "bench serve", "bench model", "bench kernels",
+COMMANDS = ["up", "chat", "complete", "generate", "tokenize", "render", "bench serve", "bench model", "bench grammar", "bench kernels",
             "bench transfer", "probe", "inspect", "make-model", "doctor"]
 COMMON = ["--log-level", "--log-format", "--help", "--version"]
 

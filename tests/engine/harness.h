@@ -19,6 +19,7 @@ struct rig_options {
     int32_t blocks, block_tokens, max_batch, chunk;
     bool no_prefix;
     enum dtype dtype;
+    const struct grammar_vocab *vocab;
 };
 
 struct rig {
@@ -129,7 +130,8 @@ static inline void rig_open(struct rig *r, struct rig_options o)
                                .chunk_tokens_max = o.chunk ? o.chunk : 32,
                                .step_budget_ns = 50000000,
                                .max_groups = 64,
-                               .salt = 7};
+                               .salt = 7,
+                               .grammar_vocab = o.vocab};
     struct error err = {0};
     cr_assert_eq(engine_create(&args, &r->engine, &err), ST_OK, "%s", err.text);
 }

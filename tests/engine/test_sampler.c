@@ -361,3 +361,53 @@ Test(sampling, checks_every_range)
     REFUSED((bad.bias = &bias, bad.n_bias = 1));
     REFUSED((bad.bias = &bias, bad.n_bias = MSG_BIAS_MAX + 1));
 }
+
+Test(sampler, a_mask_leaves_only_what_it_allows)
+{
+    enum { VOCAB = 200 };
+    float logits[VOCAB];
+    uint64_t mask[4] = {0};
+    int32_t ids[] = {1, 2}, eos[] = {150}, stop[] = {151};
+    struct msg_token t;
+    struct sampler *s = sampler_create(VOCAB);
+    struct msg_sampling spec = sampling_default();
+    spec.temperature = 0;
+    spec.logprobs = 3;
+    spec.stop_ids = (struct msg_ids){stop, 1};
+    struct sampler_input in = {.logits = logits,
+                               .spec = &spec,
+                               .ids = ids,
+                               .n_ids = 2,
+                               .n_prompt = 1,
+                               .eos = eos,
+                               .n_eos = 1,
+                               .mask = mask};
+    for (int32_t i = 0; i < VOCAB; i++)
+        logits[i] = (float)i / 10;
+    logits[150] = logits[151] = 100;
+    mask[0] = UINT64_C(1) << 63 | 1;
+    mask[1] = ~UINT64_C(0);
+    mask[2] = UINT64_C(1) << (151 - 128); /* a stop id, which only may_end lets through */
+    cr_assert_eq(sampler_pick(s, &in, &t), ST_OK);
+    cr_expect_eq(t.id, 127);
+    cr_expect_eq(t.n_top, 3u);
+    mask[1] = 0;
+    cr_assert_eq(sampler_pick(s, &in, &t), ST_OK);
+    cr_expect_eq(t.id, 63);
+    cr_expect_eq(t.n_top, 2u);
+    in.may_end = true;
+    cr_assert_eq(sampler_pick(s, &in, &t), ST_OK);
+    cr_expect_eq(t.id, 150);
+    spec.ignore_eos = true;
+    cr_assert_eq(sampler_pick(s, &in, &t), ST_OK);
+    cr_expect_eq(t.id, 151);
+    spec.min_tokens = 5;
+    cr_assert_eq(sampler_pick(s, &in, &t), ST_OK);
+    cr_expect_eq(t.id, 63);
+    logits[7] = NAN; /* masked, and still seen */
+    cr_expect_eq(sampler_pick(s, &in, &t), ST_INTERNAL);
+    logits[7] = 0;
+    mask[0] = 0;
+    cr_expect_eq(sampler_pick(s, &in, &t), ST_INTERNAL);
+    sampler_destroy(s);
+}

@@ -359,7 +359,8 @@ static bool make_states(struct finish *f, uint32_t rule, uint32_t most)
                      sizeof *g->states) ||
             !reserve(f, (void **)&copy, &cap, n, sizeof *copy))
             goto done;
-        memcpy(copy, f->sets + f->offsets[at] + 1, n * sizeof *copy);
+        if (n > 0)
+            memcpy(copy, f->sets + f->offsets[at] + 1, n * sizeof *copy);
         g->states[g->n_states++] = (struct ga_state){.ranges = g->n_ranges, .calls = g->n_calls};
         for (uint32_t k = 0; k < n; k++)
             if (copy[k] == f->end)
