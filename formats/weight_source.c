@@ -160,7 +160,9 @@ enum status weight_source_open_bytes(const struct weight_bytes *in, struct weigh
         st = json_read(in->quantization_config, in->config_len, &config, err);
     if (!st)
         st = quant_config_parse(config, &s->config, err);
-    if (!st)
+    if (!st && in->len >= 4 && memcmp(in->bytes, "GGUF", 4) == 0)
+        st = gguf_open_bytes("bytes", in->bytes, in->len, &s->gguf, err);
+    else if (!st)
         st = checkpoint_open_bytes("bytes", in->bytes, in->len, &s->checkpoint, err);
     if (!st)
         st = bind(s, "bytes", err);

@@ -46,7 +46,7 @@ struct weight_source;
 /* A folder (safetensors where there are some, else its GGUF file), a .gguf or a .safetensors file.
  * ST_NOT_FOUND, ST_IO, ST_INVALID, ST_UNSUPPORTED (a quantization that we cannot read, by name). */
 enum status weight_source_open(const char *path, struct weight_source **out, struct error *err);
-/* The same checks over one safetensors file in memory, which the caller keeps alive;
+/* The same checks over one safetensors or GGUF file in memory, which the caller keeps alive;
  * `quantization_config` is JSON text, or NULL. */
 struct weight_bytes {
     const void *bytes;

@@ -13,6 +13,7 @@
 #define FFN_MAX (1 << 20)
 #define CONTEXT_MAX (16 << 20)
 #define WINDOW_MAX CONTEXT_MAX
+#define PARTS_MAX (1 << 18) /* experts, or latent heads, of all layers */
 
 /* A row: reads what its architecture has beyond the common keys, and refuses what its forward pass
  * does not do. The table arrives with the defaults of a plain Llama. */

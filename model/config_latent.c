@@ -38,6 +38,9 @@ static void read_latent(struct config_reader *r, struct model_config *out)
     if (!r->status && l->rope_dim % 2 != 0)
         config_fail(r, ST_INVALID, "qk_rope_head_dim: expected an even number, got %d",
                     l->rope_dim);
+    if (!r->status && (int64_t)out->heads * out->layers > PARTS_MAX)
+        config_fail(r, ST_INVALID, "num_attention_heads: expected at most %d in all layers together",
+                    PARTS_MAX);
     out->head_dim = l->nope_dim + l->rope_dim;
     out->kv_heads = 1;
     config_read_rope(r, out);

@@ -28,6 +28,9 @@ void config_read_experts(struct config_reader *r, struct model_config *out, cons
     if (!r->status && m->top_k > m->experts)
         config_fail(r, ST_INVALID, "num_experts_per_tok: expected at most %s (%d), got %d",
                     count_key, m->experts, m->top_k);
+    if (!r->status && (int64_t)m->experts * out->layers > PARTS_MAX)
+        config_fail(r, ST_INVALID, "%s: expected at most %d in all layers together", count_key,
+                    PARTS_MAX);
     for (int32_t i = 0; i < out->layers; i++)
         out->layer[i].mlp = MLP_MOE;
 }
@@ -202,6 +205,9 @@ static void read_hunyuan_moe(struct config_reader *r, struct model_config *out)
     m->score = ROUTE_SOFTMAX_TOP;
     if (!r->status && (m->top_k > m->experts || m->shared_ffn > FFN_MAX))
         config_fail(r, ST_INVALID, "moe_topk: expected at most num_experts");
+    if (!r->status && (int64_t)m->experts * out->layers > PARTS_MAX)
+        config_fail(r, ST_INVALID, "num_experts: expected at most %d in all layers together",
+                    PARTS_MAX);
     int64_t share = config_int(r, r->root, "cla_share_factor", 1, MODEL_LAYERS_MAX, 1);
     if (!config_bool(r, r->root, "use_cla", false))
         share = 1;
