@@ -44,7 +44,7 @@ extern const size_t config_table_n;
 /* How a scalar was written, where that is known (YAML). Flags give CT_ANY. */
 enum config_text { CT_ANY, CT_PLAIN, CT_QUOTED };
 
-#define CONFIG_WANT_BYTES 160
+#define CONFIG_WANT_BYTES 400
 
 const struct config_key *config_key_find(const char *key, size_t len);
 /* Sets the value of `key`. False when `text` is not one: `want` then says what is. */

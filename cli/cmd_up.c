@@ -394,7 +394,7 @@ static int check(struct up *u, struct error *err)
 static int parse(struct up *u, int argc, char **argv, struct error *err)
 {
     const char *config = NULL, *model = NULL, *transport = NULL, *listen = NULL, *grpc = NULL;
-    const char *kv_dtype = NULL, *pool = NULL, *keys = NULL;
+    const char *kv_dtype = NULL, *pool = NULL, *keys = NULL, *tools = NULL, *reasoning = NULL;
     int64_t threads = 0, block_tokens = 0, max_batch = 0;
     struct flag table[] = {
         {"model", FLAG_STR, &model, "DIR", "model folder (Hugging Face layout)"},
@@ -412,6 +412,8 @@ static int parse(struct up *u, int argc, char **argv, struct error *err)
         {"pool-bytes", FLAG_STR, &pool, "BYTES", "KV memory of each node (1GiB)"},
         {"max-batch", FLAG_INT, &max_batch, "N", "sequences that run at a time", 0, 65536},
         {"api-keys-file", FLAG_STR, &keys, "FILE", "accepted API keys, one per line"},
+        {"tool-parser", FLAG_STR, &tools, "NAME", "how the model writes tool calls (auto)"},
+        {"reasoning-parser", FLAG_STR, &reasoning, "NAME", "how it writes reasoning (auto)"},
         {"config", FLAG_STR, &config, "FILE", "configuration in YAML; flags override it"},
     };
     struct flags flags = {.program = "baton up",
@@ -437,6 +439,8 @@ static int parse(struct up *u, int argc, char **argv, struct error *err)
         {"kv.dtype", kv_dtype, "--kv-dtype"},
         {"kv.pool_bytes", pool, "--pool-bytes"},
         {"router.api_keys_file", keys, "--api-keys-file"},
+        {"router.tool_parser", tools, "--tool-parser"},
+        {"router.reasoning_parser", reasoning, "--reasoning-parser"},
         {"node.threads", threads ? threads_text : NULL, "--threads"},
         {"kv.block_tokens", block_tokens ? block_text : NULL, "--block-tokens"},
         {"engine.max_batch", max_batch ? batch_text : NULL, "--max-batch"},

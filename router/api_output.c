@@ -77,11 +77,11 @@ bool api_output_plan_init(struct api_output_plan *p, const struct api_request *r
                                    .whole = !r->stream,
                                    .forced = forced,
                                    .forced_name = p->forced_name[0] ? p->forced_name : NULL};
-    /* A grammar of the client's own rules from the first token on. */
-    if (!forced && r->sampling.grammar.kind != MSG_GRAMMAR_NONE) {
-        p->args.tools = NULL;
+    /* A grammar rules from the first token on: JSON leaves no room for reasoning, even where the
+     * prompt has opened it. */
+    enum msg_grammar_kind grammar = r->sampling.grammar.kind;
+    if (grammar == MSG_GRAMMAR_JSON_OBJECT || grammar == MSG_GRAMMAR_JSON_SCHEMA)
         p->args.inside_reasoning = false;
-    }
     p->parse = r->kind == API_CHAT && (p->args.tools || p->args.reasoning || forced);
     return !p->parse || !calls || copy_tools(p, r);
 }

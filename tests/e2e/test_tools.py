@@ -239,6 +239,17 @@ class Required(cluster.SharedCase):
             self.assertEqual((choice.finish_reason, choice.message.tool_calls[0].function.name), ("stop", "get_weather"))
             self.check(choice.message.tool_calls[0])
 
+    def test_text_that_a_grammar_makes_a_call(self):
+        """What the model is made to say is read like what it says by itself; here no format is known, so it is text."""
+        says = '<tool_call>{"name": "noop", "arguments": {}}</tool_call>'
+        choice = self.client.chat.completions.create(**self.ask(extra_body={"structured_outputs": {"choice": [says]}})).choices[0]
+        self.assertEqual((choice.message.content, choice.message.tool_calls), (says, None))
+        with cluster.up(aggregated=1, prefill=0, decode=0, more=["--tool-parser", "hermes"]) as c:
+            with openai.OpenAI(base_url=f"http://{c.router.host}:{c.router.port}/v1", api_key="x", max_retries=0, timeout=60) as client:
+                choice = client.chat.completions.create(**self.ask(extra_body={"structured_outputs": {"choice": [says]}})).choices[0]
+        self.assertEqual((choice.message.content, choice.finish_reason), (None, "tool_calls"))
+        self.check(choice.message.tool_calls[0])
+
     def test_schemas_that_cannot_be(self):
         for parameters in ({"type": "nothing"}, {"type": "object", "properties": {"a": {"$ref": "#/nowhere"}}}):
             tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]

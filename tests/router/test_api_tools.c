@@ -320,6 +320,16 @@ Test(api_tools, template_that_opens_reasoning)
     check_str(message_of(v), "reasoning_content", "so");
     check_str(message_of(v), "content", "yes");
     json_free(v);
+    /* what must be JSON is no reasoning, what must match something else may well be */
+    v = answer_of(ASK ",\"response_format\":{\"type\":\"json_object\"}}", "{}", MSG_FINISH_STOP);
+    check_str(message_of(v), "content", "{}");
+    check_str(message_of(v), "reasoning_content", NULL);
+    json_free(v);
+    v = answer_of(ASK ",\"structured_outputs\":{\"regex\":\"so</think>yes\"}}", "so</think>yes",
+                  MSG_FINISH_STOP);
+    check_str(message_of(v), "content", "yes");
+    check_str(message_of(v), "reasoning_content", "so");
+    json_free(v);
     static const char *const off[] = {",\"enable_thinking\":false}",
                                       ",\"reasoning_effort\":\"none\"}",
                                       ",\"chat_template_kwargs\":{\"enable_thinking\":false}}"};
