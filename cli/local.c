@@ -66,6 +66,11 @@ static void forward(void *ctx, const struct batch *b, const struct model_kv *kv,
     model_forward(ctx, b, kv, logits, done, done_ctx);
 }
 
+static bool is_long(const void *ctx, int32_t prompt_tokens)
+{
+    return model_is_long(ctx, prompt_tokens);
+}
+
 static enum status open_vocabulary(struct local *l, const struct local_options *o,
                                    struct error *err)
 {
@@ -84,6 +89,7 @@ static enum status open_engine(struct local *l, const struct local_options *o,
     const struct model_config *c = model_get_config(l->model);
     struct engine_args args = {.runner = {.ctx = l->model,
                                           .forward = forward,
+                                          .is_long = is_long,
                                           .vocab = c->vocab,
                                           .max_context = l->max_context,
                                           .eos = c->eos,

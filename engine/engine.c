@@ -56,12 +56,13 @@ static bool allocate(struct engine *e)
     e->seq_of = calloc(rows, sizeof *e->seq_of);
     e->logits_rows = calloc(logits, sizeof *e->logits_rows);
     e->tables = calloc(batch, sizeof *e->tables);
+    e->is_long = calloc(batch, sizeof *e->is_long);
     e->logits = malloc(logits * (size_t)a->runner.vocab * sizeof *e->logits);
     e->recount = calloc(blocks, sizeof *e->recount);
     if (e->pool && a->prefix_cache)
         e->prefix = prefix_create(e->pool, a->layout.blocks, a->layout.block_tokens);
     return e->pool && e->sampler && e->grammars && e->groups && e->eos && e->ids && e->positions &&
-           e->seq_of && e->logits_rows && e->tables && e->logits && e->recount &&
+           e->seq_of && e->logits_rows && e->tables && e->is_long && e->logits && e->recount &&
            (e->prefix || !a->prefix_cache);
 }
 
@@ -112,6 +113,7 @@ void engine_destroy(struct engine *e)
     free(e->seq_of);
     free(e->logits_rows);
     free(e->tables);
+    free(e->is_long);
     free(e->logits);
     free(e->recount);
     free(e);

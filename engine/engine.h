@@ -43,6 +43,8 @@ struct engine_runner {
     void *ctx;
     void (*forward)(void *ctx, const struct batch *b, const struct model_kv *kv, float *logits,
                     model_layer_done_fn *done, void *done_ctx);
+    /* As model_is_long(): keys of texts with such a prompt are of another kind; NULL: never. */
+    bool (*is_long)(const void *ctx, int32_t prompt_tokens);
     int32_t vocab, max_context;
     const int32_t *eos;
     int32_t n_eos;

@@ -230,7 +230,9 @@ enum status engine_reserve(struct engine *e, const struct engine_request *req, g
     g->score_at = req->scoring.begin;
     g->score_top = req->scoring.top;
     const char *salt = req->cache_salt ? req->cache_salt : "";
-    g->salt = hash_bytes(rng_mix(e->args.salt), salt, strlen(salt));
+    const struct engine_runner *runner = &e->args.runner;
+    g->is_long = runner->is_long != NULL && runner->is_long(runner->ctx, g->n_prompt);
+    g->salt = hash_bytes(rng_mix(e->args.salt + g->is_long), salt, strlen(salt));
     if (req->sampling.grammar.kind != MSG_GRAMMAR_NONE) {
         st = grammars_take(e->grammars, &req->sampling.grammar, &g->grammar, err);
         if (st != ST_OK)

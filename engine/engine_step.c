@@ -143,6 +143,7 @@ static void build(struct engine *e, int32_t n, int32_t seated, struct batch *b)
             if (kvpool_state(e->pool, block) == BLOCK_RESERVED)
                 kvpool_move(e->pool, block, BLOCK_RUNNING);
         }
+        e->is_long[seqs] = r->group->is_long;
         e->tables[seqs++] = r->seq->table;
         int32_t before = logits;
         r->n_scores = score_rows(r, end, rows - item->bring, &e->logits_rows[logits]);
@@ -160,7 +161,8 @@ static void build(struct engine *e, int32_t n, int32_t seated, struct batch *b)
                         .block_tables = e->tables,
                         .tokens = rows,
                         .logits_rows = e->logits_rows,
-                        .n_logits = logits};
+                        .n_logits = logits,
+                        .is_long = e->args.runner.is_long ? e->is_long : NULL};
 }
 
 static void layer_done(void *ctx, int layer)

@@ -60,7 +60,7 @@ struct group {
     void *user;
     void *memory;
     enum group_phase phase;
-    bool prefill_only, want_first, announced;
+    bool prefill_only, want_first, announced, is_long;
     int32_t n, lead;
     int32_t n_prompt; /* ids that count as prompt */
     int32_t target;   /* tokens whose KV comes by handoff or by the lead's prefill */
@@ -108,6 +108,7 @@ struct engine {
     /* the batch */
     int32_t *ids, *positions, *seq_of, *logits_rows;
     const int32_t **tables;
+    uint8_t *is_long; /* [sequences of the batch] */
     float *logits;
     int32_t *recount; /* [blocks] scratch of engine_check() */
     int64_t prefix_hit_tokens_total, preemptions_total;

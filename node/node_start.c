@@ -80,6 +80,11 @@ static void run_model(void *ctx, const struct batch *b, const struct model_kv *k
     model_forward(ctx, b, kv, logits, done, done_ctx);
 }
 
+static bool is_long(const void *ctx, int32_t prompt_tokens)
+{
+    return model_is_long(ctx, prompt_tokens);
+}
+
 /* What constrained output needs of the tokenizer. A model without one is served all the same. */
 static enum status start_vocabulary(struct node *n, struct error *err)
 {
@@ -105,6 +110,7 @@ static enum status start_engine(struct node *n, struct error *err)
     struct engine_args args = {
         .runner = {.ctx = n->model,
                    .forward = run_model,
+                   .is_long = is_long,
                    .vocab = mc->vocab,
                    .max_context = mc->max_context,
                    .eos = mc->eos,

@@ -155,3 +155,37 @@ Test(engine, kv_dtypes_and_no_prefix_cache)
         rig_close(&r);
     }
 }
+
+/* Keys of texts with a long prompt may be of another kind (LongRoPE): to their end, whatever is
+ * generated, and never shared with others. */
+Test(engine, long_prompts_keep_to_themselves)
+{
+    struct rig r;
+    rig_open(&r, (struct rig_options){0});
+    r.model.long_from = 50;
+    struct ask *brief = ask_new(31, 45, 1), *asks[2] = {ask_new(31, 60, 1), ask_new(31, 60, 1)};
+    brief->spec.ignore_eos = true; /* grows past 50 */
+    ask_start(&r, brief);
+    rig_run(&r);
+    cr_assert_eq(r.model.long_rows, 0);
+    ask_release(&r, brief);
+    for (int i = 0; i < 2; i++) {
+        struct ask *other = ask_new(32, 20, 1); /* in the same batches */
+        int64_t rows = r.model.rows, long_rows = r.model.long_rows;
+        ask_start(&r, asks[i]);
+        cr_assert_eq(asks[i]->have, i == 0 ? 0 : 59, "not the KV of the brief one");
+        rig_run(&r);
+        cr_assert_eq(r.model.long_rows - long_rows, r.model.rows - rows, "to the end");
+        ask_start(&r, other);
+        rows = r.model.long_rows;
+        rig_run(&r);
+        cr_assert_eq(r.model.long_rows, rows);
+        ask_release(&r, asks[i]);
+        ask_release(&r, other);
+        free(other);
+        free(asks[i]);
+    }
+    rig_expect_all_free(&r);
+    free(brief);
+    rig_close(&r);
+}

@@ -103,6 +103,8 @@ static void forward(void *ctx, const struct batch *b, const struct model_kv *kv,
     struct fake_model *m = ctx;
     m->forwards++;
     m->rows += b->tokens;
+    for (int32_t r = 0; b->is_long != NULL && r < b->tokens; r++)
+        m->long_rows += b->is_long[b->seq_of[r]];
     m->rows_max = b->tokens > m->rows_max ? b->tokens : m->rows_max;
     m->logits_max = b->n_logits > m->logits_max ? b->n_logits : m->logits_max;
     for (int layer = 0; layer < m->layers; layer++) {
@@ -128,10 +130,17 @@ static void forward(void *ctx, const struct batch *b, const struct model_kv *kv,
     }
 }
 
+static bool is_long(const void *ctx, int32_t prompt_tokens)
+{
+    const struct fake_model *m = ctx;
+    return m->long_from > 0 && prompt_tokens >= m->long_from;
+}
+
 struct engine_runner fake_runner(struct fake_model *m)
 {
     return (struct engine_runner){.ctx = m,
                                   .forward = forward,
+                                  .is_long = is_long,
                                   .vocab = m->vocab,
                                   .max_context = m->max_context,
                                   .eos = &m->eos,

@@ -24,6 +24,8 @@ struct fake_model {
     int32_t eos;
     int64_t forwards, rows;
     int32_t rows_max, logits_max; /* largest batch seen */
+    int32_t long_from;            /* prompts of so many tokens are long; 0: none */
+    int64_t long_rows;            /* rows of such seen */
 };
 
 struct fake_model fake_model_default(void); /* vocab 64, 2 layers, 2 heads, context 512 */
