@@ -106,7 +106,8 @@ static bool read_layer_types(struct config_reader *r, struct model_config *out, 
 void config_read_windows(struct config_reader *r, struct model_config *out, layer_rule *is_sliding,
                          int32_t argument)
 {
-    int32_t window = (int32_t)config_int(r, r->root, "sliding_window", 0, WINDOW_MAX, 0);
+    int32_t window =
+        (int32_t)config_int(r, r->root, "sliding_window", 0, WINDOW_MAX, r->default_window);
     if (!config_bool(r, r->root, "use_sliding_window", true))
         window = 0;
     if (r->status || read_layer_types(r, out, window))
@@ -127,21 +128,29 @@ static void read_quantization(struct config_reader *r, struct model_config *out)
     out->expert_blocks = strcmp(method, "mxfp4") == 0;
 }
 
-static void read_sizes(struct config_reader *r, struct model_config *out)
+/* A size that must be there, unless the architecture has a default for it. */
+static int32_t read_size(struct config_reader *r, const char *key, int64_t max, int32_t otherwise)
 {
-    out->vocab = (int32_t)config_int(r, r->root, "vocab_size", 1, VOCAB_MAX, CONFIG_REQUIRED);
-    out->hidden = (int32_t)config_int(r, r->root, "hidden_size", 1, HIDDEN_MAX, CONFIG_REQUIRED);
-    out->layers =
-        (int32_t)config_int(r, r->root, "num_hidden_layers", 1, MODEL_LAYERS_MAX, CONFIG_REQUIRED);
-    out->heads =
-        (int32_t)config_int(r, r->root, "num_attention_heads", 1, HEADS_MAX, CONFIG_REQUIRED);
-    out->ffn = (int32_t)config_int(r, r->root, "intermediate_size", 1, FFN_MAX, CONFIG_REQUIRED);
+    return (int32_t)config_int(r, r->root, key, 1, max,
+                               otherwise > 0 ? (double)otherwise : CONFIG_REQUIRED);
+}
+
+static void read_sizes(struct config_reader *r, const struct size_defaults *d,
+                       struct model_config *out)
+{
+    static const struct size_defaults none;
+    d = d ? d : &none;
+    out->vocab = read_size(r, "vocab_size", VOCAB_MAX, d->vocab);
+    out->hidden = read_size(r, "hidden_size", HIDDEN_MAX, d->hidden);
+    out->layers = read_size(r, "num_hidden_layers", MODEL_LAYERS_MAX, d->layers);
+    out->heads = read_size(r, "num_attention_heads", HEADS_MAX, d->heads);
+    out->ffn = read_size(r, "intermediate_size", FFN_MAX, d->ffn);
     out->kv_heads =
-        (int32_t)config_int(r, r->root, "num_key_value_heads", 1, HEADS_MAX, out->heads);
+        read_size(r, "num_key_value_heads", HEADS_MAX, d->kv_heads ? d->kv_heads : out->heads);
     out->max_context =
-        (int32_t)config_int(r, r->root, "max_position_embeddings", 1, CONTEXT_MAX, 2048);
+        read_size(r, "max_position_embeddings", CONTEXT_MAX, d->context ? d->context : 2048);
     out->norm_eps = (float)config_real(r, r->root, "rms_norm_eps", 1e-12, 1, 1e-6);
-    out->tied = config_bool(r, r->root, "tie_word_embeddings", false);
+    out->tied = config_bool(r, r->root, "tie_word_embeddings", d->tied);
     if (r->status)
         return;
     if (out->heads % out->kv_heads != 0)
@@ -150,12 +159,13 @@ static void read_sizes(struct config_reader *r, struct model_config *out)
                     "got %d and %d",
                     out->heads, out->kv_heads);
     const json *head_dim = json_get(r->root, "head_dim");
-    if (!head_dim || json_kind_of(head_dim) == JSON_NULL_) {
-        out->head_dim = out->hidden % out->heads == 0 ? out->hidden / out->heads : 0;
-    } else {
+    if (head_dim && json_kind_of(head_dim) != JSON_NULL_)
         out->head_dim =
             (int32_t)config_int(r, r->root, "head_dim", 2, HEAD_DIM_MAX, CONFIG_REQUIRED);
-    }
+    else if (d->head_dim > 0)
+        out->head_dim = d->head_dim;
+    else
+        out->head_dim = out->hidden % out->heads == 0 ? out->hidden / out->heads : 0;
 }
 
 static void read_dtype(struct config_reader *r, struct model_config *out)
@@ -259,9 +269,10 @@ static enum status read_config(struct config_reader *r, struct model_config *out
         return r->status;
     if (text)
         r->root = text;
+    r->default_window = a->defaults ? a->defaults->window : 0;
     snprintf(out->architecture, sizeof out->architecture, "%s", a->name);
     read_quantization(r, out);
-    read_sizes(r, out);
+    read_sizes(r, a->defaults, out);
     read_dtype(r, out);
     if (!r->status) {
         out->bos = (int32_t)config_int(r, r->root, "bos_token_id", 0, out->vocab - 1, -1);

@@ -58,10 +58,23 @@ static void read_gemma3(struct config_reader *r, struct model_config *out)
         out->layer[i].rope = out->layer[i].window > 0;
 }
 
+static const struct size_defaults gemma3_defaults = {
+    .vocab = 262208,
+    .hidden = 2304,
+    .layers = 26,
+    .heads = 8,
+    .kv_heads = 4,
+    .head_dim = 256,
+    .ffn = 9216,
+    .context = 131072,
+    .window = 4096,
+    .tied = true,
+};
+
 const struct architecture config_gemma_rows[] = {
-    {"GemmaForCausalLM", "gemma", read_gemma},
-    {"Gemma2ForCausalLM", "gemma2", read_gemma2},
-    {"Gemma3ForCausalLM", "gemma3_text", read_gemma3},
-    {"Gemma3ForConditionalGeneration", "gemma3", read_gemma3},
+    {"GemmaForCausalLM", "gemma", read_gemma, NULL},
+    {"Gemma2ForCausalLM", "gemma2", read_gemma2, NULL},
+    {"Gemma3ForCausalLM", "gemma3_text", read_gemma3, &gemma3_defaults},
+    {"Gemma3ForConditionalGeneration", "gemma3", read_gemma3, &gemma3_defaults},
     {0},
 };

@@ -20,6 +20,13 @@
 struct architecture {
     const char *name, *model_type;
     void (*read)(struct config_reader *r, struct model_config *out);
+    const struct size_defaults *defaults; /* NULL: sizes must be said */
+};
+
+/* A model that is a part of a larger one leaves out what equals its class's defaults. */
+struct size_defaults {
+    int32_t vocab, hidden, layers, heads, kv_heads, head_dim, ffn, context, window;
+    bool tied;
 };
 extern const struct architecture config_llama_rows[]; /* each ends with a NULL name */
 extern const struct architecture config_gemma_rows[];

@@ -39,8 +39,8 @@ static void read_latent(struct config_reader *r, struct model_config *out)
         config_fail(r, ST_INVALID, "qk_rope_head_dim: expected an even number, got %d",
                     l->rope_dim);
     if (!r->status && (int64_t)out->heads * out->layers > PARTS_MAX)
-        config_fail(r, ST_INVALID, "num_attention_heads: expected at most %d in all layers together",
-                    PARTS_MAX);
+        config_fail(r, ST_INVALID,
+                    "num_attention_heads: expected at most %d in all layers together", PARTS_MAX);
     out->head_dim = l->nope_dim + l->rope_dim;
     out->kv_heads = 1;
     config_read_rope(r, out);
@@ -117,7 +117,7 @@ static void read_deepseek_v3(struct config_reader *r, struct model_config *out)
 }
 
 const struct architecture config_latent_rows[] = {
-    {"DeepseekV2ForCausalLM", "deepseek_v2", read_deepseek_v2},
-    {"DeepseekV3ForCausalLM", "deepseek_v3", read_deepseek_v3},
+    {"DeepseekV2ForCausalLM", "deepseek_v2", read_deepseek_v2, NULL},
+    {"DeepseekV3ForCausalLM", "deepseek_v3", read_deepseek_v3, NULL},
     {0},
 };

@@ -136,17 +136,28 @@ static void read_hunyuan(struct config_reader *r, struct model_config *out)
         out->layer[i].kv_from = i - i % (int32_t)share;
 }
 
+static const struct size_defaults mistral_defaults = {
+    .vocab = 32000,
+    .hidden = 4096,
+    .layers = 32,
+    .heads = 32,
+    .kv_heads = 8,
+    .ffn = 14336,
+    .context = 131072,
+};
+static const struct size_defaults tied_defaults = {.tied = true};
+
 const struct architecture config_llama_rows[] = {
-    {"LlamaForCausalLM", "llama", read_llama},
-    {"MistralForCausalLM", "mistral", read_mistral},
-    {"Mistral3ForConditionalGeneration", "mistral3", read_mistral},
-    {"Qwen2ForCausalLM", "qwen2", read_qwen2},
-    {"Qwen3ForCausalLM", "qwen3", read_qwen3},
-    {"SmolLM3ForCausalLM", "smollm3", read_smollm3},
-    {"Olmo2ForCausalLM", "olmo2", read_olmo2},
-    {"Olmo3ForCausalLM", "olmo3", read_olmo3},
-    {"GraniteForCausalLM", "granite", read_granite},
-    {"Phi3ForCausalLM", "phi3", read_phi3},
-    {"HunYuanDenseV1ForCausalLM", "hunyuan_v1_dense", read_hunyuan},
+    {"LlamaForCausalLM", "llama", read_llama, NULL},
+    {"MistralForCausalLM", "mistral", read_mistral, NULL},
+    {"Mistral3ForConditionalGeneration", "mistral3", read_mistral, &mistral_defaults},
+    {"Qwen2ForCausalLM", "qwen2", read_qwen2, NULL},
+    {"Qwen3ForCausalLM", "qwen3", read_qwen3, NULL},
+    {"SmolLM3ForCausalLM", "smollm3", read_smollm3, &tied_defaults},
+    {"Olmo2ForCausalLM", "olmo2", read_olmo2, NULL},
+    {"Olmo3ForCausalLM", "olmo3", read_olmo3, NULL},
+    {"GraniteForCausalLM", "granite", read_granite, NULL},
+    {"Phi3ForCausalLM", "phi3", read_phi3, NULL},
+    {"HunYuanDenseV1ForCausalLM", "hunyuan_v1_dense", read_hunyuan, NULL},
     {0},
 };

@@ -217,16 +217,18 @@ static void read_hunyuan_moe(struct config_reader *r, struct model_config *out)
     }
 }
 
+static const struct size_defaults jetmoe_defaults = {.tied = true};
+
 const struct architecture config_moe_rows[] = {
-    {"MixtralForCausalLM", "mixtral", read_mixtral},
-    {"Qwen2MoeForCausalLM", "qwen2_moe", read_qwen2_moe},
-    {"Qwen3MoeForCausalLM", "qwen3_moe", read_qwen3_moe},
-    {"OlmoeForCausalLM", "olmoe", read_olmoe},
-    {"GraniteMoeForCausalLM", "granitemoe", read_granite_moe},
-    {"GraniteMoeSharedForCausalLM", "granitemoeshared", read_granite_moe},
-    {"GptOssForCausalLM", "gpt_oss", read_gpt_oss},
-    {"JetMoeForCausalLM", "jetmoe", read_jetmoe},
-    {"HunYuanMoEV1ForCausalLM", "hunyuan_v1_moe", read_hunyuan_moe},
-    {"HunYuanForCausalLM", "hunyuan", read_hunyuan_moe},
+    {"MixtralForCausalLM", "mixtral", read_mixtral, NULL},
+    {"Qwen2MoeForCausalLM", "qwen2_moe", read_qwen2_moe, NULL},
+    {"Qwen3MoeForCausalLM", "qwen3_moe", read_qwen3_moe, NULL},
+    {"OlmoeForCausalLM", "olmoe", read_olmoe, NULL},
+    {"GraniteMoeForCausalLM", "granitemoe", read_granite_moe, NULL},
+    {"GraniteMoeSharedForCausalLM", "granitemoeshared", read_granite_moe, NULL},
+    {"GptOssForCausalLM", "gpt_oss", read_gpt_oss, NULL},
+    {"JetMoeForCausalLM", "jetmoe", read_jetmoe, &jetmoe_defaults},
+    {"HunYuanMoEV1ForCausalLM", "hunyuan_v1_moe", read_hunyuan_moe, NULL},
+    {"HunYuanForCausalLM", "hunyuan", read_hunyuan_moe, NULL},
     {0},
 };

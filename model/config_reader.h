@@ -18,6 +18,7 @@ struct config_reader {
     const char *file; /* named in messages */
     struct error *err;
     enum status status;
+    int32_t default_window; /* of the architecture at hand */
 };
 
 /* As a fallback: the key must be there. Outside of every range that is asked for. */

@@ -380,15 +380,16 @@ static void warn_unused(const struct binding *b)
     const struct weight_source *source = b->args->source;
     const size_t n = weight_source_count(source);
     char name[160] = "?";
-    if (n == b->out->tensors)
-        return;
+    size_t unused = 0;
     for (size_t i = 0; i < n; i++) {
-        if (!b->used[i]) {
-            log_quote(name, sizeof name, weight_source_at(source, i)->name);
-            break;
-        }
+        const char *found = weight_source_at(source, i)->name;
+        if (b->used[i] || strncmp(found, "rope_", 5) == 0) /* factors: config_gguf.c has them */
+            continue;
+        if (unused++ == 0)
+            log_quote(name, sizeof name, found);
     }
-    log_warn("tensors_unused", "n=%zu of=%zu first=%s", n - b->out->tensors, n, name);
+    if (unused > 0)
+        log_warn("tensors_unused", "n=%zu of=%zu first=%s", unused, n, name);
 }
 
 enum status weights_bind(const struct weights_args *args, struct model_weights *out,

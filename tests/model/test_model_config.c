@@ -267,6 +267,28 @@ Test(config, refuses_what_is_not_supported)
     cr_assert_eq(model_config_parse("", 0, &c, &err), ST_INVALID);
 }
 
+/* As the hub has them: the model inside a larger one says little. */
+Test(config, text_config_with_defaults)
+{
+    static const char text[] =
+        "{\"architectures\": [\"Gemma3ForConditionalGeneration\"], \"model_type\": \"gemma3\","
+        " \"eos_token_id\": [1, 106], \"text_config\": {\"hidden_size\": 2560, "
+        "\"intermediate_size\": 10240, \"model_type\": \"gemma3_text\", "
+        "\"num_hidden_layers\": 34, \"rope_scaling\": {\"factor\": 8.0, \"rope_type\": "
+        "\"linear\"}, \"sliding_window\": 1024}, \"torch_dtype\": \"bfloat16\", "
+        "\"vision_config\": {\"hidden_size\": 1152}}";
+    static struct model_config c;
+    struct error err;
+    cr_assert_eq(model_config_parse(text, sizeof text - 1, &c, &err), ST_OK, "%s", err.text);
+    cr_assert(c.hidden == 2560 && c.layers == 34 && c.heads == 8 && c.kv_heads == 4);
+    cr_assert(c.head_dim == 256 && c.vocab == 262208 && c.max_context == 131072 && c.tied);
+    cr_assert(c.n_eos == 2 && c.eos[1] == 106);
+    cr_assert(c.layer[0].window == 1024 && c.layer[5].window == 0 && c.layer[33].window == 1024);
+    cr_assert(c.ropes[0].kind == ROPE_LINEAR && c.ropes[0].theta == 1e6);
+    cr_assert(c.ropes[1].kind == ROPE_DEFAULT && c.ropes[1].theta == 1e4);
+    cr_assert(c.layer[0].rope == 1 && c.layer[5].rope == 0);
+}
+
 /* ---- generation_config.json ---- */
 
 static char folder[64];
