@@ -20,7 +20,7 @@ enum output_family {
 struct output_format {
     const char *name;
     enum output_family family;
-    bool bare;      /* a call may also begin an answer without a marker */
+    bool bare;      /* a call may also come without a marker */
     bool short_ids; /* templates want ids of nine letters and digits */
     bool newlines;  /* XML: one newline at either end of a value belongs to the tags */
     bool id_in_name;

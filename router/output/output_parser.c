@@ -289,6 +289,13 @@ static bool open_section(struct output_parser *p, size_t n)
     return true;
 }
 
+/* A call without a marker: as an object anywhere in the text, as a list only at its beginning. */
+static bool begins_bare(const struct output_parser *p, char c)
+{
+    return p->f && p->f->bare && output_left(p) && output_peek(p) == (unsigned char)c &&
+           (p->f->family == OUTPUT_JSON) == (c == '{');
+}
+
 /* Blanks at the very beginning stay where they are until it is known what follows them. */
 static bool start_step(struct output_parser *p)
 {
@@ -301,7 +308,6 @@ static bool start_step(struct output_parser *p)
         return false;
     p->at += blanks;
     enum match m = r ? output_match_any(p, r->open, OUTPUT_MARKERS_MAX, &n) : MATCH_NO;
-    unsigned char c = output_left(p) ? output_peek(p) : 0;
     if (m == MATCH_PART) {
         p->at = begin;
         return false;
@@ -316,7 +322,7 @@ static bool start_step(struct output_parser *p)
     p->at = begin;
     output_text(p, OUTPUT_CONTENT, blanks);
     output_go(p, S_CONTENT);
-    if (p->f && p->f->bare && c == (p->f->family == OUTPUT_JSON ? '{' : '[')) {
+    if (begins_bare(p, '[')) {
         open_section(p, 0);
         p->strict = true;
     }
@@ -365,7 +371,12 @@ static bool content_step(struct output_parser *p)
         return open_section(p, 0);
     if (m == MATCH_PART || call == MATCH_PART)
         return false;
-    output_text(p, OUTPUT_CONTENT, 1);
+    if (begins_bare(p, '{')) {
+        open_section(p, 0);
+        p->strict = true;
+    } else {
+        output_text(p, OUTPUT_CONTENT, 1);
+    }
     return true;
 }
 
@@ -424,6 +435,7 @@ static void set_start(struct output_parser *p)
     } else if (p->f) {
         set_first(p, p->f->open, OUTPUT_MARKERS_MAX);
         set_first(p, &p->f->call_open, 1);
+        p->first['{'] |= p->f->bare && p->f->family == OUTPUT_JSON;
     }
 }
 

@@ -167,7 +167,7 @@ Test(output_parser, llama3)
          .text =
              "\x01<|python_tag|>\x02{\"name\": \"unknown\", \"arguments\": {}}\x01<|eom_id|>\x02",
          .want = "|B0:unknown|A:{}|E"},
-        /* JSON that is no call, and JSON that is not at the beginning */
+        /* JSON that is no call, and calls within the text */
         {.tools = "llama3_json",
          .text = "{\"city\": \"Paris\"}",
          .want = "|C:{\"city\": \"Paris\"}"},
@@ -175,8 +175,9 @@ Test(output_parser, llama3)
          .text = "{\"name\": \"unknown\", \"parameters\": {}}",
          .want = "|C:{\"name\": \"unknown\", \"parameters\": {}}"},
         {.tools = "llama3_json",
-         .text = " so {\"name\": \"f\", \"parameters\": {}}",
-         .want = "|C: so {\"name\": \"f\", \"parameters\": {}}"},
+         .text = " so {\"name\": \"f\", \"parameters\": {}} and {} {\"a\": {\"b\": 1}} more",
+         .want = "|C: so|B0:f|A:{}|E|C:and {} {\"a\": {\"b\": 1}} more"},
+        {.tools = "llama3_json", .text = "a {\"name", .want = "|C:a {\"name"},
         {.tools = "llama3_json", .text = "\x01<|python_tag|>\x02print(1)", .want = "|C:print(1)"},
         {.tools = "llama3_json", .text = "{", .want = "|C:{"},
         {.tools = "llama3_function",
