@@ -126,9 +126,11 @@ static const struct output_reasoning reasonings[] = {
     {.name = "think", .open = {"<think>"}, .close = {"</think>"}},
     {.name = "deepseek_r1", .open = {"<think>"}, .close = {"</think>"}, .begins_inside = true},
     {.name = "mistral", .open = {"[THINK]"}, .close = {"[/THINK]"}},
+    /* sentences in 3.2, tags in 3.3 */
     {.name = "granite",
-     .open = {"Here is my thought process:", "Here's my thought process:"},
-     .close = {"Here is my response:", "Here's my response:"}},
+     .open = {"Here is my thought process:", "Here's my thought process:", "<think>"},
+     .close = {"Here is my response:", "Here's my response:", "</think>"},
+     .dropped = {"<response>", "</response>"}},
     {.name = "seed_oss", .open = {"<seed:think>"}, .close = {"</seed:think>"}},
     {.name = "cohere",
      .open = {"<|START_THINKING|>"},
@@ -217,6 +219,7 @@ static const struct rule reasoning_rules[] = {
     {"<seed:think>", NULL, "seed_oss"},
     {"<|START_THINKING|>", NULL, "cohere"},
     {"Here is my thought process:", NULL, "granite"},
+    {"<response></response>", "<think>", "granite"},
     {"<think>", NULL, "think"},
     {"</think>", NULL, "think"},
 };

@@ -38,8 +38,9 @@ struct output_format {
 
 struct output_reasoning {
     const char *name;
-    const char *open[OUTPUT_MARKERS_MAX], *close[OUTPUT_MARKERS_MAX];
-    bool begins_inside; /* unless the prompt has closed it */
+    const char *open[OUTPUT_MARKERS_MAX], *close[OUTPUT_MARKERS_MAX]; /* longer ones first */
+    const char *dropped[OUTPUT_MARKERS_MAX]; /* around the answer, and none of it */
+    bool begins_inside;                      /* unless the prompt has closed it */
     bool harmony;
 };
 

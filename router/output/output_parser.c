@@ -47,17 +47,15 @@ enum match output_match(const struct output_parser *p, const char *marker)
 enum match output_match_any(const struct output_parser *p, const char *const markers[], size_t max,
                             size_t *n)
 {
-    enum match best = MATCH_NO;
+    /* The first that matches or still may: of two that begin alike the longer comes first. */
     for (size_t i = 0; i < max && markers[i]; i++) {
         enum match m = output_match(p, markers[i]);
-        if (m == MATCH_YES) {
+        if (m == MATCH_YES)
             *n = strlen(markers[i]);
+        if (m != MATCH_NO)
             return m;
-        }
-        if (m == MATCH_PART)
-            best = m;
     }
-    return best;
+    return MATCH_NO;
 }
 
 bool output_is_blank(unsigned char c)
@@ -363,13 +361,19 @@ static bool content_step(struct output_parser *p)
         output_text(p, OUTPUT_CONTENT, run);
         return true;
     }
-    enum match m = output_match_any(p, p->f->open, OUTPUT_MARKERS_MAX, &n);
+    const struct output_reasoning *r = p->args.reasoning;
+    enum match dropped = r ? output_match_any(p, r->dropped, OUTPUT_MARKERS_MAX, &n) : MATCH_NO;
+    if (dropped == MATCH_YES) {
+        output_take(p, n);
+        return true;
+    }
+    enum match m = p->f ? output_match_any(p, p->f->open, OUTPUT_MARKERS_MAX, &n) : MATCH_NO;
     if (m == MATCH_YES)
         return open_section(p, n);
-    enum match call = p->f->call_open ? output_match(p, p->f->call_open) : MATCH_NO;
+    enum match call = p->f && p->f->call_open ? output_match(p, p->f->call_open) : MATCH_NO;
     if (call == MATCH_YES)
         return open_section(p, 0);
-    if (m == MATCH_PART || call == MATCH_PART)
+    if (m == MATCH_PART || call == MATCH_PART || dropped == MATCH_PART)
         return false;
     if (begins_bare(p, '{')) {
         open_section(p, 0);
@@ -419,6 +423,8 @@ static void set_start(struct output_parser *p)
     bool harmony =
         (a->reasoning && a->reasoning->harmony) || (a->tools && a->tools->family == OUTPUT_HARMONY);
     p->calls = a->tools != NULL;
+    if (a->reasoning)
+        set_first(p, a->reasoning->dropped, OUTPUT_MARKERS_MAX);
     p->f = a->tools;
     p->inside = a->reasoning && a->inside_reasoning;
     p->state = S_START;

@@ -73,7 +73,7 @@ Test(output_format, published_templates)
         {"deepseek-ai-DeepSeek-R1-Distill-Qwen-32B.jinja", "deepseek_v3", "think"},
         {"deepseek-ai-DeepSeek-V3.1.jinja", "deepseek_v3", "think"},
         {"google-gemma-2-2b-it.jinja", "none", "none"},
-        {"ibm-granite-granite-3.3-2B-Instruct.jinja", "granite", "think"},
+        {"ibm-granite-granite-3.3-2B-Instruct.jinja", "granite", "granite"},
         {"meta-llama-Llama-3.1-8B-Instruct.jinja", "llama3_json", "none"},
         {"meta-llama-Llama-3.2-3B-Instruct.jinja", "llama3_json", "none"},
         {"microsoft-Phi-3.5-mini-instruct.jinja", "none", "none"},
