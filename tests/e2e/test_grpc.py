@@ -1,5 +1,6 @@
 """The public gRPC API, driven by grpcio with stubs made from the .proto file at test time: Generate, Tokenize, Models, health,
 reflection, cancellation, deadlines, statuses."""
+import json
 import os
 import re
 import sys
@@ -94,6 +95,26 @@ class Grpc(cluster.SharedCase):
                 self.assertEqual(len(s.top), 2)
                 self.assertAlmostEqual(s.top[0].logprob, max(top.values()), places=5)
                 self.assertEqual(s.rank == 1, s.id == s.top[0].id)
+
+    def test_grammars(self):
+        schema = '{"type": "object", "properties": {"a": {"type": "integer", "maximum": 99}}, "required": ["a"], ' \
+                 '"additionalProperties": false}'
+        for option, right in (({"json_schema": schema}, lambda t: list(json.loads(t)) == ["a"] and json.loads(t)["a"] <= 99),
+                              ({"regex": "[a-f]{4}-\\d\\d"}, lambda t: re.fullmatch("[a-f]{4}-[0-9]{2}", t)),
+                              ({"gbnf": 'root ::= "yes" | "no"'}, lambda t: t in ("yes", "no")),
+                              ({"choice": self.pb.Choice(texts=["red", 'a "b"'])}, lambda t: t in ("red", 'a "b"'))):
+            said, _ = self.collect(self.api.Generate(self.request(n=2, temperature=1, seed=3, max_tokens=200, **option)), 2)
+            for choice in said:
+                self.assertEqual(choice["finish"], self.pb.FINISH_REASON_STOP)
+                self.assertTrue(right(choice["text"]), choice["text"])
+        said, _ = self.collect(self.api.Generate(self.request(json_object=True, max_tokens=3)))
+        self.assertEqual(said[0]["text"][0], "{")
+        for option, says in (({"json_schema": '{"items": {"not": {}}}'}, "#/items"), ({"regex": "a("}, "offset 2"),
+                             ({"gbnf": "root ::= x"}, "line 1 column 10")):
+            with self.assertRaises(grpc.RpcError) as caught:
+                list(self.api.Generate(self.request(**option)))
+            self.assertEqual(caught.exception.code(), grpc.StatusCode.INVALID_ARGUMENT)
+            self.assertIn(says, caught.exception.details())
 
     def test_generate_from_ids(self):
         ids = list(self.api.Tokenize(self.pb.TokenizeRequest(text=LONG)).ids)
