@@ -1,4 +1,6 @@
-/* The mask of a state: a walk over the token trie, leaving out what the automaton refuses. */
+/* The mask of a state: a walk over the token trie, leaving out what the automaton refuses; where a
+ * state is known that differs in counts only (how long a string may still get), a walk over the
+ * tokens that are long enough to notice. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,8 +31,6 @@ static bool walk(struct grammar_run *r, uint32_t state, uint64_t *mask)
 {
     const struct vocab_node *nodes = r->vocab->nodes;
     uint32_t n = r->vocab->n_nodes, to;
-    r->walk++;
-    r->n_met = 0;
     r->path[0] = state;
     if (!meet(r, state))
         return false;
@@ -46,6 +46,47 @@ static bool walk(struct grammar_run *r, uint32_t state, uint64_t *mask)
             mask[node->token / 64] |= UINT64_C(1) << (node->token % 64);
         r->path[node->depth] = to;
         if (node->skip > i + 1 && r->states[to].stamp != r->walk && !meet(r, to))
+            return false;
+        i++;
+    }
+    return true;
+}
+
+static void clear_tokens(const struct grammar_run *r, uint32_t from, uint32_t to, uint64_t *mask)
+{
+    for (uint32_t i = from; i < to; i++) {
+        int32_t token = r->vocab->nodes[i].token;
+        if (token >= 0)
+            mask[token / 64] &= ~(UINT64_C(1) << (token % 64));
+    }
+}
+
+/* The same for tokens of more than `alike` bytes: the mask is right about the others. */
+static bool walk_longer(struct grammar_run *r, uint32_t state, uint32_t alike, uint64_t *mask)
+{
+    const struct vocab_node *nodes = r->vocab->nodes;
+    uint32_t n = r->vocab->n_nodes, to;
+    r->path[0] = state;
+    if (!meet(r, state))
+        return false;
+    for (uint32_t i = 1; i < n;) {
+        const struct vocab_node *node = &nodes[i];
+        if (node->deepest <= alike) {
+            i = node->skip;
+            continue;
+        }
+        if (!run_next(r, r->path[node->depth - 1], node->byte, &to))
+            return false;
+        if (to == RUN_DEAD) {
+            if (node->depth > alike)
+                clear_tokens(r, i, node->skip, mask);
+            i = node->skip;
+            continue;
+        }
+        if (node->token >= 0 && node->depth > alike)
+            mask[node->token / 64] |= UINT64_C(1) << (node->token % 64);
+        r->path[node->depth] = to;
+        if (node->skip > i + 1 && !meet(r, to))
             return false;
         i++;
     }
@@ -81,7 +122,13 @@ static enum status make_mask(struct grammar_run *r, uint32_t state, struct error
     uint64_t *mask = new_mask(r);
     if (!mask)
         return err_set(err, ST_NO_MEMORY, "no memory for the grammar's masks");
-    if (!walk(r, state, mask)) {
+    uint32_t alike;
+    r->walk++;
+    r->n_met = 0;
+    index = run_find_similar(r, state, &alike);
+    if (index != UINT32_MAX)
+        memcpy(mask, r->masks[index], r->mask_words * sizeof *mask);
+    if (!(index != UINT32_MAX ? walk_longer(r, state, alike, mask) : walk(r, state, mask))) {
         free(r->masks[--r->n_masks]);
         return err_set(err, ST_UNSUPPORTED, "the grammar is too ambiguous to follow");
     }

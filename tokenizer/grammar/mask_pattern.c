@@ -147,24 +147,46 @@ void run_keep_pattern(struct grammar_run *r, uint32_t state, uint32_t mask)
 
 /* ---- reading ---- */
 
-/* Words that `context` matches, 0: it does not. */
-static uint32_t match_context(const struct grammar_run *r, const uint32_t *w, uint32_t context)
+/* How a pattern and a state are compared. Where counts may differ, `alike` is what both have at
+ * least: a token of so many bytes cannot tell them apart. */
+struct comparison {
+    struct grammar_run *r;
+    bool counts_differ; /* they may */
+    bool mark;          /* note the contexts as looked at */
+    uint32_t alike;
+};
+
+static bool same_count(struct comparison *c, uint32_t a, uint32_t b)
 {
-    const struct run_context *c = &r->contexts[context];
+    uint32_t least = a < b ? a : b;
+    if (a == b)
+        return true;
+    if (least < c->alike)
+        c->alike = least;
+    return c->counts_differ;
+}
+
+/* Words that `context` matches, 0: it does not. */
+static uint32_t match_context(struct comparison *m, const uint32_t *w, uint32_t context)
+{
+    struct run_context *c = &m->r->contexts[context];
     uint32_t at = 1;
     if (w[0] == 0)
         return 1;
     if (w[0] != c->n_frames + 1)
         return 0;
+    if (m->mark)
+        c->touched = m->r->walk;
     for (uint32_t i = 0; i < c->n_frames; i++) {
-        const struct run_frame *f = &r->frames[c->frames + i];
-        struct counts n = count(r, f);
-        if (w[at] != f->call || w[at + 1] != n.needed || w[at + 2] != n.possible)
+        const struct run_frame *f = &m->r->frames[c->frames + i];
+        struct counts n = count(m->r, f);
+        if (w[at] != f->call || !same_count(m, w[at + 1], n.needed) ||
+            !same_count(m, w[at + 2], n.possible))
             return 0;
         at += 3;
         if (f->call == RUN_CALL_ROOT)
             continue;
-        uint32_t used = match_context(r, w + at, f->context);
+        uint32_t used = match_context(m, w + at, f->context);
         if (!used)
             return 0;
         at += used;
@@ -172,18 +194,17 @@ static uint32_t match_context(const struct grammar_run *r, const uint32_t *w, ui
     return at;
 }
 
-static bool matches(const struct grammar_run *r, const struct run_pattern *p,
-                    const struct run_state *s)
+static bool matches(struct comparison *m, const struct run_pattern *p, const struct run_state *s)
 {
-    const uint32_t *w = r->words + p->words;
+    const uint32_t *w = m->r->words + p->words;
     uint32_t at = 1;
     if (w[0] != s->n_items)
         return false;
     for (uint32_t i = 0; i < s->n_items; i++) {
-        const struct run_item *item = &r->items[s->items + i];
+        const struct run_item *item = &m->r->items[s->items + i];
         if (w[at++] != item->state)
             return false;
-        uint32_t used = match_context(r, w + at, item->context);
+        uint32_t used = match_context(m, w + at, item->context);
         if (!used)
             return false;
         at += used;
@@ -194,12 +215,32 @@ static bool matches(const struct grammar_run *r, const struct run_pattern *p,
 uint32_t run_find_pattern(struct grammar_run *r, uint32_t state)
 {
     const struct run_state *s = &r->states[state];
+    struct comparison m = {.r = r, .alike = UINT32_MAX};
     int tried = 0;
     for (uint32_t i = r->buckets[bucket(r, s)]; i && tried < PATTERNS_TRIED_MAX; tried++) {
         const struct run_pattern *p = &r->patterns[i - 1];
-        if (matches(r, p, s))
+        if (matches(&m, p, s))
             return p->mask;
         i = p->next;
     }
     return UINT32_MAX;
+}
+
+uint32_t run_find_similar(struct grammar_run *r, uint32_t state, uint32_t *alike)
+{
+    const struct run_state *s = &r->states[state];
+    const struct run_pattern *best = NULL;
+    int tried = 0;
+    *alike = 0;
+    for (uint32_t i = r->buckets[bucket(r, s)]; i && tried < PATTERNS_TRIED_MAX; tried++) {
+        const struct run_pattern *p = &r->patterns[i - 1];
+        struct comparison m = {.r = r, .counts_differ = true, .alike = UINT32_MAX};
+        if (matches(&m, p, s) && m.alike > *alike) {
+            best = p;
+            *alike = m.alike;
+        }
+        i = p->next;
+    }
+    struct comparison mark = {.r = r, .counts_differ = true, .mark = true, .alike = UINT32_MAX};
+    return best != NULL && matches(&mark, best, s) ? best->mask : UINT32_MAX;
 }

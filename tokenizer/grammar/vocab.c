@@ -113,6 +113,20 @@ static bool lay_out(struct grammar_vocab *v, const struct entry *entries, size_t
     return true;
 }
 
+static void find_deepest(struct grammar_vocab *v)
+{
+    uint16_t below[VOCAB_TOKEN_BYTES_MAX + 2] = {0}; /* by depth: of the siblings behind */
+    for (uint32_t i = v->n_nodes; i-- > 1;) {
+        struct vocab_node *n = &v->nodes[i];
+        n->deepest = below[n->depth + 1];
+        below[n->depth + 1] = 0;
+        if (n->token >= 0 && n->depth > n->deepest)
+            n->deepest = n->depth;
+        if (n->deepest > below[n->depth])
+            below[n->depth] = n->deepest;
+    }
+}
+
 enum status grammar_vocab_create(const struct grammar_vocab_args *a, struct grammar_vocab **out,
                                  struct error *err)
 {
@@ -129,6 +143,8 @@ enum status grammar_vocab_create(const struct grammar_vocab_args *a, struct gram
         }
         qsort(entries, n, sizeof *entries, by_bytes);
         ok = lay_out(v, entries, n);
+        if (ok)
+            find_deepest(v);
     }
     free(entries);
     if (!ok) {

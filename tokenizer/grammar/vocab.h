@@ -9,8 +9,9 @@
 
 struct vocab_node {
     uint32_t skip;
-    int32_t token;  /* -1: none ends here; more tokens of the same bytes are siblings */
-    uint16_t depth; /* of its byte: 1 below the root */
+    int32_t token;    /* -1: none ends here; more tokens of the same bytes are siblings */
+    uint16_t depth;   /* of its byte: 1 below the root */
+    uint16_t deepest; /* of its tokens and those below: the length of the longest */
     uint8_t byte;
 };
 
