@@ -135,6 +135,10 @@ void sp_normalizer_apply(const struct sp_normalizer *n, struct text_ref in, bool
         return;
     if (prefix && !n->suffix)
         put_space(n, out);
+    if (!n->map && !n->keep.n && !n->collapse) { /* Llama's: only spaces change */
+        put_piece(n, in, out);
+        in.len = 0;
+    }
     while (in.len) {
         struct text_ref p = next_piece(n, in, &used);
         in.s += used;

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Compares tok_tool with the `tokenizers` package on random strings and random ids.
 
-    compare_tokenizers.py TOK_TOOL [--n COUNT] [--seed S] TOKENIZER_JSON...
+    compare_tokenizers.py TOK_TOOL [--n COUNT] [--seed S] TOKENIZER_JSON_OR_FOLDER...
+
+A folder without a tokenizer.json (vocab.json and merges.txt) is read by `transformers` for the other side.
 
 Encodes COUNT strings (natural text, mixtures of scripts, control characters, special tokens' texts, runs of one
 character) with and without special tokens, and decodes COUNT random id lists, whole and as a stream; prints the first
@@ -10,6 +12,7 @@ has frozen cases in goldens/.
 """
 import argparse
 import json
+import os
 import random
 import subprocess
 import sys
@@ -66,7 +69,12 @@ def report(what, path, items):
 
 def compare(tool, path, count, seed, corpus):
     from tokenizers import Tokenizer
-    peer = Tokenizer.from_file(path)
+    inside = os.path.join(path, "tokenizer.json")
+    if os.path.isdir(path) and not os.path.exists(inside):
+        from transformers import AutoTokenizer
+        peer = AutoTokenizer.from_pretrained(path).backend_tokenizer
+    else:
+        peer = Tokenizer.from_file(inside if os.path.isdir(path) else path)
     peer.no_truncation()
     peer.no_padding()
     rng = random.Random(seed)

@@ -20,6 +20,8 @@ import compare_tokenizers as compare
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 OUT = os.path.join(HERE, "goldens", "load")
+QWEN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+        r"|\s+(?!\S)|\s+")
 SPECIALS = ["<foo>", "<bar baz>", "\u2581\u2581", "\n\n", "abc", "<|end|>"]
 
 
@@ -82,9 +84,7 @@ def make_tiktoken(folder):
     with open(path, "w", encoding="ascii") as f:
         for token, rank in ranks.items():
             f.write(base64.b64encode(token).decode() + f" {rank}\n")
-    pattern = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
-               r"|\s+(?!\S)|\s+")
-    peer = tiktoken.Encoding(name="small", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+    peer = tiktoken.Encoding(name="small", pat_str=QWEN, mergeable_ranks=ranks, special_tokens={})
     return "tiktoken", path, lambda texts: [peer.encode(t) for t in texts]
 
 
