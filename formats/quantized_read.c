@@ -5,7 +5,8 @@
 #include "formats/dequant.h"
 #include "formats/quantized.h"
 
-#define TILE 16 /* rows made at once where they are columns of what is stored */
+#define TILE 16  /* rows made at once where they are columns of what is stored */
+#define STRIP 64 /* columns made at once there: a whole number of packed words, of 3 bits too */
 
 static uint32_t load_u32(const void *base, uint64_t i)
 {
@@ -101,20 +102,42 @@ static void read_packed(const struct weight_parts *p, uint64_t row, float *out)
     apply_scales(p, row, out);
 }
 
-/* Scale and zero of up to TILE columns in one group. */
+/* Scale and zero of up to TILE columns in one group; what lies past them is zero. */
 struct column_group {
     uint64_t group;
     float scale[TILE], zero[TILE];
 };
 
+/* Some inputs of a tile of outputs, in the order in which they are stored. The loops over it have
+ * constant bounds, and what is written far apart is written in whole lines. */
+struct strip {
+    float v[STRIP][TILE];
+    uint64_t at, n; /* first input; outputs */
+};
+
+static void strip_write(const struct strip *s, uint64_t inputs, float *out)
+{
+    uint64_t count = least(STRIP, inputs - s->at);
+    for (uint64_t i = 0; i < s->n; i++)
+        for (uint64_t k = 0; k < count; k++)
+            out[i * inputs + s->at + k] = s->v[k][i];
+}
+
+static void load_scales(const struct weight_parts *p, uint64_t first, uint64_t n, float *out)
+{
+    const struct tensor *t = p->scale;
+    dequant_plain(t->type, (const uint8_t *)t->data + first * (tensor_type_bits(t->type) / 8), n,
+                  out);
+}
+
 static void load_gptq_group(const struct weight_parts *p, uint64_t g, uint64_t c0, uint64_t n,
                             struct column_group *out)
 {
-    uint64_t all = p->w.rows, zero_words = p->zero ? p->zero->shape[1] : 0;
+    uint64_t zero_words = p->zero->shape[1];
     uint32_t mask = (1u << p->bits) - 1;
     out->group = g;
+    load_scales(p, g * p->w.rows + c0, n, out->scale);
     for (uint64_t i = 0; i < n; i++) {
-        out->scale[i] = load_one(p->scale, g * all + c0 + i);
         uint64_t bit = (c0 + i) * p->bits;
         uint64_t words = load_u32(p->zero->data, g * zero_words + bit / 32);
         if (bit % 32 + p->bits > 32)
@@ -124,37 +147,57 @@ static void load_gptq_group(const struct weight_parts *p, uint64_t g, uint64_t c
     }
 }
 
-/* Outputs are columns of qweight: a tile of them is made together, a run of packed inputs at a
- * time. */
+/* One input of the tile: the low bits of each word. */
+static void strip_put(struct strip *s, uint64_t k, const uint32_t words[TILE], uint32_t mask,
+                      const struct column_group *g)
+{
+    for (int i = 0; i < TILE; i++)
+        s->v[k][i] = ((float)(int)(words[i] & mask) - g->zero[i]) * g->scale[i];
+}
+
+/* Words of `n` columns in row `row` of the packed inputs. */
+static void load_words(const struct weight_parts *p, uint64_t row, uint64_t c0, uint64_t n,
+                       uint32_t words[TILE])
+{
+    const uint8_t *from = (const uint8_t *)p->values->data + (row * p->w.rows + c0) * 4;
+    memcpy(words, from, n * 4);
+}
+
+/* Inputs s->at and on, at most STRIP of them: a whole number of runs, which are what one word (of 3
+ * bits: three) holds. */
+static void fill_gptq(const struct weight_parts *p, uint64_t c0, struct strip *s,
+                      struct column_group *g)
+{
+    uint64_t run_words = p->bits == 3 ? 3 : 1, run = run_words * 32 / p->bits;
+    uint64_t count = least(STRIP, p->w.cols - s->at);
+    uint32_t mask = (1u << p->bits) - 1, words[4][TILE] = {{0}}, now[TILE];
+    for (uint64_t k = 0; k < count; k++) {
+        uint64_t in_run = k % run, bit = in_run * p->bits, group = group_of(p, s->at + k);
+        for (uint64_t w = 0; in_run == 0 && w < run_words; w++)
+            load_words(p, (s->at + k) / run * run_words + w, c0, s->n, words[w]);
+        if (group != g->group)
+            load_gptq_group(p, group, c0, s->n, g);
+        const uint32_t *low = words[bit / 32], *high = words[bit / 32 + 1];
+        unsigned shift = bit % 32;
+        if (shift + p->bits > 32) {
+            for (int i = 0; i < TILE; i++)
+                now[i] = low[i] >> shift | high[i] << (32 - shift);
+        } else {
+            for (int i = 0; i < TILE; i++)
+                now[i] = low[i] >> shift;
+        }
+        strip_put(s, k, now, mask, g);
+    }
+}
+
+/* Outputs are columns of what is stored: n <= TILE of them, from r0 on. */
 static void read_gptq(const struct weight_parts *p, uint64_t r0, uint64_t n, float *out)
 {
-    uint64_t all = p->w.rows, inputs = p->w.cols;
-    uint64_t run_words = p->bits == 3 ? 3 : 1, run = run_words * 32 / p->bits;
-    uint32_t mask = (1u << p->bits) - 1;
     struct column_group g = {.group = UINT64_MAX};
-    for (uint64_t at = 0; at < inputs; at += run) {
-        uint64_t words[TILE][2];
-        for (uint64_t i = 0; i < n; i++) {
-            uint64_t first = at / run * run_words;
-            words[i][0] = load_u32(p->values->data, first * all + r0 + i);
-            words[i][1] = 0;
-            if (run_words == 3) {
-                words[i][0] |= (uint64_t)load_u32(p->values->data, (first + 1) * all + r0 + i)
-                               << 32;
-                words[i][1] = load_u32(p->values->data, (first + 2) * all + r0 + i);
-            }
-        }
-        for (uint64_t k = 0; k < run; k++) {
-            uint64_t group = group_of(p, at + k), bit = k * p->bits;
-            if (group != g.group)
-                load_gptq_group(p, group, r0, n, &g);
-            for (uint64_t i = 0; i < n; i++) {
-                uint64_t v = bit >= 64            ? words[i][1] >> (bit - 64)
-                             : bit > 64 - p->bits ? words[i][0] >> bit | words[i][1] << (64 - bit)
-                                                  : words[i][0] >> bit;
-                out[i * inputs + at + k] = ((float)(v & mask) - g.zero[i]) * g.scale[i];
-            }
-        }
+    struct strip s = {.n = n};
+    for (s.at = 0; s.at < p->w.cols; s.at += STRIP) {
+        fill_gptq(p, r0, &s, &g);
+        strip_write(&s, p->w.cols, out);
     }
 }
 
@@ -165,31 +208,38 @@ static unsigned awq_shift(uint64_t j)
     return 4u * place[j % 8];
 }
 
+static void load_awq(const struct tensor *t, uint64_t first, uint64_t n, uint32_t out[TILE])
+{
+    for (uint64_t i = 0; i < n; i++)
+        out[i] = load_u32(t->data, (first + i) / 8) >> awq_shift(first + i);
+}
+
 static void load_awq_group(const struct weight_parts *p, uint64_t g, uint64_t c0, uint64_t n,
                            struct column_group *out)
 {
-    uint64_t all = p->w.rows;
+    uint32_t zeros[TILE] = {0};
     out->group = g;
-    for (uint64_t i = 0; i < n; i++) {
-        out->scale[i] = load_one(p->scale, g * all + c0 + i);
-        out->zero[i] =
-            (float)(load_u32(p->zero->data, (g * all + c0 + i) / 8) >> awq_shift(c0 + i) & 15);
-    }
+    load_scales(p, g * p->w.rows + c0, n, out->scale);
+    load_awq(p->zero, g * p->w.rows + c0, n, zeros);
+    for (uint64_t i = 0; i < n; i++)
+        out->zero[i] = (float)(zeros[i] & 15);
 }
 
 static void read_awq(const struct weight_parts *p, uint64_t r0, uint64_t n, float *out)
 {
-    uint64_t all = p->w.rows, inputs = p->w.cols;
     struct column_group g = {.group = UINT64_MAX};
-    for (uint64_t k = 0; k < inputs; k++) {
-        uint64_t group = k / p->col_block;
-        if (group != g.group)
-            load_awq_group(p, group, r0, n, &g);
-        for (uint64_t i = 0; i < n; i++) {
-            uint32_t word = load_u32(p->values->data, (k * all + r0 + i) / 8);
-            out[i * inputs + k] =
-                ((float)(word >> awq_shift(r0 + i) & 15) - g.zero[i]) * g.scale[i];
+    struct strip s = {.n = n};
+    uint32_t words[TILE] = {0};
+    for (s.at = 0; s.at < p->w.cols; s.at += STRIP) {
+        uint64_t count = least(STRIP, p->w.cols - s.at);
+        for (uint64_t k = 0; k < count; k++) {
+            uint64_t group = (s.at + k) / p->col_block;
+            if (group != g.group)
+                load_awq_group(p, group, r0, n, &g);
+            load_awq(p->values, (s.at + k) * p->w.rows + r0, n, words);
+            strip_put(&s, k, words, 15, &g);
         }
+        strip_write(&s, p->w.cols, out);
     }
 }
 

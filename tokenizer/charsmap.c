@@ -9,6 +9,7 @@
 #include "tokenizer/unicode.h"
 
 #define CHARSMAP_MAX (64u << 20)
+#define KEY_BYTES_MAX 256 /* a hostile trie may go round in circles */
 
 struct charsmap {
     uint32_t *units;
@@ -125,7 +126,7 @@ const char *charsmap_longest(const struct charsmap *m, const char *s, size_t len
 {
     const char *best = NULL;
     size_t at = unit_offset(m->units[0]);
-    for (size_t i = 0; i < len && s[i]; i++) {
+    for (size_t i = 0; i < len && i < KEY_BYTES_MAX && s[i]; i++) {
         unsigned char c = (unsigned char)s[i];
         at ^= c;
         if (at >= m->n_units)

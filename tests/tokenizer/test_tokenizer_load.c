@@ -10,6 +10,9 @@
 
 #include "base/buf.h"
 #include "base/json.h"
+#include "base/utf8.h"
+#include "formats/gguf.h"
+#include "formats/gguf_maker.h"
 #include "tokenizer/tokenizer.h"
 
 #define GOLDENS BATON_SOURCE_DIR "/tests/tokenizer/goldens/load/"
@@ -42,6 +45,7 @@ static void expect_stream(const struct tokenizer *t, const char *name, const jso
     struct detok *d = detok_create(t, false);
     for (size_t i = 0; i < ids.n; i++) {
         detok_push(d, ids.v[i], &stream);
+        cr_assert(!stream.len || utf8_valid(stream.data, stream.len), "%s: half a character", name);
         cr_assert(stream.len <= whole.len &&
                       (!stream.len || !memcmp(stream.data, whole.data, stream.len)),
                   "%s: no prefix after %zu ids", name, i + 1);
@@ -142,6 +146,61 @@ Test(tokenizer_load, specials_of_each_kind)
     cr_assert_eq(tokenizer_find(t, "<|extra_0|>"), end + 1);
     cr_assert_eq(tokenizer_find(t, "<|extra_204|>"), end + 205);
     tokenizer_free(t);
+}
+
+/* Long texts of one word, of spaces, of user-defined pieces and of unknown characters take no longer
+ * per byte than others; so do streams of a million ids. What is quadratic would take hours. */
+Test(tokenizer_load, nothing_is_quadratic, .timeout = 120)
+{
+    static const char *const folders[] = {"sp_llama",   "sp_bpe_user",     "sp_bpe_suffix",
+                                          "sp_unigram", "sp_unigram_user", "gguf_gpt2",
+                                          "gguf_bert",  "tiktoken"};
+    static const char *const pieces[] = {"a", " ", "ab", "\xe2\x96\x81", "\xf0\x9f\x98\x80", "\n"};
+    for (size_t k = 0; k < sizeof folders / sizeof folders[0]; k++) {
+        char path[512];
+        snprintf(path, sizeof path, GOLDENS "%s", folders[k]);
+        struct tokenizer *t = load(path);
+        for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
+            struct buf text = {0}, out = {0};
+            struct ids ids = {0};
+            while (text.len < 400000)
+                buf_puts(&text, pieces[i]);
+            cr_assert_eq(tokenizer_encode(t, text.data, text.len, TOKENIZE_PLAIN, &ids, NULL),
+                         ST_OK);
+            struct detok *d = detok_create(t, false);
+            for (size_t n = 0; n < ids.n; n++)
+                detok_push(d, ids.v[n], &out);
+            detok_flush(d, &out);
+            detok_destroy(d);
+            ids_fini(&ids);
+            buf_fini(&text);
+            buf_fini(&out);
+        }
+        tokenizer_free(t);
+    }
+}
+
+/* A GGUF vocabulary with one fault each. */
+static struct buf make_gguf(const char *model, const char *pre, uint64_t scores, bool merges)
+{
+    struct buf b = {0};
+    put_head(&b, 3, 0, 2 + (pre != NULL) + (scores != 0) + merges);
+    put_key(&b, "tokenizer.ggml.model", GGUF_STRING), put_str(&b, model);
+    put_key(&b, "tokenizer.ggml.tokens", GGUF_ARRAY), put_uint(&b, GGUF_STRING, 4);
+    put_uint(&b, 3, 8), put_str(&b, "<unk>"), put_str(&b, "a"), put_str(&b, "b");
+    if (pre)
+        put_key(&b, "tokenizer.ggml.pre", GGUF_STRING), put_str(&b, pre);
+    if (scores) {
+        put_key(&b, "tokenizer.ggml.scores", GGUF_ARRAY), put_uint(&b, GGUF_F32, 4);
+        put_uint(&b, scores, 8);
+        for (uint64_t i = 0; i < scores; i++)
+            put_uint(&b, 0, 4);
+    }
+    if (merges) {
+        put_key(&b, "tokenizer.ggml.merges", GGUF_ARRAY), put_uint(&b, GGUF_STRING, 4);
+        put_uint(&b, 1, 8), put_str(&b, "a b");
+    }
+    return b;
 }
 
 /* "EncodingName: ..", "Sample: ..", "Encoded: [..]", a blank line. */
@@ -253,6 +312,33 @@ Test(tokenizer_load, refuses_with_one_line, .init = make_folder, .fini = remove_
     expect_refused("qwen.tiktoken", "YQ== 1\nYg== 0\n", 14, "line 2");
     expect_refused("model.gguf", "GGUF", 4, "not a GGUF file");
     expect_refused("other", "", 0, "vocab.json");
+}
+
+Test(tokenizer_load, refuses_gguf_faults, .init = make_folder, .fini = remove_folder)
+{
+    static const struct {
+        const char *model, *pre;
+        uint64_t scores;
+        bool merges;
+        const char *says;
+    } cases[] = {
+        {"rwkv", NULL, 0, false, "\"rwkv\"; llama, gpt2, bert and t5"},
+        {"gpt2", "unheard-of", 0, true, "unknown pre-tokenizer \"unheard-of\""},
+        {"gpt2", "gpt-2", 0, false, "merges: expected an array"},
+        {"gpt2", "gpt-2", 0, true, "not in the vocabulary"},
+        {"llama", NULL, 0, false, "scores: missing"},
+        {"llama", NULL, 2, false, "fewer than the 3 tokens"},
+        {"bert", NULL, 0, false, "unknown_token_id"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct buf b = make_gguf(cases[i].model, cases[i].pre, cases[i].scores, cases[i].merges);
+        expect_refused("model.gguf", b.data, b.len, cases[i].says);
+        buf_fini(&b);
+    }
+    struct buf b = {0};
+    put_head(&b, 3, 0, 0);
+    expect_refused("model.gguf", b.data, b.len, "no tokenizer in the GGUF file");
+    buf_fini(&b);
 }
 
 /* Published, but mangled on its way: bytes are missing. It must not load as something else. */
