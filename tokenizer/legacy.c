@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "tokenizer/internal.h"
 
 #define FILE_BYTES_MAX ((size_t)64 << 20)
@@ -18,18 +19,9 @@ static enum status read_text(const char *dir, const char *name, struct buf *out,
     char path[4096];
     if (snprintf(path, sizeof(path), "%s/%s", dir, name) >= (int)sizeof(path))
         return err_set(err, ST_INVALID, "path too long");
-    FILE *f = fopen(path, "rb");
-    if (!f)
-        return err_set(err, ST_NOT_FOUND, "%s: no tokenizer.json, and no %s in its place", dir,
-                       name);
-    char block[65536];
-    size_t n;
-    while (!out->failed && (n = fread(block, 1, sizeof(block), f)) > 0)
-        buf_append(out, block, n);
-    enum status st = ST_OK;
-    if (out->failed || ferror(f))
-        st = err_set(err, ST_INVALID, "%s: unreadable, or over %zu bytes", path, FILE_BYTES_MAX);
-    fclose(f);
+    enum status st = file_read(path, FILE_BYTES_MAX, out, err);
+    if (st == ST_NOT_FOUND)
+        return err_set(err, st, "%s: no tokenizer.json, and no %s in its place", dir, name);
     return st;
 }
 
@@ -79,7 +71,7 @@ static void write_split(struct jw *w, const char *pattern)
 enum status legacy_make_json(const char *dir, const json *config, struct buf *out,
                              struct error *err)
 {
-    struct buf vocab = {.max = FILE_BYTES_MAX}, merges = {.max = FILE_BYTES_MAX};
+    struct buf vocab = {0}, merges = {0};
     const char *class = json_as_str(json_get(config, "tokenizer_class"), "");
     bool qwen = !strncmp(class, "Qwen", 4);
     enum status st = read_text(dir, "vocab.json", &vocab, err);

@@ -1,5 +1,5 @@
-/* 2,000 random strings through every tokenizer there is: hashes of what the reference libraries gave
- * (make_frozen.py). Published tokenizers whose files are absent are passed over. */
+/* 2,000 random strings through every tokenizer there is: hashes of what the reference libraries
+ * gave (make_frozen.py). Published tokenizers whose files are absent are passed over. */
 #include <criterion/criterion.h>
 
 #include <stdio.h>

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "formats/gguf.h"
 #include "tokenizer/internal.h"
 #include "tokenizer/load/load.h"
@@ -25,33 +26,18 @@ static bool file_there(const char *dir, const char *name, char path[PATH_BYTES])
 static enum status read_optional(const char *dir, const char *name, size_t max, json **out,
                                  struct error *err)
 {
-    char path[4096];
-    if (snprintf(path, sizeof(path), "%s/%s", dir, name) >= (int)sizeof(path))
-        return err_set(err, ST_INVALID, "path too long");
-    if (access(path, F_OK))
-        return ST_OK;
-    return json_read_file(path, max, out, err);
+    char path[PATH_BYTES];
+    return file_there(dir, name, path) ? json_read_file(path, max, out, err) : ST_OK;
 }
 
 /* chat_template.jinja, where there is one, goes before the configuration's. */
 static enum status read_template(const char *dir, struct tokenizer *t, struct error *err)
 {
-    char path[4096];
-    if (snprintf(path, sizeof(path), "%s/chat_template.jinja", dir) >= (int)sizeof(path))
-        return err_set(err, ST_INVALID, "path too long");
-    FILE *f = fopen(path, "rb");
-    if (!f)
+    char path[PATH_BYTES];
+    struct buf text = {0};
+    if (!file_there(dir, "chat_template.jinja", path))
         return ST_OK;
-    struct buf text = {.max = TEMPLATE_BYTES_MAX};
-    char block[4096];
-    size_t n;
-    while (!text.failed && (n = fread(block, 1, sizeof(block), f)) > 0)
-        buf_append(&text, block, n);
-    enum status st = ST_OK;
-    if (text.failed || ferror(f))
-        st =
-            err_set(err, ST_INVALID, "%s: unreadable, or over %zu bytes", path, TEMPLATE_BYTES_MAX);
-    fclose(f);
+    enum status st = file_read(path, TEMPLATE_BYTES_MAX, &text, err);
     if (!st && text.len) {
         free(t->chat_template);
         t->chat_template = buf_take(&text, NULL);
@@ -82,11 +68,14 @@ static enum status make_of_file(const char *dir, const char *name, const json *c
     struct buf bytes = {0};
     if (!file_there(dir, name, path))
         return err_set(err, ST_NOT_FOUND, "%.200s: no %.60s", dir, name);
-    enum status st = load_read_file(path, &bytes, err);
-    if (!st && load_is_tiktoken(bytes.data, bytes.len))
-        st = load_tiktoken(name, bytes.data, bytes.len, config, out, err);
-    else if (!st)
-        st = load_sentencepiece(bytes.data, bytes.len, config, out, err);
+    enum status st = file_read(path, MADE_FILE_BYTES_MAX, &bytes, err);
+    if (st) {
+        buf_fini(&bytes);
+        return st;
+    }
+    st = load_is_tiktoken(bytes.data, bytes.len)
+             ? load_tiktoken(name, bytes.data, bytes.len, config, out, err)
+             : load_sentencepiece(bytes.data, bytes.len, config, out, err);
     if (st)
         err_prefix(err, "%.200s", path);
     buf_fini(&bytes);

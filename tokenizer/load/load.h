@@ -16,16 +16,13 @@
 #include "base/json.h"
 #include "base/status.h"
 
-#define MADE_FILE_BYTES_MAX ((size_t)64 << 20)
+#define MADE_FILE_BYTES_MAX ((size_t)64 << 20) /* of a file that is read whole */
 
 struct made {
     struct buf tokenizer; /* tokenizer.json */
     struct buf config;    /* what tokenizer_config.json would say; empty: nothing */
 };
 void made_fini(struct made *m);
-
-/* Whole files, to MADE_FILE_BYTES_MAX. */
-enum status load_read_file(const char *path, struct buf *out, struct error *err);
 
 /* tokenizer.model. `config`: tokenizer_config.json, or NULL. */
 enum status load_sentencepiece(const void *bytes, size_t len, const json *config, struct made *out,

@@ -1,29 +1,10 @@
-/* What the loaders share: reading a file, writing pieces of a tokenizer.json. */
-#include <stdio.h>
-
+/* What the loaders share: writing pieces of a tokenizer.json. */
 #include "tokenizer/load/load.h"
 
 void made_fini(struct made *m)
 {
     buf_fini(&m->tokenizer);
     buf_fini(&m->config);
-}
-
-enum status load_read_file(const char *path, struct buf *out, struct error *err)
-{
-    char block[65536];
-    size_t n;
-    FILE *f = fopen(path, "rb");
-    if (!f)
-        return err_set(err, ST_NOT_FOUND, "%s: cannot be read", path);
-    out->max = MADE_FILE_BYTES_MAX;
-    while (!out->failed && (n = fread(block, 1, sizeof(block), f)) > 0)
-        buf_append(out, block, n);
-    bool bad = out->failed || ferror(f);
-    fclose(f);
-    return bad ? err_set(err, ST_INVALID, "%s: unreadable, or over %zu bytes", path,
-                         MADE_FILE_BYTES_MAX)
-               : ST_OK;
 }
 
 void made_key_str(struct jw *w, const char *key, const char *s)
