@@ -11,7 +11,7 @@
 static inline void put_uint(struct buf *b, uint64_t v, int bytes)
 {
     for (int i = 0; i < bytes; i++)
-        buf_putc(b, (char)(v >> (8 * i)));
+        buf_putc(b, i < 8 ? (char)(v >> (8 * i)) : 0);
 }
 
 static inline void put_str(struct buf *b, const char *s)

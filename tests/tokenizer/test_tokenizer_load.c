@@ -149,7 +149,7 @@ Test(tokenizer_load, specials_of_each_kind)
 }
 
 /* Long texts of one word, of spaces, of user-defined pieces and of unknown characters take no
- * longer per byte than others; so do streams of a million ids. What is quadratic would take hours. */
+ * longer per byte than others; nor do long streams. What is quadratic would take hours. */
 Test(tokenizer_load, nothing_is_quadratic, .timeout = 120)
 {
     static const char *const folders[] = {"sp_llama",   "sp_bpe_user",     "sp_bpe_suffix",
