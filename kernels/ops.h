@@ -124,7 +124,7 @@ struct op_attention {
     float *out;     /* [tokens, heads, out_dim] */
     const float *q; /* [tokens, heads, head_dim], row stride q_stride elements */
     int32_t q_stride;
-    int32_t out_dim; /* 0: the layout's value_dim */
+    int32_t out_dim; /* 0: the layout's value_dim; another only where it has no values */
     const void *pool;
     const struct kv_layout *layout;
     int32_t layer;

@@ -84,6 +84,7 @@ void BODY(attention)(const struct op_attention *a, int part, int parts)
     int group = a->heads / l->kv_heads;
     assert(l->head_dim <= OPS_HEAD_DIM_MAX && a->heads % l->kv_heads == 0);
     assert(l->value_dim <= l->head_dim && a->out_dim <= l->head_dim);
+    assert(a->out_dim == 0 || l->value_dim == 0 || a->out_dim == l->value_dim);
     int pairs = ATTENTION_QUERY_FLOATS / l->head_dim;
     pairs = pairs < ATTENTION_QUERIES ? pairs : ATTENTION_QUERIES;
     int32_t most = pairs > group ? pairs / group : 1, n;

@@ -1,0 +1,249 @@
+/* Attention with windows, soft-caps, sinks, values of another size than keys, and latents: every
+ * body against ref; and bit for bit the same whatever the chunks, blocks, parts and company, where
+ * blocks that no window reaches any more are gone from the tables or hold NaN. */
+#include "kernels/kernels_util.h"
+
+enum { LENGTH = 150 }; /* more than two spans */
+
+#if defined(BATON_TSAN)
+#define SWEEP() cr_skip_test("one thread only")
+#else
+#define SWEEP() (void)0
+#endif
+
+struct shape {
+    int heads, kv_heads, dim, value_dim, out_dim;
+};
+
+struct features {
+    int window;
+    float softcap;
+    bool sinks;
+    enum dtype dtype;
+};
+
+/* A sequence's queries, keys, values. */
+struct sequence {
+    struct shape shape;
+    struct features with;
+    const float *q, *k, *v, *sinks;
+};
+
+struct way {
+    int block_tokens, chunk, parts;
+    bool company; /* two other sequences in every batch */
+    int gone;     /* entries before the window: 0 as they were, 1 none, 2 a block of NaN */
+};
+
+static int out_width(const struct shape *s)
+{
+    return s->heads * (s->out_dim ? s->out_dim : s->value_dim);
+}
+
+static void take_blocks_away(const struct way *w, struct kt_batch *b, int at, int window)
+{
+    int before = window > 0 && at >= window ? (at + 1 - window) / w->block_tokens : 0;
+    for (int i = 0; w->gone && i < before; i++)
+        b->tables[1][i] = w->gone == 1 ? -1 : 0; /* block 0 is nobody's */
+}
+
+/* The rows' inputs among those of the company, which are random. */
+static float *rows_of(const float *of, int width, int at, int count, int before, int tokens)
+{
+    float *rows = kt_floats((size_t)(tokens * width), 91);
+    memcpy(rows + before * width, of + at * width, (size_t)(count * width) * sizeof *rows);
+    return rows;
+}
+
+struct chunk {
+    const struct ops *ops;
+    const struct sequence *q;
+    const struct way *w;
+    const struct kv_layout *layout;
+    void *pool;
+    float *out;
+};
+
+static void feed(const struct chunk *c, int at, int count)
+{
+    const struct shape *s = &c->q->shape;
+    struct kt_spec spec = {3, {0, at, 0}, {0, count, 0}};
+    int before = c->w->company ? 2 : 0, width = out_width(s);
+    if (c->w->company) {
+        spec.count[0] = 2;
+        spec.count[2] = 1;
+    }
+    struct kt_batch b = kt_batch_make(&spec, c->w->block_tokens, c->layout->blocks);
+    int tokens = b.rows.tokens;
+    float *q = rows_of(c->q->q, s->heads * s->dim, at, count, before, tokens);
+    float *k = rows_of(c->q->k, s->kv_heads * s->dim, at, count, before, tokens);
+    float *v = s->value_dim
+                   ? rows_of(c->q->v, s->kv_heads * s->value_dim, at, count, before, tokens)
+                   : NULL;
+    float *out = malloc((size_t)(tokens * width) * sizeof *out);
+    struct op_kv_store store = {
+        .pool = c->pool, .layout = c->layout, .k = k, .v = v, .rows = &b.rows};
+    struct op_attention attention = {.out = out,
+                                     .q = q,
+                                     .out_dim = s->out_dim,
+                                     .pool = c->pool,
+                                     .layout = c->layout,
+                                     .heads = s->heads,
+                                     .window = c->q->with.window,
+                                     .scale = 1.5f / sqrtf((float)s->dim),
+                                     .softcap = c->q->with.softcap,
+                                     .sinks = c->q->sinks,
+                                     .rows = &b.rows};
+    take_blocks_away(c->w, &b, at, c->q->with.window);
+    for (int part = c->w->parts - 1; part >= 0; part--)
+        c->ops->kv_store(&store, part, c->w->parts);
+    for (int part = c->w->parts - 1; part >= 0; part--)
+        c->ops->attention(&attention, part, c->w->parts);
+    memcpy(c->out + at * width, out + before * width, (size_t)(count * width) * sizeof *out);
+    free(out);
+    free(v);
+    free(k);
+    free(q);
+    kt_batch_free(&b);
+}
+
+static void compute(const struct ops *ops, const struct sequence *q, const struct way *w,
+                    float *out)
+{
+    struct kv_layout l = {.layers = 1,
+                          .kv_heads = q->shape.kv_heads,
+                          .head_dim = q->shape.dim,
+                          .value_dim = q->shape.value_dim,
+                          .block_tokens = w->block_tokens,
+                          .blocks = 3 * (LENGTH / w->block_tokens + 1) + 1,
+                          .dtype = q->with.dtype};
+    struct chunk c = {ops, q, w, &l, kt_pool_make(&l), out};
+    for (int at = 0; at < LENGTH; at += w->chunk)
+        feed(&c, at, LENGTH - at < w->chunk ? LENGTH - at : w->chunk);
+    free(c.pool);
+}
+
+static struct sequence sequence_make(const struct shape *s, const struct features *f)
+{
+    struct sequence q = {.shape = *s, .with = *f};
+    q.q = kt_floats((size_t)(LENGTH * s->heads * s->dim), 8);
+    q.k = kt_floats((size_t)(LENGTH * s->kv_heads * s->dim), 9);
+    q.v = kt_floats((size_t)(LENGTH * s->kv_heads * (s->value_dim ? s->value_dim : 1)), 10);
+    if (f->sinks)
+        q.sinks = kt_floats((size_t)s->heads, 11);
+    return q;
+}
+
+static void sequence_free(struct sequence *q)
+{
+    free((float *)q->q);
+    free((float *)q->k);
+    free((float *)q->v);
+    free((float *)q->sinks);
+}
+
+static const struct shape shapes[] = {
+    {6, 2, 20, 20, 0},   {4, 4, 64, 64, 0},   {3, 1, 12, 7, 0},   {5, 1, 33, 16, 0},
+    {9, 1, 28, 0, 20},   {4, 1, 576, 0, 512}, {34, 1, 72, 0, 64}, {2, 1, 40, 0, 40},
+    {8, 2, 256, 256, 0}, {2, 2, 24, 24, 24},
+};
+#define N_SHAPES (sizeof shapes / sizeof shapes[0])
+static const struct features features[] = {
+    {0, 0, false, DTYPE_F32},   {1, 0, false, DTYPE_BF16},   {5, 2.5f, false, DTYPE_F32},
+    {63, 0, true, DTYPE_F16},   {64, 0, false, DTYPE_BF16},  {65, 0.7f, true, DTYPE_F32},
+    {100, 0, true, DTYPE_BF16}, {128, 50, false, DTYPE_F16}, {149, 0, true, DTYPE_F32},
+    {150, 1, true, DTYPE_BF16}, {1000, 0, true, DTYPE_F32},  {0, 30, true, DTYPE_F16},
+    {17, 0, true, DTYPE_F32},
+};
+#define N_FEATURES (sizeof features / sizeof features[0])
+
+static void name_case(char *out, size_t cap, const struct sequence *q)
+{
+    const struct shape *s = &q->shape;
+    snprintf(out, cap, "heads %d/%d dim %d value %d out %d window %d cap %g%s %s", s->heads,
+             s->kv_heads, s->dim, s->value_dim, s->out_dim, q->with.window, (double)q->with.softcap,
+             q->with.sinks ? " sinks" : "", dtype_name(q->with.dtype));
+}
+
+Test(windows, against_ref, .timeout = 240)
+{
+    SWEEP();
+    for (size_t s = 0; s < N_SHAPES; s++)
+        for (size_t f = s % 2; f<N_FEATURES; f += shapes[s].dim> 256 ? 4 : 2) {
+            struct sequence q = sequence_make(&shapes[s], &features[f]);
+            size_t n = (size_t)(LENGTH * out_width(&shapes[s]));
+            float *want = malloc(n * sizeof *want), *got = malloc(n * sizeof *got);
+            char what[200], name[240];
+            name_case(what, sizeof what, &q);
+            compute(ops_ref(), &q, &(struct way){16, LENGTH, 1, false, 0}, want);
+            for (int b = 1; ops_at(b); b++) {
+                snprintf(name, sizeof name, "%s %s", ops_at(b)->name, what);
+                compute(ops_at(b), &q, &(struct way){16, 31, 3, true, 2}, got);
+                kt_near(name, got, want, n, (struct kt_tolerance){3e-6, 2e-6});
+            }
+            free(got);
+            free(want);
+            sequence_free(&q);
+        }
+}
+
+Test(windows, whatever_the_way, .timeout = 240)
+{
+    static const struct way ways[] = {
+        {16, 1, 1, false, 1},      {16, 7, 1, true, 2},     {16, 64, 2, false, 1},
+        {16, 65, 3, true, 2},      {1, LENGTH, 1, true, 0}, {1, 9, 2, false, 1},
+        {3, 40, 5, true, 2},       {64, 5, 1, false, 2},    {100, 50, 2, true, 1},
+        {256, LENGTH, 3, true, 0}, {7, 1, 2, true, 1},
+    };
+    SWEEP();
+    for (int b = 1; ops_at(b); b++)
+        for (size_t s = 0; s < N_SHAPES; s++)
+            for (size_t f = 0; f < N_FEATURES; f++) {
+                struct sequence q = sequence_make(&shapes[s], &features[f]);
+                size_t n = (size_t)(LENGTH * out_width(&shapes[s]));
+                float *want = malloc(n * sizeof *want), *got = malloc(n * sizeof *got);
+                char what[200], name[280];
+                name_case(what, sizeof what, &q);
+                compute(ops_at(b), &q, &(struct way){16, LENGTH, 1, false, 0}, want);
+                for (size_t w = (s + f) % 3; w < sizeof ways / sizeof ways[0]; w += 3) {
+                    snprintf(name, sizeof name, "%s %s block %d chunk %d parts %d gone %d",
+                             ops_at(b)->name, what, ways[w].block_tokens, ways[w].chunk,
+                             ways[w].parts, ways[w].gone);
+                    compute(ops_at(b), &q, &ways[w], got);
+                    kt_same(name, got, want, n);
+                }
+                free(got);
+                free(want);
+                sequence_free(&q);
+            }
+}
+
+/* A sick key or value hurts the rows whose window reaches it and no other. */
+Test(windows, keep_nan_to_those_who_see_it)
+{
+    enum { SICK = 70, WINDOW = 20 };
+    static const struct shape two[] = {{2, 1, 24, 24, 0}, {9, 1, 28, 0, 20}};
+    for (int b = 0; ops_at(b); b++)
+        for (size_t s = 0; s < 2; s++)
+            for (int part = 0; part < 2 - (int)s; part++) {
+                struct features f = {WINDOW, 0, true, DTYPE_F32};
+                struct sequence q = sequence_make(&two[s], &f);
+                int width = out_width(&two[s]);
+                size_t n = (size_t)(LENGTH * width);
+                float *clean = malloc(n * sizeof *clean), *dirty = malloc(n * sizeof *dirty);
+                struct way w = {16, 33, 2, false, 0};
+                compute(ops_at(b), &q, &w, clean);
+                ((float *)(part ? q.v : q.k))[SICK * two[s].dim + 3] = NAN;
+                compute(ops_at(b), &q, &w, dirty);
+                for (int r = 0; r < LENGTH; r++) {
+                    bool sees = r >= SICK && r < SICK + WINDOW;
+                    float *row = dirty + r * width;
+                    cr_assert(sees == isnan(row[3]), "%s row %d", ops_at(b)->name, r);
+                    if (!sees)
+                        kt_same(ops_at(b)->name, row, clean + r * width, (size_t)width);
+                }
+                free(dirty);
+                free(clean);
+                sequence_free(&q);
+            }
+}
