@@ -33,6 +33,16 @@ CPU_BODY(avx512)
 
 #undef CPU_BODY
 
+/* Instructions beyond the bodies; the files that use them are left out where the compiler does not
+ * know them. cpu_amx_permit() also asks the kernel for the tiles' state, once per process. */
+bool cpu_has_avx512_bf16(void);
+bool cpu_has_avx512_vnni(void);
+bool cpu_amx_permit(void);
+double probe_dot_bf16(int64_t rounds);
+double probe_dot_int8(int64_t rounds);
+double probe_amx_bf16(int64_t rounds, bool from_cache);
+double probe_amx_int8(int64_t rounds, bool from_cache);
+
 /* Scalar, the same for every body: which experts are chosen does not depend on the body more than
  * the logits do. */
 void cpu_route(const struct op_route *a, int part, int parts);

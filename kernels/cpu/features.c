@@ -9,6 +9,8 @@ bool cpu_has_portable(void)
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* Registers whose state the OS saves and restores: without that an instruction that the CPU knows
  * still faults. */
@@ -48,6 +50,35 @@ static bool probe_avx512(void)
     return probe_avx2() && has_features(LEAF1_ECX_FMA, LEAF7_EBX_AVX512, XCR0_AVX512);
 }
 
+#define LEAF7_ECX_VNNI (1u << 11)
+#define LEAF7_EDX_AMX (1u << 22 | 1u << 24 | 1u << 25) /* bf16, tile, int8 */
+#define LEAF7_1_EAX_BF16 (1u << 5)
+#define XCR0_AMX (3u << 17)
+#define ARCH_REQ_XCOMP_PERM 0x1023
+#define XFEATURE_TILES 18
+
+static bool probe_bf16(void)
+{
+    uint32_t a, b, c, d;
+    return probe_avx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) &&
+           has_bits(a, LEAF7_1_EAX_BF16);
+}
+
+static bool probe_vnni(void)
+{
+    uint32_t a, b, c, d;
+    return probe_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && has_bits(c, LEAF7_ECX_VNNI);
+}
+
+/* The kernel keeps the tiles of a process only after it was asked to. */
+static bool probe_amx(void)
+{
+    uint32_t a, b, c, d;
+    return has_features(0, 0, XCR0_AMX) && __get_cpuid_count(7, 0, &a, &b, &c, &d) &&
+           has_bits(d, LEAF7_EDX_AMX) &&
+           syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_TILES) == 0;
+}
+
 /* cpuid is slow, and in a virtual machine a trap: each answer is remembered. */
 enum answer { UNKNOWN, NO, YES };
 
@@ -71,5 +102,23 @@ bool cpu_has_avx512(void)
 {
     static _Atomic int answer;
     return remember(&answer, probe_avx512);
+}
+
+bool cpu_has_avx512_bf16(void)
+{
+    static _Atomic int answer;
+    return remember(&answer, probe_bf16);
+}
+
+bool cpu_has_avx512_vnni(void)
+{
+    static _Atomic int answer;
+    return remember(&answer, probe_vnni);
+}
+
+bool cpu_amx_permit(void)
+{
+    static _Atomic int answer;
+    return remember(&answer, probe_amx);
 }
 #endif

@@ -112,6 +112,20 @@ class Commands(unittest.TestCase):
         self.assertEqual(probe["threads"], 1)
         self.assertGreater(min(probe[k] for k in ("gflops", "gbytes_per_second", "cache_gbytes_per_second")), 0)
 
+    def test_probe_by_threads(self):
+        limits = json.loads(self.baton("probe").stdout)["limits"]
+        threads = [row["threads"] for row in limits]
+        self.assertEqual(threads, sorted(set(threads)))
+        self.assertEqual((threads[0], threads[-1]), (1, len(os.sched_getaffinity(0))))
+        with open("/proc/cpuinfo") as f:
+            flags = f.read().split()
+        for row in limits:
+            for key in ("fma_gflops", "read_gbytes_per_second", "copy_gbytes_per_second", "wake_us", "barrier_us"):
+                self.assertGreater(row[key], 0)
+            for key, flag in (("int8_dot_gops", "avx512_vnni"), ("bf16_dot_gflops", "avx512_bf16"), ("amx_bf16_gflops", "amx_bf16"),
+                              ("amx_int8_l1_gops", "amx_int8")):
+                self.assertTrue(row[key] is None or flag in flags, f"{key} without {flag}")
+
     def test_bench_model(self):
         rows = self.bench("model", TINY, "--prompt-tokens", "48", "--gen-tokens", "4", "--batch", "1,3", "--depth",
                           "16,40")["rows"]
