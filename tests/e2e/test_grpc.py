@@ -109,7 +109,7 @@ class Grpc(cluster.SharedCase):
                 self.assertTrue(right(choice["text"]), choice["text"])
         said, _ = self.collect(self.api.Generate(self.request(json_object=True, max_tokens=3)))
         self.assertEqual(said[0]["text"][0], "{")
-        for option, says in (({"json_schema": '{"items": {"not": {}}}'}, "#/items"), ({"regex": "a("}, "offset 2"),
+        for option, says in (({"json_schema": '{"items": {"contains": {}}}'}, "#/items"), ({"regex": "a("}, "offset 2"),
                              ({"gbnf": "root ::= x"}, "line 1 column 10")):
             with self.assertRaises(grpc.RpcError) as caught:
                 list(self.api.Generate(self.request(**option)))

@@ -197,7 +197,7 @@ Test(engine_grammar, wrong_ones_are_refused)
         const char *text;
     } wrong[] = {{MSG_GRAMMAR_REGEX, "a("},
                  {MSG_GRAMMAR_GBNF, "root ::= root"},
-                 {MSG_GRAMMAR_JSON_SCHEMA, "{\"not\":{}}"},
+                 {MSG_GRAMMAR_JSON_SCHEMA, "{\"contains\":{}}"},
                  {MSG_GRAMMAR_CHOICE, "[]"}};
     struct setting s;
     open_setting(&s);

@@ -150,6 +150,32 @@ static const struct sample samples[] = {
      "{\"type\":\"object\",\"propertyNames\":{\"pattern\":\"^[a-c]+$\"}}",
      {"{\"ab\":1}", "{}"},
      {"{\"d\":1}", "{\"\":1}"}},
+    {GRAMMAR_JSON_SCHEMA,
+     "{\"type\":[\"string\",\"integer\",\"null\"],\"not\":{\"enum\":[\"a\",\"bc\",5,null]}}",
+     {"\"b\"", "\"\"", "\"abc\"", "4", "-5"},
+     {"\"a\"", "\"bc\"", "5", "null", "true"}},
+    {GRAMMAR_JSON_SCHEMA,
+     "{\"type\":\"string\",\"not\":{\"anyOf\":[{\"pattern\":\"^x\"},{\"minLength\":4}]}}",
+     {"\"\"", "\"axx\""},
+     {"\"x\"", "\"abcd\""}},
+    {GRAMMAR_JSON_SCHEMA,
+     "{\"type\":\"object\",\"properties\":{\"k\":{\"enum\":[\"a\",\"b\"]},\"v\":{\"type\":"
+     "\"integer\"}},"
+     "\"required\":[\"k\"],\"additionalProperties\":false,\"if\":{\"properties\":{\"k\":{\"const\":"
+     "\"a\"}}},\"then\":{\"required\":[\"v\"]},\"else\":{\"properties\":{\"v\":false}}}",
+     {"{\"k\":\"a\",\"v\":1}", "{\"k\":\"b\"}"},
+     {"{\"k\":\"a\"}", "{\"k\":\"b\",\"v\":1}"}},
+    {GRAMMAR_JSON_SCHEMA,
+     "{\"type\":\"object\",\"properties\":{\"a\":{},\"b\":{}},\"dependentRequired\":{\"a\":[\"b\"]}"
+     ","
+     "\"dependentSchemas\":{\"b\":{\"properties\":{\"b\":{\"type\":\"null\"}}}},"
+     "\"additionalProperties\":false}",
+     {"{}", "{\"b\":null}", "{\"a\":1,\"b\":null}"},
+     {"{\"a\":1}", "{\"b\":1}"}},
+    {GRAMMAR_JSON_SCHEMA,
+     "{\"oneOf\":[{\"type\":\"integer\",\"minimum\":3},{\"type\":\"integer\",\"maximum\":7}]}",
+     {"2", "8", "-1"},
+     {"3", "5", "7", "\"a\""}},
     {GRAMMAR_STRUCTURE,
      "{\"seq\":[{\"literal\":\"<f>\"},{\"schema\":{\"type\":\"integer\"}},{\"any\":[{\"literal\":"
      "\"</"
@@ -201,14 +227,14 @@ static const struct {
     {GRAMMAR_JSON_SCHEMA, ST_INVALID, "{\"type\":", "not JSON"},
     {GRAMMAR_JSON_SCHEMA, ST_INVALID, "[]", "#: a schema must be an object or a boolean"},
     {GRAMMAR_JSON_SCHEMA, ST_UNSUPPORTED,
-     "{\"properties\":{\"a/b\":{\"items\":{\"not\":{\"type\":\"null\"}}}}}",
-     "#/properties/a~1b/items: keyword \"not\" is not supported"},
+     "{\"properties\":{\"a/b\":{\"items\":{\"not\":{\"multipleOf\":2}}}}}",
+     "#/properties/a~1b/items: keyword \"not\" is not supported with \"multipleOf\""},
     {GRAMMAR_JSON_SCHEMA, ST_INVALID, "{\"$ref\":\"#/$defs/x\"}", "leads nowhere"},
     {GRAMMAR_JSON_SCHEMA, ST_UNSUPPORTED, "{\"$ref\":\"http://a/b\"}", "out of this document"},
     {GRAMMAR_JSON_SCHEMA, ST_INVALID, "{\"allOf\":[{\"pattern\":\"a(\"}]}",
      "#/allOf/0: pattern: offset 2"},
     {GRAMMAR_JSON_SCHEMA, ST_INVALID, "{\"minLength\":-1}", "#: minLength must be"},
-    {GRAMMAR_JSON_SCHEMA, ST_UNSUPPORTED, "{\"oneOf\":[{\"minimum\":1},{\"maximum\":3}]}",
+    {GRAMMAR_JSON_SCHEMA, ST_UNSUPPORTED, "{\"oneOf\":[{\"multipleOf\":2},{\"multipleOf\":3}]}",
      "branches 0 and 1 are not evidently exclusive"},
     {GRAMMAR_JSON_SCHEMA, ST_INVALID, "{\"type\":\"integer\",\"minimum\":3,\"maximum\":2}",
      "nothing can match"},

@@ -115,8 +115,8 @@ void run_forget_states(struct grammar_run *r);
 void run_forget_masks(struct grammar_run *r);
 /* mask_pattern.c: UINT32_MAX: none. */
 uint32_t run_find_pattern(struct grammar_run *r, uint32_t state);
-/* One that differs in counts only: the masks agree on all tokens of at most *alike bytes. Notes what
- * it has looked at as looked at by this walk. */
+/* One that differs in counts only: the masks agree on all tokens of at most *alike bytes. Notes
+ * what it has looked at as looked at by this walk. */
 uint32_t run_find_similar(struct grammar_run *r, uint32_t state, uint32_t *alike);
 void run_keep_pattern(struct grammar_run *r, uint32_t state, uint32_t mask);
 

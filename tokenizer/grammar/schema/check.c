@@ -51,7 +51,7 @@ bool schema_same_value(const json *a, const json *b)
     }
 }
 
-static unsigned type_of_value(const json *v)
+unsigned schema_type_of_value(const json *v)
 {
     double d = json_as_number(v, 0);
     switch (json_kind_of(v)) {
@@ -90,7 +90,13 @@ static bool check_string(struct schema *s, const json *node, const json *v)
     int64_t n = schema_length(v);
     const char *pattern = json_as_str(json_get(node, "pattern"), NULL);
     const char *format = schema_format_pattern(json_as_str(json_get(node, "format"), ""));
+    const char *not_pattern = json_as_str(json_get(node, SCHEMA_NOT_PATTERN), NULL);
+    const json *not_values = json_get(node, SCHEMA_NOT_VALUES);
+    for (size_t i = 0; i < json_count(not_values); i++)
+        if (schema_same_value(json_at(not_values, i), v))
+            return false;
     return n >= schema_count(s, node, "minLength", 0) &&
+           (!not_pattern || !pattern_accepts(s, node, not_pattern, true, v)) &&
            n <= schema_count(s, node, "maxLength", INT64_MAX) &&
            (!pattern || pattern_accepts(s, node, pattern, true, v)) &&
            (!format || pattern_accepts(s, node, format, false, v));
@@ -184,6 +190,39 @@ static bool check_listed(const json *node, const json *v)
     return found && (!constant || schema_same_value(constant, v));
 }
 
+static bool check_dependent(struct schema *s, const json *node, const json *v, int depth)
+{
+    static const char *const keys[] = {"dependentRequired", "dependentSchemas", "dependencies"};
+    for (size_t k = 0; k < 3; k++) {
+        const json *all = json_get(node, keys[k]);
+        for (void *it = json_first(all); it; it = json_next(all, it)) {
+            const json *on = json_iter_value(it);
+            if (json_kind_of(v) != JSON_OBJ || !json_get(v, json_iter_key(it)))
+                continue;
+            for (size_t i = 0; json_kind_of(on) == JSON_ARR && i < json_count(on); i++)
+                if (!json_get(v, json_as_str(json_at(on, i), "")))
+                    return false;
+            if (json_kind_of(on) != JSON_ARR && !schema_check(s, on, v, depth + 1))
+                return false;
+        }
+    }
+    return true;
+}
+
+static bool check_conditions(struct schema *s, const json *node, const json *v, int depth)
+{
+    const json *not = json_get(node, "not"), *condition = json_get(node, "if");
+    if (not &&schema_check(s, not, v, depth + 1))
+        return false;
+    if (condition) {
+        const json *next =
+            json_get(node, schema_check(s, condition, v, depth + 1) ? "then" : "else");
+        if (next && !schema_check(s, next, v, depth + 1))
+            return false;
+    }
+    return check_dependent(s, node, v, depth);
+}
+
 static bool check_applied(struct schema *s, const json *node, const json *v, int depth)
 {
     static const char *const keys[] = {"allOf", "anyOf", "oneOf"};
@@ -214,7 +253,7 @@ bool schema_check(struct schema *s, const json *node, const json *v, int depth)
     }
     if (json_kind_of(node) == JSON_BOOL)
         return json_as_bool(node, true);
-    unsigned type = type_of_value(v);
+    unsigned type = schema_type_of_value(v);
     if (!(schema_types(s, node) & type) || !check_listed(node, v))
         return false;
     bool ok = true;
@@ -226,5 +265,5 @@ bool schema_check(struct schema *s, const json *node, const json *v, int depth)
         ok = check_array(s, node, v, depth);
     else if (type == TYPE_OBJECT)
         ok = check_object(s, node, v, depth);
-    return ok && check_applied(s, node, v, depth);
+    return ok && check_applied(s, node, v, depth) && check_conditions(s, node, v, depth);
 }

@@ -5,6 +5,7 @@
 #include "tokenizer/grammar/schema/schema.h"
 
 #define GROUPS_MAX 64
+#define ONE_OF_MAX 6 /* branches that are made exclusive */
 
 struct expansion {
     struct conj closed;
@@ -84,46 +85,79 @@ static bool is_named(const json *node, const char *name, bool anchor)
     return (own && strcmp(own, name) == 0) || (id && id[0] == '#' && strcmp(id + 1, name) == 0);
 }
 
-/* The node that has this id, anywhere, or this anchor, in the same resource. */
-static const json *find_named(const json *at, const char *name, bool anchor)
+/* What stands below a keyword: nothing that is a schema, schemas, or schemas by name. */
+enum below { BELOW_OTHER, BELOW_SCHEMA, BELOW_NAMED };
+static enum below below(const char *key)
+{
+    static const char *const named[] = {
+        "$defs",       "definitions", "properties", "patternProperties", "dependentSchemas",
+        "dependencies"};
+    static const char *const schemas[] = {"allOf",
+                                          "anyOf",
+                                          "oneOf",
+                                          "not",
+                                          "if",
+                                          "then",
+                                          "else",
+                                          "items",
+                                          "prefixItems",
+                                          "additionalItems",
+                                          "additionalProperties",
+                                          "propertyNames",
+                                          "contains"};
+    for (size_t i = 0; i < sizeof named / sizeof *named; i++)
+        if (strcmp(key, named[i]) == 0)
+            return BELOW_NAMED;
+    for (size_t i = 0; i < sizeof schemas / sizeof *schemas; i++)
+        if (strcmp(key, schemas[i]) == 0)
+            return BELOW_SCHEMA;
+    return BELOW_OTHER;
+}
+
+struct search {
+    const char *name; /* an id, or an anchor: NULL: `node` is looked for */
+    bool anchor;
+    const json *node;
+};
+
+/* The node that has this id, anywhere, or this anchor, in the same resource; of a node its
+ * resource. NULL: not there. `base` is the resource of `at`. */
+static const json *find(const struct search *q, const json *at, const json *base, bool by_name)
 {
     const json *found = NULL;
-    if (json_kind_of(at) == JSON_OBJ) {
-        if (is_named(at, name, anchor))
-            return at;
-        for (void *it = json_first(at); it && !found; it = json_next(at, it)) {
-            const json *value = json_iter_value(it);
-            if (strcmp(json_iter_key(it), "enum") != 0 && strcmp(json_iter_key(it), "const") != 0 &&
-                !(anchor && is_resource(value)))
-                found = find_named(value, name, anchor);
+    bool object = json_kind_of(at) == JSON_OBJ;
+    if (object && !by_name) {
+        if (is_resource(at) && at != base) {
+            if (q->anchor)
+                return NULL;
+            base = at;
         }
+        if (q->name ? is_named(at, q->name, q->anchor) : at == q->node)
+            return q->name ? at : base;
+    }
+    for (void *it = object ? json_first(at) : NULL; it && !found; it = json_next(at, it)) {
+        enum below kind = by_name ? BELOW_SCHEMA : below(json_iter_key(it));
+        if (kind != BELOW_OTHER)
+            found = find(q, json_iter_value(it), base, kind == BELOW_NAMED);
     }
     for (size_t i = 0; json_kind_of(at) == JSON_ARR && i < json_count(at) && !found; i++)
-        if (!(anchor && is_resource(json_at(at, i))))
-            found = find_named(json_at(at, i), name, anchor);
+        found = find(q, json_at(at, i), base, false);
     return found;
 }
 
-/* The resource that `node` stands in: `base` for what is below `at`. NULL: not there. */
-static const json *find_resource(const json *at, const json *node, const json *base)
+static const json *find_named(const json *at, const char *name, bool anchor)
 {
-    const json *found = NULL;
-    if (is_resource(at))
-        base = at;
-    if (at == node)
-        return base;
-    for (void *it = json_kind_of(at) == JSON_OBJ ? json_first(at) : NULL; it && !found;
-         it = json_next(at, it))
-        found = find_resource(json_iter_value(it), node, base);
-    for (size_t i = 0; json_kind_of(at) == JSON_ARR && i < json_count(at) && !found; i++)
-        found = find_resource(json_at(at, i), node, base);
-    return found;
+    struct search q = {.name = name, .anchor = anchor};
+    return find(&q, at, at, false);
 }
 
 const json *schema_resolve(struct schema *s, const json *at, const char *ref)
 {
     const char *hash = strchr(ref, '#');
-    const json *base = find_resource(s->root, at, s->root), *to = NULL;
+    struct search q = {.node = at};
+    const json *base = find(&q, s->root, s->root, false), *to = NULL;
+    if (!base)
+        base = s->root; /* rewritten, or below a keyword that nobody knows */
     if (hash != ref) {
         struct buf id = {0};
         buf_append(&id, ref, hash ? (size_t)(hash - ref) : strlen(ref));
@@ -146,33 +180,69 @@ const json *schema_resolve(struct schema *s, const json *at, const char *ref)
 
 /* ---- collecting ---- */
 
-static void add_group(struct schema *s, struct expansion *e, const json *node, const char *key)
+static void take_group(struct schema *s, struct expansion *e, const json *node, const json *group)
 {
-    const json *group = json_get(node, key);
-    if (!group)
-        return;
     if (e->n_groups == GROUPS_MAX)
         schema_fail(s, ST_UNSUPPORTED, node, "more than %d choices apply at once", GROUPS_MAX);
     else
         e->groups[e->n_groups++] = group;
 }
 
-static void check_disjoint(struct schema *s, const json *node)
+/* Two branches that a value could fulfil both; false: there are none. */
+static bool find_overlap(struct schema *s, const json *group, size_t *a, size_t *b)
+{
+    size_t n = json_count(group);
+    for (*a = 0; *a < n; ++*a)
+        for (*b = *a + 1; *b < n && s->b->status == ST_OK; ++*b)
+            if (!schema_disjoint(s, json_at(group, *a), json_at(group, *b), 0))
+                return true;
+    return false;
+}
+
+/* A oneOf is an anyOf where its branches exclude each other, or are made to. */
+static void add_one_of(struct schema *s, struct expansion *e, const json *node)
 {
     const json *group = json_get(node, "oneOf");
-    size_t n = json_count(group);
-    uint32_t before = s->exclusive.n;
-    conj_add(s, &s->exclusive, node);
-    if (s->exclusive.n == before)
-        return;
-    if (n > 200)
+    size_t n = json_count(group), a, b;
+    for (uint32_t i = 0; i < s->exclusive.n; i++)
+        if (s->exclusive.v[i] == node) {
+            take_group(s, e, node, group);
+            return;
+        }
+    if (n > 200) {
         schema_fail(s, ST_UNSUPPORTED, node, "oneOf has more than 200 branches: use anyOf");
-    for (size_t i = 0; i < n && s->b->status == ST_OK; i++)
-        for (size_t k = i + 1; k < n && s->b->status == ST_OK; k++)
-            if (!schema_disjoint(s, json_at(group, i), json_at(group, k), 0))
-                schema_fail(s, ST_UNSUPPORTED, node,
-                            "oneOf: branches %zu and %zu are not evidently exclusive: use anyOf", i,
-                            k);
+        return;
+    }
+    if (!find_overlap(s, group, &a, &b)) {
+        conj_add(s, &s->exclusive, node);
+        take_group(s, e, node, group);
+        return;
+    }
+    bool ok = n <= ONE_OF_MAX;
+    for (size_t i = 0; i < n && ok; i++)
+        ok = schema_can_negate(s, json_at(group, i), 0);
+    if (!ok) {
+        schema_fail(s, ST_UNSUPPORTED, node,
+                    "oneOf: branches %zu and %zu are not evidently exclusive: use anyOf", a, b);
+        return;
+    }
+    const json *groups = schema_rewrite(s, node, "oneOf");
+    if (groups)
+        take_group(s, e, node, json_at(groups, 0));
+}
+
+static void add_conditions(struct schema *s, struct expansion *e, const json *node)
+{
+    static const char *const keys[] = {"not", "if", "dependentRequired", "dependentSchemas",
+                                       "dependencies"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys && s->b->status == ST_OK; i++) {
+        bool idle =
+            strcmp(keys[i], "if") == 0 && !json_get(node, "then") && !json_get(node, "else");
+        const json *groups =
+            json_get(node, keys[i]) && !idle ? schema_rewrite(s, node, keys[i]) : NULL;
+        for (size_t k = 0; k < json_count(groups); k++)
+            take_group(s, e, node, json_at(groups, k));
+    }
 }
 
 static void add_node(struct schema *s, struct expansion *e, const json *node, int depth)
@@ -207,10 +277,13 @@ static void add_node(struct schema *s, struct expansion *e, const json *node, in
     const json *all = json_get(node, "allOf");
     for (size_t i = 0; i < json_count(all); i++)
         add_node(s, e, json_at(all, i), depth + 1);
-    add_group(s, e, node, "anyOf");
-    add_group(s, e, node, "oneOf");
-    if (json_get(node, "oneOf") && !e->flat)
-        check_disjoint(s, node);
+    if (e->flat)
+        return;
+    if (json_get(node, "anyOf"))
+        take_group(s, e, node, json_get(node, "anyOf"));
+    if (json_get(node, "oneOf"))
+        add_one_of(s, e, node);
+    add_conditions(s, e, node);
 }
 
 static void drop_marks(struct conj *c)

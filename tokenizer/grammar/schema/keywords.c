@@ -3,7 +3,19 @@
 
 #include "tokenizer/grammar/schema/schema.h"
 
-enum value_kind { ANY, STRING, COUNT, NUMBER, BOOLEAN, SCHEMA, SCHEMAS, SCHEMA_MAP, NAMES, VALUES };
+enum value_kind {
+    ANY,
+    STRING,
+    COUNT,
+    NUMBER,
+    BOOLEAN,
+    SCHEMA,
+    SCHEMAS,
+    SCHEMA_MAP,
+    NAMES,
+    VALUES,
+    LISTS
+};
 
 static const struct {
     const char *key;
@@ -38,22 +50,33 @@ static const struct {
     {"exclusiveMaximum", ANY},
     {"multipleOf", NUMBER},
     {"nullable", BOOLEAN},
+    {"not", SCHEMA},
+    {"if", SCHEMA},
+    {"dependentRequired", LISTS},
+    {"dependentSchemas", SCHEMA_MAP},
+    {"dependencies", LISTS},
 };
 
-static const char *const refused[] = {"not",
-                                      "if",
-                                      "contains",
-                                      "uniqueItems",
-                                      "dependentRequired",
-                                      "dependencies",
-                                      "extends",
-                                      "$dynamicRef",
-                                      "dependentSchemas",
-                                      "unevaluatedProperties",
-                                      "disallow",
-                                      "$recursiveRef",
-                                      "divisibleBy",
-                                      "unevaluatedItems"};
+static const char *const refused[] = {
+    "contains",    "uniqueItems",   "extends",     "unevaluatedProperties", "disallow",
+    "$dynamicRef", "$recursiveRef", "divisibleBy", "unevaluatedItems"};
+
+static const char *const conditions[] = {"not", "if", "dependentRequired", "dependentSchemas",
+                                         "dependencies"};
+
+bool schema_is_assertion(const char *key)
+{
+    for (size_t i = 0; i < sizeof supported / sizeof *supported; i++)
+        if (strcmp(key, supported[i].key) == 0 && supported[i].kind != BOOLEAN)
+            return true;
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+        if (strcmp(key, refused[i]) == 0)
+            return true;
+    for (size_t i = 0; i < sizeof conditions / sizeof *conditions; i++)
+        if (strcmp(key, conditions[i]) == 0)
+            return true;
+    return strcmp(key, SCHEMA_NOT_PATTERN) == 0 || strcmp(key, SCHEMA_NOT_VALUES) == 0;
+}
 
 static bool is_schema(const json *v)
 {
@@ -77,6 +100,17 @@ static bool all_schemas(const json *v)
             return false;
     for (void *it = json_kind_of(v) == JSON_OBJ ? json_first(v) : NULL; it; it = json_next(v, it))
         if (!is_schema(json_iter_value(it)))
+            return false;
+    return true;
+}
+
+/* Names with the names, or (in "dependencies") the schema, that they ask for. */
+static bool is_dependencies(const json *v)
+{
+    if (json_kind_of(v) != JSON_OBJ)
+        return false;
+    for (void *it = json_first(v); it; it = json_next(v, it))
+        if (!is_schema(json_iter_value(it)) && !all(json_iter_value(it), JSON_STR))
             return false;
     return true;
 }
@@ -108,6 +142,8 @@ static const char *wrong_value(enum value_kind kind, const json *v)
         return is == JSON_OBJ && all_schemas(v) ? NULL : "an object of schemas";
     case NAMES:
         return all(v, JSON_STR) ? NULL : "an array of strings";
+    case LISTS:
+        return is_dependencies(v) ? NULL : "an object of arrays of names";
     case VALUES:
         return is == JSON_ARR ? NULL : "an array";
     default:
@@ -153,16 +189,14 @@ unsigned schema_types(struct schema *s, const json *node)
 }
 
 /* A refused keyword may say nothing. */
-static bool says_nothing(const char *key, const json *node, const json *v)
+static bool says_nothing(const char *key, const json *v)
 {
     if (strcmp(key, "uniqueItems") == 0 && !json_as_bool(v, true))
-        return true;
-    if (strcmp(key, "if") == 0 && !json_get(node, "then") && !json_get(node, "else"))
         return true;
     if (strncmp(key, "unevaluated", 11) == 0 &&
         (json_as_bool(v, false) || (json_kind_of(v) == JSON_OBJ && json_count(v) == 0)))
         return true;
-    return strncmp(key, "depend", 6) == 0 && json_kind_of(v) == JSON_OBJ && json_count(v) == 0;
+    return false;
 }
 
 static void check_items(struct schema *s, const json *node)
@@ -178,7 +212,7 @@ void schema_check_keywords(struct schema *s, const json *node)
 {
     for (size_t i = 0; i < sizeof refused / sizeof *refused && s->b->status == ST_OK; i++) {
         const json *v = json_get(node, refused[i]);
-        if (v && !says_nothing(refused[i], node, v))
+        if (v && !says_nothing(refused[i], v))
             schema_fail(s, ST_UNSUPPORTED, node, "keyword \"%s\" is not supported", refused[i]);
     }
     for (size_t i = 0; i < sizeof supported / sizeof *supported && s->b->status == ST_OK; i++) {

@@ -244,6 +244,9 @@ static void fini(struct schema *s)
 {
     for (uint32_t i = 0; i < s->n_rules; i++)
         conj_fini(&s->rules[i].conj);
+    for (uint32_t i = 0; i < s->n_made; i++)
+        json_free(s->made[i].groups);
+    free(s->made);
     conj_fini(&s->exclusive);
     free(s->rules);
     free(s->slots);

@@ -15,6 +15,11 @@
 #define SCHEMA_NODES_MAX 500         /* in one conjunction */
 #define SCHEMA_ALTERNATIVES_MAX 4000 /* in the whole document */
 #define SCHEMA_DEPTH_MAX 100
+#define SCHEMA_MADE_MAX 500
+#define SCHEMA_MADE_BYTES_MAX (2u << 20)
+/* Keywords of rewritten schemas only: strings that do not match, or are none of these. */
+#define SCHEMA_NOT_PATTERN "\x01not-pattern"
+#define SCHEMA_NOT_VALUES "\x01not-values"
 
 struct conj {
     const json **v;
@@ -28,6 +33,12 @@ struct schema_rule {
     struct conj conj;
 };
 
+struct schema_made { /* what a keyword of a node was rewritten to */
+    const json *node;
+    const char *key;
+    json *groups;
+};
+
 struct schema {
     struct builder *b;
     const json *root;
@@ -37,6 +48,9 @@ struct schema {
     uint32_t n_rules, cap_rules, n_done;
     uint32_t *slots, n_slots;
     uint32_t alternatives, checks;
+    struct schema_made *made;
+    uint32_t n_made;
+    size_t made_bytes;
     struct conj exclusive; /* nodes whose oneOf is known to be an anyOf */
     /* shared rules, UINT32_MAX: not built yet */
     uint32_t space, value, object, array, string, character;
@@ -75,6 +89,11 @@ const json *schema_resolve(struct schema *s, const json *at, const char *ref);
 /* keywords.c: refuses what is not supported. */
 void schema_check_keywords(struct schema *s, const json *node);
 unsigned schema_types(struct schema *s, const json *node); /* TYPE_ALL where it does not say */
+bool schema_is_assertion(const char *key);                 /* restricts values: is no annotation */
+/* rewrite.c: an array of groups, in each of which one schema has to hold; NULL after an error. Keys:
+ * not, if, dependentRequired, dependentSchemas, dependencies, oneOf. */
+const json *schema_rewrite(struct schema *s, const json *node, const char *key);
+bool schema_can_negate(struct schema *s, const json *schema, int depth);
 /* disjoint.c */
 bool schema_disjoint(struct schema *s, const json *a, const json *b, int depth);
 
@@ -105,6 +124,7 @@ void schema_put_any_number(struct schema *s, struct span at, bool integer);
 
 /* check.c: true when the value fulfils the node (of supported keywords). */
 bool schema_check(struct schema *s, const json *node, const json *value, int depth);
+unsigned schema_type_of_value(const json *v);
 bool schema_same_value(const json *a, const json *b);
 int64_t schema_count(struct schema *s, const json *node, const char *key, int64_t fallback);
 int64_t schema_length(const json *string); /* in characters */

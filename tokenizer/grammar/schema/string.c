@@ -99,6 +99,41 @@ static void add_listed(struct schema *s, const json *node, struct charnet *out)
     charnet_seal(out, s->b);
 }
 
+/* All strings that `net` does not accept. */
+static void turn_round(struct schema *s, struct charnet *net)
+{
+    struct charnet other = {0};
+    charnet_combine(net, 1, s->b, &other);
+    for (uint32_t i = 0; i < other.n_states; i++)
+        other.accept[i] = !other.accept[i];
+    charnet_fini(net);
+    *net = other;
+}
+
+/* What rewritten schemas say strings are not. */
+static void add_refused(struct schema *s, const json *node, struct charnet *out, bool *any)
+{
+    const char *pattern = json_as_str(json_get(node, SCHEMA_NOT_PATTERN), NULL);
+    const json *values = json_get(node, SCHEMA_NOT_VALUES);
+    struct charnet net = {0};
+    if (pattern) {
+        struct charnet_pattern p = {pattern, strlen(pattern), true, "pattern"};
+        schema_pattern(s, node, &p, &net);
+    } else if (values) {
+        charnet_state(&net, s->b);
+        for (size_t i = 0; i < json_count(values); i++)
+            charnet_add_text(&net, s->b, json_as_str(json_at(values, i), ""),
+                             json_str_len(json_at(values, i)));
+        charnet_seal(&net, s->b);
+    }
+    if ((pattern || values) && s->b->status == ST_OK) {
+        turn_round(s, &net);
+        intersect_with(s, out, any, &net);
+    } else {
+        charnet_fini(&net);
+    }
+}
+
 bool schema_string_net(struct schema *s, const struct conj *c, struct charnet *out,
                        struct build_repeat *times)
 {
@@ -129,6 +164,7 @@ bool schema_string_net(struct schema *s, const struct conj *c, struct charnet *o
             add_listed(s, node, &net);
             intersect_with(s, out, &any, &net);
         }
+        add_refused(s, node, out, &any);
     }
     if (any && (times->min > 0 || times->max != GRAMMAR_UNBOUNDED) && s->b->status == ST_OK &&
         times->min <= times->max) {
