@@ -1,14 +1,14 @@
-/* The limits of this machine, for one number of threads: what arithmetic it can do from registers and
- * from the first cache, how fast it reads and copies memory, and what it costs to wake a team and to
- * meet at a barrier. Every benchmark is held against these, measured in the same run: machines
- * differ, and shared ones differ from minute to minute.
+/* The limits of this machine, for one number of threads: what arithmetic it can do from registers
+ * and from the first cache, how fast it reads and copies memory, and what it costs to wake a team
+ * and to meet at a barrier. Every benchmark is held against these, measured in the same run:
+ * machines differ, and shared ones differ from minute to minute.
  *
- * Units: operations count a multiply-add as two. What the CPU or its OS lacks is 0. Each figure is the
- * best of several short rounds (PROBE_ROUND_NS each), since whatever else runs can only lower it; the
- * latencies are medians.
+ * Units: operations count a multiply-add as two. What the CPU or its OS lacks is 0. Each figure is
+ * the best of several short rounds (PROBE_ROUND_NS each), since whatever else runs can only lower
+ * it; the latencies are medians.
  *
- * Thread: the one that may call team_run() on the given team; all its threads are busy for about two
- * seconds. `buffer` has been written to, and is larger than the caches.
+ * Thread: the one that may call team_run() on the given team; all its threads are busy for about
+ * two seconds. `buffer` has been written to, and is larger than the caches.
  */
 #ifndef KERNELS_PROBE_H
 #define KERNELS_PROBE_H

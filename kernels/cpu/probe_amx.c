@@ -1,6 +1,6 @@
-/* What the tile unit can do at most: products of tiles that stay in registers, and of tiles that are
- * loaded from the first cache, two rows by two columns of accumulators. Compiled for AMX alone, and
- * called only where cpu_amx_permit() said yes. */
+/* What the tile unit can do at most: products of tiles that stay in registers, and of tiles that
+ * are loaded from the first cache, two rows by two columns of accumulators. Compiled for AMX
+ * alone, and called only where cpu_amx_permit() said yes. */
 #include <immintrin.h>
 #include <stdint.h>
 #include <string.h>
