@@ -1,5 +1,6 @@
 #include "model/inspect.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +30,25 @@ static bool has_file(const char *dir, const char *name)
     struct stat info;
     return snprintf(path, sizeof path, "%s/%s", dir, name) < (int)sizeof path &&
            stat(path, &info) == 0 && S_ISREG(info.st_mode);
+}
+
+/* What tokenizer_load() would find. */
+static bool has_tokenizer(const char *dir, const struct weight_source *source)
+{
+    static const char *const names[] = {"tokenizer.json", "tokenizer.model", "tiktoken.model",
+                                        "vocab.json"};
+    const struct gguf *g = source ? weight_source_gguf(source) : NULL;
+    bool found = g && gguf_find(g, "tokenizer.ggml.model");
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        found = found || has_file(dir, names[i]);
+    DIR *d = found ? NULL : opendir(dir);
+    for (struct dirent *e; d && !found && (e = readdir(d));) {
+        const char *dot = strrchr(e->d_name, '.');
+        found = dot && !strcmp(dot, ".tiktoken");
+    }
+    if (d)
+        closedir(d);
+    return found;
 }
 
 static void count_config(struct model_facts *f)
@@ -135,14 +155,17 @@ enum status model_inspect(const char *dir, struct model_facts *out, struct error
         count_tensors(out, source);
     if (out->has_config && out->has_checkpoint)
         match_tensors(out, source, dir);
-    weight_source_close(source);
     out->files_present.tokenizer_json = has_file(dir, "tokenizer.json");
     out->files_present.tokenizer_config = has_file(dir, "tokenizer_config.json");
     out->files_present.chat_template_jinja = has_file(dir, "chat_template.jinja");
     out->files_present.generation_config = has_file(dir, "generation_config.json");
-    if (!out->files_present.tokenizer_json) {
-        err_set(&problem, ST_NOT_FOUND, "%.400s/tokenizer.json: missing", dir);
+    if (!has_tokenizer(dir, source)) {
+        err_set(&problem, ST_NOT_FOUND,
+                "%.400s: no tokenizer (a tokenizer.json, or what stands in "
+                "for one)",
+                dir);
         add_problem(out, &problem);
     }
+    weight_source_close(source);
     return ST_OK;
 }

@@ -193,6 +193,27 @@ Test(inspect, says_what_is_wrong, .init = make_folder, .fini = remove_folder)
     cr_assert(!f.has_config && !f.has_checkpoint && f.n_problems == 3, "%d", f.n_problems);
 }
 
+/* Every kind of file that a tokenizer is loaded from will do. */
+Test(inspect, looks_for_any_tokenizer, .init = make_folder, .fini = remove_folder)
+{
+    static const char *const names[] = {"tokenizer.model", "tiktoken.model", "x.tiktoken",
+                                        "vocab.json", "other"};
+    struct model_facts f;
+    struct error err = {0};
+    char from[256], to[256];
+    make_tiny(DTYPE_BF16, 0, 0);
+    snprintf(from, sizeof from, "%s/tokenizer.json", folder);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        snprintf(to, sizeof to, "%s/%s", folder, names[i]);
+        cr_assert_eq(rename(from, to), 0);
+        cr_assert_eq(model_inspect(folder, &f, &err), ST_OK, "%s", err.text);
+        cr_assert_eq(f.n_problems, i + 1 == sizeof names / sizeof names[0], "%s: %s", names[i],
+                     f.problems[0]);
+        strcpy(from, to);
+    }
+    cr_assert_not_null(strstr(f.problems[0], "no tokenizer"), "%s", f.problems[0]);
+}
+
 /* ---- planted faults ---- */
 
 struct patch {
