@@ -41,11 +41,15 @@ static enum status parse_now(const char *text, int64_t *out, struct error *err)
                    text);
 }
 
+/* A chat with tools has a template of its own in some models. */
 static enum status read_template(const struct options *o, const struct tokenizer *t,
-                                 struct chat_template **out, struct error *err)
+                                 const json *variables, struct chat_template **out,
+                                 struct error *err)
 {
     if (o->file == NULL) {
         const char *text = t ? tokenizer_chat_template(t) : NULL;
+        if (t && tokenizer_tool_template(t) && json_count(json_get(variables, "tools")))
+            text = tokenizer_tool_template(t);
         if (text == NULL)
             return err_set(err, ST_NOT_FOUND, "%s: the model has no chat template",
                            o->dir ? o->dir : "no MODEL");
@@ -98,9 +102,9 @@ static enum status render(const struct options *o, struct error *err)
     if (st == ST_OK && o->dir)
         st = tokenizer_load(o->dir, &t, err);
     if (st == ST_OK)
-        st = read_template(o, t, &template, err);
-    if (st == ST_OK)
         st = read_variables(&variables, err);
+    if (st == ST_OK)
+        st = read_template(o, t, variables, &template, err);
     if (st == ST_OK) {
         args.variables = variables;
         args.bos_token = o->bos ? o->bos : token_text(t, t ? tokenizer_bos(t) : -1);

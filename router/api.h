@@ -108,6 +108,8 @@ struct api_chat {
     const struct tokenizer *tokenizer;
     const struct chat_template *template_; /* NULL: the model has none */
     struct template_habits habits;
+    const struct chat_template *tool_template; /* for chats with tools; NULL: the same */
+    struct template_habits tool_habits;
     const struct output_reasoning *reasoning; /* NULL: not looked for */
     bool *inside_reasoning;                   /* NULL, or: whether the prompt ends within it */
 };

@@ -298,12 +298,15 @@ bool api_chat_ids(const struct api_chat *c, const struct api_request *r, struct 
     enum status st = ST_OK;
     if (r->chat_template)
         st = template_parse(r->chat_template, strlen(r->chat_template), &own, &why);
-    const struct chat_template *t = own ? own : c->template_;
+    bool tools =
+        !own && c->tool_template && json_count(r->tools) && r->tool_choice != API_TOOLS_NONE;
+    const struct chat_template *t = own ? own : tools ? c->tool_template : c->template_;
+    const struct view view = {r, tools ? c->tool_habits : c->habits};
     if (st == ST_OK && !t)
         return api_fail(err, 400, "unsupported_value", "messages",
                         "The model has no chat template: only completions can be made with it.");
     if (st == ST_OK)
-        st = render(c, t, &(struct view){r, c->habits}, &rendered, &why);
+        st = render(c, t, &view, &rendered, &why);
     if (st == ST_OK && r->continue_final)
         cut_after_final(r, &rendered);
     const char *text = rendered.text.data ? rendered.text.data : "";

@@ -344,6 +344,8 @@ static bool make_ids(struct router *r, const struct api_request *q, struct ids *
         const struct api_chat chat = {.tokenizer = r->tokenizer,
                                       .template_ = r->chat_template,
                                       .habits = r->habits,
+                                      .tool_template = r->tool_template,
+                                      .tool_habits = r->tool_habits,
                                       .reasoning = r->formats.reasoning,
                                       .inside_reasoning = inside_reasoning};
         return prompt_check_chat(r, q->messages, err) && api_chat_ids(&chat, q, &all[0], err);

@@ -169,8 +169,11 @@ static bool tokenize_body(const struct call *c, const json *body, struct ids *id
         return false;
     if (!prompt && !content) {
         struct api_request chat = {.kind = API_CHAT};
-        const struct api_chat how = {
-            .tokenizer = c->r->tokenizer, .template_ = c->r->chat_template, .habits = c->r->habits};
+        const struct api_chat how = {.tokenizer = c->r->tokenizer,
+                                     .template_ = c->r->chat_template,
+                                     .habits = c->r->habits,
+                                     .tool_template = c->r->tool_template,
+                                     .tool_habits = c->r->tool_habits};
         return api_parse_chat(&chat, body, &c->r->rules, err) &&
                prompt_check_chat(c->r, chat.messages, err) && api_chat_ids(&how, &chat, ids, err);
     }

@@ -35,6 +35,8 @@ struct router {
     struct tokenizer *tokenizer;
     struct chat_template *chat_template; /* NULL: none */
     struct template_habits habits;
+    struct chat_template *tool_template; /* for chats with tools; NULL: the same */
+    struct template_habits tool_habits;
     struct api_output_formats formats; /* of tool calls and reasoning */
     size_t token_bytes_max;            /* of any token: bounds how short a text's ids can be */
     struct api_rules rules;

@@ -150,40 +150,54 @@ static enum status read_files(struct router *r, struct error *err)
     return st;
 }
 
-/* What the configuration names, or what the template speaks. */
-static void choose_formats(struct router *r, const char *text)
+/* What the configuration names, or what the template speaks; that for chats with tools is asked
+ * first. */
+static void choose_formats(struct router *r, const char *text, const char *tool_text)
 {
     const char *tools = r->config->router.tool_parser,
                *reasoning = r->config->router.reasoning_parser;
     struct api_output_formats *f = &r->formats;
-    if (strcmp(tools, "auto") == 0)
-        f->tools = text ? output_format_for(text) : NULL;
-    else
-        f->tools = output_format_find(tools);
-    if (strcmp(reasoning, "auto") == 0)
-        f->reasoning = text ? output_reasoning_for(text) : NULL;
-    else
-        f->reasoning = output_reasoning_find(reasoning);
+    bool any_tools = strcmp(tools, "auto") == 0, any_reasoning = strcmp(reasoning, "auto") == 0;
+    f->tools = any_tools ? NULL : output_format_find(tools);
+    f->reasoning = any_reasoning ? NULL : output_reasoning_find(reasoning);
+    if (any_tools && tool_text)
+        f->tools = output_format_for(tool_text);
+    if (any_tools && !f->tools && text)
+        f->tools = output_format_for(text);
+    if (any_reasoning && text)
+        f->reasoning = output_reasoning_for(text);
     log_info("output_formats", "tools=%s reasoning=%s", f->tools ? f->tools->name : "none",
              f->reasoning ? f->reasoning->name : "none");
 }
 
-static void read_template(struct router *r)
+/* NULL: there is none, or it was refused. */
+static struct chat_template *parse_template(const struct router *r, const char *text,
+                                            struct template_habits *habits)
 {
-    const char *text = tokenizer_chat_template(r->tokenizer);
+    struct chat_template *t = NULL;
     struct error why = {0};
     char quoted[600];
-    if (!text) {
-        log_warn("no_chat_template", "model=%s", r->config->model.name);
-    } else if (template_parse(text, strlen(text), &r->chat_template, &why) != ST_OK) {
+    if (!text)
+        return NULL;
+    if (template_parse(text, strlen(text), &t, &why) != ST_OK) {
         log_warn("chat_template_refused", "model=%s reason=%s", r->config->model.name,
                  log_quote(quoted, sizeof quoted, why.text));
-        r->chat_template = NULL;
+        return NULL;
     }
-    if (r->chat_template)
-        r->habits = template_habits_of(r->chat_template, text);
+    *habits = template_habits_of(t, text);
+    return t;
+}
+
+static void read_templates(struct router *r)
+{
+    const char *text = tokenizer_chat_template(r->tokenizer);
+    const char *tool_text = tokenizer_tool_template(r->tokenizer);
+    if (!text)
+        log_warn("no_chat_template", "model=%s", r->config->model.name);
+    r->chat_template = parse_template(r, text, &r->habits);
+    r->tool_template = parse_template(r, tool_text, &r->tool_habits);
     r->rules.chat_templates = r->config->router.request_templates;
-    choose_formats(r, text);
+    choose_formats(r, text, tool_text);
 }
 
 enum status router_load_model(struct router *r, struct error *err)
@@ -207,7 +221,7 @@ enum status router_load_model(struct router *r, struct error *err)
         if (n > r->token_bytes_max)
             r->token_bytes_max = n;
     }
-    read_template(r);
+    read_templates(r);
     return ST_OK;
 }
 
@@ -215,6 +229,7 @@ void router_unload_model(struct router *r)
 {
     if (r->chat_template)
         template_free(r->chat_template);
+    template_free(r->tool_template);
     if (r->tokenizer)
         tokenizer_free(r->tokenizer);
     free(r->eos);

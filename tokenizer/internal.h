@@ -24,7 +24,7 @@ struct tokenizer {
     struct postprocess post;
     struct decoder decoder;
     int32_t bos, eos; /* -1: none */
-    char *chat_template;
+    char *chat_template, *tool_template;
 };
 
 #define TOKENIZER_BYTES_MAX ((size_t)512 << 20) /* of a tokenizer.json */

@@ -92,6 +92,9 @@ static enum status load_template(struct tokenizer *t, const json *config, struct
         const char *one = json_as_str(json_get(json_at(v, i), "template"), NULL);
         if (one && (!text || !strcmp(name, "default")))
             text = one;
+        if (one && !strcmp(name, "tool_use") && !t->tool_template &&
+            !(t->tool_template = strdup(one)))
+            return err_set(err, ST_NO_MEMORY, "no memory");
     }
     if (!text)
         return ST_OK;

@@ -61,6 +61,7 @@ void tokenizer_free(struct tokenizer *t)
     added_fini(&t->added);
     vocab_fini(&t->vocab);
     free(t->chat_template);
+    free(t->tool_template);
     free(t);
 }
 
@@ -280,4 +281,9 @@ int32_t tokenizer_eos(const struct tokenizer *t)
 const char *tokenizer_chat_template(const struct tokenizer *t)
 {
     return t->chat_template;
+}
+
+const char *tokenizer_tool_template(const struct tokenizer *t)
+{
+    return t->tool_template;
 }

@@ -91,6 +91,9 @@ int32_t tokenizer_eos(const struct tokenizer *t);
 /* Text of chat_template.jinja, else of tokenizer_config.json ("default" of a named list); NULL:
  * none. */
 const char *tokenizer_chat_template(const struct tokenizer *t);
+/* Text of the template for chats with tools: "tool_use" of a named list, or
+ * additional_chat_templates/tool_use.jinja; NULL: the one above serves these too. */
+const char *tokenizer_tool_template(const struct tokenizer *t);
 
 /* Streaming detokenization: ids in, whole characters out, each byte once, constant work per token.
  * What has been emitted is always a prefix of what tokenizer_decode() gives for all ids, and after

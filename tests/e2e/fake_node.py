@@ -110,7 +110,7 @@ class FakeCluster(cluster.Cluster):
                                               "normalized": False, "special": special})
             vocab += 1
         config["vocab_size"] = vocab
-        names["chat_template"] = template
+        names["chat_template"] = template  # or [{"name", "template"}]
         for name, what in (("tokenizer.json", tokenizer), ("config.json", config), ("tokenizer_config.json", names)):
             write_json(os.path.join(self.folder.name, name), what)
         self.node = FakeNode(vocab)

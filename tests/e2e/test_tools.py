@@ -185,6 +185,16 @@ class Tools(unittest.TestCase):
             with self.assertRaises(openai.BadRequestError):
                 client.chat.completions.create(**ASK, extra_body={"chat_template": bad})
 
+    def test_a_template_for_tools(self):
+        """Of named templates the one for tools serves chats with tools; its text says which format the model speaks."""
+        c, client = self.start([{"name": "default", "template": turns("")}, {"name": "tool_use", "template": "T" + HERMES}])
+        c.will_say(FORMATS["hermes"][2].partition("</think>")[2])
+        self.check_calls(client.chat.completions.create(**ASK, tools=TOOLS).choices[0].message.tool_calls)
+        self.assertTrue(c.prompt().startswith("T<|bos|>"))
+        for more in ({}, {"tools": TOOLS, "tool_choice": "none"}):
+            client.chat.completions.create(**ASK, **more)
+            self.assertTrue(c.prompt().startswith("<|bos|>"))
+
     def test_configured_by_name(self):
         c, client = self.start(turns(""), more=["--router-tool-parser", "hermes", "--router-reasoning-parser", "deepseek_r1"])
         c.will_say(FORMATS["hermes"][2].replace("<think>", ""))

@@ -198,11 +198,13 @@ Test(tokenizer, reads_configuration)
     cr_assert_not(tokenizer_is_special(t, 0));
     cr_assert_not(tokenizer_is_special(t, -1));
     cr_assert_str_eq(tokenizer_chat_template(t), "D");
+    cr_assert_str_eq(tokenizer_tool_template(t), "T");
     cr_assert_str_eq(encode(t, "ab<t>", TOKENIZE_ADD_SPECIAL | TOKENIZE_PARSE_SPECIAL),
                      "0 1 9"); /* b is a token of its own now; tokenizer.json adds no BOS */
     tokenizer_free(t);
     t = load_text(text, "{\"chat_template\":\"one\"}");
     cr_assert_str_eq(tokenizer_chat_template(t), "one");
+    cr_assert_null(tokenizer_tool_template(t));
     cr_assert_eq(tokenizer_bos(t), -1);
     tokenizer_free(t);
     struct error err = {0};

@@ -30,19 +30,35 @@ static enum status read_optional(const char *dir, const char *name, size_t max, 
     return file_there(dir, name, path) ? json_read_file(path, max, out, err) : ST_OK;
 }
 
-/* chat_template.jinja, where there is one, goes before the configuration's. */
-static enum status read_template(const char *dir, struct tokenizer *t, struct error *err)
+/* *out stays as it is where there is no such file, or nothing in it. */
+static enum status read_template(const char *dir, const char *name, char **out, struct error *err)
 {
     char path[PATH_BYTES];
     struct buf text = {0};
-    if (!file_there(dir, "chat_template.jinja", path))
+    if (!file_there(dir, name, path))
         return ST_OK;
     enum status st = file_read(path, TEMPLATE_BYTES_MAX, &text, err);
     if (!st && text.len) {
-        free(t->chat_template);
-        t->chat_template = buf_take(&text, NULL);
+        free(*out);
+        *out = buf_take(&text, NULL);
     }
     buf_fini(&text);
+    return st;
+}
+
+/* chat_template.jinja, where there is one, goes before all that the configuration has. */
+static enum status read_templates(const char *dir, struct tokenizer *t, struct error *err)
+{
+    char *own = NULL;
+    enum status st = read_template(dir, "chat_template.jinja", &own, err);
+    if (own) {
+        free(t->chat_template);
+        free(t->tool_template);
+        t->chat_template = own;
+        t->tool_template = NULL;
+    }
+    if (st == ST_OK)
+        st = read_template(dir, "additional_chat_templates/tool_use.jinja", &t->tool_template, err);
     return st;
 }
 
@@ -168,7 +184,7 @@ enum status tokenizer_load(const char *path, struct tokenizer **out, struct erro
             err_prefix(err, "%s%s", path, is_file(path) ? "" : "/tokenizer.json");
     }
     if (!st && !is_file(path))
-        st = read_template(path, t, err);
+        st = read_templates(path, t, err);
     if (st)
         tokenizer_free(t);
     else

@@ -286,6 +286,16 @@ static void write_named(struct jw *w, const char *key, const struct tokens *t, i
     jw_strn(w, s.s, s.len);
 }
 
+static void write_template(struct jw *w, const char *name, struct gguf_str text)
+{
+    jw_obj(w);
+    jw_key(w, "name");
+    jw_str(w, name);
+    jw_key(w, "template");
+    jw_strn(w, text.s, text.len);
+    jw_end_obj(w);
+}
+
 static void write_config(const struct tokens *t, struct buf *out)
 {
     struct gguf_str template = gguf_string(t->g, "tokenizer.chat_template");
@@ -293,9 +303,16 @@ static void write_config(const struct tokens *t, struct buf *out)
     jw_obj(&w);
     write_named(&w, "bos_token", t, t->bos);
     write_named(&w, "eos_token", t, t->eos);
-    if (template.s) {
+    struct gguf_str tools = gguf_string(t->g, "tokenizer.chat_template.tool_use");
+    if (template.s && !tools.s) {
         jw_key(&w, "chat_template");
         jw_strn(&w, template.s, template.len);
+    } else if (template.s) {
+        jw_key(&w, "chat_template");
+        jw_arr(&w);
+        write_template(&w, "default", template);
+        write_template(&w, "tool_use", tools);
+        jw_end_arr(&w);
     }
     jw_end_obj(&w);
 }
