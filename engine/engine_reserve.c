@@ -233,7 +233,8 @@ enum status engine_reserve(struct engine *e, const struct engine_request *req, g
     const struct engine_runner *runner = &e->args.runner;
     g->is_long = runner->is_long != NULL && runner->is_long(runner->ctx, g->n_prompt);
     g->salt = hash_bytes(rng_mix(e->args.salt + g->is_long), salt, strlen(salt));
-    if (req->sampling.grammar.kind != MSG_GRAMMAR_NONE) {
+    bool samples = !req->prefill_only || req->want_first;
+    if (samples && req->sampling.grammar.kind != MSG_GRAMMAR_NONE) {
         st = grammars_take(e->grammars, &req->sampling.grammar, &g->grammar, err);
         if (st != ST_OK)
             goto fail;

@@ -176,6 +176,12 @@ static const struct sample samples[] = {
      "{\"oneOf\":[{\"type\":\"integer\",\"minimum\":3},{\"type\":\"integer\",\"maximum\":7}]}",
      {"2", "8", "-1"},
      {"3", "5", "7", "\"a\""}},
+    {GRAMMAR_JSON_SCHEMA,
+     "{\"type\":\"object\",\"allOf\":[{\"properties\":{\"a\":{\"type\":\"integer\"}}}],"
+     "\"properties\":{"
+     "\"b\":{\"type\":\"integer\"}},\"unevaluatedProperties\":false}",
+     {"{}", "{\"b\":1,\"a\":2}"},
+     {"{\"c\":1}", "{\"a\":null}"}},
     {GRAMMAR_STRUCTURE,
      "{\"seq\":[{\"literal\":\"<f>\"},{\"schema\":{\"type\":\"integer\"}},{\"any\":[{\"literal\":"
      "\"</"

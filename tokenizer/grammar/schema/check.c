@@ -169,6 +169,8 @@ static bool check_object(struct schema *s, const json *node, const json *v, int 
 {
     const json *required = json_get(node, "required");
     int64_t n = (int64_t)json_count(v);
+    if (n > 0 && json_get(node, "unevaluatedProperties"))
+        return false; /* perhaps it does: none is let through */
     if (n < schema_count(s, node, "minProperties", 0) ||
         n > schema_count(s, node, "maxProperties", INT64_MAX))
         return false;

@@ -11,7 +11,8 @@ struct expansion {
     struct conj closed;
     const json *groups[GROUPS_MAX]; /* of anyOf and oneOf */
     uint32_t n_groups;
-    bool flat; /* branches are not looked at */
+    bool flat;  /* branches are not looked at */
+    bool alone; /* one schema and what it applies; no other one says something of the same value */
 };
 
 /* ---- references ---- */
@@ -245,6 +246,37 @@ static void add_conditions(struct schema *s, struct expansion *e, const json *no
     }
 }
 
+/* Says nothing of an object itself, and applies one thing only. */
+static bool is_transparent(const json *node)
+{
+    static const char *const keys[] = {
+        "properties",       "patternProperties", "additionalProperties", "allOf", "if", "not",
+        "dependentSchemas", "dependencies",      "unevaluatedProperties"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (json_get(node, keys[i]))
+            return false;
+    return (json_get(node, "$ref") != NULL) + (json_get(node, "anyOf") != NULL) +
+               (json_get(node, "oneOf") != NULL) <=
+           1;
+}
+
+/* unevaluatedProperties is about all that its own schema applies: the closed conjunction has to be
+ * that and nothing else. */
+static void check_unevaluated(struct schema *s, const struct expansion *e, const json *node,
+                              uint32_t before)
+{
+    bool ok = e->alone && e->n_groups <= 1;
+    if (!json_get(node, "unevaluatedProperties"))
+        return;
+    for (uint32_t i = 0; i < before && ok; i++)
+        ok = e->closed.v[i] == NULL || is_transparent(e->closed.v[i]);
+    if (!ok)
+        schema_fail(
+            s, ST_UNSUPPORTED, node,
+            "keyword \"unevaluatedProperties\" is not supported beside other schemas of the "
+            "same value");
+}
+
 static void add_node(struct schema *s, struct expansion *e, const json *node, int depth)
 {
     uint32_t before = e->closed.n;
@@ -267,6 +299,8 @@ static void add_node(struct schema *s, struct expansion *e, const json *node, in
         e->closed.v[before] = NULL; /* stays as a mark until the expansion is done */
     else
         schema_check_keywords(s, node);
+    if (!e->flat)
+        check_unevaluated(s, e, node, before);
     if (ref && s->b->status == ST_OK) {
         const json *to = schema_resolve(s, node, ref);
         if (to)
@@ -352,6 +386,7 @@ void schema_expand(struct schema *s, const struct conj *open, const struct schem
         build_fail(s->b, ST_NO_MEMORY, "no memory for the schema");
         return;
     }
+    e->alone = open->n == 1;
     for (uint32_t i = 0; i < open->n; i++)
         add_node(s, e, open->v[i], 0);
     choose(s, e, 0, emit);

@@ -32,6 +32,7 @@ static const struct {
     {"patternProperties", SCHEMA_MAP},
     {"additionalProperties", SCHEMA},
     {"propertyNames", SCHEMA},
+    {"unevaluatedProperties", SCHEMA},
     {"required", NAMES},
     {"minProperties", COUNT},
     {"maxProperties", COUNT},
@@ -57,9 +58,9 @@ static const struct {
     {"dependencies", LISTS},
 };
 
-static const char *const refused[] = {
-    "contains",    "uniqueItems",   "extends",     "unevaluatedProperties", "disallow",
-    "$dynamicRef", "$recursiveRef", "divisibleBy", "unevaluatedItems"};
+static const char *const refused[] = {"contains",         "uniqueItems", "extends",
+                                      "disallow",         "$dynamicRef", "$recursiveRef",
+                                      "unevaluatedItems", "divisibleBy"};
 
 static const char *const conditions[] = {"not", "if", "dependentRequired", "dependentSchemas",
                                          "dependencies"};

@@ -31,6 +31,7 @@ struct object {
     struct charnet nets[CHARNET_PATTERNS_MAX];
     struct key_part parts[CHARNET_PATTERNS_MAX]; /* of nets[1..]; nets[0]: the declared names */
     uint32_t n_parts;
+    const json *rest; /* unevaluatedProperties: of names that no schema says anything of */
     uint64_t min, max;
     uint32_t member;      /* rule of a property of another name; UINT32_MAX: not allowed */
     uint32_t next_member; /* the same behind a comma */
@@ -56,17 +57,20 @@ static bool part_matches(const struct object *o, uint32_t part, const char *name
 /* The conjunction of the value behind a key for which `bits` of the parts match. */
 static void gather_by_bits(const struct object *o, uint32_t bits, struct conj *value)
 {
+    bool evaluated = false;
     for (uint32_t i = 0; i < o->c->n; i++) {
         bool matched = false;
         for (uint32_t k = 1; k < o->n_parts; k++)
             if (o->parts[k].owner == o->c->v[i] && o->parts[k].schema && (bits >> k & 1)) {
                 conj_add(o->s, value, o->parts[k].schema);
-                matched = true;
+                matched = evaluated = true;
             }
         const json *more = json_get(o->c->v[i], "additionalProperties");
         if (!matched && more)
             conj_add(o->s, value, more);
     }
+    if (!evaluated && o->rest)
+        conj_add(o->s, value, o->rest);
     for (uint32_t k = 1; k < o->n_parts; k++)
         if (!o->parts[k].schema && !(bits >> k & 1))
             value->never = true;
@@ -75,6 +79,7 @@ static void gather_by_bits(const struct object *o, uint32_t bits, struct conj *v
 static uint32_t value_of_name(const struct object *o, const char *name)
 {
     struct conj value = {0};
+    bool evaluated = false;
     for (uint32_t i = 0; i < o->c->n && fine(o); i++) {
         const json *own = json_get(json_get(o->c->v[i], "properties"), name);
         bool matched = own != NULL;
@@ -91,7 +96,10 @@ static uint32_t value_of_name(const struct object *o, const char *name)
         const json *more = json_get(o->c->v[i], "additionalProperties");
         if (!matched && more)
             conj_add(o->s, &value, more);
+        evaluated = evaluated || matched;
     }
+    if (!evaluated && o->rest)
+        conj_add(o->s, &value, o->rest);
     for (uint32_t k = 1; k < o->n_parts; k++)
         if (!o->parts[k].schema && !part_matches(o, k, name))
             value.never = true;
@@ -334,6 +342,23 @@ static void put_rows(struct object *o, uint32_t from, uint32_t to)
     free(memory);
 }
 
+/* A schema with additionalProperties speaks of every name. What was rewritten names properties that
+ * the schema itself does not speak of. */
+static void find_rest(struct object *o)
+{
+    bool all = false;
+    for (uint32_t i = 0; i < o->c->n; i++) {
+        const json *rest = json_get(o->c->v[i], "unevaluatedProperties");
+        all = all || json_get(o->c->v[i], "additionalProperties");
+        o->rest = rest ? rest : o->rest;
+    }
+    if (o->rest && o->s->n_made > 0)
+        schema_fail(o->s, ST_UNSUPPORTED, o->c->v[0],
+                    "keyword \"unevaluatedProperties\" is not supported beside conditions");
+    if (all)
+        o->rest = NULL;
+}
+
 void schema_put_object(struct schema *s, const struct conj *c, struct span at)
 {
     struct object *o = calloc(1, sizeof *o);
@@ -350,6 +375,7 @@ void schema_put_object(struct schema *s, const struct conj *c, struct span at)
         o->min = min > o->min ? min : o->min;
         o->max = max < o->max ? max : o->max;
     }
+    find_rest(o);
     find_parts(o);
     if (fine(o))
         find_properties(o);

@@ -1,5 +1,5 @@
-/* Keywords that say what must not be, or what holds on a condition, written with others: `not`, `if`,
- * `dependentRequired`, `dependentSchemas`, `dependencies`, and a oneOf whose branches are not
+/* Keywords that say what must not be, or what holds on a condition, written with others: `not`,
+ * `if`, `dependentRequired`, `dependentSchemas`, `dependencies`, and a oneOf whose branches are not
  * exclusive. Each becomes groups of branches, of which one has to hold, as an anyOf. What cannot be
  * written so is refused.
  *

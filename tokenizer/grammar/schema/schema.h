@@ -90,7 +90,7 @@ const json *schema_resolve(struct schema *s, const json *at, const char *ref);
 void schema_check_keywords(struct schema *s, const json *node);
 unsigned schema_types(struct schema *s, const json *node); /* TYPE_ALL where it does not say */
 bool schema_is_assertion(const char *key);                 /* restricts values: is no annotation */
-/* rewrite.c: an array of groups, in each of which one schema has to hold; NULL after an error. Keys:
+/* rewrite.c: an array of groups, in each of which one schema has to hold; NULL: an error. Keys:
  * not, if, dependentRequired, dependentSchemas, dependencies, oneOf. */
 const json *schema_rewrite(struct schema *s, const json *node, const char *key);
 bool schema_can_negate(struct schema *s, const json *schema, int depth);
