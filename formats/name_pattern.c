@@ -300,13 +300,19 @@ enum status name_pattern_check(const char *pattern, struct error *err)
                    pattern);
 }
 
+bool name_matches_whole(const char *pattern, const char *name)
+{
+    struct matcher m = {.name = name};
+    if (!strncmp(pattern, "re:", 3))
+        return alternatives(&m, pattern + 3, pattern + strlen(pattern), name, NULL);
+    return !strcmp(pattern, name);
+}
+
 bool name_matches(const char *pattern, const char *name)
 {
     size_t n = strlen(pattern), len = strlen(name);
-    if (!strncmp(pattern, "re:", 3)) {
-        struct matcher m = {.name = name};
-        return alternatives(&m, pattern + 3, pattern + n, name, NULL);
-    }
+    if (!strncmp(pattern, "re:", 3))
+        return name_matches_whole(pattern, name);
     if (n == 0 || n > len)
         return false;
     if (!memcmp(name, pattern, n) && (name[n] == '\0' || name[n] == '.'))

@@ -22,5 +22,7 @@ enum status name_pattern_check(const char *pattern, struct error *err);
 /* Without "re:": the name itself, or (as configs of transformers mean it) a module that holds it or
  * the end of its path. A match that takes too many steps is none. */
 bool name_matches(const char *pattern, const char *name);
+/* The same, but without "re:" the name itself only. */
+bool name_matches_whole(const char *pattern, const char *name);
 
 #endif

@@ -100,9 +100,12 @@ static enum status parse_gptq(const json *v, struct quant_config *c, struct erro
     if (strcmp(format, "gptq") && strcmp(format, "gptq_v2"))
         return err_set(err, ST_UNSUPPORTED,
                        "checkpoint_format \"%.40s\"; gptq and gptq_v2 are supported", format);
+    /* "-:PATTERN" leaves modules as they are, which their tensors show too */
     const json *dynamic = json_get(v, "dynamic");
-    if (json_count(dynamic))
-        return err_set(err, ST_UNSUPPORTED, "gptq with \"dynamic\" overrides per module");
+    for (void *it = json_kind_of(dynamic) == JSON_OBJ ? json_first(dynamic) : NULL; it;
+         it = json_next(dynamic, it))
+        if (strncmp(json_iter_key(it), "-:", 2) != 0)
+            return err_set(err, ST_UNSUPPORTED, "gptq with \"dynamic\" settings per module");
     enum status st = read_bits(json_get(v, "bits"), "2348", &c->bits, err);
     return st ? st : read_group_size(json_get(v, "group_size"), &c->group_size, err);
 }
@@ -331,24 +334,28 @@ enum status quant_config_read(const char *dir, struct quant_config *out, struct 
     return st;
 }
 
-static bool any_matches(const struct quant_names *names, const char *module)
+typedef bool match_fn(const char *pattern, const char *name);
+
+static bool any_matches(const struct quant_names *names, const char *module, match_fn *matches)
 {
     for (size_t i = 0; i < names->n; i++)
-        if (name_matches(names->v[i], module))
+        if (matches(names->v[i], module))
             return true;
     return false;
 }
 
 bool quant_config_ignores(const struct quant_config *c, const char *module)
 {
-    return any_matches(&c->ignored, module);
+    bool whole =
+        c->method == QUANT_COMPRESSED; /* there a list names modules, not what is in them */
+    return any_matches(&c->ignored, module, whole ? name_matches_whole : name_matches);
 }
 
 /* A name says more than the class "Linear" that stands for the rest. */
 const struct quant_group *quant_config_group(const struct quant_config *c, const char *module)
 {
     for (size_t i = 0; i < c->n_groups; i++)
-        if (any_matches(&c->groups[i].targets, module))
+        if (any_matches(&c->groups[i].targets, module, name_matches_whole))
             return &c->groups[i];
     for (size_t i = 0; i < c->n_groups; i++)
         for (size_t k = 0; k < c->groups[i].targets.n; k++) {

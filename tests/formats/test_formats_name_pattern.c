@@ -50,6 +50,8 @@ Test(name_pattern, matches_as_configs_mean_it)
         cr_assert_eq(name_matches(cases[i].pattern, cases[i].name), cases[i].want, "%s on %s",
                      cases[i].pattern, cases[i].name);
     }
+    cr_assert(name_matches_whole("a.b", "a.b") && !name_matches_whole("a", "a.b"));
+    cr_assert(!name_matches_whole("b", "a.b") && name_matches_whole("re:a", "a.b"));
 }
 
 Test(name_pattern, refuses_other_dialects)

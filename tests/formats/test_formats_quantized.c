@@ -245,6 +245,8 @@ Test(quantized, refuses_what_it_cannot_read)
         {"{\"quant_method\":\"gptq\",\"bits\":5}", "5 bits"},
         {"{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":-7}", "group_size"},
         {"{\"quant_method\":\"gptq\",\"checkpoint_format\":\"marlin\"}", "marlin"},
+        {"{\"quant_method\":\"gptq\",\"dynamic\":{\"-:.*gate\":{},\"+:x\":{\"bits\":8}}}",
+         "per module"},
         {"{\"quant_method\":\"awq\",\"version\":\"gemv\"}", "gemv"},
         {"{\"quant_method\":\"fp8\",\"weight_block_size\":[0,1]}", "weight_block_size"},
         {"{\"quant_method\":\"fp8\",\"ignored_layers\":[\"re:(\"]}", "ignored_layers[0]"},
