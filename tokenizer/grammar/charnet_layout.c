@@ -107,6 +107,7 @@ void charnet_lay_out_to(const struct charnet *c, struct builder *b, uint32_t fro
 /* ---- several in one ---- */
 
 #define SETS_MAX 4000000u
+#define WORK_MAX 1500000u
 
 struct combine {
     const struct charnet *parts;
@@ -266,7 +267,7 @@ void charnet_combine(const struct charnet *parts, size_t n, struct builder *b, s
                 continue;
             gather(&c, s, c.cuts[i]);
             work += c.sets[c.offsets[s]] + 1;
-            if (work > SETS_MAX)
+            if (work > WORK_MAX)
                 build_fail(b, ST_UNSUPPORTED, "the patterns of the keys are too large together");
             uint32_t to = set_state(&c);
             charnet_edge(out, b, (struct charnet_edge){s, to, {c.cuts[i], c.cuts[i + 1] - 1}});

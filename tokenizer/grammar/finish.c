@@ -11,7 +11,7 @@
 #include "tokenizer/grammar/build.h"
 #include "tokenizer/grammar/grammar.h"
 
-#define STEPS_MAX 12000000u /* of all subsets: bounds the time */
+#define STEPS_MAX 8000000u /* of all subsets: bounds the time */
 #define RANGES_MAX 4000000u
 
 struct finish {
@@ -380,7 +380,7 @@ static bool make_rule(struct finish *f, uint32_t rule, uint32_t built)
 {
     struct grammar *g = f->g;
     uint32_t states = g->n_states, ranges = g->n_ranges, calls = g->n_calls;
-    f->patience = f->steps + 4000000;
+    f->patience = f->steps + 2000000;
     if (make_states(f, rule, 1000 + 8 * built))
         return true;
     if (f->b->status != ST_OK)

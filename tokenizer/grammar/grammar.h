@@ -47,7 +47,7 @@ enum grammar_kind {
 struct grammar;
 /* ST_INVALID: the text is wrong; ST_UNSUPPORTED: it is right but not supported, or too large. The
  * error names the place: a JSON pointer for schemas, line and column for GBNF, a byte offset for
- * patterns. Bounded in time (some tens of milliseconds at worst), memory and depth. */
+ * patterns. Bounded in time (a tenth of a second or so at worst), memory and depth. */
 enum status grammar_compile(enum grammar_kind kind, const char *text, size_t len,
                             struct grammar **out, struct error *err);
 void grammar_free(struct grammar *g);

@@ -5,7 +5,7 @@
 #include "base/utf8.h"
 #include "tokenizer/grammar/schema/schema.h"
 
-#define CHECKS_MAX 200000u
+#define CHECKS_MAX 1000000u /* of values and of listed ones they are compared with */
 
 int64_t schema_length(const json *string)
 {
@@ -183,11 +183,11 @@ static bool check_object(struct schema *s, const json *node, const json *v, int 
     return true;
 }
 
-static bool check_listed(const json *node, const json *v)
+static bool check_listed(struct schema *s, const json *node, const json *v)
 {
     const json *constant = json_get(node, "const"), *list = json_get(node, "enum");
     bool found = list == NULL;
-    for (size_t i = 0; i < json_count(list) && !found; i++)
+    for (size_t i = 0; i < json_count(list) && !found; i++, s->checks++)
         found = schema_same_value(json_at(list, i), v);
     return found && (!constant || schema_same_value(constant, v));
 }
@@ -247,6 +247,12 @@ static bool check_applied(struct schema *s, const json *node, const json *v, int
 
 bool schema_check(struct schema *s, const json *node, const json *v, int depth)
 {
+    return (json_kind_of(node) == JSON_BOOL || check_listed(s, node, v)) &&
+           schema_check_unlisted(s, node, v, depth);
+}
+
+bool schema_check_unlisted(struct schema *s, const json *node, const json *v, int depth)
+{
     if (s->b->status != ST_OK)
         return false;
     if (depth > SCHEMA_DEPTH_MAX || ++s->checks > CHECKS_MAX) {
@@ -256,7 +262,7 @@ bool schema_check(struct schema *s, const json *node, const json *v, int depth)
     if (json_kind_of(node) == JSON_BOOL)
         return json_as_bool(node, true);
     unsigned type = schema_type_of_value(v);
-    if (!(schema_types(s, node) & type) || !check_listed(node, v))
+    if (!(schema_types(s, node) & type))
         return false;
     bool ok = true;
     if (type == TYPE_STRING)

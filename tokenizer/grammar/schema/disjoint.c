@@ -68,6 +68,18 @@ static bool forbids(const struct conj *c, const char *name)
     return false;
 }
 
+/* Two schemas that only name the same type: the usual case of properties with one name. */
+static bool only_types(const json *a, const json *b)
+{
+    static const char *const keys[] = {"const", "enum", "$ref", "allOf", "minimum", "maximum"};
+    const char *type = json_as_str(json_get(a, "type"), NULL);
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (json_get(a, keys[i]) || json_get(b, keys[i]))
+            return false;
+    return type && strcmp(type, "object") != 0 &&
+           strcmp(type, json_as_str(json_get(b, "type"), "")) == 0;
+}
+
 static bool property_differs(struct schema *s, const struct conj *a, const struct conj *b,
                              const char *name, int depth)
 {
@@ -75,7 +87,7 @@ static bool property_differs(struct schema *s, const struct conj *a, const struc
         for (uint32_t k = 0; k < b->n; k++) {
             const json *x = json_get(json_get(a->v[i], "properties"), name);
             const json *y = json_get(json_get(b->v[k], "properties"), name);
-            if (x && y && schema_disjoint(s, x, y, depth + 1))
+            if (x && y && !only_types(x, y) && schema_disjoint(s, x, y, depth + 1))
                 return true;
         }
     return false;

@@ -210,8 +210,8 @@ static void add_one_of(struct schema *s, struct expansion *e, const json *node)
             take_group(s, e, node, group);
             return;
         }
-    if (n > 200) {
-        schema_fail(s, ST_UNSUPPORTED, node, "oneOf has more than 200 branches: use anyOf");
+    if (n > 100) {
+        schema_fail(s, ST_UNSUPPORTED, node, "oneOf has more than 100 branches: use anyOf");
         return;
     }
     if (!find_overlap(s, group, &a, &b)) {

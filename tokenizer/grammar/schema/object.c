@@ -267,78 +267,108 @@ static void put_member_rule(struct object *o)
     conj_fini(&plain);
 }
 
-/* From `at`, where `have` properties are there (exact, or 1 for "some" where nobody counts). */
+/* From `at`, behind a comma where `have` > 0: properties of other names and no declared ones. */
 static void put_members(struct object *o, uint32_t at, uint64_t have, uint32_t to)
 {
     struct builder *b = o->s->b;
     uint64_t min = o->min > have ? o->min - have : 0;
     uint64_t max = o->max == GRAMMAR_UNBOUNDED ? GRAMMAR_UNBOUNDED : o->max - have;
-    if (min == 0)
+    if (min == 0 && have == 0)
         build_eps(b, at, to);
     if (o->member == UINT32_MAX || max == 0)
         return;
-    if (have == 0) {
-        at = build_call_once(b, at, o->member);
-        min -= min > 0;
-        max -= max != GRAMMAR_UNBOUNDED;
-    }
+    at = build_call_once(b, at, o->member);
+    min -= min > 0;
+    max -= max != GRAMMAR_UNBOUNDED;
     build_call(b, at, to, o->next_member, (struct build_repeat){(uint32_t)min, (uint32_t)max});
 }
 
 /* ---- the whole ---- */
 
-static uint32_t put_property(struct object *o, uint32_t at, const struct property *p, bool comma)
+static uint32_t put_property(struct object *o, uint32_t at, const struct property *p)
 {
     struct builder *b = o->s->b;
     struct buf key = {0};
     struct jw w = jw_begin(&key);
-    if (comma)
-        at = schema_space(o->s, build_byte(b, at, ','));
     jw_str(&w, p->name);
     at = build_text(b, at, key.data ? key.data : "", key.len);
     buf_fini(&key);
     return put_value(o, at, p->rule);
 }
 
-/* Row by row: states by how many properties are there, before each declared one. */
+/* States before a declared property, by how many properties are there (exactly, or 1 for "some"
+ * where nobody counts): `ready` behind a property, where a comma or the end follows, and `due`
+ * behind a comma (or at the very beginning), where a property follows. UINT32_MAX: none. */
+struct rows {
+    uint32_t *ready, *due, *next_ready, *next_due;
+    uint32_t width;
+    bool counted;
+};
+
+static void lead_to(struct object *o, uint32_t from, uint32_t *to)
+{
+    if (*to == UINT32_MAX)
+        *to = build_state(o->s->b);
+    build_eps(o->s->b, from, *to);
+}
+
+static void put_commas(struct object *o, struct rows *r, bool may_end, uint32_t end)
+{
+    for (uint32_t k = 1; k < r->width && fine(o); k++) {
+        if (r->ready[k] == UINT32_MAX)
+            continue;
+        if (may_end && k >= o->min)
+            build_eps(o->s->b, r->ready[k], end);
+        if (!r->counted || k < o->max)
+            lead_to(o, schema_space(o->s, build_byte(o->s->b, r->ready[k], ',')), &r->due[k]);
+    }
+}
+
+static void put_row(struct object *o, struct rows *r, const struct property *p)
+{
+    memset(r->next_ready, 0xff, 2 * r->width * sizeof *r->next_ready);
+    for (uint32_t k = 0; k < r->width && fine(o); k++) {
+        uint32_t more = k + 1 < r->width ? k + 1 : k;
+        if (r->due[k] == UINT32_MAX)
+            continue;
+        if (!p->required)
+            lead_to(o, r->due[k], &r->next_due[k]);
+        if (p->rule != UINT32_MAX)
+            lead_to(o, put_property(o, r->due[k], p), &r->next_ready[more]);
+    }
+    uint32_t *ready = r->ready, *due = r->due;
+    r->ready = r->next_ready;
+    r->due = r->next_due;
+    r->next_ready = ready;
+    r->next_due = due;
+}
+
 static void put_rows(struct object *o, uint32_t from, uint32_t to)
 {
-    struct builder *b = o->s->b;
-    bool counted = o->min > 1 || o->max != GRAMMAR_UNBOUNDED;
-    uint32_t width = counted ? o->n_properties + 2 : 2;
-    uint32_t *row = malloc(2 * width * sizeof *row), *next = row ? row + width : NULL;
-    if (!row) {
-        build_fail(b, ST_NO_MEMORY, "no memory for the schema");
+    struct rows r = {.counted = o->min > 1 || o->max != GRAMMAR_UNBOUNDED};
+    r.width = r.counted ? o->n_properties + 2 : 2;
+    uint32_t *memory = malloc(4 * r.width * sizeof *memory), last_required = 0;
+    if (!memory) {
+        build_fail(o->s->b, ST_NO_MEMORY, "no memory for the schema");
         return;
     }
-    uint32_t *memory = row;
-    for (uint32_t k = 0; k < width; k++)
-        row[k] = UINT32_MAX;
-    row[0] = from;
+    memset(memory, 0xff, 4 * r.width * sizeof *memory);
+    r.ready = memory;
+    r.due = memory + r.width;
+    r.next_ready = memory + 2 * r.width;
+    r.next_due = memory + 3 * r.width;
+    r.due[0] = from;
+    for (uint32_t i = 0; i < o->n_properties; i++)
+        if (o->properties[i].required)
+            last_required = i + 1;
     for (uint32_t i = 0; i < o->n_properties && fine(o); i++) {
-        const struct property *p = &o->properties[i];
-        for (uint32_t k = 0; k < width; k++)
-            next[k] = UINT32_MAX;
-        for (uint32_t k = 0; k < width && fine(o); k++) {
-            uint32_t more = k + 1 < width ? k + 1 : k;
-            if (row[k] == UINT32_MAX)
-                continue;
-            if (!p->required) {
-                next[k] = next[k] == UINT32_MAX ? build_state(b) : next[k];
-                build_eps(b, row[k], next[k]);
-            }
-            if (p->rule == UINT32_MAX || (counted && k >= o->max))
-                continue;
-            next[more] = next[more] == UINT32_MAX ? build_state(b) : next[more];
-            build_eps(b, put_property(o, row[k], p, k > 0), next[more]);
-        }
-        uint32_t *swap = row;
-        row = next;
-        next = swap;
+        put_commas(o, &r, i >= last_required, to);
+        put_row(o, &r, &o->properties[i]);
     }
-    for (uint32_t k = 0; k < width && fine(o); k++)
-        if (row[k] != UINT32_MAX)
-            put_members(o, row[k], k, to);
+    put_commas(o, &r, true, to);
+    for (uint32_t k = 0; k < r.width && fine(o); k++)
+        if (r.due[k] != UINT32_MAX)
+            put_members(o, r.due[k], k, to);
     free(memory);
 }
 

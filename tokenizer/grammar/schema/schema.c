@@ -158,12 +158,14 @@ static void put_literal(struct schema *s, const char *text, struct span at)
     build_eps(s->b, build_text(s->b, at.from, text, strlen(text)), at.to);
 }
 
-static void put_if_allowed(struct schema *s, const struct conj *c, const json *value,
+/* A value that c->v[own] lists. */
+static void put_if_allowed(struct schema *s, const struct conj *c, uint32_t own, const json *value,
                            struct span at)
 {
     bool ok = true;
     for (uint32_t k = 0; k < c->n && ok; k++)
-        ok = schema_check(s, c->v[k], value, 0);
+        ok = k == own && !json_get(c->v[k], "const") ? schema_check_unlisted(s, c->v[k], value, 0)
+                                                     : schema_check(s, c->v[k], value, 0);
     if (ok)
         schema_put_constant(s, value, at);
 }
@@ -174,11 +176,11 @@ static bool put_listed(struct schema *s, const struct conj *c, struct span at)
     for (uint32_t i = 0; i < c->n; i++) {
         const json *value = json_get(c->v[i], "const"), *list = json_get(c->v[i], "enum");
         if (value) {
-            put_if_allowed(s, c, value, at);
+            put_if_allowed(s, c, i, value, at);
             return true;
         }
         for (size_t k = 0; k < json_count(list) && s->b->status == ST_OK; k++)
-            put_if_allowed(s, c, json_at(list, k), at);
+            put_if_allowed(s, c, i, json_at(list, k), at);
         if (list)
             return true;
     }

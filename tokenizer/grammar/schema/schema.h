@@ -123,6 +123,8 @@ uint32_t schema_any_character(struct schema *s);
 void schema_put_any_number(struct schema *s, struct span at, bool integer);
 
 /* check.c: true when the value fulfils the node (of supported keywords). */
+bool schema_check_unlisted(struct schema *s, const json *node, const json *value,
+                           int depth); /* but for the node's own const and enum */
 bool schema_check(struct schema *s, const json *node, const json *value, int depth);
 unsigned schema_type_of_value(const json *v);
 bool schema_same_value(const json *a, const json *b);
