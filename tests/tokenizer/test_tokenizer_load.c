@@ -268,6 +268,14 @@ Test(tokenizer_load, gguf_equals_its_folder)
 
 static char folder[64];
 
+static void write_file(const char *file, const void *bytes, size_t len)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", folder, file);
+    FILE *f = fopen(path, "wb");
+    cr_assert(f && (!len || fwrite(bytes, 1, len, f) == len) && fclose(f) == 0);
+}
+
 static void make_folder(void)
 {
     strcpy(folder, "/tmp/baton_tok_XXXXXX");
@@ -287,8 +295,7 @@ static void expect_refused(const char *file, const void *bytes, size_t len, cons
     struct tokenizer *t = NULL;
     struct error err = {0};
     snprintf(path, sizeof path, "%s/%s", folder, file);
-    FILE *f = fopen(path, "wb");
-    cr_assert(f && (!len || fwrite(bytes, 1, len, f) == len) && fclose(f) == 0);
+    write_file(file, bytes, len);
     cr_assert_lt(tokenizer_load(folder, &t, &err), 0, "%s: accepted", says);
     cr_assert_not_null(strstr(err.text, says), "\"%s\" lacks \"%s\"", err.text, says);
     cr_assert_null(strchr(err.text, '\n'));
@@ -339,6 +346,52 @@ Test(tokenizer_load, refuses_gguf_faults, .init = make_folder, .fini = remove_fo
     put_head(&b, 3, 0, 0);
     expect_refused("model.gguf", b.data, b.len, "no tokenizer in the GGUF file");
     buf_fini(&b);
+}
+
+/* The splits that `pre` names stand for: each compiles, covers any text, and cuts as it should. */
+Test(tokenizer_load, gguf_pre_types, .init = make_folder, .fini = remove_folder)
+{
+    static const struct {
+        const char *pre, *text, *want; /* ids: a 0, b 1, ab 2, 1 3, 11 4, 111 5, 1111 6 */
+    } cases[] = {
+        {"", "ab1111", "2 5 3"},          {"default", "ab1111", "2 5 3"},
+        {"llama-bpe", "ab1111", "2 5 3"}, {"dbrx", "1111", "5 3"},
+        {"qwen2", "1111", "3 3 3 3"},     {"qwen35", "11", "3 3"},
+        {"gpt-4o", "1111", "5 3"},        {"tekken", "11", "3 3"},
+        {"gpt-2", "1111ab", "6 2"},       {"starcoder", "11ab", "3 3 2"},
+        {"falcon", "1111", "5 3"},        {"deepseek-v3", "1111", "5 3"},
+        {"deepseek-coder", "11", "3 3"},  {"deepseek-llm", "ab1111", "2 6"},
+        {"bloom", "ab,ab", "2 2"},        {"viking", "ab11", "2 3 3"},
+        {"bailingmoe", "11", "3 3"},      {"seed-coder", "11", "3 3"},
+        {"superbpe", "1111", "3 5"},      {"kimi-k2", "1111", "5 3"},
+        {"gemma4", "ab1111", "2 6"},      {"command-r", "11", "3 3"},
+    };
+    static const char *const tokens[] = {"a", "b", "ab", "1", "11", "111", "1111"};
+    static const char mixed[] =
+        "a  b\n\n\t'S \xe4\xbd\xa0\xe5\xa5\xbd, \xd0\x96\xcc\x81 12345 <|x|> \xf0\x9f\x98\x80 ";
+    for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++) {
+        struct buf b = {0};
+        put_head(&b, 3, 0, 5);
+        put_key(&b, "tokenizer.ggml.model", GGUF_STRING), put_str(&b, "gpt2");
+        put_key(&b, "tokenizer.ggml.pre", GGUF_STRING), put_str(&b, cases[k].pre);
+        put_key(&b, "tokenizer.ggml.add_bos_token", GGUF_BOOL), put_uint(&b, 0, 1);
+        put_key(&b, "tokenizer.ggml.tokens", GGUF_ARRAY), put_uint(&b, GGUF_STRING, 4);
+        put_uint(&b, 7, 8);
+        for (size_t i = 0; i < 7; i++)
+            put_str(&b, tokens[i]);
+        put_key(&b, "tokenizer.ggml.merges", GGUF_ARRAY), put_uint(&b, GGUF_STRING, 4);
+        put_uint(&b, 4, 8), put_str(&b, "a b"), put_str(&b, "1 1"), put_str(&b, "11 1");
+        put_str(&b, "11 11");
+        write_file("model.gguf", b.data, b.len);
+        struct tokenizer *t = load(folder);
+        expect_encoded(t, cases[k].text, TOKENIZE_PLAIN, cases[k].want);
+        struct ids ids = {0};
+        cr_assert_eq(tokenizer_encode(t, mixed, sizeof mixed - 1, TOKENIZE_PLAIN, &ids, NULL),
+                     ST_OK);
+        ids_fini(&ids);
+        tokenizer_free(t);
+        buf_fini(&b);
+    }
 }
 
 /* Published, but mangled on its way: bytes are missing. It must not load as something else. */
