@@ -82,8 +82,8 @@ static enum status make(struct grammars *g, const struct msg_grammar *what,
     u->len = what->len;
     if (what->len > 0)
         memcpy(u->text, what->text, what->len);
-    enum status st =
-        grammar_compile((enum grammar_kind)what->kind, u->text, what->len, &u->grammar, err);
+    enum status st = grammar_compile_for(g->vocab, (enum grammar_kind)what->kind, u->text,
+                                         what->len, &u->grammar, err);
     if (st == ST_OK)
         st = grammar_run_create(u->grammar, g->vocab, &u->run, err);
     if (st != ST_OK) {

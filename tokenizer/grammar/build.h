@@ -41,6 +41,7 @@ struct builder {
     uint32_t n_edges, cap_edges, n_states, cap_states, n_rules, cap_rules;
     enum status status;
     struct error *err;
+    const bool *spelled; /* [256] bytes that there are; NULL: all */
 };
 
 /* A range of code points, both ends included. */

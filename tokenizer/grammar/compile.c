@@ -5,6 +5,7 @@
 #include "base/utf8.h"
 #include "tokenizer/grammar/charnet.h"
 #include "tokenizer/grammar/grammar.h"
+#include "tokenizer/grammar/vocab.h"
 
 #define JSON_DEPTH_MAX 100
 #define JSON_MEMORY_MAX (64u << 20)
@@ -77,7 +78,14 @@ static uint32_t compile_json(struct builder *b, enum grammar_kind kind, const ch
 enum status grammar_compile(enum grammar_kind kind, const char *text, size_t len,
                             struct grammar **out, struct error *err)
 {
-    struct builder b = {.err = err};
+    return grammar_compile_for(NULL, kind, text, len, out, err);
+}
+
+enum status grammar_compile_for(const struct grammar_vocab *v, enum grammar_kind kind,
+                                const char *text, size_t len, struct grammar **out,
+                                struct error *err)
+{
+    struct builder b = {.err = err, .spelled = v ? v->spelled : NULL};
     uint32_t root = 0;
     if (len > GRAMMAR_TEXT_MAX)
         return err_set(err, ST_UNSUPPORTED, "%zu bytes, at most %u", len, GRAMMAR_TEXT_MAX);

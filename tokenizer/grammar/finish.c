@@ -220,7 +220,7 @@ static bool intern_set(struct finish *f, uint32_t *out)
     return true;
 }
 
-static bool add_range(struct finish *f, struct ga_range range)
+static bool add_run(struct finish *f, struct ga_range range)
 {
     struct grammar *g = f->g;
     struct ga_state *s = &g->states[g->n_states - 1];
@@ -238,6 +238,25 @@ static bool add_range(struct finish *f, struct ga_range range)
         return false;
     g->ranges[g->n_ranges++] = range;
     s->n_ranges++;
+    return true;
+}
+
+/* Without the bytes that nobody can spell. */
+static bool add_range(struct finish *f, struct ga_range range)
+{
+    const bool *spelled = f->b->spelled;
+    if (!spelled)
+        return add_run(f, range);
+    for (unsigned lo = range.lo; lo <= range.hi; lo++) {
+        unsigned hi = lo;
+        if (!spelled[lo])
+            continue;
+        while (hi < range.hi && spelled[hi + 1])
+            hi++;
+        if (!add_run(f, (struct ga_range){.lo = (uint8_t)lo, .hi = (uint8_t)hi, .to = range.to}))
+            return false;
+        lo = hi;
+    }
     return true;
 }
 

@@ -7,8 +7,8 @@
  *   struct grammar_state  where one sequence is: 8 bytes, copied by assignment
  *
  * Masks are exact: a token is allowed when, and only when, some sentence continues with its bytes.
- * (A vocabulary that cannot spell a sentence may still end in a state where no token is allowed:
- * ST_UNSUPPORTED.) End-of-text tokens are not in the mask: they are allowed when
+ * (A vocabulary that has some byte in longer tokens only may still end in a state where no token is
+ * allowed: ST_UNSUPPORTED.) End-of-text tokens are not in the mask: they are allowed when
  * grammar_is_complete().
  *
  * A run works states out when they are first met and keeps them within a bound; when it has to
@@ -55,6 +55,11 @@ size_t grammar_bytes(const struct grammar *g); /* memory it takes */
 const char *grammar_kind_name(enum grammar_kind kind);
 
 struct grammar_vocab;
+/* The same for one vocabulary: what needs a byte that no token has is left out, so that nothing
+ * leads there. */
+enum status grammar_compile_for(const struct grammar_vocab *v, enum grammar_kind kind,
+                                const char *text, size_t len, struct grammar **out,
+                                struct error *err);
 /* `size`: ids a mask covers (the model's logits). Ids in `ends` and special tokens stand for no
  * text. */
 struct grammar_vocab_args {

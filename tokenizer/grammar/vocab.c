@@ -88,6 +88,9 @@ static bool lay_out(struct grammar_vocab *v, const struct entry *entries, size_t
     if (!v->nodes)
         return false;
     v->nodes[0].token = -1;
+    for (size_t i = 0; i < n; i++)
+        for (uint32_t k = 0; k < entries[i].len; k++)
+            v->spelled[(uint8_t)entries[i].bytes[k]] = true;
     uint32_t depth = 0;
     for (size_t i = 0; i < n; i++) {
         const struct entry *e = &entries[i];

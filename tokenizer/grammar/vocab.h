@@ -20,6 +20,7 @@ struct grammar_vocab {
     uint32_t n_nodes;
     int32_t size;
     uint32_t depth_max;
+    bool spelled[256]; /* bytes that some token has */
     char *bytes;       /* of all tokens */
     uint32_t *offsets; /* [size + 1]; an empty token stands for no text */
 };
