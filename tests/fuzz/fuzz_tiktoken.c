@@ -9,7 +9,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* All bytes are tokens, so that any text comes back as it was, or (where it is not UTF-8) mended. */
+/* Whatever is encoded is made of tokens that there are, and can be decoded. */
 static void use(const struct tokenizer *t, const char *text, size_t len)
 {
     struct ids ids = {0};
