@@ -264,6 +264,34 @@ Test(grammar, errors_name_the_place)
     }
 }
 
+/* Each of many kinds has properties of its own: the conditions do not multiply. */
+Test(grammar, conditions_on_one_property)
+{
+    struct buf schema = {0};
+    buf_puts(&schema, "{\"type\":\"object\",\"required\":[\"kind\"],\"properties\":{\"kind\":{"
+                      "\"type\":\"string\"}},\"allOf\":[");
+    for (int i = 0; i < 40; i++)
+        buf_printf(&schema,
+                   "%s{\"if\":{\"properties\":{\"kind\":{\"const\":\"k%d\"}}},\"then\":{"
+                   "\"properties\":{\"p%d\":{\"type\":\"integer\"}},\"required\":[\"p%d\"]}}",
+                   i ? "," : "", i, i, i);
+    buf_puts(&schema, "]}");
+    struct grammar *g = compile(GRAMMAR_JSON_SCHEMA, schema.data);
+    static const struct {
+        const char *text;
+        bool right;
+    } values[] = {{"{\"kind\":\"k7\",\"p7\":1}", true},
+                  {"{\"kind\":\"k39\",\"p39\":1}", true},
+                  {"{\"kind\":\"other\"}", true},
+                  {"{\"kind\":\"k7\"}", false},
+                  {"{\"kind\":\"k7\",\"p8\":1}", false}};
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++)
+        cr_expect_eq(accepts_len(g, values[i].text, strlen(values[i].text)), values[i].right, "%s",
+                     values[i].text);
+    grammar_free(g);
+    buf_fini(&schema);
+}
+
 /* Texts that would explode without bounds: each is compiled or refused, soon. */
 Test(grammar, is_bounded, .timeout = 120)
 {

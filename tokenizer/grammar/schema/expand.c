@@ -4,7 +4,7 @@
 
 #include "tokenizer/grammar/schema/schema.h"
 
-#define GROUPS_MAX 64
+#define GROUPS_MAX 200
 #define ONE_OF_MAX 6 /* branches that are made exclusive */
 
 struct expansion {
@@ -357,12 +357,12 @@ static void choose(struct schema *s, struct expansion *e, uint32_t group,
 {
     if (s->b->status != ST_OK || e->closed.never)
         return;
+    if (++s->alternatives > SCHEMA_ALTERNATIVES_MAX) {
+        schema_fail(s, ST_UNSUPPORTED, s->root, "the schema has more than %d alternatives",
+                    SCHEMA_ALTERNATIVES_MAX);
+        return;
+    }
     if (group == e->n_groups) {
-        if (++s->alternatives > SCHEMA_ALTERNATIVES_MAX) {
-            schema_fail(s, ST_UNSUPPORTED, s->root, "the schema has more than %d alternatives",
-                        SCHEMA_ALTERNATIVES_MAX);
-            return;
-        }
         drop_marks(&e->closed);
         emit->emit(s, &e->closed, emit->ctx);
         return;
@@ -372,8 +372,10 @@ static void choose(struct schema *s, struct expansion *e, uint32_t group,
         struct expansion *c = copy_of(s, e);
         if (!c)
             return;
+        uint32_t before = c->closed.n;
         add_node(s, c, json_at(branches, i), 0);
-        choose(s, c, group + 1, emit);
+        if (!schema_contradicts(s, &c->closed, before))
+            choose(s, c, group + 1, emit);
         conj_fini(&c->closed);
         free(c);
     }

@@ -13,7 +13,7 @@
 #include "tokenizer/grammar/compile.h"
 
 #define SCHEMA_NODES_MAX 500         /* in one conjunction */
-#define SCHEMA_ALTERNATIVES_MAX 4000 /* in the whole document */
+#define SCHEMA_ALTERNATIVES_MAX 5000 /* in the whole document, steps to them included */
 #define SCHEMA_DEPTH_MAX 100
 #define SCHEMA_MADE_MAX 500
 #define SCHEMA_MADE_BYTES_MAX (2u << 20)
@@ -94,6 +94,8 @@ bool schema_is_assertion(const char *key);                 /* restricts values: 
  * not, if, dependentRequired, dependentSchemas, dependencies, oneOf. */
 const json *schema_rewrite(struct schema *s, const json *node, const char *key);
 bool schema_can_negate(struct schema *s, const json *schema, int depth);
+/* contradict.c: nothing can fulfil the closed nodes, of which those before `from` were looked at. */
+bool schema_contradicts(struct schema *s, const struct conj *c, uint32_t from);
 /* disjoint.c */
 bool schema_disjoint(struct schema *s, const json *a, const json *b, int depth);
 
