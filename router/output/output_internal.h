@@ -107,7 +107,8 @@ enum match output_match_any(const struct output_parser *p, const char *const mar
 void output_text(struct output_parser *p, enum output_event_kind kind, size_t n); /* takes n */
 void output_go(struct output_parser *p, enum output_state state);
 bool output_is_blank(unsigned char c);
-bool output_skip_blanks(struct output_parser *p); /* false: nothing else is there yet */
+/* False: nothing else is there yet, or there were so many that what they are in is no call. */
+bool output_skip_blanks(struct output_parser *p);
 
 /* output_call.c: one call, said when it may be */
 void output_call_start(struct output_parser *p); /* what is taken from now on is kept */

@@ -70,6 +70,10 @@ bool output_skip_blanks(struct output_parser *p)
         n++;
     if (n)
         output_take(p, n);
+    if (p->keep_raw && p->raw.text.len > (p->args.whole ? WHOLE_BYTES_MAX : HELD_BYTES_MAX)) {
+        output_call_fail(p);
+        return false;
+    }
     return output_left(p) > 0;
 }
 
@@ -476,8 +480,10 @@ static bool failed(const struct output_parser *p)
 
 static void run(struct output_parser *p)
 {
-    while (!failed(p) && step(p)) {
-    }
+    enum output_state before;
+    do
+        before = p->state;
+    while (!failed(p) && (step(p) || p->state != before));
     if (p->at) {
         buf_consume(&p->in.text, p->at);
         buf_consume(&p->in.special, p->at);
