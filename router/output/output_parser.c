@@ -331,6 +331,15 @@ static bool start_step(struct output_parser *p)
     return true;
 }
 
+/* A special token that opens calls also ends reasoning that was not closed; the same text, which a
+ * model may well think about, does not. */
+static enum match special_open(const struct output_parser *p, size_t *n)
+{
+    if (!p->f || !p->in.special.data[p->at])
+        return MATCH_NO;
+    return output_match_any(p, p->f->open, OUTPUT_MARKERS_MAX, n);
+}
+
 static bool reasoning_step(struct output_parser *p)
 {
     const struct output_reasoning *r = p->args.reasoning;
@@ -340,7 +349,6 @@ static bool reasoning_step(struct output_parser *p)
         enum match m = output_match_any(p, r->close, OUTPUT_MARKERS_MAX, &n);
         if (m == MATCH_PART)
             return moved;
-        moved = true;
         if (m == MATCH_YES) {
             output_take(p, n);
             buf_clear(&p->blanks);
@@ -348,7 +356,13 @@ static bool reasoning_step(struct output_parser *p)
             output_go(p, S_START);
             return true;
         }
+        m = special_open(p, &n);
+        if (m == MATCH_PART)
+            return moved;
+        if (m == MATCH_YES)
+            return open_section(p, n);
         output_text(p, OUTPUT_REASONING, 1);
+        moved = true;
     }
     return moved;
 }
@@ -480,10 +494,14 @@ static bool failed(const struct output_parser *p)
 
 static void run(struct output_parser *p)
 {
+    /* As long as something is taken or the state changes, whatever a step says of itself. */
     enum output_state before;
-    do
+    size_t at;
+    do {
         before = p->state;
-    while (!failed(p) && (step(p) || p->state != before));
+        at = p->at;
+        step(p);
+    } while (!failed(p) && (p->at != at || p->state != before));
     if (p->at) {
         buf_consume(&p->in.text, p->at);
         buf_consume(&p->in.special, p->at);

@@ -207,6 +207,11 @@ Test(output_parser, mistral)
         {.tools = "mistral", .text = "[TOOL_CALLS][]", .want = "|C:[TOOL_CALLS][]"},
         {.tools = "mistral",
          .reasoning = "mistral",
+         .text = "[THINK]maybe [TOOL_CALLS], \x01[TOOL_CALLS]\x02"
+                 "f\x01[ARGS]\x02{}",
+         .want = "|R:maybe [TOOL_CALLS],|B0:f|A:{}|E"},
+        {.tools = "mistral",
+         .reasoning = "mistral",
          .text = "\x01[THINK]\x02so\x01[/THINK]\x02\x01[TOOL_CALLS]\x02"
                  "f\x01[ARGS]\x02{}",
          .want = "|R:so|B0:f|A:{}|E"},
