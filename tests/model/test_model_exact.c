@@ -2,13 +2,16 @@
  * the block size. */
 #include <criterion/criterion.h>
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tests/model/model_rig.h"
 
 #define N 150 /* more than two spans of the attention */
+/* These on every body; one of each architecture, which are many, on the best. */
 static const char *const models[] = {"llama3-gqa", "bias-tied"};
 
 static void random_ids(int32_t *ids, int32_t n, int32_t vocab, unsigned seed)
@@ -30,6 +33,7 @@ static float *run_alone(struct rig *r, const int32_t *ids, int32_t chunk)
     float *logits = calloc((size_t)N * (size_t)r->vocab, sizeof *logits);
     struct sequence s;
     rig_begin(r, &s, ids);
+    s.is_long = model_is_long(r->model, N);
     while (s.done < N) {
         int32_t n = N - s.done < chunk ? N - s.done : chunk, at = s.done;
         rig_step(r, &(struct feed){&s, n, WANT_ALL}, 1, logits + (size_t)at * (size_t)r->vocab);
@@ -52,6 +56,26 @@ static void each_body(void (*test)(const char *model, const struct ops *ops))
     for (size_t m = 0; m < sizeof models / sizeof models[0]; m++)
         for (int i = 1; (ops = ops_at(i)); i++) /* 0 is ref */
             test(models[m], ops);
+}
+
+static void each_architecture(void (*test)(const char *model, const struct ops *ops))
+{
+    const struct ops *ops;
+    char goldens[1024], path[1400];
+    int n = 0;
+    cr_assert_eq(ops_cpu("auto", &ops, NULL), ST_OK);
+    snprintf(goldens, sizeof goldens, "%s", rig_golden_path(""));
+    DIR *dir = opendir(goldens);
+    cr_assert_not_null(dir);
+    for (const struct dirent *e; (e = readdir(dir));) {
+        snprintf(path, sizeof path, "%s%s/config.json", goldens, e->d_name);
+        if (e->d_name[0] != '.' && access(path, R_OK) == 0) {
+            test(e->d_name, ops);
+            n++;
+        }
+    }
+    closedir(dir);
+    cr_assert_gt(n, 25);
 }
 
 static void vary_shape(const char *model, const struct ops *ops)
@@ -82,6 +106,7 @@ static void vary_shape(const char *model, const struct ops *ops)
 Test(exact, threads_chunks_and_blocks, .timeout = 240)
 {
     each_body(vary_shape);
+    each_architecture(vary_shape);
 }
 
 /* Three sequences at different stages in one ragged batch, one after the other alone. */
@@ -97,8 +122,10 @@ static void vary_company(const char *model, const struct ops *ops)
     }
     struct sequence s[3];
     float *logits = calloc(RIG_TOKENS_MAX * vocab, sizeof *logits);
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 3; i++) {
         rig_begin(r, &s[i], ids[i]);
+        s[i].is_long = model_is_long(r->model, N);
+    }
     rig_step(r, &(struct feed){&s[1], 33, WANT_NONE}, 1, logits);
     for (int step = 0; step < 40; step++) {
         /* one prefills in chunks of three, one decodes, one joins late and leaves early */
@@ -122,6 +149,7 @@ static void vary_company(const char *model, const struct ops *ops)
 Test(exact, company_in_the_batch, .timeout = 240)
 {
     each_body(vary_company);
+    each_architecture(vary_company);
 }
 
 /* The last layer goes on with the rows that want logits only, except where a selection has gaps. */
@@ -136,10 +164,19 @@ static void vary_selection(const char *model, const struct ops *ops)
     for (size_t k = 0; k < 3; k++) {
         struct sequence s;
         rig_begin(r, &s, ids);
+        s.is_long = model_is_long(r->model, N);
+        const uint8_t is_long[] = {s.is_long};
         const int32_t *tables[] = {s.table};
         for (int32_t i = 0; i < 40; i++)
             positions[i] = i;
-        struct batch b = {ids, positions, seq_of, tables, 40, selections[k], 4};
+        struct batch b = {.ids = ids,
+                          .positions = positions,
+                          .seq_of = seq_of,
+                          .block_tables = tables,
+                          .is_long = is_long,
+                          .tokens = 40,
+                          .logits_rows = selections[k],
+                          .n_logits = 4};
         model_forward(r->model, &b, &r->kv, logits, NULL, NULL);
         for (int i = 0; i < 4; i++)
             expect_same(logits + (size_t)i * vocab, expected + (size_t)selections[k][i] * vocab, 1,
@@ -157,4 +194,5 @@ static void vary_selection(const char *model, const struct ops *ops)
 Test(exact, selected_rows, .timeout = 120)
 {
     each_body(vary_selection);
+    each_architecture(vary_selection);
 }
