@@ -24,7 +24,8 @@ struct weight_parts {
     enum quantized_kind kind;
     const struct tensor *values, *scale, *zero, *order; /* the latter three may be NULL */
     const struct gguf_tensor *gguf;
-    uint64_t own_shape[8]; /* where it is not that of `values` */
+    uint64_t own_shape[8]; /* where it is not that of `values`; w.shape points here */
+    bool has_own_shape;
     unsigned bits;
     bool zero_packed;                /* PACKED: zeros are packed down the columns */
     bool zero_is_less;               /* GPTQ */

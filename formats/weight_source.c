@@ -38,12 +38,17 @@ static int compare_weights(const void *a, const void *b)
     return strcmp(((const struct weight *)a)->name, ((const struct weight *)b)->name);
 }
 
-/* Sorts, refuses doubles, sums. */
+/* Sorts, refuses doubles, sums. Shapes that lie in what is sorted are pointed to anew. */
 static enum status finish(struct weight_source *s, struct error *err)
 {
     struct weight_parts *v = s->set.weights;
+    for (size_t i = 0; i < s->set.n; i++)
+        v[i].has_own_shape = v[i].w.shape == v[i].own_shape;
     if (s->set.n)
         qsort(v, s->set.n, sizeof *v, compare_weights);
+    for (size_t i = 0; i < s->set.n; i++)
+        if (v[i].has_own_shape)
+            v[i].w.shape = v[i].own_shape;
     for (size_t i = 0; i < s->set.n; i++) {
         if (i && !strcmp(v[i - 1].w.name, v[i].w.name))
             return err_set(err, ST_INVALID, "weight %.120s is there twice: as %s and as %s",

@@ -44,6 +44,7 @@ static void read_gemma2(struct config_reader *r, struct model_config *out)
 static void read_gemma3(struct config_reader *r, struct model_config *out)
 {
     read_gemma2(r, out);
+    out->attention_softcap = 0; /* the key stands in files, but norms took its place */
     out->qk_norm = QK_NORM_HEAD;
     int64_t pattern = config_int(r, r->root, "sliding_window_pattern", 1, 1 << 20, 6);
     config_read_windows(r, out, not_each, (int32_t)pattern);

@@ -57,7 +57,13 @@ static void read_qwen3(struct config_reader *r, struct model_config *out)
     read_qwen_windows(r, out);
 }
 
-/* no_rope_layers has a 1 for each layer that does rotate. */
+static bool does_not_rotate(const struct model_config *c, int32_t layer, int32_t unused)
+{
+    (void)unused;
+    return c->layer[layer].rope < 0;
+}
+
+/* no_rope_layers has a 1 for each layer that does rotate; the window is of those that do not. */
 static void read_smollm3(struct config_reader *r, struct model_config *out)
 {
     read_llama(r, out);
@@ -71,7 +77,7 @@ static void read_smollm3(struct config_reader *r, struct model_config *out)
         out->layer[i].rope = rotates ? 0 : -1;
     }
     if (config_bool(r, r->root, "use_sliding_window", false))
-        config_read_windows(r, out, always, 0);
+        config_read_windows(r, out, does_not_rotate, 0);
 }
 
 static void read_olmo2(struct config_reader *r, struct model_config *out)

@@ -88,9 +88,11 @@ static void count_tensors(struct model_facts *f, const struct weight_source *sou
 
 /* What a weight takes in memory: itself where it is used as it lies there, else what it is
  * converted to. */
-static uint64_t loaded_bytes(const struct weight *w)
+static uint64_t loaded_bytes(const struct weight_source *source, const struct weight *w)
 {
-    return w->data ? w->stored_bytes : w->rows * w->cols * dtype_bytes(DTYPE_F16);
+    if (w->data)
+        return w->stored_bytes;
+    return w->rows * w->cols * dtype_bytes(weights_converted_dtype(source));
 }
 
 struct matcher {
@@ -116,7 +118,7 @@ static enum status match_weight(void *ctx, const struct weight_spec *s)
     if (seen) {
         *seen = 1;
         m->used++;
-        m->facts->weight_bytes += loaded_bytes(w);
+        m->facts->weight_bytes += loaded_bytes(m->source, w);
     }
     return ST_OK;
 }

@@ -135,6 +135,9 @@ enum status weights_check(const struct weight *w, const struct weight_spec *s, c
 /* The tensor of a spec under any of the prefixes that files use; NULL: none. */
 const struct weight *weights_find(const struct weight_source *source, const struct weight_spec *s);
 
+/* What matrices are converted to that are not computed with as they lie there: fp16, or fp32 where
+ * all of them are small. */
+enum dtype weights_converted_dtype(const struct weight_source *source);
 /* Its place among the source's weights. */
 size_t weights_index(const struct weight_source *source, const struct weight *w);
 

@@ -20,6 +20,7 @@
 #define SCAN_SAMPLE_ELEMENTS 2048
 
 #define CONVERT_ALIGN 64
+#define CONVERT_EXACT_MAX (UINT64_C(4) << 20) /* elements */
 #define PROGRESS_NS INT64_C(2000000000)
 
 /* ---- finding ---- */
@@ -61,6 +62,16 @@ size_t weights_index(const struct weight_source *source, const struct weight *w)
     }
     assert(false);
     return 0;
+}
+
+enum dtype weights_converted_dtype(const struct weight_source *source)
+{
+    uint64_t elements = 0;
+    for (size_t i = 0; i < weight_source_count(source); i++) {
+        const struct weight *w = weight_source_at(source, i);
+        elements += w->data ? 0 : w->rows * w->cols;
+    }
+    return elements <= CONVERT_EXACT_MAX ? DTYPE_F32 : DTYPE_F16;
 }
 
 /* ---- checks ---- */
@@ -161,6 +172,7 @@ struct binding {
     size_t n_jobs, cap_jobs, floats_used, floats_all, bytes_all;
     unsigned char *used; /* of the source's weights */
     bool scan_whole;
+    enum dtype converted; /* what matrices are converted to */
     atomic_size_t next;
     atomic_int bad; /* 1 + the first job whose numbers are none, or for which there is no memory */
     int64_t said_ns;
@@ -241,7 +253,7 @@ static enum status bind_one(void *ctx, const struct weight_spec *s)
         return ST_OK;
     }
     if (!native)
-        dtype = s->take_cols ? DTYPE_F16 : DTYPE_F32;
+        dtype = s->take_cols ? b->converted : DTYPE_F32;
     *s->matrix = (struct matrix){.dtype = dtype,
                                  .rows = s->take_cols ? s->take_rows : 1,
                                  .cols = s->take_cols ? s->take_cols : s->take_rows};
@@ -309,8 +321,8 @@ static bool read_into(const struct job *j, float *row, float *picked, float *lar
     return good;
 }
 
-/* fp16 has the precision that quantized weights need; a matrix with numbers beyond its range goes
- * into bf16, which takes the same room. */
+/* fp16 has the precision that quantized weights need, where fp32 would take room that matters; a
+ * matrix with numbers beyond its range goes into bf16, which takes the same room. */
 static bool convert(struct job *j)
 {
     size_t widest = (size_t)j->weight->cols > (size_t)j->spec.take_rows ? (size_t)j->weight->cols
@@ -401,6 +413,7 @@ enum status weights_bind(const struct weights_args *args, struct model_weights *
                         .out = out,
                         .scan_whole =
                             weight_source_stored_bytes(args->source) <= SCAN_WHOLE_MAX_BYTES,
+                        .converted = weights_converted_dtype(args->source),
                         .used = calloc(weight_source_count(args->source) + 1, 1),
                         .err = err};
     enum status st = ST_OK;

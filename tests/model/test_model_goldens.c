@@ -122,23 +122,35 @@ Test(goldens, embedded_model, .timeout = 120)
     compare_all("tiny");
 }
 
+static void compare_folder(const char *folder, size_t at_least)
+{
+    char names[64][64];
+    size_t n = 0;
+    DIR *dir = opendir(rig_golden_path(folder));
+    cr_assert(dir != NULL);
+    for (const struct dirent *e; (e = readdir(dir));) {
+        size_t len = strlen(e->d_name);
+        if (len > 5 && len < 48 && strcmp(e->d_name + len - 5, ".json") == 0 && n < 64)
+            snprintf(names[n++], sizeof names[0], "%s/%.*s", folder, (int)len - 5, e->d_name);
+    }
+    closedir(dir);
+    cr_assert_geq(n, at_least);
+    for (size_t i = 0; i < n; i++)
+        compare_all(names[i]);
+}
+
 /* Some of the same models as GGUF files (tools/goldens/gguf_goldens.py): against the logits of what
  * they were converted from. */
 Test(goldens, gguf, .timeout = 240)
 {
-    char names[64][64];
-    size_t n = 0;
-    DIR *dir = opendir(rig_golden_path("gguf"));
-    cr_assert(dir != NULL);
-    for (const struct dirent *e; (e = readdir(dir));) {
-        size_t len = strlen(e->d_name);
-        if (len > 5 && len < 56 && strcmp(e->d_name + len - 5, ".json") == 0 && n < 64)
-            snprintf(names[n++], sizeof names[0], "gguf/%.*s", (int)len - 5, e->d_name);
-    }
-    closedir(dir);
-    cr_assert_gt(n, 0);
-    for (size_t i = 0; i < n; i++)
-        compare_all(names[i]);
+    compare_folder("gguf", 13);
+}
+
+/* Quantized in every way that safetensors come in (tools/goldens/quant_goldens.py): against the
+ * logits of the same numbers as floats. */
+Test(goldens, quantized, .timeout = 240)
+{
+    compare_folder("quant", 10);
 }
 
 /* One of each architecture (tools/goldens/arch_goldens.py). */
