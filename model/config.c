@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "base/json.h"
+#include "base/log.h"
 #include "formats/weight_source.h"
 #include "model/config_internal.h"
 
@@ -179,20 +180,34 @@ static void read_dtype(struct config_reader *r, struct model_config *out)
                     name);
 }
 
+/* Files have ids that are none of theirs, mostly the defaults of a larger vocabulary: such a token
+ * cannot be said. */
+static bool is_token(struct config_reader *r, const char *key, int64_t id, int32_t vocab)
+{
+    if (id >= vocab && !r->status)
+        log_warn("config_token_unknown", "key=%s id=%lld vocab=%d", key, (long long)id, vocab);
+    return id < vocab;
+}
+
 static void add_eos(struct config_reader *r, const json *v, struct model_config *out)
 {
     int64_t id = json_as_int(v, -1);
-    if (json_kind_of(v) != JSON_INT || id < 0 || id >= out->vocab) {
-        config_fail(r, ST_INVALID, "eos_token_id: expected a token id below vocab_size (%d)",
-                    out->vocab);
+    if (json_kind_of(v) != JSON_INT || id < 0) {
+        config_fail(r, ST_INVALID, "eos_token_id: expected a token id");
         return;
     }
-    if (model_config_is_eos(out, (int32_t)id))
+    if (!is_token(r, "eos_token_id", id, out->vocab) || model_config_is_eos(out, (int32_t)id))
         return;
     if (out->n_eos == MODEL_EOS_MAX)
         config_fail(r, ST_INVALID, "eos_token_id: more than %d ids", MODEL_EOS_MAX);
     else
         out->eos[out->n_eos++] = (int32_t)id;
+}
+
+static void read_bos(struct config_reader *r, struct model_config *out)
+{
+    int64_t id = config_int(r, r->root, "bos_token_id", 0, INT32_MAX, -1);
+    out->bos = is_token(r, "bos_token_id", id, out->vocab) ? (int32_t)id : -1;
 }
 
 static void read_eos(struct config_reader *r, struct model_config *out)
@@ -275,7 +290,7 @@ static enum status read_config(struct config_reader *r, struct model_config *out
     read_sizes(r, a->defaults, out);
     read_dtype(r, out);
     if (!r->status) {
-        out->bos = (int32_t)config_int(r, r->root, "bos_token_id", 0, out->vocab - 1, -1);
+        read_bos(r, out);
         read_eos(r, out);
         if (text) {
             r->root = root; /* some files have the ids on the outside */

@@ -76,6 +76,10 @@ Test(config, variants)
     cr_assert(c.n_eos == 2 && c.eos[0] == 5 && c.eos[1] == 7);
     cr_assert_eq(parse_with("eos_token_id", "null", &c, &err), ST_OK, "%s", err.text);
     cr_assert_eq(c.n_eos, 0);
+    cr_assert_eq(parse_with("eos_token_id", "[2, 1000]", &c, &err), ST_OK, "%s", err.text);
+    cr_assert(c.n_eos == 1 && c.eos[0] == 2); /* the other is none of its tokens */
+    cr_assert_eq(parse_with("bos_token_id", "1000", &c, &err), ST_OK, "%s", err.text);
+    cr_assert_eq(c.bos, -1);
     cr_assert_eq(parse_with("bos_token_id", "null", &c, &err), ST_OK, "%s", err.text);
     cr_assert_eq(c.bos, -1);
     cr_assert_eq(parse_with("attention_bias", "true", &c, &err), ST_OK, "%s", err.text);
@@ -211,12 +215,11 @@ Test(config, refuses_absurd_values)
         {"rms_norm_eps", "true", ST_INVALID, "expected a number"},
         {"rope_theta", "0", ST_INVALID, "rope_theta"},
         {"rope_theta", "1e300", ST_INVALID, "rope_theta"},
-        {"eos_token_id", "1000", ST_INVALID, "eos_token_id"},
         {"eos_token_id", "-3", ST_INVALID, "eos_token_id"},
         {"eos_token_id", "[1, \"2\"]", ST_INVALID, "eos_token_id"},
         {"eos_token_id", "{}", ST_INVALID, "eos_token_id"},
         {"eos_token_id", "[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16]", ST_INVALID, "more than 16"},
-        {"bos_token_id", "1000", ST_INVALID, "bos_token_id"},
+        {"bos_token_id", "-2", ST_INVALID, "bos_token_id"},
         {"tie_word_embeddings", "1", ST_INVALID, "expected true or false"},
         {"attention_bias", "\"no\"", ST_INVALID, "attention_bias"},
         {"architectures", "\"LlamaForCausalLM\"", ST_INVALID, "array of strings"},
@@ -357,4 +360,34 @@ Test(config, generation_defaults, .init = make_folder, .fini = remove_folder)
         cr_assert_not_null(strstr(err.text, "generation_config.json: "), "%s", err.text);
     }
     cr_assert_eq(model_config_read("/nonexistent", &c, &d, &err), ST_NOT_FOUND);
+}
+
+/* SmolLM3's window is that of the layers that do not rotate; Gemma 3 has norms where Gemma 2 had a
+ * soft cap, and files that still say one. */
+Test(config, windows_of_layers_without_rope)
+{
+    struct model_config c;
+    struct error err = {0};
+    static const char text[] =
+        "{\"architectures\": [\"SmolLM3ForCausalLM\"], \"hidden_size\": 32, "
+        "\"num_attention_heads\": 2, \"num_hidden_layers\": 4, \"intermediate_size\": 32, "
+        "\"vocab_size\": 64, \"no_rope_layers\": [1, 0, 1, 0], \"use_sliding_window\": true, "
+        "\"sliding_window\": 5}";
+    cr_assert_eq(model_config_parse(text, strlen(text), &c, &err), ST_OK, "%s", err.text);
+    for (int i = 0; i < 4; i++)
+        cr_assert(c.layer[i].window == (i % 2 ? 5 : 0) && c.layer[i].rope == (i % 2 ? -1 : 0));
+}
+
+Test(config, gemma3_caps_no_scores)
+{
+    struct model_config c;
+    struct error err = {0};
+    static const char text[] =
+        "{\"architectures\": [\"Gemma3ForCausalLM\"], \"hidden_size\": 32, "
+        "\"num_attention_heads\": 2, \"num_key_value_heads\": 2, \"head_dim\": 16, "
+        "\"num_hidden_layers\": 2, \"intermediate_size\": 32, \"vocab_size\": 64, "
+        "\"sliding_window\": 5, \"attn_logit_softcapping\": 50.0, "
+        "\"final_logit_softcapping\": 30.0}";
+    cr_assert_eq(model_config_parse(text, strlen(text), &c, &err), ST_OK, "%s", err.text);
+    cr_assert(c.attention_softcap == 0 && c.final_softcap == 30);
 }
