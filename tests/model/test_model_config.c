@@ -352,7 +352,7 @@ Test(config, generation_defaults, .init = make_folder, .fini = remove_folder)
                                       "{\"top_k\": -5}",
                                       "{\"min_p\": 1.5}",
                                       "{\"repetition_penalty\": 0}",
-                                      "{\"eos_token_id\": 100}",
+                                      "{\"eos_token_id\": -1}",
                                       "{\"do_sample\": 1}"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         put("generation_config.json", bad[i]);
