@@ -54,6 +54,14 @@ static void print_config(const struct model_facts *f)
 static void print_costs(const struct model_facts *f)
 {
     char a[32], b[32];
+    for (int k = 0; k < f->n_kv_kinds && (f->n_kv_kinds > 1 || f->kv_kinds[0].window > 0); k++) {
+        printf("%-15s %d layers keep ", k ? "" : "KV", f->kv_kinds[k].layers);
+        if (f->kv_kinds[k].window > 0)
+            printf("the last %d tokens", f->kv_kinds[k].window);
+        else
+            printf("every token");
+        printf(", %s each as fp16\n", bytes_text(f->kv_kinds[k].bytes_per_token[DTYPE_F16], a));
+    }
     printf("\n%-15s %18s %28s\n", "KV type", "KV per token", "weights + one full context");
     for (int d = 0; d < DTYPE_COUNT; d++)
         printf("%-15s %18s %28s\n", dtype_name((enum dtype)d),
@@ -138,6 +146,22 @@ static void put_by_dtype(struct jw *w, const char *key, const uint64_t *v)
     jw_end_obj(w);
 }
 
+static void put_costs(struct jw *w, const struct model_facts *f)
+{
+    put_by_dtype(w, "kv_bytes_per_token", f->kv_bytes_per_token);
+    put_by_dtype(w, "kv_bytes_at_max_context", f->kv_bytes_at_max_context);
+    jw_key(w, "kv_kinds");
+    jw_arr(w);
+    for (int k = 0; k < f->n_kv_kinds; k++) {
+        jw_obj(w);
+        put_uint(w, "layers", (uint64_t)f->kv_kinds[k].layers);
+        put_uint(w, "window", (uint64_t)f->kv_kinds[k].window);
+        put_by_dtype(w, "bytes_per_token", f->kv_kinds[k].bytes_per_token);
+        jw_end_obj(w);
+    }
+    jw_end_arr(w);
+}
+
 static void put_checkpoint(struct jw *w, const struct model_facts *f)
 {
     put_uint(w, "tensors", f->tensors);
@@ -173,7 +197,7 @@ static void print_json(const char *dir, const struct model_facts *f)
     if (f->has_checkpoint)
         put_checkpoint(&w, f);
     if (f->has_config)
-        put_by_dtype(&w, "kv_bytes_per_token", f->kv_bytes_per_token);
+        put_costs(&w, f);
     if (f->has_config && f->has_checkpoint)
         put_by_dtype(&w, "memory_at_max_context_bytes", f->memory_at_max_context_bytes);
     put_bool(&w, "tokenizer_json", f->files_present.tokenizer_json);

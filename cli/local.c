@@ -46,10 +46,11 @@ static enum status open_pool(struct local *l, const struct local_options *o, str
                        o->kv_dtype);
     int64_t tokens = o->pool_tokens > 0 ? o->pool_tokens : l->max_context;
     int64_t blocks = tokens / o->block_tokens + 2 * o->max_batch + 2;
+    l->layout = model_kv_layout(l->model, dtype, (int32_t)o->block_tokens, 0);
+    blocks *= kv_groups_of(&l->layout);
     if (blocks > INT32_MAX)
         return err_set(err, ST_INVALID, "a KV pool for %lld tokens is too large",
                        (long long)tokens);
-    l->layout = model_kv_layout(l->model, dtype, (int32_t)o->block_tokens, 0);
     l->layout.blocks = (int32_t)blocks;
     void *pool = mmap(NULL, kv_pool_bytes(&l->layout), PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

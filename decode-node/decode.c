@@ -238,6 +238,7 @@ static void accept_call(struct role *r, struct call *c, int32_t have)
                                   .token_begin = have,
                                   .token_end = engine_transfer_tokens(r->base.engine, c->group)};
         plan.blocks = engine_begin_fill(r->base.engine, c->group, &plan.n_blocks);
+        plan.stride = engine_table_stride(r->base.engine, c->group);
         if (r->base.args.effects.expect(r->base.args.effects.ctx, &plan) != ST_OK) {
             c->has_plan = false;
             call_release(r, c);

@@ -27,10 +27,10 @@ static enum status check_args(const struct engine_args *a, struct error *err)
         a->chunk_tokens_max > 1 << 20)
         return err_set(err, ST_INVALID, "engine: max_batch %d, chunk_tokens_max %d", a->max_batch,
                        a->chunk_tokens_max);
-    if (a->layout.blocks < 2 || a->layout.block_tokens < 1)
+    if (a->layout.blocks < 2 * kv_groups_of(&a->layout) || a->layout.block_tokens < 1)
         return err_set(err, ST_INVALID,
-                       "kv: the pool holds %d blocks of %d tokens, at least 2 are needed",
-                       a->layout.blocks, a->layout.block_tokens);
+                       "kv: the pool holds %d blocks of %d tokens, at least %d are needed",
+                       a->layout.blocks, a->layout.block_tokens, 2 * kv_groups_of(&a->layout));
     if (a->runner.max_context < 2)
         return err_set(err, ST_INVALID,
                        "max_context: %d leaves no room for a prompt and a token, at least 2 needed",
@@ -55,15 +55,32 @@ static bool allocate(struct engine *e)
     e->positions = calloc(rows, sizeof *e->positions);
     e->seq_of = calloc(rows, sizeof *e->seq_of);
     e->logits_rows = calloc(logits, sizeof *e->logits_rows);
-    e->tables = calloc(batch, sizeof *e->tables);
+    e->tables = calloc(batch * (size_t)e->kv_groups, sizeof *e->tables);
     e->is_long = calloc(batch, sizeof *e->is_long);
     e->logits = malloc(logits * (size_t)a->runner.vocab * sizeof *e->logits);
     e->recount = calloc(blocks, sizeof *e->recount);
     if (e->pool && a->prefix_cache)
-        e->prefix = prefix_create(e->pool, a->layout.blocks, a->layout.block_tokens);
+        e->prefix = prefix_create(e->pool, &a->layout);
     return e->pool && e->sampler && e->grammars && e->groups && e->eos && e->ids && e->positions &&
            e->seq_of && e->logits_rows && e->tables && e->is_long && e->logits && e->recount &&
            (e->prefix || !a->prefix_cache);
+}
+
+/* A sliding group's blocks die as a step's chunk moves on, and what lands is the window and a bit
+ * more. Two more: a block at each end. */
+static void size_tables(struct engine *e)
+{
+    const struct engine_args *a = &e->args;
+    e->kv_groups = kv_groups_of(&a->layout);
+    for (int32_t k = 0; k < e->kv_groups; k++) {
+        int32_t window = kv_group_window(&a->layout, k);
+        int64_t keep = window > e->block_tokens ? window : e->block_tokens;
+        int64_t slack = a->layout.groups ? a->layout.groups->slack : 0;
+        int64_t more = a->chunk_tokens_max > slack ? a->chunk_tokens_max : slack;
+        e->alive_max[k] = window == 0 || keep + more >= a->runner.max_context
+                              ? INT32_MAX
+                              : blocks_for(e, (int32_t)(keep + more)) + 2;
+    }
 }
 
 enum status engine_create(const struct engine_args *args, struct engine **out, struct error *err)
@@ -78,6 +95,7 @@ enum status engine_create(const struct engine_args *args, struct engine **out, s
     e->block_tokens = args->layout.block_tokens;
     e->logits_max = engine_logits_max(args);
     e->watermark = args->layout.blocks / 100 > 1 ? args->layout.blocks / 100 : 1;
+    size_tables(e);
     list_init(&e->list);
     if (!allocate(e)) {
         engine_destroy(e);
@@ -143,14 +161,18 @@ void engine_load(const struct engine *e, struct engine_load *out)
     }
 }
 
-static void check_seq(const struct engine *e, const struct group *g, const struct seq *s)
+static void check_table(const struct engine *e, const struct group *g, const struct seq *s,
+                        int32_t k)
 {
-    assert(s->n_ids <= g->cap_ids && s->n_blocks <= g->cap_blocks);
-    assert(s->computed >= 0 && s->computed <= s->n_ids && s->entered <= s->n_blocks);
-    assert(s->n_blocks == 0 || s->computed <= s->n_blocks * e->block_tokens);
-    assert(!s->held || !s->done);
-    for (int32_t b = 0; b < s->n_blocks; b++) {
-        int32_t block = s->table[b];
+    const struct span *span = &s->span[k];
+    assert(span->n <= g->cap_blocks && span->first <= span->n);
+    assert(span->n == 0 || s->computed <= span->n * e->block_tokens);
+    for (int32_t b = span->first; b < span->n; b++) {
+        int32_t block = seq_table(g, s, k)[b];
+        if (block < 0) {
+            assert(kv_group_window(&e->args.layout, k) > 0 || g->phase == GROUP_LEFT);
+            continue;
+        }
         enum block_state state = kvpool_state(e->pool, block);
         if (state == BLOCK_QUARANTINED) {
             assert(g->phase == GROUP_LEFT && kvpool_refs(e->pool, block) == 0);
@@ -158,9 +180,19 @@ static void check_seq(const struct engine *e, const struct group *g, const struc
         }
         e->recount[block]++;
         assert(state != BLOCK_RECEIVING || g->phase == GROUP_FILLING);
-        if (b < s->entered)
+        if (b < s->entered && kv_group_window(&e->args.layout, k) == 0)
             assert(e->prefix && prefix_holds(e->prefix, block) && state == BLOCK_RUNNING);
     }
+}
+
+static void check_seq(const struct engine *e, const struct group *g, const struct seq *s)
+{
+    assert(s->n_ids <= g->cap_ids);
+    assert(s->computed >= 0 && s->computed <= s->n_ids && s->entered <= s->span[0].n);
+    assert((s->entered > 0) == (s->node != PREFIX_NONE));
+    assert(!s->held || !s->done);
+    for (int32_t k = 0; k < e->kv_groups; k++)
+        check_table(e, g, s, k);
 }
 
 void engine_check(const struct engine *e)

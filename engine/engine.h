@@ -114,9 +114,11 @@ enum status engine_reserve(struct engine *e, const struct engine_request *req, g
                            int32_t *have, struct error *err);
 /* Tokens whose KV a handoff must bring: the prompt, and the emitted ids too when n == 1. */
 int32_t engine_transfer_tokens(struct engine *e, group_id id);
-/* Blocks of the transferred tokens, in order: the landing plan. Moves those after `have` to
- * RECEIVING. */
+/* Blocks of the transferred tokens, in order, the tables of the layout's groups `stride` entries
+ * apart: the landing plan. Moves those after `have` to RECEIVING; of a sliding group those that no
+ * window reaches are -1. */
 const int32_t *engine_begin_fill(struct engine *e, group_id id, int32_t *n_blocks);
+int32_t engine_table_stride(struct engine *e, group_id id);
 /* All KV has landed; `first`: the tokens sampled by the prefill node, one per unfinished choice
  * with nothing emitted, or n_first 0: then the last token is computed again here to sample. They
  * are reported through events.token as well. Call outside a step. */

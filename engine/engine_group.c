@@ -36,35 +36,83 @@ int32_t engine_transfer_tokens(struct engine *e, group_id id)
     return group_get(e, id)->target;
 }
 
+/* Where a landing plan begins in the lead's table: of a sliding group only the window lands. */
+static int32_t landing_begins(const struct engine *e, const struct group *g, int32_t k)
+{
+    int32_t have = g->hit / e->block_tokens;
+    int32_t from = kv_groups_need_from(e->args.layout.groups, k, g->target) / e->block_tokens;
+    return g->prefill_only || from < have ? have : from;
+}
+
+/* Moves the promised blocks of a sliding group within the lead's table, from the hit's end to where
+ * they will land, or back. Returns those that have no place there. */
+static void shift_blocks(struct engine *e, struct group *g, int32_t k, int32_t from, int32_t to)
+{
+    struct seq *s = &g->seqs[g->lead];
+    int32_t *table = seq_table(g, s, k), n = s->span[k].n - from;
+    int32_t room = blocks_for(e, g->target) + 1 - to;
+    if (from == to)
+        return;
+    for (; n > room; n--)
+        engine_drop_block(e, table[from + n - 1]);
+    memmove(table + to, table + from, (size_t)n * sizeof *table);
+    for (int32_t i = from; i < to; i++)
+        table[i] = -1;
+    s->span[k].n = to + n;
+}
+
 const int32_t *engine_begin_fill(struct engine *e, group_id id, int32_t *n_blocks)
 {
     struct group *g = group_get(e, id);
     struct seq *s = &g->seqs[g->lead];
     group_move(g, GROUP_FILLING);
     *n_blocks = blocks_for(e, g->target);
-    for (int32_t i = g->hit / e->block_tokens; i < *n_blocks; i++)
-        kvpool_move(e->pool, s->table[i], BLOCK_RECEIVING);
+    for (int32_t k = 0; k < e->kv_groups; k++) {
+        int32_t begin = landing_begins(e, g, k);
+        shift_blocks(e, g, k, g->hit / e->block_tokens, begin);
+        assert(s->span[k].n >= *n_blocks);
+        for (int32_t i = begin; i < *n_blocks; i++)
+            kvpool_move(e->pool, seq_table(g, s, k)[i], BLOCK_RECEIVING);
+    }
     return s->table;
 }
 
-/* A choice takes the lead's full blocks, and a copy of the last one if that is partial. */
-static void share_blocks(struct engine *e, struct group *g, const struct seq *lead, struct seq *s)
+int32_t engine_table_stride(struct engine *e, group_id id)
 {
+    return group_get(e, id)->cap_blocks;
+}
+
+/* A choice takes the lead's full blocks, and a copy of the last one if that is partial. */
+static void share_table(struct engine *e, struct group *g, struct seq *s, int32_t k)
+{
+    const struct seq *lead = &g->seqs[g->lead];
     int32_t full = g->target / e->block_tokens, used = blocks_for(e, g->target);
+    const int32_t *from = seq_table(g, lead, k);
+    int32_t *to = seq_table(g, s, k);
     for (int32_t i = 0; i < full; i++) {
-        kvpool_ref(e->pool, lead->table[i]);
-        s->table[i] = lead->table[i];
+        to[i] = i < lead->span[k].first ? -1 : from[i];
+        if (to[i] >= 0)
+            kvpool_ref(e->pool, to[i]);
     }
     assert(g->n_spare > 0);
-    s->table[full] = g->spare[--g->n_spare];
+    to[full] = g->spare[--g->n_spare];
     if (used > full) {
-        engine_copy_block(e, lead->table[full], s->table[full]);
-        kvpool_move(e->pool, s->table[full], BLOCK_RUNNING);
+        engine_copy_block(e, from[full], to[full]);
+        kvpool_move(e->pool, to[full], BLOCK_RUNNING);
     }
-    s->n_blocks = full + 1;
+    s->span[k] = (struct span){lead->span[k].first, full + 1};
+}
+
+static void share_blocks(struct engine *e, struct group *g, const struct seq *lead, struct seq *s)
+{
+    for (int32_t k = 0; k < e->kv_groups; k++)
+        share_table(e, g, s, k);
     s->computed = lead->computed;
     s->entered = lead->entered;
     s->enter = lead->enter;
+    s->node = lead->node;
+    if (e->prefix)
+        prefix_hold(e->prefix, s->node);
 }
 
 void group_fork(struct engine *e, struct group *g)
@@ -101,6 +149,26 @@ static void take_first(struct engine *e, struct group *g, const struct msg_token
     seq_append(e, g, s, t->id);
 }
 
+/* A window may begin within a block: what is not whole is given back, or nothing is entered. */
+static void take_landed(struct engine *e, struct group *g, int32_t k)
+{
+    struct seq *lead = &g->seqs[g->lead];
+    int32_t *table = seq_table(g, lead, k);
+    for (int32_t i = lead->span[k].first; i < blocks_for(e, g->target); i++)
+        if (table[i] >= 0)
+            kvpool_move(e->pool, table[i], BLOCK_RUNNING);
+    int32_t from = kv_groups_need_from(e->args.layout.groups, k, g->target);
+    int32_t partial = from / e->block_tokens;
+    if (from <= g->hit || from % e->block_tokens == 0)
+        return;
+    if (partial < prefix_first_alive(&e->args.layout, k, g->target)) {
+        engine_drop_block(e, table[partial]);
+        table[partial] = -1;
+    } else {
+        lead->enter = false;
+    }
+}
+
 void engine_fill_done(struct engine *e, group_id id, const struct msg_token *first, int32_t n_first)
 {
     struct group *g = group_get(e, id);
@@ -108,11 +176,12 @@ void engine_fill_done(struct engine *e, group_id id, const struct msg_token *fir
     if (g->phase == GROUP_FAILED)
         return;
     assert(g->phase == GROUP_FILLING);
-    for (int32_t i = 0; i < blocks_for(e, g->target); i++)
-        kvpool_move(e->pool, lead->table[i], BLOCK_RUNNING);
+    for (int32_t k = 0; k < e->kv_groups; k++)
+        take_landed(e, g, k);
     lead->computed = g->target;
     g->score_at = 0; /* whoever computed it has said them */
     seq_enter_blocks(e, g, lead);
+    seq_trim(e, g, lead);
     if (n_first == 0 && g->target == lead->n_ids) {
         /* The last token's KV is written once more, in place, for its logits. */
         group_move(g, GROUP_PREFILLING);
@@ -135,9 +204,12 @@ void engine_fill_here(struct engine *e, group_id id)
     struct seq *lead = &g->seqs[g->lead];
     if (g->phase == GROUP_FAILED)
         return;
-    for (int32_t i = 0; i < lead->n_blocks; i++)
-        if (kvpool_state(e->pool, lead->table[i]) == BLOCK_RECEIVING)
-            kvpool_move(e->pool, lead->table[i], BLOCK_RESERVED);
+    for (int32_t k = 0; g->phase == GROUP_FILLING && k < e->kv_groups; k++) {
+        int32_t begin = landing_begins(e, g, k);
+        for (int32_t i = begin; i < blocks_for(e, g->target); i++)
+            kvpool_move(e->pool, seq_table(g, lead, k)[i], BLOCK_RESERVED);
+        shift_blocks(e, g, k, begin, g->hit / e->block_tokens);
+    }
     group_move(g, GROUP_PREFILLING);
 }
 
@@ -189,6 +261,28 @@ static void forget_group(struct engine *e, struct group *g)
     slots_free(e->groups, g->id);
 }
 
+/* Blocks that are shared or entered keep our reference until the transfer is quiet: whoever else
+ * holds them may go first. */
+static void quarantine_table(struct engine *e, struct group *g, struct seq *s, int32_t k)
+{
+    const int32_t *table = seq_table(g, s, k);
+    for (int32_t i = s->span[k].first; i < s->span[k].n; i++)
+        if (table[i] >= 0 && kvpool_refs(e->pool, table[i]) == 1 &&
+            !(e->prefix && prefix_holds(e->prefix, table[i])))
+            kvpool_quarantine(e->pool, table[i]);
+}
+
+static void quiet_table(struct engine *e, struct group *g, struct seq *s, int32_t k)
+{
+    int32_t *table = seq_table(g, s, k);
+    for (int32_t i = s->span[k].first; i < s->span[k].n; i++) {
+        if (table[i] < 0 || kvpool_state(e->pool, table[i]) != BLOCK_QUARANTINED)
+            continue;
+        kvpool_quiet(e->pool, table[i]);
+        table[i] = -1;
+    }
+}
+
 void engine_release(struct engine *e, group_id id, bool keep, bool quiet)
 {
     struct group *g = group_get(e, id);
@@ -198,15 +292,9 @@ void engine_release(struct engine *e, group_id id, bool keep, bool quiet)
         forget_group(e, g);
         return;
     }
-    /* Blocks that are shared or entered keep our reference until then: whoever else holds them may
-     * go first. */
-    for (int32_t i = 0; i < g->n_seqs; i++) {
-        struct seq *s = &g->seqs[i];
-        for (int32_t b = 0; b < s->n_blocks; b++)
-            if (kvpool_refs(e->pool, s->table[b]) == 1 &&
-                !(e->prefix && prefix_holds(e->prefix, s->table[b])))
-                kvpool_quarantine(e->pool, s->table[b]);
-    }
+    for (int32_t i = 0; i < g->n_seqs; i++)
+        for (int32_t k = 0; k < e->kv_groups; k++)
+            quarantine_table(e, g, &g->seqs[i], k);
     while (g->n_spare > 0)
         kvpool_unref(e->pool, g->spare[--g->n_spare], false);
 }
@@ -215,17 +303,9 @@ void engine_quiet(struct engine *e, group_id id)
 {
     struct group *g = group_get(e, id);
     assert(g->phase == GROUP_LEFT);
-    for (int32_t i = 0; i < g->n_seqs; i++) {
-        struct seq *s = &g->seqs[i];
-        int32_t kept = 0;
-        for (int32_t b = 0; b < s->n_blocks; b++) {
-            if (kvpool_state(e->pool, s->table[b]) == BLOCK_QUARANTINED)
-                kvpool_quiet(e->pool, s->table[b]);
-            else
-                s->table[kept++] = s->table[b];
-        }
-        s->n_blocks = kept;
-    }
+    for (int32_t i = 0; i < g->n_seqs; i++)
+        for (int32_t k = 0; k < e->kv_groups; k++)
+            quiet_table(e, g, &g->seqs[i], k);
     group_drop_blocks(e, g, true);
     forget_group(e, g);
 }

@@ -92,20 +92,22 @@ static enum status allocate(struct engine *e, struct group *g, const struct engi
     g->n_seqs = req->prefill_only ? 1 : req->n;
     g->cap_ids = (int32_t)longest + 1;
     g->cap_blocks = blocks_for(e, g->cap_ids) + 2;
-    size_t n = (size_t)g->n_seqs, round = 16;
-    size_t bytes =
-        n * (sizeof(struct seq) + (size_t)g->cap_ids * 4 + (size_t)g->cap_blocks * 4 + 2 * round) +
-        (size_t)req->n * 4 + req->sampling.stop_ids.n * 4 +
-        req->sampling.n_bias * sizeof(struct msg_bias) + 8 * round;
+    size_t n = (size_t)g->n_seqs, tables = (size_t)e->kv_groups, round = 16;
+    size_t table = tables * (size_t)g->cap_blocks * 4, spans = tables * sizeof(struct span);
+    size_t bytes = n * (sizeof(struct seq) + (size_t)g->cap_ids * 4 + table + spans + 3 * round) +
+                   (size_t)req->n * tables * 4 + req->sampling.stop_ids.n * 4 +
+                   req->sampling.n_bias * sizeof(struct msg_bias) + 8 * round;
     char *at = g->memory = calloc(1, bytes);
     if (at == NULL || !grow_run(e, e->live_seqs + g->n_seqs))
         return err_set(err, ST_NO_MEMORY, "no memory for a request of %u tokens", req->prompt.n);
     g->seqs = carve(&at, n * sizeof *g->seqs);
     for (size_t i = 0; i < n; i++) {
         g->seqs[i].ids = carve(&at, (size_t)g->cap_ids * 4);
-        g->seqs[i].table = carve(&at, (size_t)g->cap_blocks * 4);
+        g->seqs[i].table = carve(&at, table);
+        g->seqs[i].span = carve(&at, spans);
+        g->seqs[i].node = PREFIX_NONE;
     }
-    g->spare = carve(&at, (size_t)req->n * 4);
+    g->spare = carve(&at, (size_t)req->n * tables * 4);
     g->spec = req->sampling;
     int32_t *stop = carve(&at, req->sampling.stop_ids.n * 4);
     if (req->sampling.stop_ids.n > 0)
@@ -141,15 +143,36 @@ static void fill_sequences(struct engine *e, struct group *g, const struct engin
         g->target = g->seqs[0].n_ids;
 }
 
-/* Blocks to promise: those of the target tokens, and one for each choice to grow into (the fork
- * copies the last block into it); the prefill role generates nothing. */
-static int32_t blocks_to_promise(const struct engine *e, const struct group *g)
+static int32_t live_choices(const struct group *g)
 {
-    int32_t n = blocks_for(e, g->target);
-    if (g->prefill_only)
-        return n;
-    for (int32_t i = 0; i < g->n_seqs; i++)
+    int32_t n = 0;
+    for (int32_t i = 0; i < g->n_seqs && !g->prefill_only; i++)
         n += !g->seqs[i].done && !g->seqs[i].finishing;
+    return n;
+}
+
+/* Blocks of a group of layers to promise to the lead behind `shared`: those of the target tokens
+ * and one to grow into (the prefill role generates nothing), but no more than are ever in use at
+ * once: what comes later takes the place of what is given back, or of another's blocks as a
+ * generation does. A prefill node gives nothing back before the handoff is over. */
+static int32_t lead_blocks(const struct engine *e, const struct group *g, int32_t k, int32_t shared)
+{
+    int32_t n = blocks_for(e, g->target) - shared + (live_choices(g) > 0);
+    return g->prefill_only || n < e->alive_max[k] ? n : e->alive_max[k];
+}
+
+/* Of each group of layers for each choice but the lead: the fork copies the last block into it. */
+static int32_t spare_blocks(const struct engine *e, const struct group *g)
+{
+    int32_t live = live_choices(g);
+    return live > 1 ? (live - 1) * e->kv_groups : 0;
+}
+
+static int32_t blocks_to_promise(const struct engine *e, const struct group *g, int32_t shared)
+{
+    int32_t n = spare_blocks(e, g);
+    for (int32_t k = 0; k < e->kv_groups; k++)
+        n += lead_blocks(e, g, k, shared);
     return n;
 }
 
@@ -159,55 +182,88 @@ static int32_t blocks_to_match(const struct engine *e, const struct group *g)
     return group_scores_due(g) ? (g->score_at - 1) / e->block_tokens : blocks_for(e, g->target);
 }
 
-static void undo_hits(struct engine *e, struct group *g)
-{
-    seq_drop_blocks(e, g, &g->seqs[g->lead], true);
-}
-
-/* The last token is always computed, so the last block of a prompt that is all there cannot be
- * shared: what it holds is copied into a block of our own. */
-static enum status take_blocks(struct engine *e, struct group *g, struct error *err)
+static void match_prefix(struct engine *e, struct group *g, struct prefix_hit *hit)
 {
     struct seq *s = &g->seqs[g->lead];
-    int32_t total = blocks_to_promise(e, g), prompt_blocks = blocks_for(e, g->target);
-    if (total > e->args.layout.blocks)
-        return err_set(err, ST_NEVER_FITS, "needs %d KV blocks, the node has %d", total,
-                       e->args.layout.blocks);
-    if (e->prefix)
-        s->n_blocks =
-            prefix_match(e->prefix, g->salt, s->ids, g->target, blocks_to_match(e, g), s->table);
-    int32_t shared = s->n_blocks, full_hit = -1;
-    g->hit = shared * e->block_tokens;
-    if (g->hit >= g->target) {
-        full_hit = s->table[--shared];
-        g->hit = g->target - 1;
+    const struct prefix_seq as = seq_in_prefix(g, s);
+    int32_t most = blocks_to_match(e, g), full = g->target / e->block_tokens;
+    prefix_match(e->prefix, &as, most < full ? most : full, g->prefill_only ? g->target : 0, hit);
+    for (int32_t k = 0; k < e->kv_groups; k++)
+        s->span[k] = (struct span){hit->first[k], hit->n_blocks};
+}
+
+/* A hit's last block that cannot be shared is copied into the first block of our own. */
+static void copy_last(struct engine *e, struct group *g, const int32_t *last)
+{
+    for (int32_t k = 0; k < e->kv_groups; k++) {
+        engine_copy_block(e, last[k], seq_table(g, &g->seqs[g->lead], k)[g->hit_blocks]);
+        engine_drop_block(e, last[k]);
     }
-    int32_t watermark = slots_count(e->groups) > 1 ? e->watermark : 0, fresh = total - shared;
-    int32_t available = kvpool_available(e->pool);
+}
+
+static void promise(struct engine *e, struct group *g)
+{
+    struct seq *s = &g->seqs[g->lead];
+    int32_t shared = g->hit_blocks;
+    if (e->prefix)
+        prefix_evict(e->prefix, blocks_to_promise(e, g, shared));
+    bool taken = true;
+    for (int32_t k = 0; k < e->kv_groups; k++) {
+        int32_t n = lead_blocks(e, g, k, shared);
+        taken = taken && kvpool_take(e->pool, n, seq_table(g, s, k) + shared);
+        s->span[k].n = shared + n;
+    }
+    g->n_spare = spare_blocks(e, g);
+    taken = taken && kvpool_take(e->pool, g->n_spare, g->spare);
+    assert(taken);
+}
+
+/* With what the index has of the prompt, or without it. The last token is always computed, so the
+ * last block of a prompt that is all there cannot be shared: what it holds is copied into a block
+ * of our own. ST_BUSY: there are not enough blocks. */
+static enum status take_blocks(struct engine *e, struct group *g, bool match, struct error *err)
+{
+    struct seq *s = &g->seqs[g->lead];
+    struct prefix_hit hit = {.node = PREFIX_NONE};
+    int32_t last[KV_GROUPS_MAX];
+    if (match)
+        match_prefix(e, g, &hit);
+    int32_t shared = hit.n_blocks, node = hit.node;
+    bool all = shared > 0 && shared * e->block_tokens >= g->target;
+    if (all) {
+        shared--;
+        node = prefix_parent(e->prefix, node);
+    }
+    int32_t fresh = blocks_to_promise(e, g, shared), available = kvpool_available(e->pool);
+    int32_t watermark = slots_count(e->groups) > 1 ? e->watermark : 0;
     if (available < fresh + watermark) {
-        undo_hits(e, g);
+        seq_drop_blocks(e, g, s, true);
         return err_set(err, ST_BUSY, "needs %d KV blocks, %d are to be had", fresh + watermark,
                        available);
     }
+    for (int32_t k = 0; k < e->kv_groups && all; k++)
+        last[k] = seq_table(g, s, k)[shared];
     if (e->prefix)
-        prefix_evict(e->prefix, fresh);
-    int32_t lead_blocks = prompt_blocks - shared + (total > prompt_blocks);
-    bool taken = kvpool_take(e->pool, lead_blocks, s->table + shared);
-    if (taken && fresh > lead_blocks) {
-        g->n_spare = fresh - lead_blocks;
-        taken = kvpool_take(e->pool, g->n_spare, g->spare);
-    }
-    assert(taken);
-    s->n_blocks = shared + lead_blocks;
-    if (full_hit >= 0) {
-        engine_copy_block(e, full_hit, s->table[shared]);
-        if (kvpool_unref(e->pool, full_hit, true) == 0)
-            prefix_release(e->prefix, full_hit);
-    }
+        prefix_hold(e->prefix, node);
+    s->node = node;
     g->hit_blocks = s->entered = shared;
-    s->computed = g->hit;
+    promise(e, g);
+    if (all)
+        copy_last(e, g, last);
+    g->hit = s->computed = all ? g->target - 1 : shared * e->block_tokens;
     e->prefix_hit_tokens_total += g->hit;
     return ST_OK;
+}
+
+static enum status reserve_blocks(struct engine *e, struct group *g, struct error *err)
+{
+    int32_t total = blocks_to_promise(e, g, 0);
+    if (total > e->args.layout.blocks)
+        return err_set(err, ST_NEVER_FITS, "needs %d KV blocks, the node has %d", total,
+                       e->args.layout.blocks);
+    enum status st = take_blocks(e, g, e->prefix != NULL, err);
+    /* What a hit keeps from eviction may be what is missing. */
+    return st == ST_BUSY && e->prefix ? take_blocks(e, g, false, err) : st;
 }
 
 enum status engine_reserve(struct engine *e, const struct engine_request *req, group_id *out,
@@ -243,7 +299,7 @@ enum status engine_reserve(struct engine *e, const struct engine_request *req, g
     if (st != ST_OK)
         goto fail;
     fill_sequences(e, g, req);
-    st = take_blocks(e, g, err);
+    st = reserve_blocks(e, g, err);
     if (st != ST_OK)
         goto fail;
     list_push_back(&e->list, &g->link);

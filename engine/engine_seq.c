@@ -16,50 +16,79 @@ bool engine_take_block(struct engine *e, int32_t *block)
     return e->prefix != NULL && prefix_evict(e->prefix, 1) > 0 && kvpool_take(e->pool, 1, block);
 }
 
-static void drop_block(struct engine *e, int32_t block)
+void engine_drop_block(struct engine *e, int32_t block)
 {
     bool keep = e->prefix != NULL && prefix_holds(e->prefix, block);
     if (kvpool_unref(e->pool, block, keep) == 0 && keep)
         prefix_release(e->prefix, block);
 }
 
+void seq_leave_chain(struct engine *e, struct seq *s, int32_t blocks)
+{
+    for (; s->entered > blocks; s->entered--) {
+        int32_t parent = prefix_parent(e->prefix, s->node);
+        prefix_hold(e->prefix, parent);
+        prefix_let_go(e->prefix, s->node);
+        s->node = parent;
+    }
+}
+
+static void drop_entry(struct engine *e, struct group *g, int32_t *entry, bool forget)
+{
+    if (*entry < 0)
+        return;
+    if (forget && e->prefix && prefix_holds(e->prefix, *entry))
+        prefix_forget(e->prefix, *entry);
+    engine_drop_block(e, *entry);
+    *entry = -1;
+}
+
 /* From the end to the beginning, so that children are always older in the LRU list than their
  * parents. */
 void seq_drop_blocks(struct engine *e, struct group *g, struct seq *s, bool keep)
 {
-    for (int32_t i = s->n_blocks - 1; i >= 0; i--) {
-        if (!keep && i >= g->hit_blocks && e->prefix && prefix_holds(e->prefix, s->table[i]))
-            prefix_forget(e->prefix, s->table[i]);
-        drop_block(e, s->table[i]);
-    }
-    s->n_blocks = 0;
+    int32_t n = 0;
+    if (e->prefix)
+        prefix_let_go(e->prefix, s->node);
+    s->node = PREFIX_NONE;
+    for (int32_t k = 0; k < e->kv_groups; k++)
+        n = s->span[k].n > n ? s->span[k].n : n;
+    for (int32_t i = n - 1; i >= 0; i--)
+        for (int32_t k = e->kv_groups - 1; k >= 0; k--)
+            if (i >= s->span[k].first && i < s->span[k].n)
+                drop_entry(e, g, &seq_table(g, s, k)[i], !keep && i >= g->hit_blocks);
+    memset(s->span, 0, (size_t)e->kv_groups * sizeof *s->span);
     s->computed = 0;
     s->entered = 0;
 }
 
-/* An equal block that is entered already takes the place of ours: one copy is enough. A prefill
- * node's blocks stay where they are: offers name them. */
-static bool adopt_block(struct engine *e, struct group *g, struct seq *s, int32_t i)
+void seq_trim(struct engine *e, struct group *g, struct seq *s)
 {
-    if (g->prefill_only)
-        return false;
-    int32_t twin = prefix_share(e->prefix, g->salt, s->ids, s->table, i);
-    if (twin < 0)
-        return false;
-    drop_block(e, s->table[i]);
-    s->table[i] = twin;
-    return true;
+    if (g->prefill_only) /* offers may still read them */
+        return;
+    for (int32_t k = 0; k < e->kv_groups; k++) {
+        struct span *span = &s->span[k];
+        int32_t alive = prefix_first_alive(&e->args.layout, k, s->computed);
+        for (; span->first < alive && span->first < span->n; span->first++)
+            drop_entry(e, g, &seq_table(g, s, k)[span->first], false);
+    }
 }
 
+/* Equal blocks that are entered already take the place of ours: one copy is enough. A prefill
+ * node's blocks stay where they are: offers name them. */
 void seq_enter_blocks(struct engine *e, struct group *g, struct seq *s)
 {
+    const struct prefix_seq as = seq_in_prefix(g, s);
     while (e->prefix && s->enter && s->entered < s->computed / e->block_tokens) {
-        int32_t i = s->entered;
-        if (prefix_holds(e->prefix, s->table[i]) ||
-            prefix_insert(e->prefix, g->salt, s->ids, s->table, i) || adopt_block(e, g, s, i))
-            s->entered++;
-        else
+        int32_t node = prefix_enter(e->prefix, &as, s->entered, s->node, !g->prefill_only);
+        if (node == PREFIX_NONE) {
             s->enter = false;
+            return;
+        }
+        prefix_hold(e->prefix, node);
+        prefix_let_go(e->prefix, s->node);
+        s->node = node;
+        s->entered++;
     }
 }
 
@@ -76,7 +105,7 @@ static struct group *youngest_running(struct engine *e)
 static bool holds_blocks(const struct group *g)
 {
     for (int32_t i = 0; i < g->n_seqs; i++)
-        if (g->seqs[i].n_blocks > 0)
+        if (g->seqs[i].span[0].n > 0)
             return true;
     return g->n_spare > 0;
 }
@@ -108,41 +137,56 @@ static bool take_or_preempt(struct engine *e, struct group *g, int32_t *block)
 void engine_copy_block(struct engine *e, int32_t from, int32_t to)
 {
     const struct kv_layout *l = &e->args.layout;
-    for (int layer = 0; layer < l->layers; layer++)
-        memcpy((char *)e->args.pool + kv_offset(l, layer, to, KV_KEY, 0, 0),
-               (char *)e->args.pool + kv_offset(l, layer, from, KV_KEY, 0, 0), kv_block_bytes(l));
+    for (int place = 0; place < kv_page_layers(l); place++) {
+        char *at = (char *)e->args.pool + (size_t)place * kv_layer_bytes(l);
+        memcpy(at + (size_t)to * kv_block_bytes(l), at + (size_t)from * kv_block_bytes(l),
+               kv_block_bytes(l));
+    }
+}
+
+/* The same for one table. */
+static bool make_room(struct engine *e, struct group *g, struct seq *s, int32_t k)
+{
+    int32_t at = s->computed / e->block_tokens, block;
+    int32_t *table = seq_table(g, s, k);
+    assert(at <= s->span[k].n && at < g->cap_blocks);
+    if (at == s->span[k].n) {
+        if (!take_or_preempt(e, g, &block))
+            return false;
+        table[s->span[k].n++] = block;
+        return true;
+    }
+    if (kvpool_refs(e->pool, table[at]) == 1)
+        return true;
+    if (!take_or_preempt(e, g, &block))
+        return false;
+    engine_copy_block(e, table[at], block);
+    kvpool_move(e->pool, block, BLOCK_RUNNING);
+    seq_leave_chain(e, s, at);
+    engine_drop_block(e, table[at]);
+    table[at] = block;
+    return true;
 }
 
 bool seq_make_room(struct engine *e, struct group *g, struct seq *s)
 {
-    int32_t at = s->computed / e->block_tokens, block;
-    assert(at <= s->n_blocks && at < g->cap_blocks);
-    if (at == s->n_blocks) {
-        if (!take_or_preempt(e, g, &block))
+    for (int32_t k = 0; k < e->kv_groups; k++)
+        if (!make_room(e, g, s, k))
             return false;
-        s->table[s->n_blocks++] = block;
-        return true;
-    }
-    if (kvpool_refs(e->pool, s->table[at]) == 1)
-        return true;
-    if (!take_or_preempt(e, g, &block))
-        return false;
-    engine_copy_block(e, s->table[at], block);
-    kvpool_move(e->pool, block, BLOCK_RUNNING);
-    drop_block(e, s->table[at]);
-    s->table[at] = block;
-    if (s->entered > at)
-        s->entered = at;
     return true;
 }
 
-int32_t seq_extend(struct engine *e, struct seq *s, int32_t tokens)
+int32_t seq_extend(struct engine *e, struct group *g, struct seq *s, int32_t tokens)
 {
     int32_t want = blocks_for(e, s->computed + tokens);
-    while (s->n_blocks < want && engine_take_block(e, &s->table[s->n_blocks]))
-        s->n_blocks++;
-    int64_t room = (int64_t)s->n_blocks * e->block_tokens - s->computed;
-    return room < tokens ? (int32_t)room : tokens;
+    for (int32_t k = 0; k < e->kv_groups; k++) {
+        struct span *span = &s->span[k];
+        while (span->n < want && engine_take_block(e, &seq_table(g, s, k)[span->n]))
+            span->n++;
+        int64_t room = (int64_t)span->n * e->block_tokens - s->computed;
+        tokens = room < tokens ? (int32_t)room : tokens;
+    }
+    return tokens;
 }
 
 static bool is_listed(int32_t id, const int32_t *v, uint32_t n)

@@ -121,6 +121,19 @@ static void announce(struct engine *e, struct group *g, int32_t begin, int32_t e
     e->args.events.chunk(e->args.events.ctx, g->user, begin, end);
 }
 
+/* Positions up to `end` will be written. */
+static void use_blocks(struct engine *e, const struct runnable *r, int32_t end)
+{
+    for (int32_t k = 0; k < e->kv_groups; k++) {
+        const int32_t *table = seq_table(r->group, r->seq, k);
+        for (int32_t i = r->seq->computed / e->block_tokens; i < blocks_for(e, end); i++) {
+            assert(kvpool_refs(e->pool, table[i]) == 1); /* what is shared is never written */
+            if (kvpool_state(e->pool, table[i]) == BLOCK_RESERVED)
+                kvpool_move(e->pool, table[i], BLOCK_RUNNING);
+        }
+    }
+}
+
 /* Lays the rows out; leaves in `bring` what every item really brings. */
 static void build(struct engine *e, int32_t n, int32_t seated, struct batch *b)
 {
@@ -130,21 +143,18 @@ static void build(struct engine *e, int32_t n, int32_t seated, struct batch *b)
         struct runnable *r = &e->run[i];
         if (item->bring == 0)
             continue;
-        item->bring = seq_extend(e, r->seq, score_limit(r, item->bring, spare));
+        item->bring = seq_extend(e, r->group, r->seq, score_limit(r, item->bring, spare));
         int32_t begin = r->seq->computed, end = begin + item->bring;
         for (int32_t p = begin; p < end; p++, rows++) {
             e->ids[rows] = r->seq->ids[p];
             e->positions[rows] = p;
             e->seq_of[rows] = seqs;
         }
-        for (int32_t k = begin / e->block_tokens; k < blocks_for(e, end); k++) {
-            int32_t block = r->seq->table[k];
-            assert(kvpool_refs(e->pool, block) == 1); /* what is shared is never written */
-            if (kvpool_state(e->pool, block) == BLOCK_RESERVED)
-                kvpool_move(e->pool, block, BLOCK_RUNNING);
-        }
-        e->is_long[seqs] = r->group->is_long;
-        e->tables[seqs++] = r->seq->table;
+        use_blocks(e, r, end);
+        for (int32_t k = 0; k < e->kv_groups; k++)
+            e->tables[(size_t)k * (size_t)e->args.max_batch + (size_t)seqs] =
+                seq_table(r->group, r->seq, k);
+        e->is_long[seqs++] = r->group->is_long;
         int32_t before = logits;
         r->n_scores = score_rows(r, end, rows - item->bring, &e->logits_rows[logits]);
         logits += r->n_scores;
@@ -159,6 +169,7 @@ static void build(struct engine *e, int32_t n, int32_t seated, struct batch *b)
                         .positions = e->positions,
                         .seq_of = e->seq_of,
                         .block_tables = e->tables,
+                        .sequences = e->args.max_batch,
                         .tokens = rows,
                         .logits_rows = e->logits_rows,
                         .n_logits = logits,
@@ -219,6 +230,7 @@ static void settle(struct engine *e, int32_t n)
             continue; /* another of its choices met bad logits */
         r->seq->computed += item->bring;
         seq_enter_blocks(e, r->group, r->seq);
+        seq_trim(e, r->group, r->seq);
         if (!score_say(e, r, scores) || !complete)
             continue;
         if (!r->logits)

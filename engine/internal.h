@@ -5,8 +5,11 @@
  * take references to its full blocks and copies of the last one. Groups stand in one list in order
  * of age; everything walks it from the oldest.
  *
- * Blocks: sequences hold one reference on each block of their table. Blocks of one sequence stand
- * in `table` from position 0 on; those behind the last computed position are promised, not used.
+ * Blocks: sequences hold one reference on each block of their tables, one table for each of the
+ * layout's groups, from position 0 on; those behind the last computed position are promised, not
+ * used. Of a sliding group those before the window are given back (seq_trim), and of a long prompt
+ * only as many are promised as can be in use at once; the prefill role keeps all until the handoff
+ * is over.
  *
  * It has over 150 lines because its structs are one state.
  */
@@ -36,11 +39,17 @@ enum group_phase {
     GROUP_PHASES
 };
 
+/* Entries [first, n) of a table are blocks, or -1 where none is needed; those before are -1. */
+struct span {
+    int32_t first, n;
+};
+
 struct seq {
     int32_t *ids; /* prompt and generated, n_ids of them known */
     int32_t n_ids;
-    int32_t *table;
-    int32_t n_blocks;
+    int32_t *table;            /* [groups of the layout][cap_blocks of the group] */
+    struct span *span;         /* [groups of the layout] */
+    int32_t node;              /* of the last block entered in the prefix index; held */
     int32_t computed;          /* positions [0, computed) have KV */
     int32_t entered;           /* blocks [0, entered) are in the prefix index */
     bool enter;                /* further blocks may be entered */
@@ -92,6 +101,8 @@ struct engine {
     struct engine_args args;
     int32_t *eos; /* copied */
     int32_t block_tokens, watermark;
+    int32_t kv_groups;                /* of the layout */
+    int32_t alive_max[KV_GROUPS_MAX]; /* blocks of a sequence that can be in use at once */
     struct kvpool *pool;
     struct prefix *prefix; /* NULL: off */
     struct sampler *sampler;
@@ -107,8 +118,8 @@ struct engine {
     struct plan_cost cost;
     /* the batch */
     int32_t *ids, *positions, *seq_of, *logits_rows;
-    const int32_t **tables;
-    uint8_t *is_long; /* [sequences of the batch] */
+    const int32_t **tables; /* [kv_groups][max_batch] */
+    uint8_t *is_long;       /* [sequences of the batch] */
     float *logits;
     int32_t *recount; /* [blocks] scratch of engine_check() */
     int64_t prefix_hit_tokens_total, preemptions_total;
@@ -125,6 +136,7 @@ void group_fork(struct engine *e, struct group *g);
 
 /* engine_seq.c */
 int32_t blocks_for(const struct engine *e, int32_t tokens);
+void engine_drop_block(struct engine *e, int32_t block);  /* gives up a reference */
 bool engine_take_block(struct engine *e, int32_t *block); /* evicts; never preempts */
 void seq_drop_blocks(struct engine *e, struct group *g, struct seq *s, bool keep);
 void seq_enter_blocks(struct engine *e, struct group *g, struct seq *s);
@@ -133,7 +145,20 @@ void seq_enter_blocks(struct engine *e, struct group *g, struct seq *s);
 bool seq_make_room(struct engine *e, struct group *g, struct seq *s);
 /* How many of `tokens` positions from `computed` on have blocks, taking free ones but preempting
  * nobody. */
-int32_t seq_extend(struct engine *e, struct seq *s, int32_t tokens);
+int32_t seq_extend(struct engine *e, struct group *g, struct seq *s, int32_t tokens);
+/* Gives back the blocks that no window will reach any more. */
+void seq_trim(struct engine *e, struct group *g, struct seq *s);
+/* The sequence leaves the index' chain behind its block `blocks`. */
+void seq_leave_chain(struct engine *e, struct seq *s, int32_t blocks);
+static inline int32_t *seq_table(const struct group *g, const struct seq *s, int32_t kv_group)
+{
+    return s->table + (size_t)kv_group * (size_t)g->cap_blocks;
+}
+static inline struct prefix_seq seq_in_prefix(const struct group *g, const struct seq *s)
+{
+    return (struct prefix_seq){
+        .salt = g->salt, .ids = s->ids, .table = s->table, .stride = g->cap_blocks};
+}
 void engine_copy_block(struct engine *e, int32_t from, int32_t to);
 struct seq_pick {
     const float *logits;

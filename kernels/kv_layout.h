@@ -1,11 +1,12 @@
 /* Where a key or value lives in a rank's KV pool.
  *
- *     pool[layer][block][K or V][kv_head][slot in block][head_dim or value_dim]     of `dtype`
+ *     pool[place][block][K or V][kv_head][slot in block][head_dim or value_dim]     of `dtype`
  *
  * so that one (layer, block) is contiguous, which is what a handoff of equal layouts moves, and one
  * head's keys of a block are contiguous, which is what attention reads. A token at absolute
- * position p of a sequence lives in the sequence's block_table[p / block_tokens], slot p %
- * block_tokens. Pure; offsets are in bytes from the pool's base.
+ * position p of a sequence lives in block_table[p / block_tokens] of the sequence's table for the
+ * layer's group, at the layer's place (kv_groups.h), slot p % block_tokens. Pure; offsets are in
+ * bytes from the pool's base.
  */
 #ifndef KERNELS_KV_LAYOUT_H
 #define KERNELS_KV_LAYOUT_H
@@ -14,6 +15,7 @@
 #include <stdint.h>
 
 #include "kernels/dtype.h"
+#include "kernels/kv_groups.h"
 
 struct kv_layout {
     int32_t layers, kv_heads; /* heads of this rank */
@@ -22,6 +24,8 @@ struct kv_layout {
     int32_t block_tokens;
     int32_t blocks; /* capacity of the pool */
     enum dtype dtype;
+    /* Of the layers; NULL: one, of all of them. Owned by whoever knows the model. */
+    const struct kv_groups *groups;
 };
 
 enum kv_part { KV_KEY = 0, KV_VALUE = 1 };
@@ -43,15 +47,36 @@ static inline size_t kv_layer_bytes(const struct kv_layout *l)
 {
     return (size_t)l->blocks * kv_block_bytes(l);
 }
+static inline int32_t kv_groups_of(const struct kv_layout *l)
+{
+    return l->groups ? l->groups->n : 1;
+}
+static inline int32_t kv_group_of(const struct kv_layout *l, int32_t layer)
+{
+    return l->groups ? l->groups->group_of[layer] : 0;
+}
+static inline int32_t kv_group_window(const struct kv_layout *l, int32_t group)
+{
+    return l->groups ? l->groups->window[group] : 0;
+}
+static inline int32_t kv_page_layers(const struct kv_layout *l)
+{
+    return l->groups ? l->groups->page_layers : l->layers;
+}
+static inline size_t kv_page_bytes(const struct kv_layout *l) /* of one block, in all places */
+{
+    return (size_t)kv_page_layers(l) * kv_block_bytes(l);
+}
 static inline size_t kv_pool_bytes(const struct kv_layout *l)
 {
-    return (size_t)l->layers * kv_layer_bytes(l);
+    return (size_t)kv_page_layers(l) * kv_layer_bytes(l);
 }
 static inline size_t kv_offset(const struct kv_layout *l, int layer, int32_t block,
                                enum kv_part part, int head, int slot)
 {
+    size_t place = l->groups ? (size_t)l->groups->place_of[layer] : (size_t)layer;
     size_t values = part == KV_VALUE ? (size_t)l->kv_heads * kv_head_run_bytes(l, KV_KEY) : 0;
-    return (size_t)layer * kv_layer_bytes(l) + (size_t)block * kv_block_bytes(l) + values +
+    return place * kv_layer_bytes(l) + (size_t)block * kv_block_bytes(l) + values +
            (size_t)head * kv_head_run_bytes(l, part) +
            (size_t)slot * (size_t)kv_part_dim(l, part) * dtype_bytes(l->dtype);
 }

@@ -20,15 +20,36 @@ size_t landing_bytes(const struct kv_slice *need)
     return 2 * 8 * (size_t)box_rows(need) * (size_t)box_words(need);
 }
 
-void landing_init(struct landing *l, const struct kv_slice *need, void *memory)
+enum row_op { ROW_COUNT_NEW, ROW_TAKE, ROW_GIVE_BACK, ROW_LAND };
+
+static int32_t first_needed(const struct kv_groups *groups, int32_t layer, int32_t begin,
+                            int32_t end)
+{
+    int32_t from = groups ? kv_groups_need_from(groups, groups->group_of[layer], end) : 0;
+    return from > begin ? from : begin;
+}
+
+static int64_t box_apply(struct landing *l, const struct kv_slice *box, enum row_op op);
+
+void landing_init(struct landing *l, const struct kv_slice *need, const struct kv_groups *groups,
+                  void *memory)
 {
     memset(l, 0, sizeof(*l));
     l->need = *need;
+    l->groups = groups;
     l->words = box_words(need);
     l->landed = memory;
     l->taken = l->landed + (size_t)box_rows(need) * (size_t)l->words;
     memset(memory, 0, landing_bytes(need));
     l->missing = (int64_t)box_rows(need) * (need->token_end - need->token_begin);
+    for (int32_t layer = need->layer_begin; layer < need->layer_end; layer++) {
+        struct kv_slice none = *need;
+        none.layer_begin = layer;
+        none.layer_end = layer + 1;
+        none.token_end = first_needed(groups, layer, need->token_begin, need->token_end);
+        if (none.token_begin < none.token_end)
+            l->missing -= box_apply(l, &none, ROW_LAND);
+    }
 }
 
 /* Bits [begin, end) of word w, for a row whose bits are tokens relative to need.token_begin. */
@@ -44,8 +65,6 @@ static uint64_t word_mask(int32_t w, int32_t begin, int32_t end)
     uint64_t upto_hi = hi == 64 ? ~UINT64_C(0) : (UINT64_C(1) << hi) - 1;
     return upto_hi & ~((UINT64_C(1) << lo) - 1);
 }
-
-enum row_op { ROW_COUNT_NEW, ROW_TAKE, ROW_GIVE_BACK, ROW_LAND };
 
 /* Applies `op` to every bit of `box` (within need); returns how many bits it concerned. */
 static int64_t box_apply(struct landing *l, const struct kv_slice *box, enum row_op op)
@@ -85,6 +104,15 @@ static int64_t box_apply(struct landing *l, const struct kv_slice *box, enum row
     return count;
 }
 
+/* What any of the box's layers does not need has no memory to go to. A box of layers that need
+ * unlike parts loses what only some of them do: it comes again, layer by layer, as missing. */
+static bool clip_to_needed(const struct landing *l, struct kv_slice *box)
+{
+    for (int32_t layer = box->layer_begin; layer < box->layer_end; layer++)
+        box->token_begin = first_needed(l->groups, layer, box->token_begin, l->need.token_end);
+    return box->token_begin < box->token_end;
+}
+
 enum landing_verdict landing_offer(struct landing *l, const struct kv_slice *offered,
                                    struct kv_slice *take)
 {
@@ -92,7 +120,8 @@ enum landing_verdict landing_offer(struct landing *l, const struct kv_slice *off
      * have. */
     if (offered->layer_begin < l->need.layer_begin || offered->layer_end > l->need.layer_end)
         return LANDING_WRONG;
-    if (!kv_slice_intersect(offered, &l->need, take) || box_apply(l, take, ROW_COUNT_NEW) == 0) {
+    if (!kv_slice_intersect(offered, &l->need, take) || !clip_to_needed(l, take) ||
+        box_apply(l, take, ROW_COUNT_NEW) == 0) {
         l->dropped++;
         return LANDING_HAVE;
     }
@@ -224,11 +253,12 @@ void offering_init(struct offering *o, const struct offering_args *args, void *m
     o->token_bytes = args->token_bytes;
     o->slice_bytes_max = args->slice_bytes_max;
     o->window = args->window;
+    o->groups = args->groups;
     o->ready = memory;
     o->sent = o->ready + args->layers;
     for (int32_t i = 0; i < args->layers; i++) {
         o->ready[i] = 0;
-        o->sent[i] = o->begin;
+        o->sent[i] = first_needed(o->groups, i, o->begin, o->end);
     }
 }
 
@@ -246,6 +276,12 @@ void offering_fill(struct offering *o)
         o->ready[i] = o->end;
 }
 
+/* A slice is of layers whose blocks are the same. */
+static bool same_group(const struct offering *o, int32_t a, int32_t b)
+{
+    return !o->groups || o->groups->group_of[a] == o->groups->group_of[b];
+}
+
 /* The next box: the lowest layer that has something, joined with the layers above that have just
  * the same, up to the size of a slice; at least one token of one layer. */
 static bool next_fresh(struct offering *o, struct kv_slice *s)
@@ -258,7 +294,8 @@ static bool next_fresh(struct offering *o, struct kv_slice *s)
         if (end - begin > tokens_max)
             end = begin + (int32_t)(tokens_max > 0 ? tokens_max : 1);
         int32_t last = i + 1;
-        while (last < o->layers && o->sent[last] == begin && o->ready[last] >= end &&
+        while (last < o->layers && same_group(o, i, last) && o->sent[last] == begin &&
+               o->ready[last] >= end &&
                (int64_t)(last + 1 - i) * (end - begin) * o->token_bytes <= o->slice_bytes_max)
             last++;
         for (int32_t k = i; k < last; k++)
@@ -269,17 +306,18 @@ static bool next_fresh(struct offering *o, struct kv_slice *s)
     return false;
 }
 
-/* Cuts a slice-sized piece off the last repair range. */
-static bool next_repair(struct offering *o, struct kv_slice *s)
+/* Cuts a slice-sized piece off the last repair range. False: of this layer nothing is needed
+ * there. */
+static bool cut_repair(struct offering *o, struct kv_slice *s)
 {
-    if (o->n_repair == 0)
-        return false;
     struct kv_slice *r = &o->repair[o->n_repair - 1];
     int64_t tokens_max = o->slice_bytes_max / o->token_bytes;
     if (tokens_max < 1)
         tokens_max = 1;
     *s = *r;
     s->layer_end = s->layer_begin + 1;
+    s->token_begin = first_needed(o->groups, s->layer_begin, s->token_begin, o->end);
+    bool any = s->token_begin < s->token_end;
     if (s->token_end - s->token_begin > tokens_max)
         s->token_end = s->token_begin + (int32_t)tokens_max;
     if (s->token_end < r->token_end) {
@@ -300,7 +338,15 @@ static bool next_repair(struct offering *o, struct kv_slice *s)
     }
     if (o->repair[o->n_repair - 1].layer_begin >= o->repair[o->n_repair - 1].layer_end)
         o->n_repair--;
-    return true;
+    return any;
+}
+
+static bool next_repair(struct offering *o, struct kv_slice *s)
+{
+    while (o->n_repair > 0)
+        if (cut_repair(o, s))
+            return true;
+    return false;
 }
 
 enum offering_act offering_next(struct offering *o, int64_t now_ns, struct kv_slice *slice)
@@ -335,7 +381,7 @@ void offering_return(struct offering *o, const struct kv_slice *slice)
     }
     o->n_repair = 0;
     for (int32_t i = 0; i < o->layers; i++)
-        o->sent[i] = o->begin;
+        o->sent[i] = first_needed(o->groups, i, o->begin, o->end);
 }
 
 void offering_landed(struct offering *o)
@@ -380,7 +426,7 @@ void offering_link_lost(struct offering *o)
     o->n_repair = 0;
     o->state = OFFERING_STREAMING;
     for (int32_t i = 0; i < o->layers; i++)
-        o->sent[i] = o->begin;
+        o->sent[i] = first_needed(o->groups, i, o->begin, o->end);
 }
 
 static bool can_post(const struct offering *o)

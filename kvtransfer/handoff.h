@@ -46,18 +46,21 @@ enum landing_verdict { LANDING_TAKE, LANDING_HAVE, LANDING_WRONG };
 struct landing {
     enum landing_state state;
     struct kv_slice
-        need;      /* the box that must land: all layers, this rank's heads, tokens have..end */
-    int32_t words; /* 64-bit words of a row; a row is one (layer, head) */
-    uint64_t *landed, *taken; /* [layers * heads * words] */
-    int64_t missing;          /* (layer, token, head) not landed */
-    int32_t in_flight;        /* takes without landing_settle() */
-    bool answer;              /* Filled came and is not answered */
-    int64_t dropped, bad_crc; /* counted for the metrics */
+        need; /* the box that must land: all layers, this rank's heads, tokens have..end */
+    const struct kv_groups *groups; /* but of sliding layers only what they need to go on */
+    int32_t words;                  /* 64-bit words of a row; a row is one (layer, head) */
+    uint64_t *landed, *taken;       /* [layers * heads * words] */
+    int64_t missing;                /* (layer, token, head) not landed */
+    int32_t in_flight;              /* takes without landing_settle() */
+    bool answer;                    /* Filled came and is not answered */
+    int64_t dropped, bad_crc;       /* counted for the metrics */
 };
 
 /* Bytes of memory that landing_init() needs for its two bitmaps. */
 size_t landing_bytes(const struct kv_slice *need);
-void landing_init(struct landing *l, const struct kv_slice *need, void *memory);
+/* `groups` (NULL: no layer slides) must outlive it. */
+void landing_init(struct landing *l, const struct kv_slice *need, const struct kv_groups *groups,
+                  void *memory);
 /* An offered slice. TAKE: *take is the part to land (in `need`), to be settled later; HAVE: nothing
  * new in it; WRONG: it does not even touch the model's box. */
 enum landing_verdict landing_offer(struct landing *l, const struct kv_slice *offered,
@@ -79,7 +82,8 @@ enum offering_act { OFFERING_IDLE, OFFERING_SLICE, OFFERING_SAY_FILLED };
 struct offering {
     enum offering_state state;
     int32_t layers, head_begin, head_end;
-    int32_t begin, end;  /* tokens to bring: have .. kv length */
+    int32_t begin, end; /* tokens to bring: have .. kv length; of sliding layers from later on */
+    const struct kv_groups *groups;
     int64_t token_bytes; /* of one token in one layer, all heads */
     int64_t slice_bytes_max;
     int32_t window, in_flight; /* offers posted and not quiet */
@@ -97,6 +101,7 @@ struct offering_args {
     int32_t have, end;
     int64_t token_bytes, slice_bytes_max;
     int32_t window;
+    const struct kv_groups *groups; /* NULL: no layer slides; must outlive the offering */
 };
 
 size_t offering_bytes(int32_t layers);

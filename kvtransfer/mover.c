@@ -39,6 +39,16 @@ void mover_count_in(struct mover *m, int32_t way, size_t bytes)
         metric_add(m->m_in[way], (double)bytes);
 }
 
+int32_t *mover_copy_blocks(const struct kv_layout *l, const int32_t *blocks, int32_t n_blocks,
+                           int32_t stride)
+{
+    int32_t *copy = malloc(sizeof(*copy) * (size_t)kv_groups_of(l) * (size_t)n_blocks);
+    for (int32_t g = 0; copy && g < kv_groups_of(l); g++)
+        memcpy(copy + (size_t)g * (size_t)n_blocks, blocks + (size_t)g * (size_t)stride,
+               sizeof(*copy) * (size_t)n_blocks);
+    return copy;
+}
+
 void mover_count_out(struct mover *m, int32_t way, size_t bytes)
 {
     m->stats.bytes_out += (int64_t)bytes;

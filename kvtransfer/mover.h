@@ -44,19 +44,21 @@ struct mover_plan {
     uint64_t user;
     struct msg_ticket ticket;
     int32_t token_begin, token_end; /* what must land */
-    const int32_t *blocks;          /* of the sequence from token 0; copied */
+    const int32_t *blocks;          /* of the sequence from token 0, for each group; copied */
     int32_t n_blocks;
+    int32_t stride; /* entries from one group's blocks to the next's */
 };
 
 struct mover_send {
     uint64_t user;
     struct msg_ticket ticket;
     int32_t token_begin, token_end;
-    const int32_t *blocks; /* of the sequence from token 0; copied */
+    const int32_t *blocks; /* of the sequence from token 0, for each group; copied */
     int32_t n_blocks;
     const struct msg_rank_address *ranks; /* copied */
     int32_t n_ranks;
     int64_t deadline_ns;
+    int32_t stride; /* as in a plan */
 };
 
 enum mover_event_kind { MOVER_LANDED, MOVER_DELIVERED, MOVER_FAILED, MOVER_QUIET };

@@ -44,15 +44,14 @@ enum status mover_expect(struct mover *m, const struct mover_plan *plan)
                             m->args.pool.head_base + l->kv_heads};
     memset(p, 0, sizeof(*p));
     p->landing_memory = malloc(landing_bytes(&need));
-    p->blocks = malloc(sizeof(int32_t) * (size_t)plan->n_blocks);
+    p->blocks = mover_copy_blocks(l, plan->blocks, plan->n_blocks, plan->stride);
     if (!p->landing_memory || !p->blocks) {
         free(p->landing_memory);
         free(p->blocks);
         return ST_NO_MEMORY;
     }
-    memcpy(p->blocks, plan->blocks, sizeof(int32_t) * (size_t)plan->n_blocks);
     p->n_blocks = plan->n_blocks;
-    landing_init(&p->landing, &need, p->landing_memory);
+    landing_init(&p->landing, &need, l->groups, p->landing_memory);
     p->user = plan->user;
     p->ticket = plan->ticket;
     p->generation = ++m->generation;
@@ -100,7 +99,7 @@ static void land(struct mover *m, struct plan *p, const struct staging *s, uint3
     }
     /* After LANDED the blocks belong to others: what was in flight twice comes too late. */
     if (good && p->landing.state != LANDING_COMPLETE) {
-        const struct kv_blocks_view blocks = {p->blocks, p->n_blocks, 0};
+        const struct kv_blocks_view blocks = {p->blocks, p->n_blocks, 0, p->n_blocks};
         const struct kv_scatter_args a = {.from = &s->slice,
                                           .take = &s->take,
                                           .from_dtype = s->dtype,
@@ -119,9 +118,9 @@ static void land_from_mapping(struct mover *m, struct plan *p, struct staging *s
                               const struct wire_offer *o)
 {
     const struct kv_pool_view *pool = s->link->transport->ops->peer_pool(s->link);
-    const struct kv_blocks_view from = {o->blocks, (int32_t)o->n_blocks,
-                                        o->slice.token_begin -
-                                            o->slice.token_begin % o->block_tokens};
+    const struct kv_blocks_view from = {
+        o->blocks, (int32_t)o->n_blocks,
+        o->slice.token_begin - o->slice.token_begin % o->block_tokens, 0};
     bool fits = pool && pool->layout.block_tokens == o->block_tokens &&
                 pool->layout.dtype == o->dtype && pool->layout.head_dim == o->head_dim &&
                 pool->layout.value_dim == o->value_dim && kv_slice_fits(&o->slice, pool, &from);

@@ -51,7 +51,8 @@ static enum status rank_init(struct mover *m, struct rank_send *r, const struct 
                               .have = send->token_begin,
                               .end = send->token_end,
                               .slice_bytes_max = MOVER_SLICE_BYTES_MAX,
-                              .window = m->args.window};
+                              .window = m->args.window,
+                              .groups = l->groups};
     if (!copy_address(&r->address, address))
         return ST_NO_MEMORY;
     if (!shared_heads(&m->args.pool, address, &a.head_begin, &a.head_end))
@@ -79,7 +80,7 @@ enum status mover_open(struct mover *m, const struct mover_send *send, int64_t n
     assert((int64_t)send->n_blocks * m->args.pool.layout.block_tokens >= send->token_end);
     memset(s, 0, sizeof(*s));
     s->ranks = calloc((size_t)send->n_ranks, sizeof(*s->ranks));
-    s->blocks = malloc(sizeof(int32_t) * (size_t)send->n_blocks);
+    s->blocks = mover_copy_blocks(&m->args.pool.layout, send->blocks, send->n_blocks, send->stride);
     enum status st = s->ranks && s->blocks ? ST_OK : ST_NO_MEMORY;
     s->n_ranks = s->ranks ? send->n_ranks : 0;
     for (int32_t i = 0; i < send->n_ranks && st == ST_OK; i++)
@@ -88,7 +89,6 @@ enum status mover_open(struct mover *m, const struct mover_send *send, int64_t n
         mover_sending_fini(s);
         return st;
     }
-    memcpy(s->blocks, send->blocks, sizeof(int32_t) * (size_t)send->n_blocks);
     s->n_blocks = send->n_blocks;
     s->token_end = send->token_end;
     s->user = send->user;
@@ -227,7 +227,7 @@ static bool post_slice(struct mover *m, struct sending *s, struct rank_send *r,
     const struct kv_layout *l = &pool->layout;
     const struct transport_ops *ops = r->link->transport->ops;
     const int32_t way = mover_transport_index(m, r->link->transport);
-    const struct kv_blocks_view view = {s->blocks, s->n_blocks, 0};
+    const struct kv_blocks_view view = {s->blocks, s->n_blocks, 0, s->n_blocks};
     struct staging *b = ops->maps_pool ? NULL : mover_staging_take(m, STAGING_SEND);
     struct wire_offer o = {.slice = *slice,
                            .dtype = l->dtype,
@@ -240,10 +240,12 @@ static bool post_slice(struct mover *m, struct sending *s, struct rank_send *r,
         offering_quiet(&r->offering);
         return false;
     }
+    assert(kv_slice_fits(slice, pool, &view));
     o.crc = kv_slice_gather(slice, pool, &view, b ? b->memory : NULL);
     if (ops->maps_pool) {
         int32_t first = slice->token_begin / l->block_tokens;
-        o.blocks = s->blocks + first;
+        o.blocks =
+            s->blocks + (size_t)kv_group_of(l, slice->layer_begin) * (size_t)s->n_blocks + first;
         o.n_blocks = (uint32_t)((slice->token_end - 1) / l->block_tokens - first + 1);
     }
     buf_clear(&m->frame);

@@ -4,6 +4,12 @@
 
 #include "base/hash.h"
 
+static const int32_t *blocks_of(const struct kv_pool_view *pool,
+                                const struct kv_blocks_view *blocks, int32_t layer)
+{
+    return blocks->blocks + (size_t)kv_group_of(&pool->layout, layer) * (size_t)blocks->stride;
+}
+
 bool kv_slice_fits(const struct kv_slice *s, const struct kv_pool_view *pool,
                    const struct kv_blocks_view *blocks)
 {
@@ -19,9 +25,14 @@ bool kv_slice_fits(const struct kv_slice *s, const struct kv_pool_view *pool,
         return false;
     int32_t first = (s->token_begin - blocks->token_base) / l->block_tokens;
     int32_t last = (s->token_end - 1 - blocks->token_base) / l->block_tokens;
-    for (int32_t i = first; i <= last; i++)
-        if (blocks->blocks[i] < 0 || blocks->blocks[i] >= l->blocks)
-            return false;
+    for (int32_t layer = s->layer_begin; layer < s->layer_end; layer++) {
+        const int32_t *of = blocks_of(pool, blocks, layer);
+        if (layer > s->layer_begin && of == blocks_of(pool, blocks, layer - 1))
+            continue;
+        for (int32_t i = first; i <= last; i++)
+            if (of[i] < 0 || of[i] >= l->blocks)
+                return false;
+    }
     return true;
 }
 
@@ -55,8 +66,9 @@ static char *run_at(const struct kv_pool_view *pool, const struct kv_blocks_view
     const struct kv_layout *l = &pool->layout;
     int32_t at = s.token - blocks->token_base, slot = at % l->block_tokens;
     *run_tokens = l->block_tokens - slot;
-    return (char *)pool->base + kv_offset(l, s.layer, blocks->blocks[at / l->block_tokens], s.part,
-                                          s.head - pool->head_base, slot);
+    return (char *)pool->base + kv_offset(l, s.layer,
+                                          blocks_of(pool, blocks, s.layer)[at / l->block_tokens],
+                                          s.part, s.head - pool->head_base, slot);
 }
 
 uint32_t kv_slice_gather(const struct kv_slice *s, const struct kv_pool_view *pool,

@@ -21,11 +21,14 @@ struct kv_pool_view {
 };
 
 /* The blocks of a sequence, or of the part of it that begins at token `token_base` (a multiple of
- * block_tokens). */
+ * block_tokens): of each of the layout's groups, `stride` entries from one to the next. Where the
+ * stride is 0 they are those of one group, which all layers of the slice belong to. An entry of a
+ * block that is not there is -1. */
 struct kv_blocks_view {
     const int32_t *blocks;
     int32_t n_blocks;
     int32_t token_base;
+    int32_t stride;
 };
 
 bool kv_slice_fits(const struct kv_slice *s, const struct kv_pool_view *pool,

@@ -297,7 +297,7 @@ static void flush(struct shm *s, struct shm_link *l)
 
 /* ---- reading ---- */
 
-static bool hello_sane(const struct hello *h, struct kv_layout *k)
+static bool hello_sane(const struct shm *s, const struct hello *h, struct kv_layout *k)
 {
     if (h->version != SHM_VERSION || h->dtype >= DTYPE_COUNT || h->layers < 1 || h->layers > 4096 ||
         h->kv_heads < 1 || h->kv_heads > 65536 || h->head_dim < 1 || h->head_dim > 65536 ||
@@ -311,6 +311,9 @@ static bool hello_sane(const struct hello *h, struct kv_layout *k)
                             .block_tokens = h->block_tokens,
                             .blocks = h->blocks,
                             .dtype = (enum dtype)h->dtype};
+    /* The groups follow from the model. Of another model nothing will ever be read. */
+    if (k->layers == s->args.pool.layout.layers)
+        k->groups = s->args.pool.layout.groups;
     /* In floating point first: the product of hostile sizes must not wrap. */
     double bytes = 1.0 * k->layers * k->kv_heads * ((double)k->head_dim + k->value_dim) *
                    k->block_tokens * (double)k->blocks * (double)dtype_bytes(k->dtype);
@@ -328,7 +331,7 @@ static void take_hello(struct shm *s, struct shm_link *l, const struct packet *p
     }
     memcpy(&h, p->data, sizeof(h));
     int seals = fcntl(fd, F_GET_SEALS);
-    if (!hello_sane(&h, &k) || fstat(fd, &st) != 0 || (uint64_t)st.st_size < h.pool_bytes ||
+    if (!hello_sane(s, &h, &k) || fstat(fd, &st) != 0 || (uint64_t)st.st_size < h.pool_bytes ||
         seals < 0 || !(seals & F_SEAL_SHRINK)) {
         link_down(s, l, "a pool that cannot be mapped");
         return;

@@ -248,6 +248,24 @@ static void check_heads(struct config_reader *r, const struct model_config *c)
                     4 * HIDDEN_MAX, (long long)c->heads * c->head_dim);
 }
 
+/* What every layer that stores KV is read with: the widest window of those that read it. */
+static void settle_groups(struct model_config *c)
+{
+    int32_t window[MODEL_LAYERS_MAX] = {0};
+    bool seen[MODEL_LAYERS_MAX] = {false};
+    _Static_assert(MODEL_LAYERS_MAX <= KV_LAYERS_MAX, "all layers may store KV");
+    for (int32_t i = 0; i < c->layers; i++) {
+        const struct layer_config *l = &c->layer[i];
+        int32_t reach = l->window >= c->max_context ? 0 : l->window;
+        bool wider = reach == 0 || (window[l->slot] != 0 && reach > window[l->slot]);
+        if (!seen[l->slot] || wider)
+            window[l->slot] = reach;
+        seen[l->slot] = true;
+    }
+    if (c->kv_layers > 0)
+        kv_groups_make(window, c->kv_layers, &c->kv_groups);
+}
+
 void config_settle(struct config_reader *r, struct model_config *c)
 {
     for (int32_t i = 0; i < c->layers; i++)
@@ -255,6 +273,7 @@ void config_settle(struct config_reader *r, struct model_config *c)
             c->layer[i].slot = c->kv_layers++;
     for (int32_t i = 0; i < c->layers; i++)
         c->layer[i].slot = c->layer[c->layer[i].kv_from].slot;
+    settle_groups(c);
     if (c->attention_scale == 0)
         c->attention_scale = 1.0f / sqrtf((float)c->head_dim);
     if (r && model_key_dim(c) > HEAD_DIM_MAX)

@@ -13,6 +13,7 @@
 
 #include "base/status.h"
 #include "kernels/dtype.h"
+#include "kernels/kv_groups.h"
 #include "kernels/ops.h"
 #include "model/rope.h"
 
@@ -83,8 +84,9 @@ struct model_config {
     char architecture[64]; /* "LlamaForCausalLM" */
     enum weight_naming naming;
     int32_t vocab, hidden, layers, heads, kv_heads, head_dim, ffn;
-    int32_t max_context; /* tokens */
-    int32_t kv_layers;   /* layers that store keys and values */
+    int32_t max_context;        /* tokens */
+    int32_t kv_layers;          /* layers that store keys and values */
+    struct kv_groups kv_groups; /* of these */
     struct layer_config layer[MODEL_LAYERS_MAX];
 
     float norm_eps;

@@ -49,15 +49,25 @@ void run_rope(const struct layer_run *l, struct op_rope a, const struct op_rows 
     m->ops->rope(&a, l->me.part, l->me.parts);
 }
 
+/* Rows with the tables of the layer's group of pages. */
+static struct op_rows rows_of_layer(const struct layer_run *l, const struct op_rows *rows)
+{
+    struct op_rows own = *rows;
+    int32_t group = kv_group_of(&l->r->kv->layout, l->config->slot);
+    own.block_tables += (size_t)group * (size_t)l->r->batch->sequences;
+    return own;
+}
+
 void run_store(const struct layer_run *l, const float *k, const float *v, int32_t stride)
 {
+    const struct op_rows rows = rows_of_layer(l, &l->r->all);
     struct op_kv_store a = {.pool = l->r->kv->pool,
                             .layout = &l->r->kv->layout,
                             .layer = l->config->slot,
                             .k = k,
                             .v = v,
                             .kv_stride = stride,
-                            .rows = &l->r->all};
+                            .rows = &rows};
     l->r->m->ops->kv_store(&a, l->me.part, l->me.parts);
 }
 
@@ -89,6 +99,7 @@ void run_stored(const struct layer_run *l)
 void run_attend(const struct layer_run *l, struct op_attention a)
 {
     const struct model_config *c = &l->r->m->config;
+    const struct op_rows rows = rows_of_layer(l, l->rows);
     a.pool = l->r->kv->pool;
     a.layout = &l->r->kv->layout;
     a.layer = l->config->slot;
@@ -96,7 +107,7 @@ void run_attend(const struct layer_run *l, struct op_attention a)
     a.window = l->config->window;
     a.scale = c->attention_scale;
     a.softcap = c->attention_softcap;
-    a.rows = l->rows;
+    a.rows = &rows;
     l->r->m->ops->attention(&a, l->me.part, l->me.parts);
 }
 

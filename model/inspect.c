@@ -51,15 +51,33 @@ static bool has_tokenizer(const char *dir, const struct weight_source *source)
     return found;
 }
 
+static void count_layer(struct model_facts *f, int32_t window)
+{
+    int k = 0;
+    while (k < f->n_kv_kinds && f->kv_kinds[k].window != window)
+        k++;
+    if (k == f->n_kv_kinds)
+        f->kv_kinds[f->n_kv_kinds++].window = window;
+    f->kv_kinds[k].layers++;
+}
+
 static void count_config(struct model_facts *f)
 {
     const struct model_config *c = &f->config;
     f->parameters = model_config_parameters(c);
     f->active_parameters = model_config_active_parameters(c);
-    for (int d = 0; d < DTYPE_COUNT; d++)
-        f->kv_bytes_per_token[d] = (uint64_t)c->kv_layers * (uint64_t)c->kv_heads *
+    for (int32_t i = 0; i < c->kv_layers; i++)
+        count_layer(f, c->kv_groups.window[c->kv_groups.group_of[i]]);
+    for (int k = 0; k < f->n_kv_kinds; k++)
+        for (int d = 0; d < DTYPE_COUNT; d++) {
+            const int32_t window = f->kv_kinds[k].window;
+            const uint64_t bytes = (uint64_t)f->kv_kinds[k].layers * (uint64_t)c->kv_heads *
                                    (uint64_t)(model_key_dim(c) + model_value_dim(c)) *
                                    dtype_bytes((enum dtype)d);
+            f->kv_kinds[k].bytes_per_token[d] = bytes;
+            f->kv_bytes_per_token[d] += bytes;
+            f->kv_bytes_at_max_context[d] += bytes * (uint64_t)(window ? window : c->max_context);
+        }
 }
 
 static void count_format(struct model_facts *f, const struct weight *w)
@@ -133,8 +151,7 @@ static void match_tensors(struct model_facts *f, const struct weight_source *sou
     free(m.seen);
     f->tensors_unused = f->tensors - m.used;
     for (int d = 0; d < DTYPE_COUNT; d++)
-        f->memory_at_max_context_bytes[d] =
-            f->weight_bytes + f->kv_bytes_per_token[d] * (uint64_t)f->config.max_context;
+        f->memory_at_max_context_bytes[d] = f->weight_bytes + f->kv_bytes_at_max_context[d];
 }
 
 enum status model_inspect(const char *dir, struct model_facts *out, struct error *err)

@@ -33,8 +33,15 @@ struct model_facts {
     int n_formats;
     char quantization[32];                    /* "gptq", "gguf" ...; "": none */
     uint64_t weight_bytes;                    /* of the tensors in use, once loaded */
-    uint64_t kv_bytes_per_token[DTYPE_COUNT]; /* over all layers */
-    /* weights and the KV of one sequence as long as the model allows */
+    uint64_t kv_bytes_per_token[DTYPE_COUNT]; /* over all layers that store some */
+    struct {
+        int32_t layers, window; /* of equal layers; window 0: every token is kept */
+        uint64_t bytes_per_token[DTYPE_COUNT];
+    } kv_kinds[KV_GROUPS_MAX];
+    int n_kv_kinds;
+    uint64_t
+        kv_bytes_at_max_context[DTYPE_COUNT]; /* of one sequence, of windows their last tokens */
+    /* weights and that */
     uint64_t memory_at_max_context_bytes[DTYPE_COUNT];
     struct {
         bool tokenizer_json, tokenizer_config, chat_template_jinja, generation_config;

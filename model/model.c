@@ -185,9 +185,10 @@ struct kv_layout model_kv_layout(const struct model *m, enum dtype dtype, int32_
                           .head_dim = model_key_dim(&m->config),
                           .value_dim = model_value_dim(&m->config),
                           .block_tokens = block_tokens,
-                          .dtype = dtype};
+                          .dtype = dtype,
+                          .groups = &m->config.kv_groups};
     assert(block_tokens > 0);
-    uint64_t blocks = pool_bytes / ((uint64_t)l.layers * kv_block_bytes(&l));
+    uint64_t blocks = pool_bytes / kv_page_bytes(&l);
     l.blocks = blocks > INT32_MAX ? INT32_MAX : (int32_t)blocks;
     return l;
 }

@@ -33,12 +33,15 @@ struct model_load_args {
 struct batch {
     const int32_t *ids;       /* [tokens] */
     const int32_t *positions; /* [tokens] */
-    const int32_t *seq_of;    /* [tokens] index into block_tables */
+    const int32_t *seq_of;    /* [tokens] */
+    /* [groups of the layout][sequences]: each sequence's blocks. Entries that no window of a row
+     * reaches are not looked up. */
     const int32_t *const *block_tables;
     int32_t tokens;
     const int32_t *logits_rows; /* [n_logits] rows whose logits are wanted, ascending */
     int32_t n_logits;
     const uint8_t *is_long; /* [sequences] LongRoPE's factors of long texts; NULL: none is long */
+    int32_t sequences;      /* as block_tables counts them; of no meaning where one group is */
 };
 
 struct model_kv {
@@ -65,7 +68,7 @@ struct fingerprint model_fingerprint(const struct model *m);
  * key is may depend on the prompt's length, but not on what follows (LAW 2). */
 bool model_is_long(const struct model *m, int32_t prompt_tokens);
 uint64_t model_weight_bytes(const struct model *m);
-/* Layout of a pool for this model; blocks = as many as fit pool_bytes. */
+/* Layout of a pool for this model, with the model's groups; blocks = as many as fit pool_bytes. */
 struct kv_layout model_kv_layout(const struct model *m, enum dtype dtype, int32_t block_tokens,
                                  uint64_t pool_bytes);
 /* Runs the batch; logits[n_logits][vocab] go to `logits`. `done` may be NULL. Never fails: the

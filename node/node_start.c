@@ -62,9 +62,11 @@ static enum status start_pool(struct node *n, struct error *err)
         return err_set(err, ST_INVALID, "kv.dtype: %s", n->config->kv.dtype);
     n->layout = model_kv_layout(n->model, dtype, (int32_t)n->config->kv.block_tokens,
                                 (uint64_t)n->config->kv.pool_bytes);
-    if (n->layout.blocks < 2)
-        return err_set(err, ST_NEVER_FITS, "kv.pool_bytes: %lld holds %d blocks, at least 2 needed",
-                       (long long)n->config->kv.pool_bytes, n->layout.blocks);
+    int32_t least = 2 * kv_groups_of(&n->layout);
+    if (n->layout.blocks < least)
+        return err_set(err, ST_NEVER_FITS,
+                       "kv.pool_bytes: %lld holds %d blocks, at least %d needed",
+                       (long long)n->config->kv.pool_bytes, n->layout.blocks, least);
     size_t bytes = kv_pool_bytes(&n->layout);
     /* The kernel promises more than there is; a pool that cannot be filled would end in a kill. */
     size_t host_bytes = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);

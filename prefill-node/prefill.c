@@ -219,6 +219,7 @@ static enum status open_offering(struct role *r, struct call *c, const struct ms
                               .n_ranks = (int32_t)m->n_ranks,
                               .deadline_ns = c->base.deadline_ns};
     send.blocks = engine_begin_fill(r->base.engine, c->group, &send.n_blocks);
+    send.stride = engine_table_stride(r->base.engine, c->group);
     enum status st = r->base.args.effects.offer_open(r->base.args.effects.ctx, &send);
     if (st != ST_OK)
         return err_set(err, st, "the handoff cannot begin: %s", status_name(st));

@@ -19,6 +19,8 @@ struct rig_options {
     int32_t blocks, block_tokens, max_batch, chunk;
     bool no_prefix;
     enum dtype dtype;
+    int32_t windows[2]; /* of the two layers */
+    int32_t slack;
     const struct grammar_vocab *vocab;
 };
 
@@ -111,6 +113,8 @@ static inline void on_layer(void *ctx, int32_t layer)
 static inline void rig_open(struct rig *r, struct rig_options o)
 {
     *r = (struct rig){.model = fake_model_default()};
+    if (o.windows[0] || o.windows[1])
+        fake_slide(&r->model, o.windows, 2, o.slack);
     r->layout = fake_layout(&r->model, o.dtype, o.block_tokens ? o.block_tokens : 4,
                             o.blocks ? o.blocks : 256);
     r->pool = malloc(kv_pool_bytes(&r->layout));

@@ -1,5 +1,6 @@
-/* Trained models: a split into prefill and decode, batches, chunks, block sizes and prefix hits
- * change no token and no log-probability, bit for bit; and the tokens are the published ones. */
+/* Real models: a split into prefill and decode, batches, chunks, block sizes, prefix hits and the
+ * giving back of what no window reaches change no token and no log-probability, bit for bit; and
+ * the tokens of trained ones are the published ones. */
 #include <stdio.h>
 #include <unistd.h>
 
@@ -9,6 +10,7 @@
 
 #define PROMPTS_MAX 16
 #define NEW_TOKENS 48
+#define KEEP_ALL (-1)   /* as slack: nothing is given back */
 #define MARGIN_MIN 0.01 /* below it another order of summation may choose otherwise */
 
 struct weights {
@@ -19,6 +21,7 @@ struct weights {
 struct node {
     struct engine *engine;
     struct kv_layout layout;
+    struct kv_groups groups;
     void *pool;
 };
 
@@ -35,22 +38,26 @@ static void forward(void *ctx, const struct batch *b, const struct model_kv *kv,
     model_forward(ctx, b, kv, logits, done, done_ctx);
 }
 
+static bool is_long(const void *ctx, int32_t prompt_tokens)
+{
+    return model_is_long(ctx, prompt_tokens);
+}
+
 static void node_open(struct node *x, struct model *m, struct rig_options o)
 {
     const struct model_config *c = model_get_config(m);
-    *x = (struct node){.layout = {.layers = c->layers,
-                                  .kv_heads = c->kv_heads,
-                                  .head_dim = c->head_dim,
-                                  .value_dim = c->head_dim,
-                                  .block_tokens = o.block_tokens,
-                                  .blocks = 2048,
-                                  .dtype = o.dtype}};
+    *x = (struct node){.layout = model_kv_layout(m, o.dtype, o.block_tokens, 0)};
+    x->layout.blocks = 2048;
+    x->groups = *x->layout.groups;
+    x->groups.slack = o.slack;
+    x->layout.groups = o.slack == KEEP_ALL ? NULL : &x->groups;
     static int32_t stop[] = {1, 2}; /* where the published texts end */
     x->pool = malloc(kv_pool_bytes(&x->layout));
     memset(x->pool, 0x7f, kv_pool_bytes(&x->layout));
     struct engine_args args = {
         .runner = {.ctx = m,
                    .forward = forward,
+                   .is_long = is_long,
                    .vocab = c->vocab,
                    .max_context = c->max_context,
                    .eos = stop,
@@ -114,9 +121,12 @@ static void alone(struct corpus *c, enum dtype dtype)
 {
     for (int32_t i = 0; i < c->n; i++) {
         struct node x;
-        node_open(
-            &x, c->w.model,
-            (struct rig_options){.block_tokens = 16, .max_batch = 1, .chunk = 512, .dtype = dtype});
+        node_open(&x, c->w.model,
+                  (struct rig_options){.block_tokens = 16,
+                                       .max_batch = 1,
+                                       .chunk = 512,
+                                       .dtype = dtype,
+                                       .slack = KEEP_ALL});
         struct ask *fresh = again(c->prompts[i]);
         free(c->prompts[i]);
         c->prompts[i] = fresh;
@@ -151,20 +161,37 @@ static void together(struct corpus *c, struct rig_options o, const char *what)
     node_close(&x);
 }
 
-static void copy_kv(const struct node *from, const int32_t *source, const struct node *to,
-                    const int32_t *target, int32_t position)
+/* A group's tables, as engine_begin_fill() gives them. */
+struct table {
+    const int32_t *blocks;
+    int32_t stride;
+};
+
+static char *slot_of(const struct node *x, struct table t, int layer, enum kv_part part,
+                     int32_t position)
+{
+    const struct kv_layout *l = &x->layout;
+    int32_t block = t.blocks[kv_group_of(l, layer) * t.stride + position / l->block_tokens];
+    cr_assert(block >= 0 && block < l->blocks, "layer %d position %d", layer, position);
+    return (char *)x->pool + kv_offset(l, layer, block, part, 0, position % l->block_tokens);
+}
+
+/* What a handoff of `tokens` tokens brings of one position. */
+static void copy_kv(const struct node *from, struct table source, const struct node *to,
+                    struct table target, int32_t position, int32_t tokens)
 {
     const struct kv_layout *f = &from->layout, *t = &to->layout;
-    for (int layer = 0; layer < f->layers; layer++)
+    for (int layer = 0; layer < f->layers; layer++) {
+        if (position < kv_groups_need_from(f->groups, kv_group_of(f, layer), tokens))
+            continue;
         for (int part = 0; part < 2; part++)
-            for (int h = 0; h < f->kv_heads; h++)
-                memcpy((char *)to->pool + kv_offset(t, layer, target[position / t->block_tokens],
-                                                    (enum kv_part)part, h,
-                                                    position % t->block_tokens),
-                       (char *)from->pool + kv_offset(f, layer, source[position / f->block_tokens],
-                                                      (enum kv_part)part, h,
-                                                      position % f->block_tokens),
-                       (size_t)f->head_dim * dtype_bytes(f->dtype));
+            for (int h = 0; h < f->kv_heads && kv_part_dim(f, (enum kv_part)part); h++)
+                memcpy(slot_of(to, target, layer, (enum kv_part)part, position) +
+                           (size_t)h * kv_head_run_bytes(t, (enum kv_part)part),
+                       slot_of(from, source, layer, (enum kv_part)part, position) +
+                           (size_t)h * kv_head_run_bytes(f, (enum kv_part)part),
+                       (size_t)kv_part_dim(f, (enum kv_part)part) * dtype_bytes(f->dtype));
+    }
 }
 
 /* One prefill and one decode engine with blocks of other sizes; every other handoff brings the
@@ -173,10 +200,11 @@ static void split(struct corpus *c, enum dtype dtype, const char *what)
 {
     struct node p, d;
     node_open(&p, c->w.model,
-              (struct rig_options){.block_tokens = 8, .max_batch = 4, .chunk = 13, .dtype = dtype});
-    node_open(
-        &d, c->w.model,
-        (struct rig_options){.block_tokens = 16, .max_batch = 16, .chunk = 32, .dtype = dtype});
+              (struct rig_options){
+                  .block_tokens = 8, .max_batch = 4, .chunk = 13, .dtype = dtype, .slack = 40});
+    node_open(&d, c->w.model,
+              (struct rig_options){
+                  .block_tokens = 16, .max_batch = 16, .chunk = 32, .dtype = dtype, .slack = 40});
     struct ask *a[PROMPTS_MAX];
     for (int32_t i = 0; i < c->n; i++) {
         struct ask *first = again(c->prompts[i]);
@@ -184,15 +212,18 @@ static void split(struct corpus *c, enum dtype dtype, const char *what)
         struct engine_request req = ask_request(a[i]), pre = ask_request(first);
         int32_t n;
         reserve(&d, a[i], &req);
-        const int32_t *target = engine_begin_fill(d.engine, a[i]->group, &n);
+        struct table target = {engine_begin_fill(d.engine, a[i]->group, &n),
+                               engine_table_stride(d.engine, a[i]->group)};
         pre.prefill_only = pre.want_first = true;
         reserve(&p, first, &pre);
-        const int32_t *source = engine_begin_fill(p.engine, first->group, &n);
+        struct table source = {engine_begin_fill(p.engine, first->group, &n),
+                               engine_table_stride(p.engine, first->group)};
+        int32_t tokens = engine_transfer_tokens(d.engine, a[i]->group);
         engine_fill_here(p.engine, first->group);
         node_run(&p);
         cr_assert_eq(first->n_said[0], 1);
-        for (int32_t t = a[i]->have; t < engine_transfer_tokens(d.engine, a[i]->group); t++)
-            copy_kv(&p, source, &d, target, t);
+        for (int32_t t = a[i]->have; t < tokens; t++)
+            copy_kv(&p, source, &d, target, t, tokens);
         struct msg_token token = {.id = first->said[0][0], .logprob = first->logprob[0][0]};
         engine_release(p.engine, first->group, true, true);
         engine_fill_done(d.engine, a[i]->group, &token, i % 2);
@@ -226,6 +257,17 @@ static void check_published(const struct corpus *c)
     }
 }
 
+static void load(struct corpus *c, const char *dir)
+{
+    struct error err = {0};
+    const struct ops *ops;
+    cr_assert_eq(ops_cpu("auto", &ops, &err), ST_OK, "%s", err.text);
+    c->w.team = team_create(2, false, false);
+    struct model_load_args args = {
+        .dir = dir, .ops = ops, .team = c->w.team, .max_batch_tokens = 513, .max_logits_rows = 80};
+    cr_assert_eq(model_load(&args, &c->w.model, &err), ST_OK, "%s", err.text);
+}
+
 static void corpus_open(struct corpus *c, const char *name)
 {
     char file[1024], dir[1024];
@@ -235,13 +277,8 @@ static void corpus_open(struct corpus *c, const char *name)
         cr_skip_test("%s is not there", file);
     *c = (struct corpus){0};
     struct error err = {0};
-    const struct ops *ops;
     cr_assert_eq(json_read_file(file, 16 << 20, &c->root, &err), ST_OK, "%s", err.text);
-    cr_assert_eq(ops_cpu("auto", &ops, &err), ST_OK, "%s", err.text);
-    c->w.team = team_create(2, false, false);
-    struct model_load_args args = {
-        .dir = dir, .ops = ops, .team = c->w.team, .max_batch_tokens = 513, .max_logits_rows = 16};
-    cr_assert_eq(model_load(&args, &c->w.model, &err), ST_OK, "%s", err.text);
+    load(c, dir);
     const json *cases = json_get(c->root, "cases");
     c->n = (int32_t)json_count(cases);
     cr_assert(c->n >= 10 && c->n <= PROMPTS_MAX);
@@ -307,4 +344,46 @@ Test(models, stories260K, .timeout = 240)
 Test(models, babyllama, .timeout = 240)
 {
     check_model("babyllama-tok105");
+}
+
+/* A small model of random weights whose layers slide, or some of them: prompts with common
+ * beginnings, most of them longer than any window. */
+static void check_sliding(const char *name)
+{
+    struct corpus c = {.n = 8};
+    char dir[1024];
+    snprintf(dir, sizeof dir, BATON_SOURCE_DIR "/tests/model/goldens/%s", name);
+    load(&c, dir);
+    struct rng rng = rng_seed(3);
+    for (int32_t i = 0; i < c.n; i++) {
+        struct ask *a = c.prompts[i] = calloc(1, sizeof *a);
+        a->prompt.n = 5 + (uint32_t)i * 19;
+        for (uint32_t t = 0; t < a->prompt.n; t++)
+            a->prompt_ids[t] = i > 1 && t < 40 * (uint32_t)(i % 3)
+                                   ? c.prompts[i - 1]->prompt_ids[t]
+                                   : 3 + (int32_t)rng_below(&rng, 140);
+        a->spec = sampling_default();
+        a->spec.temperature = 0;
+        a->spec.max_tokens = NEW_TOKENS;
+        a->spec.logprobs = 0;
+        a->spec.ignore_eos = true;
+    }
+    alone(&c, DTYPE_BF16);
+    static const struct rig_options ways[] = {
+        {.block_tokens = 16, .max_batch = 16, .chunk = 64, .dtype = DTYPE_BF16},
+        {.block_tokens = 5, .max_batch = 3, .chunk = 7, .dtype = DTYPE_BF16, .slack = 9},
+        {.block_tokens = 1, .max_batch = 11, .chunk = 1, .dtype = DTYPE_BF16, .no_prefix = true},
+    };
+    for (size_t w = 0; w < sizeof ways / sizeof ways[0]; w++)
+        together(&c, ways[w], name);
+    split(&c, DTYPE_BF16, name);
+    corpus_close(&c);
+}
+
+Test(models, what_no_window_reaches_is_given_back, .timeout = 240)
+{
+    static const char *const names[] = {"mistral", "phi3",  "gemma2", "gemma3",
+                                        "gpt-oss", "qwen2", "olmo3",  "phi3-longrope-long"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        check_sliding(names[i]);
 }

@@ -190,7 +190,7 @@ Test(score, of_a_prompt_that_was_computed_elsewhere_is_not_said_again)
     int32_t n;
     const int32_t *table = engine_begin_fill(r.engine, a->group, &n);
     const struct model_kv kv = {.pool = r.pool, .layout = r.layout};
-    fake_fill(&r.model, &kv, table, &a->prompt, 0);
+    fake_fill(&r.model, &kv, (struct fake_table){table, 0}, &a->prompt, 0);
     engine_fill_done(r.engine, a->group, NULL, 0);
     rig_run(&r);
     cr_assert_eq(a->n_scores, 0);

@@ -77,10 +77,13 @@ static void start(struct soak *k, struct life *l)
     }
     l->filling = true;
     const int32_t *blocks = engine_begin_fill(k->rig.engine, a->group, &l->n_landing);
+    int32_t groups = kv_groups_of(&k->rig.layout), n = l->n_landing;
+    int32_t stride = engine_table_stride(k->rig.engine, a->group);
     free(l->landing);
-    l->landing = malloc((size_t)l->n_landing * sizeof *l->landing);
+    l->landing = malloc((size_t)(groups * n) * sizeof *l->landing);
     l->landing_from = a->have;
-    memcpy(l->landing, blocks, (size_t)l->n_landing * sizeof *l->landing);
+    for (int32_t g = 0; g < groups; g++)
+        memcpy(l->landing + g * n, blocks + g * stride, (size_t)n * sizeof *l->landing);
 }
 
 static void land(struct soak *k, struct life *l)
@@ -93,7 +96,7 @@ static void land(struct soak *k, struct life *l)
         memcpy(ids + a->prompt.n, a->said[0], (size_t)a->n_said[0] * sizeof *ids);
     struct msg_ids all = {ids, (uint32_t)tokens};
     struct model_kv kv = {r->pool, r->layout};
-    fake_fill(&r->model, &kv, l->landing, &all, a->have);
+    fake_fill(&r->model, &kv, (struct fake_table){l->landing, l->n_landing}, &all, a->have);
     struct msg_token first[H_CHOICES];
     struct msg_logprob top[1] = {{0, 0}};
     int32_t n_first = 0;
@@ -143,7 +146,7 @@ static void scribble(struct soak *k, const struct life *l)
     struct fake_model other = k->rig.model;
     other.weights = 99;
     struct msg_ids ids = {junk, (uint32_t)(to < H_TOKENS ? to : H_TOKENS)};
-    fake_fill(&other, &kv, l->landing, &ids, from);
+    fake_fill(&other, &kv, (struct fake_table){l->landing, l->n_landing}, &ids, from);
 }
 
 static void operate(struct soak *k, struct life *l)
@@ -211,16 +214,23 @@ static void operate(struct soak *k, struct life *l)
     }
 }
 
-static void live(uint64_t seed)
+static void live(uint64_t seed, bool slides)
 {
     struct soak *k = calloc(1, sizeof *k);
     k->rng = rng_seed(seed);
-    rig_open(&k->rig, (struct rig_options){.blocks = 40 + below(k, 60),
-                                           .block_tokens = 1 + below(k, 8),
-                                           .max_batch = 1 + below(k, 12),
-                                           .chunk = 1 + below(k, 40),
-                                           .no_prefix = below(k, 4) == 0,
-                                           .dtype = (enum dtype)below(k, 3)});
+    struct rig_options o = {.blocks = 40 + below(k, 60),
+                            .block_tokens = 1 + below(k, 8),
+                            .max_batch = 1 + below(k, 12),
+                            .chunk = 1 + below(k, 40),
+                            .no_prefix = below(k, 4) == 0,
+                            .dtype = (enum dtype)below(k, 3)};
+    if (slides) {
+        o.blocks *= 2;
+        o.windows[0] = below(k, 2) * (1 + below(k, 16));
+        o.windows[1] = 1 + below(k, 16);
+        o.slack = below(k, 24);
+    }
+    rig_open(&k->rig, o);
     for (int i = 0; i < OPERATIONS; i++) {
         if (below(k, 2) && engine_runnable(k->rig.engine)) {
             rig_step(&k->rig);
@@ -252,5 +262,11 @@ static void live(uint64_t seed)
 Test(soak, random_lives, .timeout = 280)
 {
     for (uint64_t seed = 1; seed <= 16; seed++)
-        live(seed);
+        live(seed, false);
+}
+
+Test(soak, random_lives_with_windows, .timeout = 280)
+{
+    for (uint64_t seed = 1; seed <= 24; seed++)
+        live(seed, true);
 }

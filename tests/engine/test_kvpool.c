@@ -73,10 +73,47 @@ struct index {
     struct prefix *x;
 };
 
-static struct index index_open(int32_t blocks)
+static struct index index_open_as(int32_t blocks, const struct kv_groups *groups)
 {
     struct kvpool *pool = kvpool_create(blocks);
-    return (struct index){pool, prefix_create(pool, blocks, BT)};
+    struct kv_layout layout = {.layers = 1,
+                               .kv_heads = 1,
+                               .head_dim = 1,
+                               .value_dim = 1,
+                               .block_tokens = BT,
+                               .blocks = blocks,
+                               .groups = groups};
+    return (struct index){pool, prefix_create(pool, &layout)};
+}
+
+static struct index index_open(int32_t blocks)
+{
+    return index_open_as(blocks, NULL);
+}
+
+static struct prefix_seq as_seq(uint64_t salt, const int32_t *ids, int32_t *blocks)
+{
+    return (struct prefix_seq){.salt = salt, .ids = ids, .table = blocks};
+}
+
+static int32_t match(struct index *i, uint64_t salt, const int32_t *ids, int32_t n, int32_t *blocks)
+{
+    const struct prefix_seq s = as_seq(salt, ids, blocks);
+    struct prefix_hit hit;
+    prefix_match(i->x, &s, n / BT, 0, &hit);
+    return hit.n_blocks;
+}
+
+/* Enters block k behind those that are entered. */
+static bool enter(struct index *i, const struct prefix_seq *s, int32_t k, bool adopt)
+{
+    int32_t node = PREFIX_NONE;
+    for (int32_t at = 0; at <= k; at++) {
+        node = prefix_enter(i->x, s, at, node, adopt);
+        if (node == PREFIX_NONE)
+            return false;
+    }
+    return true;
 }
 
 static void index_close(struct index *i)
@@ -89,12 +126,13 @@ static void index_close(struct index *i)
 /* A sequence of n blocks: what the index lacks is taken and entered. */
 static int32_t hold(struct index *i, uint64_t salt, const int32_t *ids, int32_t n, int32_t *blocks)
 {
-    int32_t hit = prefix_match(i->x, salt, ids, n * BT, n, blocks);
+    const struct prefix_seq s = as_seq(salt, ids, blocks);
+    int32_t hit = match(i, salt, ids, n * BT, blocks);
     prefix_evict(i->x, n - hit);
     cr_assert(kvpool_take(i->pool, n - hit, blocks + hit));
     for (int32_t k = hit; k < n; k++) {
         kvpool_move(i->pool, blocks[k], BLOCK_RUNNING);
-        cr_assert(prefix_insert(i->x, salt, ids, blocks, k));
+        cr_assert(enter(i, &s, k, false));
     }
     prefix_check(i->x);
     return hit;
@@ -124,18 +162,18 @@ Test(prefix, finds_the_longest_chain)
     memcpy(other, ids, sizeof ids);
     other[13] = 99;
     for (int32_t n = 0; n <= 24; n++) {
-        int32_t hit = prefix_match(i.x, 1, ids, n, 6, again);
+        int32_t hit = match(&i, 1, ids, n, again);
         cr_assert_eq(hit, n / BT);
         cr_assert_eq(memcmp(blocks, again, (size_t)hit * sizeof *again), 0);
         release(&i, again, hit);
-        hit = prefix_match(i.x, 1, other, n, 6, again);
+        hit = match(&i, 1, other, n, again);
         cr_assert_eq(hit, n / BT < 3 ? n / BT : 3);
         release(&i, again, hit);
     }
-    cr_assert_eq(prefix_match(i.x, 1, ids, 24, 2, again), 2);
+    cr_assert_eq(match(&i, 1, ids, 2 * BT, again), 2);
     release(&i, again, 2);
-    cr_assert_eq(prefix_match(i.x, 2, ids, 24, 6, again), 0, "another salt");
-    cr_assert_eq(prefix_match(i.x, 1, ids + 4, 20, 6, again), 0, "a chain starts at the start");
+    cr_assert_eq(match(&i, 2, ids, 24, again), 0, "another salt");
+    cr_assert_eq(match(&i, 1, ids + 4, 20, again), 0, "a chain starts at the start");
     index_close(&i);
 }
 
@@ -150,8 +188,11 @@ Test(prefix, runs_of_equal_hash_are_told_apart)
     cr_assert_eq(hold(&i, 1, x, 1, &a), 0);
     cr_assert_eq(hold(&i, 1, y, 1, &b), 0);
     cr_assert_neq(a, b);
-    cr_assert_eq(prefix_share(i.x, 1, x, &b, 0), a);
-    cr_assert_eq(prefix_share(i.x, 1, y, &a, 0), b);
+    int32_t again;
+    cr_assert_eq(match(&i, 1, x, BT, &again), 1);
+    cr_assert_eq(again, a);
+    cr_assert_eq(match(&i, 1, y, BT, &again), 1);
+    cr_assert_eq(again, b);
     kvpool_unref(i.pool, a, true);
     kvpool_unref(i.pool, b, true);
     release(&i, &a, 1);
@@ -168,14 +209,15 @@ Test(prefix, an_equal_block_is_not_entered_twice)
     cr_assert(kvpool_take(i.pool, 2, b));
     for (int k = 0; k < 2; k++)
         kvpool_move(i.pool, b[k], BLOCK_RUNNING);
-    cr_assert_not(prefix_insert(i.x, 1, ids, b, 0));
-    cr_assert_not(prefix_insert(i.x, 1, ids, b, 1), "its parent is not entered");
-    cr_assert_eq(prefix_share(i.x, 1, ids, b, 0), a[0]);
+    const struct prefix_seq own = as_seq(1, ids, b);
+    cr_assert_not(enter(&i, &own, 0, false));
+    cr_assert_not(enter(&i, &own, 1, false), "its parent is not entered");
+    cr_assert(enter(&i, &own, 0, true));
+    cr_assert_eq(b[0], a[0]);
     cr_assert_eq(kvpool_refs(i.pool, a[0]), 2);
-    kvpool_unref(i.pool, a[0], true);
-    cr_assert_eq(prefix_share(i.x, 1, ids, a, 0), -1, "itself");
-    for (int k = 0; k < 2; k++)
-        kvpool_unref(i.pool, b[k], false);
+    cr_assert(enter(&i, &own, 0, true), "itself");
+    kvpool_unref(i.pool, b[0], true);
+    kvpool_unref(i.pool, b[1], false);
     release(&i, a, 2);
     index_close(&i);
 }
@@ -190,13 +232,13 @@ Test(prefix, evicts_the_oldest_leaf_first)
     hold(&i, 1, y, 4, b);
     release(&i, a, 4);
     release(&i, b, 4);
-    cr_assert_eq(prefix_match(i.x, 1, x, 8, 2, c), 2); /* the first half of x is in use again */
+    cr_assert_eq(match(&i, 1, x, 8, c), 2); /* the first half of x is in use again */
     release(&i, c, 2);
     cr_assert_eq(prefix_evict(i.x, 3), 3); /* x's second half, then y's end */
     prefix_check(i.x);
-    cr_assert_eq(prefix_match(i.x, 1, x, 16, 4, c), 2);
+    cr_assert_eq(match(&i, 1, x, 16, c), 2);
     release(&i, c, 2);
-    cr_assert_eq(prefix_match(i.x, 1, y, 16, 4, c), 3);
+    cr_assert_eq(match(&i, 1, y, 16, c), 3);
     release(&i, c, 3);
     prefix_clear(i.x);
     cr_assert_eq(counts(i.pool).free, 8);
@@ -210,7 +252,7 @@ Test(prefix, forgets_only_what_nobody_needs)
     count_up(x, 8, 0);
     hold(&i, 1, x, 2, a);
     cr_assert_not(prefix_forget(i.x, a[0]), "it has a child");
-    cr_assert_eq(prefix_match(i.x, 1, x, 8, 2, b), 2);
+    cr_assert_eq(match(&i, 1, x, 8, b), 2);
     cr_assert_not(prefix_forget(i.x, a[1]), "it is shared");
     release(&i, b, 2);
     cr_assert(prefix_forget(i.x, a[1]));

@@ -2,6 +2,8 @@
  * loses, doubles, reorders and damages, which must all end complete. */
 #include <criterion/criterion.h>
 
+#include <string.h>
+
 #include "base/rng.h"
 #include "kvtransfer/handoff.h"
 
@@ -275,7 +277,7 @@ struct land_rig {
 static void land_init(struct land_rig *r)
 {
     cr_assert_leq(landing_bytes(&need), sizeof(r->memory));
-    landing_init(&r->l, &need, r->memory);
+    landing_init(&r->l, &need, NULL, r->memory);
 }
 
 static void land_box(struct landing *l, const struct kv_slice *s, bool good)
@@ -503,4 +505,81 @@ Test(kv_handoff, bad_networks_end_complete, .timeout = 120)
     for (uint64_t seed = 1; seed <= 400; seed++)
         run(seed, &missing_rounds);
     cr_assert_gt(missing_rounds, 100, "the network was not bad enough: %d", missing_rounds);
+}
+
+/* ---- layers that slide ---- */
+
+/* Layer 0 sees everything, the others 20 positions; 5 more are brought. */
+static struct kv_groups sliding(void)
+{
+    int32_t window[LAYERS];
+    struct kv_groups g;
+    for (int i = 0; i < LAYERS; i++)
+        window[i] = i == 0 ? 0 : 20;
+    kv_groups_make(window, LAYERS, &g);
+    g.slack = 5;
+    return g;
+}
+
+Test(kv_handoff, of_a_sliding_layer_the_window_lands)
+{
+    const struct kv_groups g = sliding();
+    const struct kv_slice early = {1, LAYERS, 10, 125, 4, 6}, all = {0, LAYERS, 10, 150, 4, 6};
+    struct land_rig r;
+    struct kv_slice take;
+    struct wire_missing missing;
+    landing_init(&r.l, &need, &g, r.memory);
+    cr_assert_eq(r.l.missing, 2 * (140 + (LAYERS - 1) * 25));
+    cr_assert_eq(landing_offer(&r.l, &early, &take), LANDING_HAVE);
+    cr_assert_eq(landing_offer(&r.l, &all, &take), LANDING_TAKE);
+    cr_assert_eq(take.token_begin, 125, "what has no block to go to is not taken");
+    landing_settle(&r.l, &take, true);
+    cr_assert(landing_filled(&r.l, 150));
+    cr_assert_eq(landing_reply(&r.l, &missing), LANDING_SAY_MISSING);
+    cr_assert_eq(missing.n, 1);
+    const struct kv_slice rest = {0, 1, 10, 125, 4, 6};
+    cr_assert_eq(memcmp(&missing.ranges[0], &rest, sizeof rest), 0);
+    land_box(&r.l, &rest, true);
+    cr_assert_eq(r.l.state, LANDING_COMPLETE);
+}
+
+Test(kv_handoff, of_a_sliding_layer_the_window_is_offered)
+{
+    const struct kv_groups g = sliding();
+    const struct offering_args a = {.layers = LAYERS,
+                                    .head_begin = 2,
+                                    .head_end = 4,
+                                    .have = 5,
+                                    .end = 150,
+                                    .token_bytes = TOKEN_BYTES,
+                                    .slice_bytes_max = SLICE_BYTES,
+                                    .window = 4,
+                                    .groups = &g};
+    struct offer_rig r;
+    struct wire_missing m = {.n = 1, .ranges = {{0, LAYERS, 100, 150, 2, 4}}};
+    offering_init(&r.o, &a, r.memory);
+    for (int round = 0; round < 3; round++) {
+        int64_t tokens[LAYERS] = {0};
+        struct kv_slice s;
+        for (int layer = 0; layer < LAYERS && round == 0; layer++)
+            offering_ready(&r.o, layer, 70); /* of sliding layers nothing of that is wanted */
+        if (round == 0)
+            drain(&r.o, 1000);
+        offering_fill(&r.o);
+        while (offering_next(&r.o, 1000, &s) == OFFERING_SLICE) {
+            offering_quiet(&r.o);
+            for (int layer = s.layer_begin; layer < s.layer_end; layer++) {
+                cr_assert_eq(g.group_of[layer], g.group_of[s.layer_begin]);
+                cr_assert(layer == 0 || s.token_begin >= 125);
+                tokens[layer] += s.token_end - s.token_begin;
+            }
+        }
+        cr_assert_eq(tokens[0], round == 0 ? 150 - 70 : round == 1 ? 50 : 145, "round %d", round);
+        for (int layer = 1; layer < LAYERS; layer++)
+            cr_assert_eq(tokens[layer], 25, "round %d", round);
+        if (round == 0)
+            cr_assert(offering_missing(&r.o, &m));
+        else
+            offering_link_lost(&r.o);
+    }
 }

@@ -22,6 +22,7 @@ struct rig *rig_open(const struct rig_args *args)
     }
     r->vocab = model_get_config(r->model)->vocab;
     r->kv.layout = model_kv_layout(r->model, args->kv_dtype, args->block_tokens, 1);
+    r->kv.layout.groups = NULL; /* a sequence has one table here: nothing is given back */
     r->kv.layout.blocks =
         RIG_SEQUENCES_MAX * ((2 * RIG_TOKENS_MAX + args->block_tokens - 1) / args->block_tokens);
     r->kv.pool = malloc(kv_pool_bytes(&r->kv.layout));

@@ -184,6 +184,23 @@ Test(inspect, counts, .init = make_folder, .fini = remove_folder)
     cr_assert_str_eq(model_rope_name(f.config.ropes[0].kind), "default");
 }
 
+Test(inspect, layers_that_slide_cost_their_window)
+{
+    static struct model_facts f;
+    struct error err = {0};
+    cr_assert_eq(model_inspect(BATON_SOURCE_DIR "/tests/model/goldens/gemma2", &f, &err), ST_OK);
+    const uint64_t layer = 2 * (uint64_t)f.config.kv_heads * (uint64_t)f.config.head_dim * 2;
+    cr_assert_eq(f.n_kv_kinds, 2);
+    for (int k = 0; k < 2; k++) {
+        const bool slides = f.kv_kinds[k].window > 0;
+        cr_assert_eq(f.kv_kinds[k].window, slides ? 9 : 0);
+        cr_assert_eq(f.kv_kinds[k].layers, slides ? 2 : 1);
+        cr_assert_eq(f.kv_kinds[k].bytes_per_token[DTYPE_F16], (slides ? 2 : 1) * layer);
+    }
+    cr_assert_eq(f.kv_bytes_per_token[DTYPE_F16], 3 * layer);
+    cr_assert_eq(f.kv_bytes_at_max_context[DTYPE_F16], layer * (256 + 2 * 9));
+}
+
 Test(inspect, says_what_is_wrong, .init = make_folder, .fini = remove_folder)
 {
     struct model_facts f;

@@ -48,7 +48,7 @@ static void land(struct rig_handoff *h, const struct msg_start *m, bool first)
     const struct model_kv kv = {.pool = rig.pool, .layout = rig.layout};
     int32_t ids[RIG_TOKENS];
     enum msg_finish_reason reason;
-    fake_fill(&rig.model, &kv, h->blocks, &m->prompt, h->begin);
+    fake_fill(&rig.model, &kv, (struct fake_table){h->blocks, 0}, &m->prompt, h->begin);
     fake_generate(&rig.model, &m->prompt, NULL, &m->sampling, 0, ids, &reason);
     const struct msg_token t = {.id = ids[0]};
     rig_mover(MOVER_LANDED, h, &t, first);

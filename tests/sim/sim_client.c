@@ -154,6 +154,8 @@ void sim_client_init(struct world *w, int index)
         k->sampling.logprobs = 2;
     k->sampling.ignore_eos = world_chance(w, 0.3);
     struct fake_model truth = fake_model_default();
+    if (w->windows[1])
+        fake_slide(&truth, w->windows, 2, w->slack);
     truth.vocab = 64;
     if (world_chance(w, 0.25))
         expect_scores(w, k, &truth);

@@ -64,6 +64,8 @@ static void make_nodes(struct world *w)
         n->ops = prefill ? &prefill_role_ops : &decode_role_ops;
         n->aggregated = !prefill && prefills > 0 && world_chance(w, 0.1);
         n->model = fake_model_default();
+        if (w->windows[1])
+            fake_slide(&n->model, w->windows, 2, w->slack);
         if (w->plant == PLANT_LAW2_OTHER_VALUES && prefill)
             n->model.weights = 1234567;
         static const int32_t sizes[] = {4, 7, 8, 16};
@@ -73,14 +75,25 @@ static void make_nodes(struct world *w)
                              ? (int32_t)world_between(w, 125, 160)
                              : (int32_t)world_between(w, 160, prefill ? 350 : 700);
         static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F16};
-        n->layout = fake_layout(&n->model, dtypes[rng_below(&w->rng, 3)], block_tokens,
-                                tokens / block_tokens + 2);
+        n->layout = fake_layout(&n->model, dtypes[rng_below(&w->rng, 3)], block_tokens, 0);
+        n->layout.blocks = (tokens / block_tokens + 2) * kv_groups_of(&n->layout);
         snprintf(n->name, sizeof(n->name), "%s%d", prefill ? "p" : "d", i);
         struct config_node *c = &w->config.router.nodes[w->config.router.n_nodes++];
         c->role = prefill ? ROLE_PREFILL : n->aggregated ? ROLE_BOTH : ROLE_DECODE;
         c->address = strdup(n->name);
         sim_node_boot(w, n);
     }
+}
+
+/* In a share of the runs layers slide: one of them, or both. */
+static void make_windows(struct world *w)
+{
+    struct rng own = rng_seed(w->seed ^ 0x77696e646f77); /* the other draws stay what they are */
+    if (rng_below(&own, 3) > 0)
+        return;
+    w->windows[0] = (int32_t)(rng_below(&own, 2) * (1 + rng_below(&own, 24)));
+    w->windows[1] = 1 + (int32_t)rng_below(&own, 24);
+    w->slack = (int32_t)rng_below(&own, 24);
 }
 
 static void world_init(struct world *w)
@@ -92,6 +105,7 @@ static void world_init(struct world *w)
     config_default(&w->config);
     w->fabric = fabric_create(sim_frame_fate, w);
     sim_make_faults(w);
+    make_windows(w);
     make_nodes(w);
     struct core_args args = {.config = &w->config,
                              .max_requests = 16,

@@ -103,6 +103,7 @@ struct world {
     struct sim_result *result;
     int64_t now_ns;
     struct fabric *fabric;
+    int32_t windows[2], slack; /* of the model's layers; 0, 0: none slides */
     struct sim_node nodes[SIM_NODES];
     int n_nodes;
     struct config config;

@@ -14,6 +14,16 @@ struct fake_model fake_model_default(void)
         .vocab = 64, .layers = 2, .kv_heads = 2, .max_context = 512, .weights = 1, .eos = FAKE_EOS};
 }
 
+void fake_slide(struct fake_model *m, const int32_t *windows, int32_t n, int32_t slack)
+{
+    for (int32_t i = 0; i < m->layers; i++) {
+        m->window[i] = windows[i % n];
+        assert(m->window[i] >= 0 && m->window[i] <= FAKE_WINDOW_MAX);
+    }
+    kv_groups_make(m->window, m->layers, &m->groups);
+    m->groups.slack = slack;
+}
+
 struct kv_layout fake_layout(const struct fake_model *m, enum dtype dtype, int32_t block_tokens,
                              int32_t blocks)
 {
@@ -23,7 +33,8 @@ struct kv_layout fake_layout(const struct fake_model *m, enum dtype dtype, int32
                               .value_dim = FAKE_HEAD_DIM,
                               .block_tokens = block_tokens,
                               .blocks = blocks,
-                              .dtype = dtype};
+                              .dtype = dtype,
+                              .groups = m->groups.n > 0 ? &m->groups : NULL};
 }
 
 /* One position's KV of one layer is one number per head: 8 bytes, 4 in K and 4 in V. */
@@ -80,14 +91,22 @@ static uint64_t load(const struct model_kv *kv, const int32_t *table, int layer,
     return value;
 }
 
-/* "Attention": a number over one layer's KV at positions 0..last. */
-static uint64_t attend(const struct model_kv *kv, const int32_t *table, int layer, int32_t last)
+/* "Attention": a number over one layer's KV at the positions that `last` sees. */
+static uint64_t attend(const struct fake_model *m, const struct model_kv *kv, const int32_t *table,
+                       int layer, int32_t last)
 {
     uint64_t sum = 0;
-    for (int32_t p = 0; p <= last; p++)
+    int32_t window = m->window[layer], first = window > 0 && last >= window ? last + 1 - window : 0;
+    for (int32_t p = first; p <= last; p++)
         for (int h = 0; h < kv->layout.kv_heads; h++)
             sum += rng_mix(load(kv, table, layer, h, p) + (uint64_t)p);
     return sum;
+}
+
+static const int32_t *table_of(const struct batch *b, const struct model_kv *kv, int32_t row,
+                               int layer)
+{
+    return b->block_tables[kv_group_of(&kv->layout, layer) * b->sequences + b->seq_of[row]];
 }
 
 static void logits_from(const struct fake_model *m, uint64_t state, float *logits)
@@ -109,13 +128,13 @@ static void forward(void *ctx, const struct batch *b, const struct model_kv *kv,
     m->logits_max = b->n_logits > m->logits_max ? b->n_logits : m->logits_max;
     for (int layer = 0; layer < m->layers; layer++) {
         for (int32_t r = 0; r < b->tokens; r++) {
-            const int32_t *table = b->block_tables[b->seq_of[r]];
             int32_t position = b->positions[r];
             uint64_t input = (uint64_t)b->ids[r];
             if (layer > 0)
-                input += attend(kv, table, layer - 1, position);
+                input += attend(m, kv, table_of(b, kv, r, layer - 1), layer - 1, position);
             for (int h = 0; h < m->kv_heads; h++)
-                store(kv, table, layer, h, position, head_value(m, layer, h, position, input));
+                store(kv, table_of(b, kv, r, layer), layer, h, position,
+                      head_value(m, layer, h, position, input));
         }
         if (done)
             done(done_ctx, layer);
@@ -125,7 +144,7 @@ static void forward(void *ctx, const struct batch *b, const struct model_kv *kv,
         uint64_t state = 0;
         for (int layer = 0; layer < m->layers; layer++)
             state =
-                rng_mix(state + attend(kv, b->block_tables[b->seq_of[r]], layer, b->positions[r]));
+                rng_mix(state + attend(m, kv, table_of(b, kv, r, layer), layer, b->positions[r]));
         logits_from(m, state, logits + (size_t)i * (size_t)m->vocab);
     }
 }
@@ -150,31 +169,42 @@ struct engine_runner fake_runner(struct fake_model *m)
 /* Per layer the running sum that attend() would find, so that the oracle costs one step per token.
  */
 struct oracle {
-    uint64_t sums[16];
+    uint64_t sums[FAKE_LAYERS_MAX];
+    uint64_t seen[FAKE_LAYERS_MAX][FAKE_WINDOW_MAX]; /* what each position gave, of sliding ones */
 };
 
 static void oracle_push(const struct fake_model *m, struct oracle *o, int32_t id, int32_t position)
 {
-    assert(m->layers <= 16);
+    assert(m->layers <= FAKE_LAYERS_MAX);
     uint64_t input = (uint64_t)id;
     for (int layer = 0; layer < m->layers; layer++) {
+        uint64_t more = 0;
         for (int h = 0; h < m->kv_heads; h++)
-            o->sums[layer] +=
-                rng_mix(head_value(m, layer, h, position, input) + (uint64_t)position);
+            more += rng_mix(head_value(m, layer, h, position, input) + (uint64_t)position);
+        o->sums[layer] += more;
+        if (m->window[layer] > 0) {
+            uint64_t *seen = &o->seen[layer][position % m->window[layer]];
+            o->sums[layer] -= *seen;
+            *seen = more;
+        }
         input = (uint64_t)id + o->sums[layer];
     }
 }
 
-void fake_fill(const struct fake_model *m, const struct model_kv *kv, const int32_t *table,
+void fake_fill(const struct fake_model *m, const struct model_kv *kv, struct fake_table table,
                const struct msg_ids *ids, int32_t begin)
 {
     struct oracle o = {{0}};
+    const struct kv_layout *l = &kv->layout;
     for (int32_t p = 0; p < (int32_t)ids->n; p++) {
         uint64_t input = (uint64_t)ids->v[p];
         oracle_push(m, &o, ids->v[p], p);
         for (int layer = 0; p >= begin && layer < m->layers; layer++) {
-            for (int h = 0; h < m->kv_heads; h++)
-                store(kv, table, layer, h, p, head_value(m, layer, h, p, input));
+            int32_t group = kv_group_of(l, layer);
+            const int32_t *blocks = table.blocks + group * table.stride;
+            bool lands = p >= kv_groups_need_from(l->groups, group, (int32_t)ids->n);
+            for (int h = 0; lands && h < m->kv_heads; h++)
+                store(kv, blocks, layer, h, p, head_value(m, layer, h, p, input));
             input = (uint64_t)ids->v[p] + o.sums[layer];
         }
     }

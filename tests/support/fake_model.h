@@ -16,6 +16,8 @@
 
 #define FAKE_HEAD_DIM 4
 #define FAKE_EOS 0
+#define FAKE_LAYERS_MAX 16
+#define FAKE_WINDOW_MAX 64
 
 struct fake_model {
     int32_t vocab, layers, kv_heads, max_context;
@@ -23,18 +25,27 @@ struct fake_model {
     bool broken;      /* gives NaN logits */
     int32_t eos;
     int64_t forwards, rows;
-    int32_t rows_max, logits_max; /* largest batch seen */
-    int32_t long_from;            /* prompts of so many tokens are long; 0: none */
-    int64_t long_rows;            /* rows of such seen */
+    int32_t rows_max, logits_max;    /* largest batch seen */
+    int32_t long_from;               /* prompts of so many tokens are long; 0: none */
+    int64_t long_rows;               /* rows of such seen */
+    int32_t window[FAKE_LAYERS_MAX]; /* positions that a layer sees; 0: all */
+    struct kv_groups groups;         /* where some layer slides; a layout points here */
 };
 
 struct fake_model fake_model_default(void); /* vocab 64, 2 layers, 2 heads, context 512 */
+/* Gives its layers windows, over and over; `slack` of a handoff. */
+void fake_slide(struct fake_model *m, const int32_t *windows, int32_t n, int32_t slack);
 struct kv_layout fake_layout(const struct fake_model *m, enum dtype dtype, int32_t block_tokens,
                              int32_t blocks);
 struct engine_runner fake_runner(struct fake_model *m);
-/* Writes the KV of ids[0..n) for positions [begin, n) where `table` says: what a handoff would have
- * brought. */
-void fake_fill(const struct fake_model *m, const struct model_kv *kv, const int32_t *table,
+/* Blocks of each group, `stride` entries apart. */
+struct fake_table {
+    const int32_t *blocks;
+    int32_t stride;
+};
+/* Writes the KV of ids[0..n) for positions [begin, n), of sliding layers what they need of it,
+ * where `table` says: what a handoff would have brought. */
+void fake_fill(const struct fake_model *m, const struct model_kv *kv, struct fake_table table,
                const struct msg_ids *ids, int32_t begin);
 /* Logits [vocab] after ids[0..n). */
 void fake_logits(const struct fake_model *m, const int32_t *ids, int32_t n, float *logits);
