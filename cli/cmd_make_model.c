@@ -10,10 +10,11 @@ static int list_shapes(void)
 {
     struct model_config c;
     const char *name;
-    printf("%-22s %12s %7s %7s %6s %6s %8s %8s\n", "shape", "parameters", "layers", "hidden",
-           "heads", "KV", "vocab", "context");
+    printf("%-18s %10s %10s %7s %7s %6s %6s %8s %8s\n", "shape", "parameters", "active", "layers",
+           "hidden", "heads", "KV", "vocab", "context");
     for (size_t i = 0; (name = model_make_shape(i, &c)); i++)
-        printf("%-22s %12.3g %7d %7d %6d %6d %8d %8d\n", name, (double)model_config_parameters(&c),
+        printf("%-18s %10.3g %10.3g %7d %7d %6d %6d %8d %8d\n", name,
+               (double)model_config_parameters(&c), (double)model_config_active_parameters(&c),
                c.layers, c.hidden, c.heads, c.kv_heads, c.vocab, c.max_context);
     return 0;
 }

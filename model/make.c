@@ -15,7 +15,6 @@
 
 #include "base/json.h"
 #include "base/rng.h"
-#include "model/config_internal.h"
 #include "model/make_files.h"
 #include "model/model_impl.h"
 
@@ -24,66 +23,6 @@
 #define LEVELS 65536
 #define WEIGHT_BOUND 0.034641f /* uniform in +-0.02 * sqrt(3): the usual deviation of 0.02 */
 #define PATH_BYTES 4096
-
-struct shape {
-    const char *name;
-    int32_t vocab, hidden, layers, heads, kv_heads, head_dim, ffn, context;
-    double theta, llama3_factor; /* factor 0: no scaling */
-    bool tied;
-};
-
-/* Sizes as published in each model's config.json. */
-static const struct shape shapes[] = {
-    {"tiny-llama-test", 512, 64, 2, 4, 2, 16, 176, 512, 1e4, 0, true},
-    {"smollm2-135m", 49152, 576, 30, 9, 3, 64, 1536, 8192, 1e5, 0, true},
-    {"smollm2-360m", 49152, 960, 32, 15, 5, 64, 2560, 8192, 1e5, 0, true},
-    {"smollm2-1.7b", 49152, 2048, 24, 32, 32, 64, 8192, 8192, 1.3e5, 0, true},
-    {"tinyllama-1.1b", 32000, 2048, 22, 32, 4, 64, 5632, 2048, 1e4, 0, false},
-    {"llama-2-7b", 32000, 4096, 32, 32, 32, 128, 11008, 4096, 1e4, 0, false},
-    {"llama-3.2-1b", 128256, 2048, 16, 32, 8, 64, 8192, 131072, 5e5, 32, true},
-    {"llama-3.2-3b", 128256, 3072, 28, 24, 8, 128, 8192, 131072, 5e5, 32, true},
-    {"llama-3.1-8b", 128256, 4096, 32, 32, 8, 128, 14336, 131072, 5e5, 8, false},
-};
-#define N_SHAPES (sizeof shapes / sizeof shapes[0])
-
-const char *model_make_shape(size_t i, struct model_config *config)
-{
-    if (i >= N_SHAPES)
-        return NULL;
-    const struct shape *s = &shapes[i];
-    if (!config)
-        return s->name;
-    memset(config, 0, sizeof *config);
-    config_set_defaults(config);
-    snprintf(config->architecture, sizeof config->architecture, "LlamaForCausalLM");
-    config->vocab = s->vocab;
-    config->hidden = s->hidden;
-    config->layers = s->layers;
-    config->heads = s->heads;
-    config->kv_heads = s->kv_heads;
-    config->head_dim = s->head_dim;
-    config->ffn = s->ffn;
-    config->max_context = s->context;
-    config->norm_eps = 1e-5f;
-    config->tied = s->tied;
-    config->dtype = DTYPE_BF16;
-    config->bos = MAKE_BOS;
-    config->eos[config->n_eos++] = MAKE_EOS;
-    config->eos[config->n_eos++] = MAKE_IM_END;
-    struct rope_config *rope = &config->ropes[0];
-    *rope = (struct rope_config){
-        .dim = s->head_dim, .theta = s->theta, .factor = 1, .attention_factor = 1};
-    if (s->llama3_factor > 0) {
-        rope->kind = ROPE_LLAMA3;
-        rope->factor = s->llama3_factor;
-        rope->low_freq_factor = 1;
-        rope->high_freq_factor = 4;
-        rope->original_context = 8192;
-    }
-    config->ropes[1] = *rope;
-    config_settle(NULL, config);
-    return s->name;
-}
 
 /* ---- the plan: which tensor is in which shard ---- */
 
@@ -95,6 +34,7 @@ struct planned {
 
 struct plan {
     const struct model_make_args *args;
+    size_t shape; /* of model_make_shape() */
     struct model_config config;
     struct planned *tensors;
     size_t count;
@@ -112,11 +52,20 @@ static enum status count_tensor(void *ctx, const struct weight_spec *s)
     return ST_OK;
 }
 
-/* No shape has tensors that are read in parts. */
+static uint64_t tensor_elements(const struct weight_spec *s)
+{
+    return (uint64_t)(s->experts ? s->experts : 1) * (uint64_t)s->rows *
+           (uint64_t)(s->cols ? s->cols : 1);
+}
+
+/* A tensor that is read in parts is visited with each of them. */
 static enum status add_tensor(void *ctx, const struct weight_spec *s)
 {
     struct plan *p = ctx;
-    assert(s->take_rows == s->rows && s->take_cols == s->cols && s->experts == 0);
+    bool in_parts = s->experts > 0 || s->take_rows != s->rows || s->take_cols != s->cols;
+    for (size_t i = p->count; in_parts && i > 0; i--)
+        if (strcmp(p->tensors[i - 1].spec.name, s->name) == 0)
+            return ST_OK;
     p->tensors[p->count++].spec = *s;
     return ST_OK;
 }
@@ -140,7 +89,7 @@ static enum status plan_init(struct plan *p, const struct model_make_args *args)
     uint64_t in_shard = 0;
     for (size_t i = 0; i < p->count; i++) {
         struct planned *t = &p->tensors[i];
-        t->bytes = (uint64_t)t->spec.rows * (uint64_t)(t->spec.cols ? t->spec.cols : 1) * size;
+        t->bytes = tensor_elements(&t->spec) * size;
         if (in_shard > 0 && in_shard + t->bytes > limit) {
             p->shards++;
             in_shard = 0;
@@ -227,11 +176,13 @@ static void shard_header(const struct plan *p, uint32_t shard, struct buf *out)
         const struct planned *t = &p->tensors[i];
         if (t->shard != shard)
             continue;
-        char body[160], shape[48];
+        char body[192], shape[64], experts[16] = "";
+        if (t->spec.experts > 0)
+            snprintf(experts, sizeof experts, "%d,", t->spec.experts);
         if (t->spec.cols)
-            snprintf(shape, sizeof shape, "[%d,%d]", t->spec.rows, t->spec.cols);
+            snprintf(shape, sizeof shape, "[%s%d,%d]", experts, t->spec.rows, t->spec.cols);
         else
-            snprintf(shape, sizeof shape, "[%d]", t->spec.rows);
+            snprintf(shape, sizeof shape, "[%s%d]", experts, t->spec.rows);
         static const char *const types[] = {
             [DTYPE_F32] = "F32", [DTYPE_BF16] = "BF16", [DTYPE_F16] = "F16"};
         snprintf(body, sizeof body, "{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[%llu,%llu]}",
@@ -266,7 +217,7 @@ static enum status write_tensor(struct plan *p, size_t index, int fd, const char
     for (uint64_t done = 0; done < t->bytes && !st;) {
         size_t bytes = t->bytes - done < CHUNK_BYTES ? (size_t)(t->bytes - done) : CHUNK_BYTES;
         if (t->spec.is_norm) {
-            const float one = 1.0f;
+            const float one = 1.0f - p->config.norm_offset;
             const size_t size = dtype_bytes(p->args->dtype);
             for (size_t i = 0; i < bytes; i += size)
                 dtype_convert(p->chunk + i, p->args->dtype, &one, DTYPE_F32, 1);
@@ -340,7 +291,6 @@ static enum status write_small_files(struct plan *p)
         {"tokenizer.json", make_tokenizer_json},
         {"tokenizer_config.json", make_tokenizer_config_json},
         {"generation_config.json", make_generation_config_json},
-        {"config.json", make_config_json}, /* last: it makes the folder a model */
     };
     enum status st = ST_OK;
     for (size_t i = 0; i < sizeof files / sizeof files[0] && !st; i++) {
@@ -348,7 +298,11 @@ static enum status write_small_files(struct plan *p)
         files[i].make(&p->config, &text);
         st = write_text(p, files[i].name, &text);
     }
-    return st;
+    if (st)
+        return st;
+    struct buf text = {0};
+    make_config_json(p->shape, p->args->dtype, &text);
+    return write_text(p, "config.json", &text); /* last: it makes the folder a model */
 }
 
 /* ---- the folder ---- */
@@ -378,24 +332,27 @@ static enum status prepare_folder(const struct plan *p)
     return ST_OK;
 }
 
-static enum status find_shape(const char *name, struct model_config *config, struct error *err)
+static enum status find_shape(struct plan *p)
 {
-    char names[320] = "";
+    char names[400] = "";
     const char *at;
-    for (size_t i = 0; (at = model_make_shape(i, config)); i++) {
-        if (strcmp(at, name) == 0)
+    for (; (at = model_make_shape(p->shape, NULL)); p->shape++) {
+        if (strcmp(at, p->args->shape) == 0) {
+            model_make_shape(p->shape, &p->config);
             return ST_OK;
+        }
         size_t n = strlen(names);
         snprintf(names + n, sizeof names - n, "%s%s", n ? ", " : "", at);
     }
-    return err_set(err, ST_NOT_FOUND, "no shape \"%.60s\"; there are: %s", name, names);
+    return err_set(p->err, ST_NOT_FOUND, "no shape \"%.40s\"; there are: %s", p->args->shape,
+                   names);
 }
 
 enum status model_make(const struct model_make_args *args, struct error *err)
 {
     struct plan p = {.args = args, .err = err};
     assert(args->dtype < DTYPE_COUNT);
-    enum status st = find_shape(args->shape, &p.config, err);
+    enum status st = find_shape(&p);
     if (st)
         return st;
     p.config.dtype = args->dtype;

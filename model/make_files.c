@@ -20,12 +20,6 @@ static void key_int(struct jw *w, const char *key, int64_t value)
     jw_int(w, value);
 }
 
-static void key_real(struct jw *w, const char *key, double value)
-{
-    jw_key(w, key);
-    jw_real(w, value);
-}
-
 static void key_bool(struct jw *w, const char *key, bool value)
 {
     jw_key(w, key);
@@ -38,23 +32,6 @@ static void key_null(struct jw *w, const char *key)
     jw_null(w);
 }
 
-static void write_rope(struct jw *w, const struct model_config *c)
-{
-    key_real(w, "rope_theta", c->ropes[0].theta);
-    jw_key(w, "rope_scaling");
-    if (c->ropes[0].kind != ROPE_LLAMA3) {
-        jw_null(w);
-        return;
-    }
-    jw_obj(w);
-    key_str(w, "rope_type", "llama3");
-    key_real(w, "factor", c->ropes[0].factor);
-    key_real(w, "low_freq_factor", c->ropes[0].low_freq_factor);
-    key_real(w, "high_freq_factor", c->ropes[0].high_freq_factor);
-    key_int(w, "original_max_position_embeddings", c->ropes[0].original_context);
-    jw_end_obj(w);
-}
-
 static void write_eos(struct jw *w)
 {
     jw_key(w, "eos_token_id");
@@ -62,39 +39,6 @@ static void write_eos(struct jw *w)
     jw_int(w, MAKE_EOS);
     jw_int(w, MAKE_IM_END);
     jw_end_arr(w);
-}
-
-void make_config_json(const struct model_config *c, struct buf *out)
-{
-    static const char *const dtypes[] = {
-        [DTYPE_F32] = "float32", [DTYPE_BF16] = "bfloat16", [DTYPE_F16] = "float16"};
-    struct jw w = jw_begin(out);
-    jw_obj(&w);
-    jw_key(&w, "architectures");
-    jw_arr(&w);
-    jw_str(&w, c->architecture);
-    jw_end_arr(&w);
-    key_str(&w, "model_type", "llama");
-    key_int(&w, "vocab_size", c->vocab);
-    key_int(&w, "hidden_size", c->hidden);
-    key_int(&w, "intermediate_size", c->ffn);
-    key_int(&w, "num_hidden_layers", c->layers);
-    key_int(&w, "num_attention_heads", c->heads);
-    key_int(&w, "num_key_value_heads", c->kv_heads);
-    key_int(&w, "head_dim", c->head_dim);
-    key_int(&w, "max_position_embeddings", c->max_context);
-    key_str(&w, "hidden_act", "silu");
-    jw_key(&w, "rms_norm_eps");
-    jw_raw(&w, "1e-05");
-    write_rope(&w, c);
-    key_bool(&w, "attention_bias", c->qkv_bias);
-    key_bool(&w, "mlp_bias", c->mlp_bias);
-    key_bool(&w, "tie_word_embeddings", c->tied);
-    key_int(&w, "bos_token_id", MAKE_BOS);
-    write_eos(&w);
-    key_str(&w, "torch_dtype", dtypes[c->dtype]);
-    jw_end_obj(&w);
-    buf_putc(out, '\n');
 }
 
 void make_generation_config_json(const struct model_config *c, struct buf *out)

@@ -15,7 +15,8 @@ enum make_special {
     MAKE_TOKENS
 };
 
-void make_config_json(const struct model_config *c, struct buf *out);
+/* Of the shape with that index (make_shapes.c). */
+void make_config_json(size_t shape, enum dtype dtype, struct buf *out);
 void make_generation_config_json(const struct model_config *c, struct buf *out);
 void make_tokenizer_json(const struct model_config *c, struct buf *out);
 void make_tokenizer_config_json(const struct model_config *c, struct buf *out);

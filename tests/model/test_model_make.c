@@ -68,9 +68,17 @@ Test(make, shapes_have_the_published_sizes)
         const char *name;
         uint64_t parameters;
     } known[] = {
-        {"llama-3.2-1b", 1235814400},   {"llama-3.2-3b", 3212749824}, {"llama-3.1-8b", 8030261248},
-        {"smollm2-135m", 134515008},    {"smollm2-360m", 361821120},  {"smollm2-1.7b", 1711376384},
+        {"llama-3.2-1b", 1235814400},   {"llama-3.2-3b", 3212749824},
+        {"llama-3.1-8b", 8030261248},   {"smollm2-135m", 134515008},
+        {"smollm2-360m", 361821120},    {"smollm2-1.7b", 1711376384},
         {"tinyllama-1.1b", 1100048384}, {"llama-2-7b", 6738415616},
+        {"smollm3-3b", 3075098624},     {"mistral-7b", 7241732096},
+        {"qwen2.5-0.5b", 494032768},    {"qwen2.5-7b", 7615616512},
+        {"qwen3-0.6b", 596049920},      {"qwen3-30b-a3b", 30532122624},
+        {"gemma-2-2b", 2614341888},     {"gemma-3-1b", 999885952},
+        {"phi-3-mini", 3821079552},     {"olmo-2-1b", 1484916736},
+        {"olmoe-1b-7b", 6919161856},    {"mixtral-8x7b", 46702792704},
+        {"gpt-oss-20b", 20914757184},   {"deepseek-v2-lite", 15706484224},
     };
     struct model_config c;
     size_t seen = 0;
@@ -100,6 +108,35 @@ Test(make, every_dtype_loads_and_runs, .init = make_folder, .fini = remove_folde
         cr_assert_eq(rig_step(r, &(struct feed){&s, 4, WANT_LAST}, 1, logits), 1);
         for (int i = 0; i < 512; i++)
             cr_assert(isfinite(logits[i]));
+        rig_close(r);
+        empty_folder();
+    }
+}
+
+/* Experts one by one, stacks, fused projections, heads cut out of one matrix: each is written once,
+ * and wholly. */
+Test(make, every_kind_of_tensor_loads_and_runs, .init = make_folder, .fini = remove_folder)
+{
+    static const char *const shapes[] = {"tiny-moe-test", "tiny-sinks-test", "tiny-latent-test",
+                                         "tiny-fused-test"};
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        struct model_make_args args = {
+            .shape = shapes[i], .out = folder, .dtype = DTYPE_BF16, .shard_bytes = 60000};
+        struct error err = {0};
+        struct model_facts facts;
+        cr_assert_eq(model_make(&args, &err), ST_OK, "%s", err.text);
+        cr_assert_eq(model_inspect(folder, &facts, &err), ST_OK);
+        cr_assert(facts.n_problems == 0 && facts.tensors_unused == 0, "%s: %s", shapes[i],
+                  facts.problems[0]);
+        cr_assert_eq(facts.weight_bytes, 2 * facts.parameters, "%s", shapes[i]);
+        struct rig *r = rig_open(&(struct rig_args){folder, ops_ref(), 1, DTYPE_F32, 16});
+        struct sequence s;
+        const int32_t ids[] = {256, 72, 105, 33};
+        float logits[512];
+        rig_begin(r, &s, ids);
+        cr_assert_eq(rig_step(r, &(struct feed){&s, 4, WANT_LAST}, 1, logits), 1);
+        for (int k = 0; k < 512; k++)
+            cr_assert(isfinite(logits[k]), "%s", shapes[i]);
         rig_close(r);
         empty_folder();
     }
