@@ -30,6 +30,34 @@ static const char *count_text(uint64_t n, char out[32])
     return out;
 }
 
+static void print_attention(const struct model_facts *f)
+{
+    const struct model_config *c = &f->config;
+    printf("attention       %s, %d heads, ", model_attention_name(c->attention), c->heads);
+    if (c->attention == ATTENTION_LATENT)
+        printf("%d values per token and layer", model_key_dim(c));
+    else
+        printf("%d KV heads, head dimension %d", c->kv_heads, c->head_dim);
+    printf("%s%s\n", c->qkv_bias ? ", bias" : "", c->sinks ? ", sinks" : "");
+    if (f->window_layers > 0)
+        printf("windows         %d of %d layers see %d tokens\n", f->window_layers, c->layers,
+               f->window_tokens);
+    if (c->kv_layers < c->layers)
+        printf("shared KV       %d of %d layers store keys and values\n", c->kv_layers, c->layers);
+}
+
+static void print_experts(const struct model_facts *f)
+{
+    const struct moe_config *m = &f->config.moe;
+    if (f->expert_layers == 0)
+        return;
+    printf("experts         %d of ffn %d in %d layers, %d per token", m->experts, m->ffn,
+           f->expert_layers, m->top_k);
+    if (m->shared_ffn > 0)
+        printf(", and one of ffn %d for all", m->shared_ffn);
+    printf("\n");
+}
+
 static void print_config(const struct model_facts *f)
 {
     const struct model_config *c = &f->config;
@@ -37,8 +65,8 @@ static void print_config(const struct model_facts *f)
     printf("architecture    %s\n", c->architecture);
     printf("shape           %d layers, hidden %d, ffn %d, vocabulary %d\n", c->layers, c->hidden,
            c->ffn, c->vocab);
-    printf("attention       %d heads, %d KV heads, head dimension %d%s\n", c->heads, c->kv_heads,
-           c->head_dim, c->qkv_bias ? ", bias" : "");
+    print_attention(f);
+    print_experts(f);
     printf("rope            %s, theta %g", model_rope_name(c->ropes[0].kind), c->ropes[0].theta);
     if (c->ropes[0].kind != ROPE_DEFAULT)
         printf(", factor %g", c->ropes[0].factor);
@@ -80,7 +108,9 @@ static void print_files(const struct model_facts *f)
                (unsigned long long)f->formats[i].tensors);
     printf("\n");
     if (*f->quantization)
-        printf("quantization    %s, converted to fp16 when loaded\n", f->quantization);
+        printf("quantization    %s, %llu tensors are converted to %s when loaded\n",
+               f->quantization, (unsigned long long)f->tensors_converted,
+               dtype_name(f->converted_to));
 }
 
 static void print_text(const struct model_facts *f)
@@ -132,6 +162,14 @@ static void put_config(struct jw *w, const struct model_facts *f)
     put_uint(w, "max_context", (uint64_t)c->max_context);
     jw_key(w, "rope");
     jw_str(w, model_rope_name(c->ropes[0].kind));
+    jw_key(w, "attention");
+    jw_str(w, model_attention_name(c->attention));
+    put_uint(w, "kv_layers", (uint64_t)c->kv_layers);
+    put_uint(w, "window_layers", (uint64_t)f->window_layers);
+    put_uint(w, "window_tokens", (uint64_t)f->window_tokens);
+    put_uint(w, "expert_layers", (uint64_t)f->expert_layers);
+    put_uint(w, "experts", (uint64_t)c->moe.experts);
+    put_uint(w, "experts_per_token", (uint64_t)c->moe.top_k);
     put_bool(w, "tied", c->tied);
     put_uint(w, "parameters", f->parameters);
     put_uint(w, "active_parameters", f->active_parameters);
@@ -166,6 +204,7 @@ static void put_checkpoint(struct jw *w, const struct model_facts *f)
 {
     put_uint(w, "tensors", f->tensors);
     put_uint(w, "tensors_unused", f->tensors_unused);
+    put_uint(w, "tensors_converted", f->tensors_converted);
     put_uint(w, "files", f->files);
     put_uint(w, "weight_bytes", f->weight_bytes);
     jw_key(w, "by_type");

@@ -16,6 +16,14 @@ const char *model_rope_name(enum rope_kind kind)
     return names[kind];
 }
 
+const char *model_attention_name(enum attention_kind kind)
+{
+    static const char *const names[] = {[ATTENTION_GQA] = "grouped queries",
+                                        [ATTENTION_LATENT] = "latent",
+                                        [ATTENTION_MOA] = "mixture of heads"};
+    return names[kind];
+}
+
 static void add_problem(struct model_facts *f, const struct error *err)
 {
     if (f->n_problems == INSPECT_PROBLEMS_MAX)
@@ -64,6 +72,12 @@ static void count_layer(struct model_facts *f, int32_t window)
 static void count_config(struct model_facts *f)
 {
     const struct model_config *c = &f->config;
+    for (int32_t i = 0; i < c->layers; i++) {
+        f->window_layers += c->layer[i].window > 0;
+        f->window_tokens =
+            c->layer[i].window > f->window_tokens ? c->layer[i].window : f->window_tokens;
+        f->expert_layers += c->layer[i].mlp == MLP_MOE;
+    }
     f->parameters = model_config_parameters(c);
     f->active_parameters = model_config_active_parameters(c);
     for (int32_t i = 0; i < c->kv_layers; i++)
@@ -97,6 +111,7 @@ static void count_tensors(struct model_facts *f, const struct weight_source *sou
 {
     const char *quantization = weight_source_quantization(source);
     const struct checkpoint *checkpoint = weight_source_checkpoint(source);
+    f->converted_to = weights_converted_dtype(source);
     f->tensors = weight_source_count(source);
     f->files = checkpoint ? checkpoint_files(checkpoint) : gguf_files(weight_source_gguf(source));
     snprintf(f->quantization, sizeof f->quantization, "%s", quantization ? quantization : "");
@@ -106,11 +121,9 @@ static void count_tensors(struct model_facts *f, const struct weight_source *sou
 
 /* What a weight takes in memory: itself where it is used as it lies there, else what it is
  * converted to. */
-static uint64_t loaded_bytes(const struct weight_source *source, const struct weight *w)
+static uint64_t loaded_bytes(const struct model_facts *f, const struct weight *w)
 {
-    if (w->data)
-        return w->stored_bytes;
-    return w->rows * w->cols * dtype_bytes(weights_converted_dtype(source));
+    return w->data ? w->stored_bytes : w->rows * w->cols * dtype_bytes(f->converted_to);
 }
 
 struct matcher {
@@ -136,7 +149,8 @@ static enum status match_weight(void *ctx, const struct weight_spec *s)
     if (seen) {
         *seen = 1;
         m->used++;
-        m->facts->weight_bytes += loaded_bytes(m->source, w);
+        m->facts->tensors_converted += !w->data;
+        m->facts->weight_bytes += loaded_bytes(m->facts, w);
     }
     return ST_OK;
 }

@@ -25,13 +25,16 @@ struct model_facts {
     struct generation_defaults defaults;
     uint64_t parameters;
     uint64_t active_parameters; /* read per token: for a dense model all but an untied embedding */
-    uint64_t tensors, tensors_unused, files;
+    int32_t window_layers, window_tokens; /* layers that see so many positions at most */
+    int32_t expert_layers;                /* layers with a mixture of experts */
+    uint64_t tensors, tensors_unused, tensors_converted, files;
     struct {
         char name[40];
         uint64_t tensors, bytes; /* as stored */
     } formats[INSPECT_FORMATS_MAX];
     int n_formats;
     char quantization[32];                    /* "gptq", "gguf" ...; "": none */
+    enum dtype converted_to;                  /* of what is not computed with as it lies there */
     uint64_t weight_bytes;                    /* of the tensors in use, once loaded */
     uint64_t kv_bytes_per_token[DTYPE_COUNT]; /* over all layers that store some */
     struct {
@@ -53,5 +56,7 @@ struct model_facts {
 /* ST_NOT_FOUND when `dir` is no folder; else ST_OK, however broken its content. */
 enum status model_inspect(const char *dir, struct model_facts *out, struct error *err);
 const char *model_rope_name(enum rope_kind kind); /* "default" "linear" "llama3" */
+/* "grouped queries" "latent" "mixture of heads" */
+const char *model_attention_name(enum attention_kind kind);
 
 #endif

@@ -70,6 +70,16 @@ class Commands(unittest.TestCase):
         for word in ("LlamaForCausalLM", "parameters", "KV per token", "tokenizer.json yes"):
             self.assertIn(word, text)
 
+    def test_inspect_of_what_is_quantized(self):
+        goldens = os.path.join(SOURCE, "tests/model/goldens")
+        facts = json.loads(self.baton("inspect", "--json", os.path.join(goldens, "gguf/quantized-k.gguf")).stdout)
+        self.assertEqual((facts["problems"], facts["quantization"], facts["tensors_converted"]), ([], "gguf", 9))
+        for name, words in (("gpt-oss", ("1 of 2 layers see 9 tokens", "sinks")), ("deepseek-v3", ("latent", "28 values")),
+                            ("hunyuan-cla", ("3 of 5 layers store",)), ("quant/gptq", ("GPTQ 4 bits", "14 tensors"))):
+            text = self.baton("inspect", os.path.join(goldens, name), status=1).stdout
+            for word in (*words, "no tokenizer"):
+                self.assertIn(word, text)
+
     def test_inspect_of_what_cannot_be_served(self):
         os.mkdir(self.path("m"))
         shutil.copy(os.path.join(TINY, "config.json"), self.path("m"))
@@ -92,6 +102,11 @@ class Commands(unittest.TestCase):
         self.assertEqual((facts["problems"], list(facts["by_type"])), ([], ["F32"]))
         done = self.baton("generate", self.path("a"), "--prompt", "hello", "--greedy", "--max-tokens", "4", "--json")
         self.assertEqual(json.loads(done.stdout)["usage"]["completion_tokens"], 4)
+        self.baton("make-model", "--shape", "tiny-moe-test", "--out", self.path("moe"))
+        facts = json.loads(self.baton("inspect", "--json", self.path("moe")).stdout)
+        self.assertEqual((facts["experts"], facts["experts_per_token"], facts["expert_layers"]), (8, 2, 2))
+        self.assertLess(facts["active_parameters"], facts["parameters"])
+        self.assertIn("8 of ffn 48 in 2 layers, 2 per token", self.baton("inspect", self.path("moe")).stdout)
         self.assertIn("empty", self.baton(*words, self.path("a"), status=1).stderr)
         done = self.baton("make-model", "--shape", "x", "--out", self.path("c"), status=1)
         self.assertIn("tiny-llama-test", done.stderr)
