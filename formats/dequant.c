@@ -67,6 +67,12 @@ struct fp8 {
     bool fnuz;     /* no negative zero: its place is the only NaN */
 };
 
+/* Of the exponents that 8 bits have: none is subnormal in a float. */
+static inline float power_of_two(int exponent)
+{
+    return from_bits((uint32_t)(127 + exponent) << 23);
+}
+
 static float fp8_value(const struct fp8 *f, unsigned byte)
 {
     int mantissa_bits = 7 - f->exponent_bits;
@@ -81,8 +87,8 @@ static float fp8_value(const struct fp8 *f, unsigned byte)
         return NAN;
     float fraction = (float)mantissa / (float)(1 << mantissa_bits);
     if (exponent == 0)
-        return sign * ldexpf(fraction, 1 - f->bias);
-    return sign * ldexpf(1.0f + fraction, exponent - f->bias);
+        return sign * fraction * power_of_two(1 - f->bias);
+    return sign * (1.0f + fraction) * power_of_two(exponent - f->bias);
 }
 
 /* A table of 256 made on the stack costs less than one row. */

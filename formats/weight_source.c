@@ -106,19 +106,30 @@ static bool has_safetensors(const char *dir)
     return false;
 }
 
+enum status weight_source_find_gguf(const char *path, char *out, size_t cap, struct error *err)
+{
+    if (has_suffix(path, ".gguf")) {
+        if (snprintf(out, cap, "%s", path) >= (int)cap)
+            return err_set(err, ST_INVALID, "%.200s: path too long", path);
+        return ST_OK;
+    }
+    if (has_safetensors(path))
+        return err_set(err, ST_NOT_FOUND, "%.200s: has safetensors", path);
+    enum status st = gguf_find_file(path, out, cap, err);
+    if (st == ST_NOT_FOUND)
+        return err_set(err, st, "%s: no model.safetensors, no index of its shards, no GGUF file",
+                       path);
+    return st;
+}
+
 static enum status open_under(struct weight_source *s, const char *path, struct error *err)
 {
     struct stat info;
     char file[4096];
-    if (has_suffix(path, ".gguf"))
-        return gguf_open(path, &s->gguf, err);
-    if (stat(path, &info) == 0 && S_ISREG(info.st_mode))
+    if (!has_suffix(path, ".gguf") && stat(path, &info) == 0 && S_ISREG(info.st_mode))
         return checkpoint_open_file(path, &s->checkpoint, err);
     if (!has_safetensors(path)) {
-        enum status st = gguf_find_file(path, file, sizeof file, err);
-        if (st == ST_NOT_FOUND)
-            return err_set(err, st,
-                           "%s: no model.safetensors, no index of its shards, no GGUF file", path);
+        enum status st = weight_source_find_gguf(path, file, sizeof file, err);
         return st ? st : gguf_open(file, &s->gguf, err);
     }
     enum status st = quant_config_read(path, &s->config, err);

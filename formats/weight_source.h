@@ -43,6 +43,10 @@ struct weight {
 
 struct weight_source;
 
+/* The GGUF file that holds a model's weights: `path` itself, or that of a folder without
+ * safetensors, whatever config.json says there. ST_NOT_FOUND: none does; else as gguf_find_file().
+ */
+enum status weight_source_find_gguf(const char *path, char *out, size_t cap, struct error *err);
 /* A folder (safetensors where there are some, else its GGUF file), a .gguf or a .safetensors file.
  * ST_NOT_FOUND, ST_IO, ST_INVALID, ST_UNSUPPORTED (a quantization that we cannot read, by name). */
 enum status weight_source_open(const char *path, struct weight_source **out, struct error *err);

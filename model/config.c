@@ -6,7 +6,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/json.h"
 #include "base/log.h"
@@ -107,8 +106,9 @@ static bool read_layer_types(struct config_reader *r, struct model_config *out, 
 void config_read_windows(struct config_reader *r, struct model_config *out, layer_rule *is_sliding,
                          int32_t argument)
 {
-    int32_t window =
-        (int32_t)config_int(r, r->root, "sliding_window", 0, WINDOW_MAX, r->default_window);
+    const bool silent = !json_get(r->root, "sliding_window"); /* null: none */
+    int32_t window = (int32_t)config_int(r, r->root, "sliding_window", 0, WINDOW_MAX,
+                                         silent ? r->defaults->window : 0);
     if (!config_bool(r, r->root, "use_sliding_window", true))
         window = 0;
     if (r->status || read_layer_types(r, out, window))
@@ -136,11 +136,9 @@ static int32_t read_size(struct config_reader *r, const char *key, int64_t max, 
                                otherwise > 0 ? (double)otherwise : CONFIG_REQUIRED);
 }
 
-static void read_sizes(struct config_reader *r, const struct size_defaults *d,
-                       struct model_config *out)
+static void read_sizes(struct config_reader *r, struct model_config *out)
 {
-    static const struct size_defaults none;
-    d = d ? d : &none;
+    const struct size_defaults *d = r->defaults;
     out->vocab = read_size(r, "vocab_size", VOCAB_MAX, d->vocab);
     out->hidden = read_size(r, "hidden_size", HIDDEN_MAX, d->hidden);
     out->layers = read_size(r, "num_hidden_layers", MODEL_LAYERS_MAX, d->layers);
@@ -150,7 +148,8 @@ static void read_sizes(struct config_reader *r, const struct size_defaults *d,
         read_size(r, "num_key_value_heads", HEADS_MAX, d->kv_heads ? d->kv_heads : out->heads);
     out->max_context =
         read_size(r, "max_position_embeddings", CONTEXT_MAX, d->context ? d->context : 2048);
-    out->norm_eps = (float)config_real(r, r->root, "rms_norm_eps", 1e-12, 1, 1e-6);
+    out->norm_eps = (float)config_real(r, r->root, "rms_norm_eps", 1e-12, 1,
+                                       d->eps > 0 ? (double)d->eps : 1e-6);
     out->tied = config_bool(r, r->root, "tie_word_embeddings", d->tied);
     if (r->status)
         return;
@@ -169,11 +168,22 @@ static void read_sizes(struct config_reader *r, const struct size_defaults *d,
         out->head_dim = out->hidden % out->heads == 0 ? out->hidden / out->heads : 0;
 }
 
-static void read_dtype(struct config_reader *r, struct model_config *out)
+static const char *dtype_key(const json *v)
+{
+    return json_kind_of(json_get(v, "dtype")) == JSON_STR         ? "dtype"
+           : json_kind_of(json_get(v, "torch_dtype")) == JSON_STR ? "torch_dtype"
+                                                                  : NULL;
+}
+
+/* A model inside a larger one mostly leaves it to that. */
+static void read_dtype(struct config_reader *r, const json *whole, struct model_config *out)
 {
     char name[64];
-    const char *key = json_get(r->root, "dtype") ? "dtype" : "torch_dtype";
-    config_str(r, r->root, key, name, sizeof name, "float32");
+    const json *from = dtype_key(r->root) ? r->root : whole;
+    const char *key = dtype_key(from) ? dtype_key(from) : "torch_dtype";
+    config_str(r, from, key, name, sizeof name, "float32");
+    if (strncmp(name, "torch.", 6) == 0) /* as Python writes it */
+        memmove(name, name + 6, strlen(name + 6) + 1);
     if (!r->status && !dtype_parse(name, &out->dtype))
         config_fail(r, ST_UNSUPPORTED,
                     "%s: \"%s\" is not supported (supported: bfloat16, float16, float32)", key,
@@ -295,6 +305,7 @@ static enum status read_config(struct config_reader *r, struct model_config *out
 {
     if (json_kind_of(r->root) != JSON_OBJ)
         return config_fail(r, ST_INVALID, "expected a JSON object");
+    static const struct size_defaults none;
     memset(out, 0, sizeof *out);
     config_set_defaults(out);
     const json *root = r->root, *text = config_object(r, root, "text_config");
@@ -303,17 +314,18 @@ static enum status read_config(struct config_reader *r, struct model_config *out
         return r->status;
     if (text)
         r->root = text;
-    r->default_window = a->defaults ? a->defaults->window : 0;
+    r->defaults = a->defaults ? a->defaults : &none;
     snprintf(out->architecture, sizeof out->architecture, "%s", a->name);
     read_quantization(r, out);
-    read_sizes(r, a->defaults, out);
-    read_dtype(r, out);
+    read_sizes(r, out);
+    read_dtype(r, root, out);
     if (!r->status) {
         read_bos(r, out);
         read_eos(r, out);
         if (text) {
-            r->root = root; /* some files have the ids on the outside */
+            r->root = root; /* some files have the ids on the outside, and a word on the head */
             read_eos(r, out);
+            out->may_tie = config_bool(r, root, "tie_word_embeddings", true);
             r->root = text;
         }
         a->read(r, out);
@@ -372,12 +384,6 @@ enum status model_config_parse(const char *text, size_t len, struct model_config
     if (!st)
         *out = config;
     return st;
-}
-
-static bool is_file(const char *path)
-{
-    struct stat info;
-    return stat(path, &info) == 0 && S_ISREG(info.st_mode);
 }
 
 static bool has_suffix(const char *s, const char *suffix)
@@ -441,9 +447,7 @@ enum status model_config_read(const char *dir, struct model_config *out,
     if (snprintf(path, sizeof path, "%s/config.json", dir) >= (int)sizeof path)
         return err_set(err, ST_INVALID, "%.200s: path too long", dir);
     enum status st;
-    if (has_suffix(dir, ".gguf"))
-        st = read_gguf(dir, &config, err);
-    else if (!is_file(path) && gguf_find_file(dir, gguf, sizeof gguf, NULL) == ST_OK)
+    if (weight_source_find_gguf(dir, gguf, sizeof gguf, NULL) == ST_OK)
         st = read_gguf(gguf, &config, err);
     else
         st = read_json(path, &config, err);

@@ -109,6 +109,7 @@ struct model_config {
     int32_t mtp_layers; /* of multi-token prediction, behind the others */
 
     bool tied;        /* lm_head is the embedding */
+    bool may_tie;     /* it is, where the checkpoint has none of its own */
     enum dtype dtype; /* as declared; tensors may differ */
     struct rope_config ropes[MODEL_ROPES];
     bool rope_interleaved;

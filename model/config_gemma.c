@@ -29,36 +29,50 @@ static bool not_each(const struct model_config *c, int32_t layer, int32_t patter
     return (layer + 1) % pattern != 0;
 }
 
-static void read_gemma2(struct config_reader *r, struct model_config *out)
+/* A cap that a file is silent of is its class's; null is none. */
+static float read_cap(struct config_reader *r, const char *key, float fallback)
+{
+    bool silent = !json_get(r->root, key);
+    return (float)config_real(r, r->root, key, 0, 1e6, silent ? (double)fallback : 0);
+}
+
+static void read_local(struct config_reader *r, struct model_config *out)
 {
     read_gemma(r, out);
     out->naming = NAMING_GEMMA;
     out->post_norm = true;
     double scalar = config_real(r, r->root, "query_pre_attn_scalar", 1e-6, 1e6, 256);
     out->attention_scale = 1.0f / sqrtf((float)scalar);
-    out->attention_softcap = (float)config_real(r, r->root, "attn_logit_softcapping", 0, 1e6, 0);
-    out->final_softcap = (float)config_real(r, r->root, "final_logit_softcapping", 0, 1e6, 0);
+    if (config_bool(r, r->root, "use_bidirectional_attention", false))
+        config_fail(r, ST_UNSUPPORTED, "use_bidirectional_attention: true is not supported");
+}
+
+static void read_gemma2(struct config_reader *r, struct model_config *out)
+{
+    read_local(r, out);
+    out->attention_softcap = read_cap(r, "attn_logit_softcapping", 50);
+    out->final_softcap = read_cap(r, "final_logit_softcapping", 30);
     config_read_windows(r, out, even, 0);
 }
 
 static void read_gemma3(struct config_reader *r, struct model_config *out)
 {
-    read_gemma2(r, out);
-    out->attention_softcap = 0; /* the key stands in files, but norms took its place */
+    read_local(r, out);
+    out->final_softcap = read_cap(r, "final_logit_softcapping", 0); /* scores have none */
     out->qk_norm = QK_NORM_HEAD;
     int64_t pattern = config_int(r, r->root, "sliding_window_pattern", 1, 1 << 20, 6);
     config_read_windows(r, out, not_each, (int32_t)pattern);
     if (!config_object(r, config_object(r, r->root, "rope_parameters"), "sliding_attention")) {
         out->ropes[1].kind = ROPE_DEFAULT;
+        out->ropes[1].attention_factor = 1;
         out->ropes[1].theta = config_real(r, r->root, "rope_local_base_freq", 1, 1e15, 10000.0);
     }
-    const json *theta_of = config_object(r, r->root, "rope_parameters");
-    if (!theta_of && !json_get(r->root, "rope_theta"))
-        out->ropes[0].theta = 1e6;
     for (int32_t i = 0; i < out->layers; i++)
         out->layer[i].rope = out->layer[i].window > 0;
 }
 
+static const struct size_defaults gemma_defaults = {.head_dim = 256, .tied = true};
+static const struct size_defaults gemma2_defaults = {.head_dim = 256, .window = 4096, .tied = true};
 static const struct size_defaults gemma3_defaults = {
     .vocab = 262208,
     .hidden = 2304,
@@ -69,12 +83,13 @@ static const struct size_defaults gemma3_defaults = {
     .ffn = 9216,
     .context = 131072,
     .window = 4096,
+    .theta = 1e6,
     .tied = true,
 };
 
 const struct architecture config_gemma_rows[] = {
-    {"GemmaForCausalLM", "gemma", read_gemma, NULL},
-    {"Gemma2ForCausalLM", "gemma2", read_gemma2, NULL},
+    {"GemmaForCausalLM", "gemma", read_gemma, &gemma_defaults},
+    {"Gemma2ForCausalLM", "gemma2", read_gemma2, &gemma2_defaults},
     {"Gemma3ForCausalLM", "gemma3_text", read_gemma3, &gemma3_defaults},
     {"Gemma3ForConditionalGeneration", "gemma3", read_gemma3, &gemma3_defaults},
     {0},

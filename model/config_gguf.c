@@ -37,7 +37,8 @@ static bool has_key(const struct writer *w, const char *key)
 static int64_t int_of(const struct writer *w, const char *key, int64_t fallback)
 {
     char name[160];
-    return gguf_int(w->g, full_key(w, key, name), fallback);
+    int64_t v = gguf_int(w->g, full_key(w, key, name), fallback);
+    return v > INT32_MAX ? INT32_MAX : v < INT32_MIN ? INT32_MIN : v; /* sums do not overflow */
 }
 
 static double number_of(const struct writer *w, const char *key, double fallback)
@@ -233,7 +234,7 @@ static void put_sizes(struct writer *w, bool latent, bool moe)
             int_of(w, "block_count", 0) - int_of(w, "nextn_predict_layers", 0));
     copy_int(w, "max_position_embeddings", "context_length");
     copy_real(w, "rms_norm_eps", "attention.layer_norm_rms_epsilon");
-    copy_real(w, "rope_theta", "rope.freq_base");
+    put_real(w, "rope_theta", number_of(w, "rope.freq_base", 10000));
     copy_int(w, "sliding_window", "attention.sliding_window");
     copy_count(w, "num_attention_heads", "attention.head_count");
     if (!latent)
@@ -244,10 +245,10 @@ static void put_sizes(struct writer *w, bool latent, bool moe)
         copy_count(w, "intermediate_size", "feed_forward_length");
     if (latent)
         return;
+    if (dim <= 0 && heads > 0 && hidden % heads == 0)
+        dim = hidden / heads; /* whatever the class has by default */
     if (dim > 0)
         put_int(w, "head_dim", dim);
-    else if (heads > 0)
-        dim = hidden / heads;
     if (rope > 0 && dim > 0 && rope != dim)
         put_real(w, "partial_rotary_factor", (double)rope / (double)dim);
 }

@@ -23,9 +23,12 @@ struct architecture {
     const struct size_defaults *defaults; /* NULL: sizes must be said */
 };
 
-/* A model that is a part of a larger one leaves out what equals its class's defaults. */
+/* What a class of transformers has where a file is silent: a model that is a part of a larger one
+ * leaves out what equals it. 0: the key must be there, or what Llama has. */
 struct size_defaults {
     int32_t vocab, hidden, layers, heads, kv_heads, head_dim, ffn, context, window;
+    double theta;
+    float eps;
     bool tied;
 };
 extern const struct architecture config_llama_rows[]; /* each ends with a NULL name */

@@ -142,7 +142,8 @@ static void read_hunyuan(struct config_reader *r, struct model_config *out)
         out->layer[i].kv_from = i - i % (int32_t)share;
 }
 
-static const struct size_defaults mistral_defaults = {
+static const struct size_defaults mistral_defaults = {.window = 4096};
+static const struct size_defaults mistral_part_defaults = {
     .vocab = 32000,
     .hidden = 4096,
     .layers = 32,
@@ -150,20 +151,27 @@ static const struct size_defaults mistral_defaults = {
     .kv_heads = 8,
     .ffn = 14336,
     .context = 131072,
+    .window = 4096,
 };
-static const struct size_defaults tied_defaults = {.tied = true};
+static const struct size_defaults qwen2_defaults = {.window = 4096};
+static const struct size_defaults qwen3_defaults = {.window = 4096, .head_dim = 128};
+static const struct size_defaults smollm3_defaults = {.theta = 2e6, .tied = true};
+static const struct size_defaults olmo2_defaults = {.eps = 1e-5f};
+static const struct size_defaults olmo3_defaults = {.window = 4096, .theta = 5e5, .eps = 1e-5f};
+static const struct size_defaults phi3_defaults = {.eps = 1e-5f};
+static const struct size_defaults hunyuan_defaults = {.eps = 1e-5f};
 
 const struct architecture config_llama_rows[] = {
     {"LlamaForCausalLM", "llama", read_llama, NULL},
-    {"MistralForCausalLM", "mistral", read_mistral, NULL},
-    {"Mistral3ForConditionalGeneration", "mistral3", read_mistral, &mistral_defaults},
-    {"Qwen2ForCausalLM", "qwen2", read_qwen2, NULL},
-    {"Qwen3ForCausalLM", "qwen3", read_qwen3, NULL},
-    {"SmolLM3ForCausalLM", "smollm3", read_smollm3, &tied_defaults},
-    {"Olmo2ForCausalLM", "olmo2", read_olmo2, NULL},
-    {"Olmo3ForCausalLM", "olmo3", read_olmo3, NULL},
+    {"MistralForCausalLM", "mistral", read_mistral, &mistral_defaults},
+    {"Mistral3ForConditionalGeneration", "mistral3", read_mistral, &mistral_part_defaults},
+    {"Qwen2ForCausalLM", "qwen2", read_qwen2, &qwen2_defaults},
+    {"Qwen3ForCausalLM", "qwen3", read_qwen3, &qwen3_defaults},
+    {"SmolLM3ForCausalLM", "smollm3", read_smollm3, &smollm3_defaults},
+    {"Olmo2ForCausalLM", "olmo2", read_olmo2, &olmo2_defaults},
+    {"Olmo3ForCausalLM", "olmo3", read_olmo3, &olmo3_defaults},
     {"GraniteForCausalLM", "granite", read_granite, NULL},
-    {"Phi3ForCausalLM", "phi3", read_phi3, NULL},
-    {"HunYuanDenseV1ForCausalLM", "hunyuan_v1_dense", read_hunyuan, NULL},
+    {"Phi3ForCausalLM", "phi3", read_phi3, &phi3_defaults},
+    {"HunYuanDenseV1ForCausalLM", "hunyuan_v1_dense", read_hunyuan, &hunyuan_defaults},
     {0},
 };

@@ -217,18 +217,24 @@ static void read_hunyuan_moe(struct config_reader *r, struct model_config *out)
     }
 }
 
+static const struct size_defaults mixtral_defaults = {.theta = 1e6, .eps = 1e-5f};
+static const struct size_defaults qwen_moe_defaults = {.window = 4096};
+static const struct size_defaults olmoe_defaults = {.eps = 1e-5f};
+static const struct size_defaults gpt_oss_defaults = {
+    .head_dim = 64, .window = 128, .theta = 150000, .eps = 1e-5f};
 static const struct size_defaults jetmoe_defaults = {.tied = true};
+static const struct size_defaults hunyuan_defaults = {.eps = 1e-5f};
 
 const struct architecture config_moe_rows[] = {
-    {"MixtralForCausalLM", "mixtral", read_mixtral, NULL},
-    {"Qwen2MoeForCausalLM", "qwen2_moe", read_qwen2_moe, NULL},
-    {"Qwen3MoeForCausalLM", "qwen3_moe", read_qwen3_moe, NULL},
-    {"OlmoeForCausalLM", "olmoe", read_olmoe, NULL},
+    {"MixtralForCausalLM", "mixtral", read_mixtral, &mixtral_defaults},
+    {"Qwen2MoeForCausalLM", "qwen2_moe", read_qwen2_moe, &qwen_moe_defaults},
+    {"Qwen3MoeForCausalLM", "qwen3_moe", read_qwen3_moe, &qwen_moe_defaults},
+    {"OlmoeForCausalLM", "olmoe", read_olmoe, &olmoe_defaults},
     {"GraniteMoeForCausalLM", "granitemoe", read_granite_moe, NULL},
     {"GraniteMoeSharedForCausalLM", "granitemoeshared", read_granite_moe, NULL},
-    {"GptOssForCausalLM", "gpt_oss", read_gpt_oss, NULL},
+    {"GptOssForCausalLM", "gpt_oss", read_gpt_oss, &gpt_oss_defaults},
     {"JetMoeForCausalLM", "jetmoe", read_jetmoe, &jetmoe_defaults},
-    {"HunYuanMoEV1ForCausalLM", "hunyuan_v1_moe", read_hunyuan_moe, NULL},
-    {"HunYuanForCausalLM", "hunyuan", read_hunyuan_moe, NULL},
+    {"HunYuanMoEV1ForCausalLM", "hunyuan_v1_moe", read_hunyuan_moe, &hunyuan_defaults},
+    {"HunYuanForCausalLM", "hunyuan", read_hunyuan_moe, &hunyuan_defaults},
     {0},
 };

@@ -13,12 +13,14 @@
 #include "base/json.h"
 #include "base/status.h"
 
+struct size_defaults;
+
 struct config_reader {
     const json *root;
     const char *file; /* named in messages */
     struct error *err;
     enum status status;
-    int32_t default_window; /* of the architecture at hand */
+    const struct size_defaults *defaults; /* of the architecture at hand; never NULL */
 };
 
 /* As a fallback: the key must be there. Outside of every range that is asked for. */

@@ -110,10 +110,11 @@ static void read_kind(struct config_reader *r, const json *from, const struct mo
     } else if (strcmp(kind, "llama3") == 0) {
         out->kind = ROPE_LLAMA3;
         read_llama3(r, from, out);
-    } else if (strcmp(kind, "yarn") == 0) {
+    } else if (strcmp(kind, "yarn") == 0 && !json_get(from, "short_factor")) {
         out->kind = ROPE_YARN;
         read_yarn(r, from, c, out);
-    } else if (strcmp(kind, "longrope") == 0 || strcmp(kind, "su") == 0) {
+    } else if (strcmp(kind, "longrope") == 0 || strcmp(kind, "su") == 0 ||
+               strcmp(kind, "yarn") == 0) { /* the latter two in the first files of Phi-3 */
         out->kind = ROPE_LONGROPE;
         read_longrope(r, from, c, out);
     } else {
@@ -145,6 +146,10 @@ static void read_set(struct config_reader *r, const json *from, double theta,
                     "partial_rotary_factor: expected an even number of rotated elements from 2 to "
                     "%d, got %d of %d",
                     2 * MODEL_ROPE_FACTORS, out->dim, head);
+    const json *beta = json_get(from, "llama_4_scaling_beta");
+    if (beta && json_kind_of(beta) != JSON_NULL_)
+        config_fail(r, ST_UNSUPPORTED,
+                    "llama_4_scaling_beta: queries scaled by their position are not supported");
     if (from && !r->status)
         read_kind(r, from, c, out);
 }
@@ -160,7 +165,7 @@ void config_read_rope(struct config_reader *r, struct model_config *out)
         full = sliding ? sliding : parameters;
     if (!full)
         full = config_object(r, r->root, "rope_scaling");
-    read_set(r, full, 10000.0, out, &out->ropes[0]);
+    read_set(r, full, r->defaults->theta > 0 ? r->defaults->theta : 10000.0, out, &out->ropes[0]);
     out->ropes[1] = out->ropes[0];
     if (sliding)
         read_set(r, sliding, 10000.0, out, &out->ropes[1]);

@@ -182,6 +182,8 @@ enum status model_inspect(const char *dir, struct model_facts *out, struct error
     out->has_checkpoint = weight_source_open(dir, &source, &problem) == ST_OK;
     if (!out->has_checkpoint)
         add_problem(out, &problem);
+    if (out->has_config && out->has_checkpoint)
+        weights_settle(source, &out->config);
     if (out->has_config)
         count_config(out);
     if (out->has_checkpoint)

@@ -123,6 +123,8 @@ enum status model_load(const struct model_load_args *args, struct model **out, s
     if (!st)
         st = weight_source_open(args->dir, &m->source, err);
     if (!st)
+        weights_settle(m->source, &m->config);
+    if (!st)
         st = weights_bind(
             &(struct weights_args){
                 .config = &m->config, .source = m->source, .dir = args->dir, .team = args->team},

@@ -117,6 +117,8 @@ struct pair_list {
 struct pair_list moe_route(const struct layer_run *l, const struct matrix *router, const float *x,
                            int32_t tokens);
 
+/* A head, and layers of multi-token prediction, that the checkpoint leaves out. */
+void weights_settle(const struct weight_source *source, struct model_config *c);
 /* Finds every tensor that the config calls for, checks type, shape and finiteness, and converts,
  * with the team, what is not computed with as it lies there. `dir` names the checkpoint. */
 struct weights_args {
@@ -128,15 +130,13 @@ struct weights_args {
 enum status weights_bind(const struct weights_args *args, struct model_weights *out,
                          struct error *err);
 void weights_fini(struct model_weights *w);
-/* Presence (w may be NULL), shape and type of one tensor; `dir` names the checkpoint in messages.
- */
+/* Presence (w may be NULL), shape and type of one tensor; messages name `dir`. */
 enum status weights_check(const struct weight *w, const struct weight_spec *s, const char *dir,
                           struct error *err);
 /* The tensor of a spec under any of the prefixes that files use; NULL: none. */
 const struct weight *weights_find(const struct weight_source *source, const struct weight_spec *s);
 
-/* What matrices are converted to that are not computed with as they lie there: fp16, or fp32 where
- * all of them are small. */
+/* What matrices are converted to: fp16, or fp32 where all of them are small. */
 enum dtype weights_converted_dtype(const struct weight_source *source);
 /* Its place among the source's weights. */
 size_t weights_index(const struct weight_source *source, const struct weight *w);

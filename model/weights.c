@@ -49,6 +49,26 @@ const struct weight *weights_find(const struct weight_source *source, const stru
     return w;
 }
 
+static bool is_there(const struct weight_source *source, const struct model_config *c,
+                     enum weight_role role)
+{
+    struct weight_spec s = {0};
+    const char *pattern = weights_name(c->naming, role);
+    if (pattern)
+        snprintf(s.name, sizeof s.name, pattern, c->layers);
+    return pattern && weights_find(source, &s);
+}
+
+void weights_settle(const struct weight_source *source, struct model_config *c)
+{
+    if (c->may_tie && !is_there(source, c, W_HEAD))
+        c->tied = true;
+    if (c->mtp_layers > 0 && !is_there(source, c, W_MTP_EMBED_NORM)) {
+        log_info("mtp_layers_left_out", "announced=%d", c->mtp_layers);
+        c->mtp_layers = 0;
+    }
+}
+
 size_t weights_index(const struct weight_source *source, const struct weight *w)
 {
     size_t lo = 0, hi = weight_source_count(source);
@@ -284,60 +304,91 @@ static enum status bind_floats(void *ctx, const struct weight_spec *s)
 
 /* ---- conversion ---- */
 
-/* n floats to elements `stride` apart. False: some are no numbers. */
-static bool put_row(const float *row, size_t n, char *out, enum dtype to, size_t stride)
+/* How many rows of a tensor are read at a time: formats that are packed down their columns make as
+ * many of them for the price of one. */
+#define CONVERT_ROWS 16
+
+/* Rows of a tensor, and where they go: a row each, or where the tensor lies the other way round a
+ * column each. */
+struct slab {
+    float *rows; /* [CONVERT_ROWS][cols of the tensor] */
+    float *line; /* [CONVERT_ROWS] */
+    size_t n;
+    float largest;
+    bool good;
+};
+
+static void put_line(const struct job *j, struct slab *s, char *out, const float *line, size_t n)
 {
-    const size_t size = dtype_bytes(to);
-    if (stride == 1)
-        dtype_convert(out, to, row, DTYPE_F32, n);
-    for (size_t i = 0; stride != 1 && i < n; i++)
-        dtype_convert(out + i * stride * size, to, &row[i], DTYPE_F32, 1);
-    return weights_find_nonfinite(row, DTYPE_F32, n) == n;
+    for (size_t k = 0; k < n; k++)
+        s->largest = fmaxf(s->largest, fabsf(line[k]));
+    s->good = weights_find_nonfinite(line, DTYPE_F32, n) == n && s->good;
+    dtype_convert(out, j->to, line, DTYPE_F32, n);
 }
 
-static bool read_into(const struct job *j, float *row, float *picked, float *largest)
+static void put_slab(const struct job *j, struct slab *s, size_t at)
 {
-    const struct weight_spec *s = &j->spec;
-    const size_t size = dtype_bytes(j->to), rows = (size_t)s->take_rows;
-    const size_t cols = (size_t)(s->take_cols ? s->take_cols : 1);
-    const uint64_t base = first_row(s);
-    bool good = true;
-    if (!s->take_cols) { /* a vector: its one row */
-        weight_read_rows(j->weight, base, base + 1, row);
-        return put_row(row, rows, j->out, j->to, 1);
+    const struct weight_spec *spec = &j->spec;
+    const size_t size = dtype_bytes(j->to), stride = (size_t)j->weight->cols;
+    const size_t cols = (size_t)spec->take_cols,
+                 lines = spec->flip ? (size_t)spec->take_rows : s->n;
+    for (size_t i = 0; i < lines; i++) {
+        if (!spec->flip) {
+            put_line(j, s, j->out + (at + i) * cols * size, s->rows + i * stride, cols);
+            continue;
+        }
+        const float *from = s->rows + (size_t)spec->first + i * (size_t)spec->step;
+        for (size_t k = 0; k < s->n; k++)
+            s->line[k] = from[k * stride];
+        put_line(j, s, j->out + (i * cols + at) * size, s->line, s->n);
     }
-    for (size_t i = 0; i < (s->flip ? cols : rows); i++) {
-        uint64_t at = s->flip ? (uint64_t)s->skip + i : (uint64_t)s->first + i * (uint64_t)s->step;
-        size_t n = s->flip ? rows : cols;
-        weight_read_rows(j->weight, base + at, base + at + 1, row);
-        for (size_t k = 0; k < n; k++)
-            picked[k] = s->flip ? row[(size_t)s->first + k * (size_t)s->step] : row[k];
-        for (size_t k = 0; k < n; k++)
-            *largest = fmaxf(*largest, fabsf(picked[k]));
-        good = put_row(picked, n, j->out + (s->flip ? i : i * cols) * size, j->to,
-                       s->flip ? cols : 1) &&
-               good;
+}
+
+static void read_into(const struct job *j, struct slab *s)
+{
+    const struct weight_spec *spec = &j->spec;
+    const uint64_t base = first_row(spec);
+    s->largest = 0;
+    s->good = true;
+    if (!spec->take_cols) { /* a vector: its one row */
+        weight_read_rows(j->weight, base, base + 1, s->rows);
+        put_line(j, s, j->out, s->rows, (size_t)spec->take_rows);
+        return;
     }
-    return good;
+    const size_t all = (size_t)(spec->flip ? spec->take_cols : spec->take_rows);
+    const uint64_t step = spec->flip ? 1 : (uint64_t)spec->step;
+    for (size_t i = 0; i < all; i += s->n) {
+        uint64_t from = base + (uint64_t)(spec->flip ? spec->skip : spec->first) + i * step;
+        s->n = all - i < CONVERT_ROWS ? all - i : CONVERT_ROWS;
+        if (step == 1)
+            weight_read_rows(j->weight, from, from + s->n, s->rows);
+        for (size_t k = 0; step != 1 && k < s->n; k++)
+            weight_read_rows(j->weight, from + k * step, from + k * step + 1,
+                             s->rows + k * (size_t)j->weight->cols);
+        put_slab(j, s, i);
+    }
 }
 
 /* fp16 has the precision that quantized weights need, where fp32 would take room that matters; a
  * matrix with numbers beyond its range goes into bf16, which takes the same room. */
 static bool convert(struct job *j)
 {
-    size_t widest = (size_t)j->weight->cols > (size_t)j->spec.take_rows ? (size_t)j->weight->cols
-                                                                        : (size_t)j->spec.take_rows;
-    float *row = malloc(2 * widest * sizeof *row), largest = 0;
-    if (!row)
+    const size_t rows = j->spec.take_cols ? CONVERT_ROWS : 1;
+    struct slab s = {.rows =
+                         malloc((rows * (size_t)j->weight->cols + CONVERT_ROWS) * sizeof(float))};
+    if (!s.rows) {
+        j->out = NULL;
         return false;
-    bool good = read_into(j, row, row + widest, &largest);
-    if (good && j->to == DTYPE_F16 && largest > 65504.0f) {
-        j->to = DTYPE_BF16;
-        good = read_into(j, row, row + widest, &largest);
     }
-    free(row);
+    s.line = s.rows + rows * (size_t)j->weight->cols;
+    read_into(j, &s);
+    if (s.good && j->to == DTYPE_F16 && s.largest > 65504.0f) {
+        j->to = DTYPE_BF16;
+        read_into(j, &s);
+    }
+    free(s.rows);
     j->spec.matrix->dtype = j->to;
-    return good;
+    return s.good;
 }
 
 static void convert_body(void *arg, int part, int parts)
@@ -379,6 +430,9 @@ static enum status convert_all(struct binding *b)
     b->said_ns = clock_now_ns();
     team_run(b->args->team, convert_body, b);
     int bad = atomic_load(&b->bad);
+    if (bad && !b->jobs[bad - 1].out)
+        return err_set(b->err, ST_NO_MEMORY, "%s: tensor %s: no memory to convert it", b->args->dir,
+                       b->jobs[bad - 1].weight->name);
     if (bad)
         return err_set(b->err, ST_INVALID, "%s: tensor %s: an element is not a finite number",
                        b->args->dir, b->jobs[bad - 1].weight->name);

@@ -5,10 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/log.h"
-#include "formats/gguf.h"
+#include "formats/weight_source.h"
 #include "router/router.h"
 
 #define FILE_BYTES_MAX (16 << 20)
@@ -71,7 +70,7 @@ static enum status read_json(const struct router *r, const char *file, bool need
 static const json *config_get(const json *config, const char *key)
 {
     const json *v = json_get(config, key);
-    return v ? v : json_get(json_get(config, "text_config"), key);
+    return v && json_kind_of(v) != JSON_NULL_ ? v : json_get(json_get(config, "text_config"), key);
 }
 
 static void set_sizes(struct router *r, int64_t vocab, int64_t context)
@@ -81,21 +80,8 @@ static void set_sizes(struct router *r, int64_t vocab, int64_t context)
     r->model_context = context > 0 && context <= CONTEXT_MAX ? (int32_t)context : 0;
 }
 
-/* The GGUF file that holds the model, where no config.json does. */
-static bool find_gguf(const struct router *r, char *out, size_t cap)
-{
-    const char *path = r->config->model.path;
-    size_t n = strlen(path);
-    char config[4400];
-    if (n > 5 && strcmp(path + n - 5, ".gguf") == 0) {
-        snprintf(out, cap, "%s", path);
-        return true;
-    }
-    snprintf(config, sizeof config, "%s/config.json", path);
-    return access(config, F_OK) != 0 && gguf_find_file(path, out, cap, NULL) == ST_OK;
-}
-
-static enum status read_gguf(struct router *r, const char *path, struct error *err)
+static enum status read_gguf(struct router *r, const char *path, const json *generation,
+                             struct error *err)
 {
     static const char *const ends[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
                                        "tokenizer.ggml.eom_token_id"};
@@ -109,6 +95,7 @@ static enum status read_gguf(struct router *r, const char *path, struct error *e
              arch.s ? arch.s : "");
     const struct gguf_tensor *embed = gguf_find_tensor(g, "token_embd.weight");
     set_sizes(r, embed ? (int64_t)embed->shape[0] : 0, gguf_int(g, key, 0));
+    read_eos(r, json_get(generation, "eos_token_id"));
     for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++)
         add_eos_id(r, gguf_int(g, ends[i], -1));
     gguf_close(g);
@@ -119,8 +106,8 @@ static enum status read_config(struct router *r, const json *generation, struct 
 {
     char gguf[4400];
     json *config;
-    if (find_gguf(r, gguf, sizeof gguf))
-        return read_gguf(r, gguf, err);
+    if (weight_source_find_gguf(r->config->model.path, gguf, sizeof gguf, NULL) == ST_OK)
+        return read_gguf(r, gguf, generation, err);
     enum status st = read_json(r, "config.json", true, &config, err);
     if (st != ST_OK)
         return st;

@@ -92,6 +92,8 @@ Test(config, variants)
     cr_assert_eq(c.dtype, DTYPE_F32);
     cr_assert_eq(parse_with("dtype", "\"float16\"", &c, &err), ST_OK, "%s", err.text);
     cr_assert_eq(c.dtype, DTYPE_F16, "dtype goes before torch_dtype");
+    cr_assert_eq(parse_with("torch_dtype", "\"torch.float16\"", &c, &err), ST_OK, "%s", err.text);
+    cr_assert_eq(c.dtype, DTYPE_F16);
     cr_assert_eq(parse_with("architectures", "null", &c, &err), ST_OK, "%s", err.text);
     cr_assert_str_eq(c.architecture, "LlamaForCausalLM");
     cr_assert_eq(parse_with("rope_scaling", "null", &c, &err), ST_OK, "%s", err.text);
@@ -285,7 +287,7 @@ Test(config, text_config_with_defaults)
     cr_assert_eq(model_config_parse(text, sizeof text - 1, &c, &err), ST_OK, "%s", err.text);
     cr_assert(c.hidden == 2560 && c.layers == 34 && c.heads == 8 && c.kv_heads == 4);
     cr_assert(c.head_dim == 256 && c.vocab == 262208 && c.max_context == 131072 && c.tied);
-    cr_assert(c.n_eos == 2 && c.eos[1] == 106);
+    cr_assert(c.n_eos == 2 && c.eos[1] == 106 && c.dtype == DTYPE_BF16);
     cr_assert(c.layer[0].window == 1024 && c.layer[5].window == 0 && c.layer[33].window == 1024);
     cr_assert(c.ropes[0].kind == ROPE_LINEAR && c.ropes[0].theta == 1e6);
     cr_assert(c.ropes[1].kind == ROPE_DEFAULT && c.ropes[1].theta == 1e4);
@@ -322,6 +324,81 @@ static void remove_folder(void)
     snprintf(path, sizeof path, "%s/generation_config.json", folder);
     unlink(path);
     rmdir(folder);
+}
+
+static enum status parse_text(const char *text, struct model_config *c, struct error *err)
+{
+    *err = (struct error){0};
+    return model_config_parse(text, strlen(text), c, err);
+}
+
+#define SIZES                                                                                      \
+    "\"vocab_size\": 96, \"hidden_size\": 64, \"intermediate_size\": 96, \"num_hidden_layers\": "  \
+    "8, \"num_attention_heads\": 4, \"num_key_value_heads\": 2"
+
+/* What transformers takes a key for that is not there, and for one that is null. */
+Test(config, silence_and_null)
+{
+    struct model_config c;
+    struct error err;
+    cr_assert_eq(parse_text("{\"architectures\": [\"Gemma2ForCausalLM\"], " SIZES "}", &c, &err),
+                 ST_OK, "%s", err.text);
+    cr_assert(c.attention_softcap == 50 && c.final_softcap == 30 && c.head_dim == 256 &&
+              c.layer[0].window == 4096 && c.layer[1].window == 0);
+    cr_assert_eq(parse_text("{\"architectures\": [\"Gemma2ForCausalLM\"], " SIZES
+                            ", \"attn_logit_softcapping\": null, \"sliding_window\": null}",
+                            &c, &err),
+                 ST_OK, "%s", err.text);
+    cr_assert(c.attention_softcap == 0 && c.final_softcap == 30 && c.layer[0].window == 0);
+    cr_assert_eq(parse_text("{\"architectures\": [\"MistralForCausalLM\"], " SIZES "}", &c, &err),
+                 ST_OK, "%s", err.text);
+    cr_assert(c.layer[3].window == 4096);
+    cr_assert_eq(parse_text("{\"architectures\": [\"MistralForCausalLM\"], " SIZES
+                            ", \"sliding_window\": null}",
+                            &c, &err),
+                 ST_OK, "%s", err.text);
+    cr_assert(c.layer[3].window == 0);
+    cr_assert_eq(parse_text("{\"architectures\": [\"Qwen3ForCausalLM\"], " SIZES "}", &c, &err),
+                 ST_OK, "%s", err.text);
+    cr_assert(c.head_dim == 128 && c.layer[0].window == 0);
+    cr_assert_eq(parse_text("{\"architectures\": [\"Olmo2ForCausalLM\"], " SIZES "}", &c, &err),
+                 ST_OK, "%s", err.text);
+    cr_assert(c.norm_eps == 1e-5f);
+}
+
+/* Layers without rotation are the ones that slide; local layers know nothing of the others' YaRN;
+ * Phi-3's first files call LongRoPE something else. */
+Test(config, kinds_of_layers)
+{
+    struct model_config c;
+    struct error err;
+    cr_assert_eq(parse_text("{\"architectures\": [\"SmolLM3ForCausalLM\"], " SIZES
+                            ", \"use_sliding_window\": true, \"sliding_window\": 9}",
+                            &c, &err),
+                 ST_OK, "%s", err.text);
+    for (int32_t i = 0; i < 8; i++)
+        cr_assert_eq(c.layer[i].window, i % 4 == 3 ? 9 : 0, "layer %d", i);
+    cr_assert(c.ropes[0].theta == 2e6);
+    cr_assert_eq(parse_text("{\"architectures\": [\"Gemma3ForCausalLM\"], " SIZES
+                            ", \"attn_logit_softcapping\": 2, \"final_logit_softcapping\": 3, "
+                            "\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 8}}",
+                            &c, &err),
+                 ST_OK, "%s", err.text);
+    cr_assert(c.ropes[0].attention_factor > 1.2 && c.ropes[1].attention_factor == 1);
+    cr_assert(c.ropes[0].theta == 1e6 && c.ropes[1].theta == 1e4);
+    cr_assert(c.attention_softcap == 0 && c.final_softcap == 3, "Gemma 3 caps no scores");
+    cr_assert_eq(parse_text("{\"architectures\": [\"Phi3ForCausalLM\"], " SIZES
+                            ", \"head_dim\": 4, \"rope_scaling\": {\"type\": \"yarn\", "
+                            "\"short_factor\": [1, 1], \"long_factor\": [2, 2]}}",
+                            &c, &err),
+                 ST_OK, "%s", err.text);
+    cr_assert_eq(c.ropes[0].kind, ROPE_LONGROPE);
+    cr_assert_eq(parse_text("{\"architectures\": [\"Mistral3ForConditionalGeneration\"], "
+                            "\"text_config\": {\"rope_parameters\": {\"rope_type\": \"yarn\", "
+                            "\"factor\": 16, \"llama_4_scaling_beta\": 0.1}}}",
+                            &c, &err),
+                 ST_UNSUPPORTED);
+    cr_assert_not_null(strstr(err.text, "llama_4_scaling_beta"), "%s", err.text);
 }
 
 Test(config, generation_defaults, .init = make_folder, .fini = remove_folder)
