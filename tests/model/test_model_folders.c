@@ -51,7 +51,7 @@ static void copy_config(const char *golden, const char *from, const char *to)
     fclose(f);
 }
 
-static void check_loads(const char *architecture)
+static struct fingerprint check_loads(const char *architecture)
 {
     struct error err = {0};
     struct team *team = team_create(1, false, false);
@@ -64,11 +64,13 @@ static void check_loads(const char *architecture)
                                    .max_logits_rows = 1};
     cr_assert_eq(model_load(&args, &m, &err), ST_OK, "%s", err.text);
     cr_assert_str_eq(model_get_config(m)->architecture, architecture);
+    struct fingerprint f = model_fingerprint(m);
     model_free(m);
     team_destroy(team);
     cr_assert_eq(model_inspect(folder, &facts, &err), ST_OK);
     for (int i = 0; i < facts.n_problems; i++)
         cr_assert_not_null(strstr(facts.problems[i], "tokenizer"), "%s", facts.problems[i]);
+    return f;
 }
 
 /* transformers announces the layers of multi-token prediction and does not write them. */
@@ -104,4 +106,16 @@ Test(folders, gguf_beside_a_config, .init = make_folder, .fini = remove_folder)
     copy_config("qwen3/config.json", "{", "{");
     link_file("gguf/qwen3.gguf", "model.gguf");
     check_loads("Qwen3ForCausalLM");
+}
+
+/* Two nodes whose models give other logits must not take each other for the same. */
+Test(folders, all_that_changes_logits_is_in_the_fingerprint, .init = make_folder,
+     .fini = remove_folder)
+{
+    link_file("granite/model.safetensors", "model.safetensors");
+    copy_config("granite/config.json", "\"logits_scaling\": 2.0", "\"logits_scaling\": 2.0");
+    struct fingerprint a = check_loads("GraniteForCausalLM");
+    copy_config("granite/config.json", "\"logits_scaling\": 2.0", "\"logits_scaling\": 4.0");
+    struct fingerprint b = check_loads("GraniteForCausalLM");
+    cr_assert_neq(memcmp(&a, &b, sizeof a), 0);
 }
