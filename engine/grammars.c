@@ -148,8 +148,17 @@ struct grammar_run *grammars_run(struct grammar_use *u)
 
 void grammars_tidy(struct grammars *g)
 {
+    size_t bytes = 0;
     list_for_each(it, &g->used)
     {
-        grammar_run_tidy(list_entry(it, struct grammar_use, link)->run);
+        struct grammar_run *run = list_entry(it, struct grammar_use, link)->run;
+        grammar_run_tidy(run);
+        bytes += grammar_run_bytes(run);
+    }
+    if (bytes <= 2 * (size_t)GRAMMARS_BYTES_MAX)
+        return;
+    list_for_each(it, &g->used)
+    {
+        grammar_run_forget(list_entry(it, struct grammar_use, link)->run);
     }
 }

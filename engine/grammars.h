@@ -1,7 +1,8 @@
 /* The compiled grammars of an engine's requests: equal texts are one, and what it has learned
  * (states, masks) stays for a while after the last request that used it.
  *
- * Bounded: at most GRAMMARS_MAX that nobody uses, GRAMMARS_BYTES_MAX of them, the oldest go first.
+ * Bounded: at most GRAMMARS_MAX that nobody uses, GRAMMARS_BYTES_MAX of them, the oldest go first;
+ * those in use forget what they have learned when together they hold more than twice that.
  * Owner and thread: the engine's loop thread.
  */
 #ifndef ENGINE_GRAMMARS_H

@@ -87,6 +87,7 @@ size_t grammar_run_bytes(const struct grammar_run *run);
 
 /* States and masks handed out before it may be stale after it; call it between steps only. */
 void grammar_run_tidy(struct grammar_run *run);
+void grammar_run_forget(struct grammar_run *run); /* everything */
 bool grammar_is_stale(const struct grammar_run *run, const struct grammar_state *s);
 struct grammar_state grammar_begin(struct grammar_run *run);
 /* From the beginning through `n` ids. */

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STATE_BYTES_MAX (16u << 20)
-#define MASK_BYTES_MAX (32u << 20)
+#define STATE_BYTES_MAX (8u << 20)
+#define MASK_BYTES_MAX (16u << 20)
 
 size_t grammar_bytes(const struct grammar *g)
 {
@@ -84,21 +84,26 @@ size_t grammar_run_bytes(const struct grammar_run *r)
            (size_t)r->n_masks * r->mask_words * sizeof **r->masks + r->n_words * sizeof *r->words;
 }
 
-void grammar_run_tidy(struct grammar_run *r)
+void grammar_run_forget(struct grammar_run *r)
 {
-    size_t masks = (size_t)r->n_masks * r->mask_words * sizeof **r->masks;
-    bool many_states = grammar_run_bytes(r) - masks > r->state_bytes_max;
-    if (!many_states && masks <= r->mask_bytes_max)
-        return;
     run_forget_masks(r);
-    r->stats.forgotten++;
-    if (!many_states)
-        return;
     run_forget_states(r);
     r->epoch++;
+    r->stats.forgotten++;
     bool ok = run_make_begin(r); /* in the memory that is there */
     assert(ok);
     (void)ok;
+}
+
+void grammar_run_tidy(struct grammar_run *r)
+{
+    size_t masks = (size_t)r->n_masks * r->mask_words * sizeof **r->masks;
+    if (grammar_run_bytes(r) - masks > r->state_bytes_max) {
+        grammar_run_forget(r);
+    } else if (masks > r->mask_bytes_max) {
+        run_forget_masks(r);
+        r->stats.forgotten++;
+    }
 }
 
 bool grammar_is_stale(const struct grammar_run *r, const struct grammar_state *s)

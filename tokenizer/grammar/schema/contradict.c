@@ -1,5 +1,5 @@
-/* Whether a conjunction that is being put together can still be fulfilled: of many conditions on one
- * property only few combinations can, and the others are left out before they multiply. It says
+/* Whether a conjunction that is being put together can still be fulfilled: of many conditions on
+ * one property only few combinations can, and the others are left out before they multiply. It says
  * "no" only where that is certain. */
 #include <string.h>
 

@@ -94,7 +94,7 @@ bool schema_is_assertion(const char *key);                 /* restricts values: 
  * not, if, dependentRequired, dependentSchemas, dependencies, oneOf. */
 const json *schema_rewrite(struct schema *s, const json *node, const char *key);
 bool schema_can_negate(struct schema *s, const json *schema, int depth);
-/* contradict.c: nothing can fulfil the closed nodes, of which those before `from` were looked at. */
+/* contradict.c: nothing can fulfil the closed nodes; those before `from` were looked at. */
 bool schema_contradicts(struct schema *s, const struct conj *c, uint32_t from);
 /* disjoint.c */
 bool schema_disjoint(struct schema *s, const json *a, const json *b, int depth);
