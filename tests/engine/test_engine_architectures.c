@@ -16,6 +16,7 @@
 struct node {
     struct engine *engine;
     struct kv_layout layout;
+    struct kv_groups groups;
     void *pool;
 };
 
@@ -41,6 +42,9 @@ static void node_open(struct node *x, struct model *m, struct rig_options o)
 {
     *x = (struct node){.layout = model_kv_layout(m, o.dtype, o.block_tokens, 1)};
     x->layout.blocks = 256;
+    x->groups = *x->layout.groups;
+    x->groups.slack = 11; /* what is older than the window is given back, nearly at once */
+    x->layout.groups = &x->groups;
     x->pool = malloc(kv_pool_bytes(&x->layout));
     memset(x->pool, 0xff, kv_pool_bytes(&x->layout));
     struct engine_args args = {
@@ -144,18 +148,42 @@ static void together(struct set *s, struct rig_options o, const char *what)
     node_close(&x);
 }
 
-static void copy_kv(const struct node *from, const int32_t *source, const struct node *to,
-                    const int32_t *target, int32_t position)
+/* A sequence's tables, as engine_begin_fill() gives them. */
+struct table {
+    const int32_t *blocks;
+    int32_t stride;
+};
+
+static char *slot_of(const struct node *x, struct table t, int layer, enum kv_part part,
+                     int32_t position)
 {
-    const struct kv_layout *f = &from->layout, *t = &to->layout;
-    for (int layer = 0; layer < f->layers; layer++)
-        for (enum kv_part part = KV_KEY; part <= KV_VALUE; part++)
-            for (int h = 0; h < f->kv_heads; h++)
-                memcpy((char *)to->pool + kv_offset(t, layer, target[position / t->block_tokens],
-                                                    part, h, position % t->block_tokens),
-                       (char *)from->pool + kv_offset(f, layer, source[position / f->block_tokens],
-                                                      part, h, position % f->block_tokens),
+    const struct kv_layout *l = &x->layout;
+    int32_t block = t.blocks[kv_group_of(l, layer) * t.stride + position / l->block_tokens];
+    cr_assert(block >= 0 && block < l->blocks, "layer %d position %d", layer, position);
+    return (char *)x->pool + kv_offset(l, layer, block, part, 0, position % l->block_tokens);
+}
+
+struct copy {
+    const struct node *from, *to;
+    struct table source, target;
+    int32_t tokens; /* of the handoff */
+};
+
+/* What a handoff brings of one position. */
+static void copy_kv(const struct copy *c, int32_t position)
+{
+    const struct kv_layout *f = &c->from->layout, *t = &c->to->layout;
+    for (int layer = 0; layer < f->layers; layer++) {
+        if (position < kv_groups_need_from(f->groups, kv_group_of(f, layer), c->tokens))
+            continue;
+        for (enum kv_part part = KV_KEY; part <= KV_VALUE && kv_part_dim(f, part); part++)
+            for (size_t h = 0; h < (size_t)f->kv_heads; h++)
+                memcpy(slot_of(c->to, c->target, layer, part, position) +
+                           h * kv_head_run_bytes(t, part),
+                       slot_of(c->from, c->source, layer, part, position) +
+                           h * kv_head_run_bytes(f, part),
                        (size_t)kv_part_dim(f, part) * dtype_bytes(f->dtype));
+    }
 }
 
 /* One prefill and one decode engine; every other handoff brings the first token along. */
@@ -173,15 +201,19 @@ static void split(struct set *s, enum dtype dtype, const char *what)
         struct engine_request req = ask_request(a[i]), pre = ask_request(first);
         int32_t n;
         reserve(&d, a[i], &req);
-        const int32_t *target = engine_begin_fill(d.engine, a[i]->group, &n);
+        struct copy c = {.from = &p, .to = &d};
+        c.tokens = engine_transfer_tokens(d.engine, a[i]->group);
+        c.target.blocks = engine_begin_fill(d.engine, a[i]->group, &n);
+        c.target.stride = engine_table_stride(d.engine, a[i]->group);
         pre.prefill_only = pre.want_first = true;
         reserve(&p, first, &pre);
-        const int32_t *source = engine_begin_fill(p.engine, first->group, &n);
+        c.source.blocks = engine_begin_fill(p.engine, first->group, &n);
+        c.source.stride = engine_table_stride(p.engine, first->group);
         engine_fill_here(p.engine, first->group);
         node_run(&p);
         cr_assert_eq(first->n_said[0], 1);
-        for (int32_t t = a[i]->have; t < engine_transfer_tokens(d.engine, a[i]->group); t++)
-            copy_kv(&p, source, &d, target, t);
+        for (int32_t t = a[i]->have; t < c.tokens; t++)
+            copy_kv(&c, t);
         struct msg_token token = {.id = first->said[0][0], .logprob = first->logprob[0][0]};
         engine_release(p.engine, first->group, true, true);
         engine_fill_done(d.engine, a[i]->group, &token, i % 2);
