@@ -6,7 +6,7 @@
 
 #include "base/clock.h"
 #include "base/utf8.h"
-#include "tokenizer/template_parse.h"
+#include "tokenizer/template/parse.h"
 
 enum { PARSE_MEMORY_MAX = 256 << 20, STEPS_DEFAULT = 2000000, OUTPUT_DEFAULT = 16 << 20 };
 

@@ -1,5 +1,5 @@
 /* Values as text: Python's str() and repr(), and its shortest float format. */
-#include "tokenizer/template_run.h"
+#include "tokenizer/template/run.h"
 
 #include <inttypes.h>
 #include <math.h>

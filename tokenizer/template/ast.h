@@ -8,7 +8,7 @@
 #define TOKENIZER_TEMPLATE_AST_H
 
 #include "tokenizer/template.h"
-#include "tokenizer/template_run.h"
+#include "tokenizer/template/run.h"
 
 /* clang-format off */
 enum tnode_type {
@@ -65,7 +65,7 @@ struct chat_template {
     uint32_t n_body;
 };
 
-/* template_eval.c, template_exec.c */
+/* eval.c, exec.c */
 struct tval tmpl_eval(struct trun *r, const struct tnode *n);
 void tmpl_exec(struct trun *r, struct tnode *const *body, uint32_t n);
 struct tval tmpl_call(struct trun *r, const struct tval *f, struct targs *a);

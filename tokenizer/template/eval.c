@@ -1,9 +1,9 @@
 /* Expressions: names, operators, attributes and calls. */
-#include "tokenizer/template_ast.h"
+#include "tokenizer/template/ast.h"
 
 #include <string.h>
 
-#include "tokenizer/template_builtin.h"
+#include "tokenizer/template/builtin.h"
 
 static struct tval lookup_variable(struct trun *r, uint32_t sym)
 {

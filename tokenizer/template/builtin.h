@@ -4,7 +4,7 @@
 #ifndef TOKENIZER_TEMPLATE_BUILTIN_H
 #define TOKENIZER_TEMPLATE_BUILTIN_H
 
-#include "tokenizer/template_run.h"
+#include "tokenizer/template/run.h"
 
 typedef struct tval tmpl_fn(struct trun *r, const struct tval *self, struct targs *a);
 
@@ -48,21 +48,21 @@ extern const struct tfilter tmpl_text_filters[], tmpl_list_filters[], tmpl_json_
 extern const struct tmethod tmpl_methods[];
 
 /* Sorts v by keys (stable, with `<` as Python has it); both arrays are rearranged.
- * template_filters_list.c */
+ * filters_list.c */
 void tmpl_sort(struct trun *r, struct tval *v, struct tval *keys, size_t n, bool reverse);
 
-/* template_format.c: "%s" % x and "{}".format(x) */
+/* format.c: "%s" % x and "{}".format(x) */
 struct tval tmpl_percent(struct trun *r, const struct tval *fmt, const struct tval *arg);
 tmpl_fn tmpl_method_format, tmpl_method_format_map;
 
-/* template_methods_object.c */
+/* methods_object.c */
 tmpl_fn tmpl_dict_get, tmpl_dict_items, tmpl_dict_keys, tmpl_dict_values, tmpl_dict_copy,
     tmpl_dict_pop, tmpl_dict_update, tmpl_dict_setdefault, tmpl_dict_clear, tmpl_list_append,
     tmpl_list_extend, tmpl_list_insert, tmpl_list_pop, tmpl_list_index, tmpl_list_count,
     tmpl_list_copy, tmpl_list_clear, tmpl_list_reverse, tmpl_list_remove, tmpl_loop_cycle,
     tmpl_loop_changed;
 
-/* template_text.c: pieces that methods and filters share */
+/* text.c: pieces that methods and filters share */
 enum tcase {
     CASE_UPPER,
     CASE_LOWER,

@@ -74,7 +74,7 @@ struct tdict {
     size_t index_cap;
     bool trusted;
 };
-/* template_value.c: making, reading and comparing values */
+/* value.c: making, reading and comparing values */
 struct tval tv_str(const char *s, size_t len, bool trusted);
 struct tval tv_cstr(const char *s); /* trusted, static */
 struct tval tv_int(int64_t i, bool trusted);
@@ -109,7 +109,7 @@ void tv_force(struct trun *r, struct tseq *s); /* works out a lazy iterator */
 int64_t tv_want_int(struct trun *r, const struct tval *v);
 bool tv_is(const struct tval *s, const char *text); /* a string equal to text */
 
-/* template_print.c: str(), repr(), JSON */
+/* print.c: str(), repr(), JSON */
 void tv_print(struct trun *r, struct tbuf *b, const struct tval *v);
 void tv_repr(struct trun *r, struct tbuf *b, const struct tval *v);
 struct tval tv_to_str(struct trun *r, const struct tval *v);

@@ -1,10 +1,10 @@
 /* Methods of dicts, lists and loops. Those that change their object are refused where the run says
  * so. */
-#include "tokenizer/template_ast.h"
+#include "tokenizer/template/ast.h"
 
 #include <string.h>
 
-#include "tokenizer/template_builtin.h"
+#include "tokenizer/template/builtin.h"
 
 #define METHOD(name) struct tval name(struct trun *r, const struct tval *self, struct targs *a)
 

@@ -1,5 +1,5 @@
-/* Statements: tokens to the tree. Expressions are in template_parse_expr.c. */
-#include "tokenizer/template_parse.h"
+/* Statements: tokens to the tree. Expressions are in parse_expr.c. */
+#include "tokenizer/template/parse.h"
 
 #include <stdarg.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* Dicts, in insertion order with a hash index once they are large, and values made from JSON. */
-#include "tokenizer/template_run.h"
+#include "tokenizer/template/run.h"
 
 #include <string.h>
 

@@ -1,10 +1,10 @@
 /* Filters over sequences and mappings. What Python gives as a generator is a one-time iterator here
  * too. */
-#include "tokenizer/template_ast.h"
+#include "tokenizer/template/ast.h"
 
 #include <string.h>
 
-#include "tokenizer/template_builtin.h"
+#include "tokenizer/template/builtin.h"
 
 #define FILTER(name) static struct tval name(struct trun *r, const struct tval *in, struct targs *a)
 

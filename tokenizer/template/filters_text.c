@@ -1,5 +1,5 @@
 /* Filters on text and numbers. */
-#include "tokenizer/template_ast.h"
+#include "tokenizer/template/ast.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -11,7 +11,7 @@
 #include <utf8proc.h>
 
 #include "base/utf8.h"
-#include "tokenizer/template_builtin.h"
+#include "tokenizer/template/builtin.h"
 
 #define FILTER(name) static struct tval name(struct trun *r, const struct tval *in, struct targs *a)
 

@@ -1,9 +1,9 @@
 /* Expressions: the grammar and precedence of Jinja2, by recursive descent. */
-#include "tokenizer/template_parse.h"
+#include "tokenizer/template/parse.h"
 
 #include <string.h>
 
-#include "tokenizer/template_builtin.h"
+#include "tokenizer/template/builtin.h"
 
 static struct tnode *parse_unary(struct tparser *p, bool with_filters);
 static struct tnode *parse_or(struct tparser *p);

@@ -1,6 +1,6 @@
 /* Operations on strings that methods, filters and operators share. Each keeps the provenance of
  * every byte it moves. */
-#include "tokenizer/template_parse.h"
+#include "tokenizer/template/parse.h"
 
 #include <ctype.h>
 #include <stdlib.h>
@@ -9,7 +9,7 @@
 #include <utf8proc.h>
 
 #include "base/utf8.h"
-#include "tokenizer/template_builtin.h"
+#include "tokenizer/template/builtin.h"
 
 static bool is_cased(uint32_t cp)
 {

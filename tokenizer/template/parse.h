@@ -6,7 +6,7 @@
 #ifndef TOKENIZER_TEMPLATE_PARSE_H
 #define TOKENIZER_TEMPLATE_PARSE_H
 
-#include "tokenizer/template_ast.h"
+#include "tokenizer/template/ast.h"
 
 enum {
     TMPL_DEPTH_MAX = 200,      /* height of the tree */
@@ -32,14 +32,14 @@ struct ttoken {
     double f;
 };
 
-/* template_lex.c: cuts the whole source into tokens, with whitespace control already applied. */
+/* lex.c: cuts the whole source into tokens, with whitespace control already applied. */
 struct ttoken *tmpl_lex(struct trun *r, const char *text, size_t len, size_t *n);
 /* Bytes of the white space character at s; 0 when it is none. */
 size_t tmpl_space_at(const char *s, size_t len);
 size_t tmpl_trim_left(const char *s, size_t len);  /* bytes of leading white space */
 size_t tmpl_trim_right(const char *s, size_t len); /* length without trailing white space */
 
-/* template_parse.c and template_parse_expr.c */
+/* parse.c and parse_expr.c */
 struct tparser {
     struct trun *r;
     struct chat_template *t;

@@ -13,7 +13,7 @@
 #include <setjmp.h>
 
 #include "base/status.h"
-#include "tokenizer/template_value.h"
+#include "tokenizer/template/value.h"
 
 struct tbuf { /* a string under construction */
     char *p;
@@ -76,7 +76,7 @@ struct trun {
 };
 enum { FLOW_NONE, FLOW_BREAK, FLOW_CONTINUE };
 
-/* template_memory.c: arena, failure, strings under construction */
+/* memory.c: arena, failure, strings under construction */
 _Noreturn void tmpl_fail(struct trun *r, enum status st, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* ST_INVALID with the line that runs in front: "chat template, line 3: TypeError: ..." */

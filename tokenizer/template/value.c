@@ -1,5 +1,5 @@
-/* Values: making, truth, equality, order, membership, iteration. Dicts are in template_dict.c. */
-#include "tokenizer/template_run.h"
+/* Values: making, truth, equality, order, membership, iteration. Dicts are in dict.c. */
+#include "tokenizer/template/run.h"
 
 #include <math.h>
 #include <string.h>

@@ -1,9 +1,9 @@
 /* Statements: output, control flow, assignment, macros and loops. */
-#include "tokenizer/template_ast.h"
+#include "tokenizer/template/ast.h"
 
 #include <string.h>
 
-#include "tokenizer/template_builtin.h"
+#include "tokenizer/template/builtin.h"
 
 struct tscope *tmpl_scope(struct trun *r, struct tscope *parent)
 {

@@ -1,10 +1,10 @@
 /* Tests (`x is defined`), argument binding, and the look-up of every table. */
-#include "tokenizer/template_ast.h"
+#include "tokenizer/template/ast.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "tokenizer/template_builtin.h"
+#include "tokenizer/template/builtin.h"
 
 #define TEST(name) static bool name(struct trun *r, const struct tval *v, struct targs *a)
 

@@ -1,6 +1,6 @@
 /* The arena, the way out on errors, the charges for work and depth, and strings under construction.
  */
-#include "tokenizer/template_run.h"
+#include "tokenizer/template/run.h"
 
 #include <stdarg.h>
 #include <stdio.h>

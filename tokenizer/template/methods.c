@@ -1,12 +1,12 @@
 /* Methods of strings, named and behaving as Python's, and the table of all methods. */
-#include "tokenizer/template_parse.h"
+#include "tokenizer/template/parse.h"
 
 #include <string.h>
 
 #include <utf8proc.h>
 
 #include "base/utf8.h"
-#include "tokenizer/template_builtin.h"
+#include "tokenizer/template/builtin.h"
 
 #define METHOD(name)                                                                               \
     static struct tval name(struct trun *r, const struct tval *self, struct targs *a)

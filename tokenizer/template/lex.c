@@ -1,7 +1,7 @@
 /* Source text to tokens. White space control is settled here: `-` strips to the tag, `+` keeps, and
  * otherwise trim_blocks (the newline after a block tag) and lstrip_blocks (blanks before one on its
  * line) apply. */
-#include "tokenizer/template_parse.h"
+#include "tokenizer/template/parse.h"
 
 #include <ctype.h>
 #include <errno.h>

@@ -1,6 +1,6 @@
 /* tojson, as Hugging Face defines it (json.dumps, not escaped for HTML, ensure_ascii off), and
  * from_json. */
-#include "tokenizer/template_ast.h"
+#include "tokenizer/template/ast.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/utf8.h"
-#include "tokenizer/template_builtin.h"
+#include "tokenizer/template/builtin.h"
 
 struct dump {
     struct tbuf b;

@@ -1,10 +1,10 @@
 /* Global functions of the environment: Jinja's, and those that Hugging Face adds. */
-#include "tokenizer/template_ast.h"
+#include "tokenizer/template/ast.h"
 
 #include <string.h>
 #include <time.h>
 
-#include "tokenizer/template_builtin.h"
+#include "tokenizer/template/builtin.h"
 
 #define GLOBAL(name)                                                                               \
     static struct tval name(struct trun *r, const struct tval *self, struct targs *a)

@@ -1,5 +1,5 @@
 /* "%s" % values and "{}".format(values), as Python formats text and numbers. */
-#include "tokenizer/template_ast.h"
+#include "tokenizer/template/ast.h"
 
 #include <ctype.h>
 #include <inttypes.h>
@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "tokenizer/template_builtin.h"
+#include "tokenizer/template/builtin.h"
 
 enum { FIELD_MAX = 4096, PRECISION_MAX = 100 };
 

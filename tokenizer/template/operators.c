@@ -1,9 +1,9 @@
 /* Arithmetic, and + and * on strings and lists, with Python's results and errors. */
-#include "tokenizer/template_ast.h"
+#include "tokenizer/template/ast.h"
 
 #include <math.h>
 
-#include "tokenizer/template_builtin.h"
+#include "tokenizer/template/builtin.h"
 
 static _Noreturn void fail_operands(struct trun *r, const char *op, const struct tval *a,
                                     const struct tval *b)
