@@ -187,3 +187,8 @@ ARCHITECTURE(jetmoe, "jetmoe")
 ARCHITECTURE(hunyuan, "hunyuan")
 ARCHITECTURE(hunyuan_moe, "hunyuan-moe")
 ARCHITECTURE(hunyuan_cla, "hunyuan-cla")
+/* As published files have them: older keys, names of a text model inside a larger one. */
+ARCHITECTURE(gemma3_nested, "gemma3-nested")
+ARCHITECTURE(mistral3_nested, "mistral3-nested")
+ARCHITECTURE(phi3_su, "phi3-su")
+ARCHITECTURE(deepseek_v3_hub, "deepseek-v3-hub")

@@ -91,6 +91,66 @@ ARCHS = {
     "hunyuan-cla": ("hunyuan_v1_dense", dict(head_dim=20, num_hidden_layers=5, use_cla=True, cla_share_factor=2)),
 }
 
+# The same as the hub's files have them: older keys, a text model inside a larger one.
+HUB = {
+    "gemma3-nested": "gemma3",
+    "mistral3-nested": "mistral",
+    "phi3-su": "phi3-longrope",
+    "deepseek-v3-hub": "deepseek-v3",
+}
+
+
+def older(config):
+    """rope_theta and rope_scaling, torch_dtype, no layer_types"""
+    config = dict(config, torch_dtype=config["dtype"])
+    parameters = config.pop("rope_parameters")
+    for key in ("dtype", "layer_types"):
+        config.pop(key, None)
+    if "full_attention" in parameters:
+        config["rope_local_base_freq"] = parameters["sliding_attention"]["rope_theta"]
+        parameters = parameters["full_attention"]
+    config["rope_theta"] = parameters["rope_theta"]
+    scaling = {key: value for key, value in parameters.items() if key not in ("rope_theta", "partial_rotary_factor")}
+    kind = scaling.pop("rope_type")
+    config["rope_scaling"] = None if kind == "default" else dict(scaling, type="su" if kind == "longrope" else kind)
+    return config
+
+
+def as_the_hub(name):
+    """another golden's checkpoint and logits under the names and keys that published files have"""
+    from safetensors.torch import load_file, save_file
+    source, folder = OUT / HUB[name], OUT / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    config = older(json.loads((source / "config.json").read_text()))
+    tensors = load_file(source / "model.safetensors")
+    if name == "gemma3-nested":
+        config.pop("architectures")
+        config = dict(architectures=["Gemma3ForConditionalGeneration"], model_type="gemma3", text_config=config,
+                      vision_config=dict(model_type="siglip_vision_model"), eos_token_id=[2, 106], torch_dtype="bfloat16")
+        tensors = {f"language_model.{key}": value for key, value in tensors.items()}
+        tensors["vision_tower.vision_model.embeddings.patch_embedding.weight"] = torch.zeros(4, 3, 2, 2)
+    elif name == "mistral3-nested":
+        config.pop("architectures")
+        config = dict(architectures=["Mistral3ForConditionalGeneration"], model_type="mistral3", text_config=config,
+                      vision_config=dict(model_type="pixtral"), torch_dtype="bfloat16")
+        tensors = {key.replace("model.", "model.language_model."): value for key, value in tensors.items()}
+    elif name == "phi3-su":
+        for key in ("factor", "attention_factor", "original_max_position_embeddings"):
+            config["rope_scaling"].pop(key, None)
+    else:
+        for key in ("head_dim", "qk_head_dim", "rope_interleave", "mlp_layer_types", "num_local_experts"):
+            config.pop(key, None)
+        config.update(topk_method="noaux_tc", scoring_func="sigmoid", moe_layer_freq=1, ep_size=1, aux_loss_alpha=0.001)
+    save_file({key: value.contiguous() for key, value in tensors.items()}, folder / "model.safetensors",
+              metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    for path in folder.iterdir():
+        path.chmod(0o644)
+    shutil.copy(OUT / f"{HUB[name]}.bin", OUT / f"{name}.bin")
+    meta = json.loads((OUT / f"{HUB[name]}.json").read_text())
+    (OUT / f"{name}.json").write_text(json.dumps(dict(meta, model=f"tests/model/goldens/{name}")) + "\n")
+
 
 def share_keys(model, factor):
     """Cross-layer attention, as the published code of Hunyuan-Large has it: a layer that shares computes queries alone."""
@@ -166,8 +226,11 @@ def make(name, seed):
 
 
 def main():
-    wanted = sys.argv[1:] or list(ARCHS)
+    wanted = sys.argv[1:] or [*ARCHS, *HUB]
     for name in wanted:
+        if name in HUB:
+            as_the_hub(name)
+            continue
         assert make(name, 1000 + list(ARCHS).index(name)) < 400_000
 
 
