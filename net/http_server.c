@@ -343,6 +343,13 @@ const char *http_body(const struct http_request *r, size_t *len)
     return r->body.data ? r->body.data : "";
 }
 
+void http_take_body(struct http_request *r, struct buf *out)
+{
+    atomic_fetch_sub(&r->server->body_bytes, r->body.cap);
+    *out = r->body;
+    r->body = (struct buf){0};
+}
+
 void http_set_user(struct http_request *r, void *user)
 {
     r->user = user;
@@ -366,14 +373,10 @@ void http_set_header(struct http_request *r, const char *name, const char *value
     pthread_mutex_unlock(&r->server->lock);
 }
 
-static void respond_locked(struct http_request *r, int status, const char *content_type,
-                           const void *body, size_t len)
+static void respond_locked(struct http_request *r, int status, const char *content_type)
 {
-    if (r->phase != HTTP_WAITING)
-        return;
     r->status = status;
     r->content_type = content_type ? strdup(content_type) : NULL;
-    buf_append(&r->out, body, len);
     r->phase = HTTP_WHOLE;
     http_resume(r);
 }
@@ -382,8 +385,26 @@ void http_respond(struct http_request *r, int status, const char *content_type, 
                   size_t len)
 {
     pthread_mutex_lock(&r->server->lock);
-    respond_locked(r, status, content_type, body, len);
+    if (r->phase == HTTP_WAITING) {
+        buf_append(&r->out, body, len);
+        respond_locked(r, status, content_type);
+    }
     pthread_mutex_unlock(&r->server->lock);
+}
+
+void http_respond_take(struct http_request *r, int status, const char *content_type,
+                       struct buf *body)
+{
+    struct buf unused = *body;
+    pthread_mutex_lock(&r->server->lock);
+    if (r->phase == HTTP_WAITING) {
+        unused = r->out;
+        r->out = *body;
+        respond_locked(r, status, content_type);
+    }
+    pthread_mutex_unlock(&r->server->lock);
+    *body = (struct buf){0};
+    buf_fini(&unused);
 }
 
 void http_stream_begin(struct http_request *r, int status, const char *content_type)
@@ -468,10 +489,12 @@ void http_release(struct http_request *r)
                                "\"server_error\",\"param\":null,\"code\":\"internal_error\"}}";
     struct http_server *s = r->server;
     pthread_mutex_lock(&s->lock);
-    if (r->phase == HTTP_WAITING && !r->gone)
-        respond_locked(r, 500, "application/json", lost, sizeof lost - 1);
-    else if (r->phase == HTTP_STREAM && !r->ended)
+    if (r->phase == HTTP_WAITING && !r->gone) {
+        buf_append(&r->out, lost, sizeof lost - 1);
+        respond_locked(r, 500, "application/json");
+    } else if (r->phase == HTTP_STREAM && !r->ended) {
         abort_locked(r);
+    }
     r->released = true;
     r->user = NULL;
     if (r->phase == HTTP_OVER) {

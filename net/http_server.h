@@ -20,6 +20,7 @@
 
 #include "base/status.h"
 
+struct buf;
 struct http_server;
 struct http_request;
 
@@ -53,6 +54,8 @@ const char *http_path(const struct http_request *r); /* decoded, without the que
 const char *http_header(const struct http_request *r, const char *name); /* NULL: not there */
 const char *http_query(const struct http_request *r, const char *name);
 const char *http_body(const struct http_request *r, size_t *len); /* NUL-terminated */
+/* Hands the body over: *out is the caller's, and the request has none any more. */
+void http_take_body(struct http_request *r, struct buf *out);
 void http_set_user(struct http_request *r, void *user);
 
 /* Adds a header to the answer, before it begins; copied. */
@@ -60,6 +63,9 @@ void http_set_header(struct http_request *r, const char *name, const char *value
 /* A whole answer. */
 void http_respond(struct http_request *r, int status, const char *content_type, const void *body,
                   size_t len);
+/* The same without a copy; `body` is empty afterwards. */
+void http_respond_take(struct http_request *r, int status, const char *content_type,
+                       struct buf *body);
 /* A streamed answer: begin, write..., end. http_write takes a copy; ST_BUSY: too much is unsent
  * (nothing was taken); ST_CANCELLED: the client has gone. Ends are chunked-encoding ends;
  * http_abort() breaks the connection instead. */

@@ -55,7 +55,7 @@ struct http_request {
     struct MHD_Connection *conn;
     int fd;
     enum http_phase phase;
-    /* the request; constant from WAITING on */
+    /* the request; constant from WAITING on, but for the body, which the loop may take */
     char *method, *path;
     struct http_pair *headers, *query;
     size_t n_headers, n_query;

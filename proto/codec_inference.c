@@ -152,7 +152,6 @@ enum status codec_get_generate(const uint8_t *data, size_t len, struct codec_are
     if (p == NULL || p->n > MSG_CHOICES_MAX)
         return ST_PROTOCOL;
     *m = (struct msg_generate){
-        .text = "",
         .n = p->n > 0 ? (int32_t)p->n : 1,
         .add_special = p->add_special_tokens_option_case ==
                            BATON__V1__GENERATE_REQUEST__ADD_SPECIAL_TOKENS_OPTION__NOT_SET ||
@@ -280,7 +279,7 @@ void codec_put_generate(struct buf *out, const struct msg_generate *m)
     p.add_special_tokens_option_case =
         BATON__V1__GENERATE_REQUEST__ADD_SPECIAL_TOKENS_OPTION_ADD_SPECIAL_TOKENS;
     p.add_special_tokens = m->add_special;
-    if (m->text != NULL && m->text[0] != '\0') {
+    if (m->text != NULL) {
         p.prompt_case = BATON__V1__GENERATE_REQUEST__PROMPT_TEXT;
         p.text = codec_pb_str(m->text);
     } else {

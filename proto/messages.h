@@ -241,7 +241,7 @@ enum msg_admin_verb { MSG_ADMIN_STATUS = 1, MSG_ADMIN_DRAIN };
 /* public gRPC: Generate */
 struct msg_generate {
     const char *model, *request_id;
-    const char *text; /* "" when ids are given */
+    const char *text; /* NULL: not given */
     struct msg_ids ids;
     struct msg_sampling sampling;
     bool has_seed, has_temperature, has_top_p, has_top_k, has_min_p, has_repetition_penalty;

@@ -181,6 +181,17 @@ void api_parse_grammar(struct fields *p, struct api_request *r)
         take_choice(&f, "guided_choice", v);
 }
 
+static uint64_t hash_of(const struct msg_grammar *g)
+{
+    return hash_bytes((uint64_t)g->kind + 1, g->text, g->len);
+}
+
+bool prompt_knows_grammar(const struct router *r, const struct msg_grammar *g)
+{
+    uint64_t hash = hash_of(g);
+    return atomic_load(&r->grammars_seen[hash % ROUTER_GRAMMARS_SEEN]) == hash;
+}
+
 /* The nodes compile it anyway and refuse what is wrong; here it is refused before it waits for
  * them. What was right is remembered by its hash: a mistaken memory only moves the refusal. */
 bool prompt_check_grammar(struct router *r, const struct msg_grammar *g, const char *param,
@@ -194,14 +205,13 @@ bool prompt_check_grammar(struct router *r, const struct msg_grammar *g, const c
         return api_fail(err, 400, "invalid_value", param,
                         "'%s' has %u bytes, which is too much for %zu prompts.", param, g->len,
                         copies);
-    uint64_t hash = hash_bytes((uint64_t)g->kind + 1, g->text, g->len);
-    uint64_t *seen = &r->grammars_seen[hash % ROUTER_GRAMMARS_SEEN];
-    if (*seen == hash)
+    if (prompt_knows_grammar(r, g))
         return true;
     enum status st = grammar_compile((enum grammar_kind)g->kind, g->text, g->len, &compiled, &why);
     grammar_free(compiled);
     if (st == ST_OK) {
-        *seen = hash;
+        uint64_t hash = hash_of(g);
+        atomic_store(&r->grammars_seen[hash % ROUTER_GRAMMARS_SEEN], hash);
         return true;
     }
     if (st != ST_INVALID && st != ST_UNSUPPORTED)

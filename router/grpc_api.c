@@ -7,8 +7,7 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "proto/codec.h"
-#include "router/router.h"
+#include "router/grpc_reading.h"
 
 enum { GENERATE, TOKENIZE, MODELS };
 const char *const grpc_api_methods[GRPC_API_METHODS] = {[GENERATE] = "/baton.v1.Inference/Generate",
@@ -28,6 +27,7 @@ struct grpc_call {
     struct router *r;
     struct rpc_call *call;
     int method;
+    struct grpc_reading *reading; /* NULL: its message is not on the desk */
     struct run *run;
     struct slot *slots;
     struct api_tokens prompt; /* scored, waiting to be sent from prompt_said on */
@@ -198,56 +198,6 @@ static const struct run_ops grpc_ops = {on_scores, on_delta, on_finish, on_end};
 
 /* ---- Generate ---- */
 
-static bool in_range(struct api_error *err, const char *name, double v, double min, double max)
-{
-    return (v >= min && v <= max) || api_fail(err, 400, "invalid_value", name,
-                                              "%s: expected %g to %g, got %g.", name, min, max, v);
-}
-
-/* The rules of the HTTP API, for the fields that protobuf does not check. */
-static bool check_generate(struct router *r, struct msg_generate *m, struct api_error *err)
-{
-    const struct msg_sampling *d = &r->rules.defaults;
-    struct msg_sampling *s = &m->sampling;
-    if (!m->has_temperature)
-        s->temperature = d->temperature;
-    if (!m->has_top_p)
-        s->top_p = d->top_p;
-    if (!m->has_top_k)
-        s->top_k = d->top_k;
-    if (!m->has_min_p)
-        s->min_p = d->min_p;
-    if (!m->has_repetition_penalty)
-        s->repetition_penalty = d->repetition_penalty;
-    if (m->prompt_only)
-        s->max_tokens = s->min_tokens = 0;
-    else if (s->max_tokens == 0)
-        s->max_tokens = -1;
-    bool ok = prompt_check_model(r, m->model, err) && in_range(err, "n", m->n, 1, r->rules.n_max) &&
-              in_range(err, "temperature", s->temperature, 0, 2) &&
-              in_range(err, "top_p", s->top_p, 1e-9, 1) && in_range(err, "min_p", s->min_p, 0, 1) &&
-              in_range(err, "repetition_penalty", s->repetition_penalty, 1e-9, 100) &&
-              in_range(err, "presence_penalty", s->presence_penalty, -2, 2) &&
-              in_range(err, "frequency_penalty", s->frequency_penalty, -2, 2) &&
-              in_range(err, "logprobs", s->logprobs, -1, r->rules.logprobs_max) &&
-              in_range(err, "prompt_logprobs", m->prompt_logprobs, 0, r->rules.logprobs_max) &&
-              in_range(err, "stop", m->n_stop, 0, r->rules.stop_max);
-    for (uint32_t i = 0; ok && i < m->n_stop; i++)
-        ok = in_range(err, "bytes of stop", (double)strlen(m->stop[i]), 1, API_STOP_BYTES_MAX);
-    for (uint32_t i = 0; ok && i < s->n_bias; i++)
-        ok = in_range(err, "logit_bias", s->bias[i].bias, -100, 100) &&
-             in_range(err, "logit_bias", s->bias[i].id, 0, r->rules.vocab - 1);
-    for (uint32_t i = 0; ok && i < s->stop_ids.n; i++)
-        ok = in_range(err, "stop_token_ids", s->stop_ids.v[i], 0, r->rules.vocab - 1);
-    for (uint32_t i = 0; ok && i < m->ids.n; i++)
-        ok = in_range(err, "ids", m->ids.v[i], 0, r->rules.vocab - 1);
-    ok = ok && prompt_check_grammar(r, &s->grammar, "sampling.grammar", 1, err);
-    if (ok && s->max_tokens > 0 && s->min_tokens > s->max_tokens)
-        ok = api_fail(err, 400, "invalid_value", "min_tokens",
-                      "min_tokens: expected at most max_tokens.");
-    return ok;
-}
-
 static enum status run_generate(struct grpc_call *g, const struct msg_generate *m,
                                 const struct ids *ids, struct error *err)
 {
@@ -290,78 +240,12 @@ static enum status run_generate(struct grpc_call *g, const struct msg_generate *
     return st;
 }
 
-static enum status start_generate(struct grpc_call *g, const uint8_t *data, size_t len,
-                                  struct error *err)
-{
-    struct codec_arena arena = {0};
-    struct msg_generate m;
-    struct ids ids = {0};
-    struct api_error why = {0};
-    enum status st = ST_OK;
-    if (codec_get_generate(data, len, &arena, &m) != ST_OK)
-        st = err_set(err, ST_INVALID, "The request is malformed or over a limit.");
-    else if (g->r->drain_ns)
-        st = err_set(err, ST_LINK, "The server is shutting down.");
-    else if (m.ids.n == 0 && (!m.text || !m.text[0]))
-        st = err_set(err, ST_INVALID, "prompt: expected text or ids, got neither.");
-    else if (!check_generate(g->r, &m, &why))
-        st = err_set(err, why.status == 404 ? ST_NOT_FOUND : ST_INVALID, "%s", why.message);
-    if (st == ST_OK && m.ids.n == 0) {
-        struct api_text_ref text = {m.text ? m.text : "", m.text ? strlen(m.text) : 0};
-        unsigned flags = TOKENIZE_PARSE_SPECIAL | (m.add_special ? TOKENIZE_ADD_SPECIAL : 0);
-        if (!prompt_encode(g->r, text, flags, &ids, &why))
-            st = err_set(err, ST_INVALID, "%s", why.message);
-    } else if (st == ST_OK && !ids_append(&ids, m.ids.v, m.ids.n)) {
-        st = err_set(err, ST_NO_MEMORY, "Out of memory.");
-    }
-    if (st == ST_OK && m.has_prompt_logprobs &&
-        ids.n * (size_t)(m.prompt_logprobs + 1) > API_SCORES_MAX)
-        st = err_set(err, ST_INVALID, "prompt_logprobs: more than %d are asked for.",
-                     API_SCORES_MAX);
-    if (st == ST_OK)
-        st = run_generate(g, &m, &ids, err);
-    ids_fini(&ids);
-    codec_arena_fini(&arena);
-    return st;
-}
-
 /* ---- Tokenize, Models ---- */
 
-static enum status answer_scratch(struct grpc_call *g)
+static enum status answer_buf(struct grpc_call *g, const struct buf *out)
 {
-    struct buf *out = &g->r->scratch;
     return out->failed ? ST_NO_MEMORY
                        : rpc_call_send(g->call, (const uint8_t *)out->data, out->len);
-}
-
-static enum status answer_tokenize(struct grpc_call *g, const uint8_t *data, size_t len,
-                                   struct error *err)
-{
-    struct codec_arena arena = {0};
-    struct ids ids = {0};
-    struct api_error why = {0};
-    const char *model, *text;
-    bool add_special;
-    enum status st = ST_OK;
-    if (codec_get_tokenize(data, len, &arena, &model, &text, &add_special) != ST_OK)
-        st = err_set(err, ST_INVALID, "The request is malformed or over a limit.");
-    else if (!prompt_check_model(g->r, model, &why))
-        st = err_set(err, ST_NOT_FOUND, "%s", why.message);
-    else if (strlen(text) > prompt_bytes_max(g->r))
-        st = err_set(err, ST_INVALID, "text: longer than any prompt of this model can be.");
-    if (st == ST_OK)
-        st = tokenizer_encode(g->r->tokenizer, text, strlen(text),
-                              TOKENIZE_PARSE_SPECIAL | (add_special ? TOKENIZE_ADD_SPECIAL : 0),
-                              &ids, err);
-    if (st == ST_OK) {
-        struct msg_ids out = {.v = ids.v, .n = (uint32_t)ids.n};
-        buf_clear(&g->r->scratch);
-        codec_put_tokenized(&g->r->scratch, &out);
-        st = answer_scratch(g);
-    }
-    ids_fini(&ids);
-    codec_arena_fini(&arena);
-    return st;
 }
 
 static enum status answer_models(struct grpc_call *g)
@@ -369,22 +253,65 @@ static enum status answer_models(struct grpc_call *g)
     const char *const names[] = {g->r->config->model.name};
     buf_clear(&g->r->scratch);
     codec_put_models(&g->r->scratch, names, 1, router_max_context(g->r));
-    return answer_scratch(g);
+    return answer_buf(g, &g->r->scratch);
+}
+
+/* ---- from the message ---- */
+
+static void on_read(struct grpc_call *g, struct grpc_reading *d)
+{
+    enum status st = d->status;
+    if (st == ST_OK)
+        st = d->generate ? run_generate(g, &d->m, &d->ids, &d->err) : answer_buf(g, &d->out);
+    if (st != ST_OK || !d->generate)
+        finish(g, st, d->err.text);
+}
+
+static void on_desk_done(struct desk_job *job, enum status status)
+{
+    struct grpc_reading *d = (struct grpc_reading *)job;
+    struct grpc_call *g = d->call;
+    g->reading = NULL;
+    if (status == ST_OK)
+        on_read(g, d);
+    else
+        finish(g, status, desk_says(status));
+}
+
+static void read_message(struct grpc_call *g, const uint8_t *data, size_t len)
+{
+    struct grpc_reading *d = grpc_reading_create(g->r, g->method == GENERATE);
+    if (!d) {
+        finish(g, ST_NO_MEMORY, "Out of memory.");
+        return;
+    }
+    d->call = g;
+    d->job.done = on_desk_done;
+    if (grpc_reading_begin(d, data, len)) {
+        on_read(g, d);
+        d->job.drop(&d->job);
+        return;
+    }
+    enum status st = desk_submit(g->r->desk, &d->job, g->r->now_ns);
+    if (st == ST_OK) {
+        g->reading = d;
+        return;
+    }
+    finish(g, st, desk_says(st));
+    d->job.drop(&d->job);
 }
 
 static void on_message(struct grpc_call *g, const uint8_t *data, size_t len)
 {
-    struct error err = {0};
-    enum status st;
     if (g->got)
         return;
     g->got = true;
-    if (g->method == GENERATE)
-        st = start_generate(g, data, len, &err);
+    if (g->method == MODELS)
+        finish(g, answer_models(g), "");
+    else if (g->method == GENERATE && g->r->drain_ns)
+        finish(g, ST_LINK, "The server is shutting down.");
     else
-        st = g->method == TOKENIZE ? answer_tokenize(g, data, len, &err) : answer_models(g);
-    if (st != ST_OK || g->method != GENERATE)
-        finish(g, st, err.text);
+        read_message(g, data, len);
 }
 
 /* ---- life of a call ---- */
@@ -407,6 +334,8 @@ static void open_call(struct router *r, const struct rpc_event *ev)
 
 static void close_call(struct grpc_call *g)
 {
+    if (g->reading)
+        desk_leave(g->r->desk, &g->reading->job);
     if (g->run)
         run_abandon(g->run);
     for (int32_t i = 0; i < g->n; i++) {

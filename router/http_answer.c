@@ -1,5 +1,4 @@
-/* One generation over HTTP: from the body to the run, and from the run to a whole answer or to
- * server-sent events.
+/* From the run to a whole answer or to server-sent events.
  *
  * Nothing of a stream is sent before its first token: until then a failure is a plain error with
  * its own status, and the nodes' names are not known. Afterwards a failure is an `error` event.
@@ -9,63 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
-#include "base/rng.h"
-#include "router/router.h"
+#include "router/http_answer.h"
 
-#define CHOICES_MAX 2048
-
-struct slot {
-    struct buf text;          /* stream: not yet in a chunk */
-    struct api_output output; /* where the text is taken apart */
-    struct api_tokens tokens; /* with logprobs */
-    size_t offset;            /* characters before the first of `tokens` */
-    bool over, opened;
-    enum msg_finish_reason reason;
-    const char *stop_text; /* ours */
-    int32_t stop_id;
-};
-
-struct prompt {
-    struct buf echo;
-    struct api_tokens tokens; /* where they are scored */
-};
-
-struct answer {
-    struct router *r;
-    struct http_request *q;
-    struct run *run; /* NULL: it has ended */
-    struct api_answer head;
-    struct slot *slots;
-    size_t n_slots;
-    struct prompt *prompts;
-    size_t n_prompts;
-    int32_t n;
-    struct api_output_plan plan;
-    struct buf out;
-    bool begun, ended, broken, usage_always;
-    bool echo, echo_scores, prompt_scores;
-    char prefill[64], decode[64];
-};
-
-static void answer_free(struct answer *a)
+static void answer_over(struct answer *a)
 {
-    for (size_t i = 0; i < a->n_slots; i++) {
-        buf_fini(&a->slots[i].text);
-        api_tokens_fini(&a->slots[i].tokens);
-        api_output_fini(&a->slots[i].output);
-        free((char *)(uintptr_t)a->slots[i].stop_text);
-    }
-    for (size_t i = 0; a->prompts && i < a->n_prompts; i++) {
-        buf_fini(&a->prompts[i].echo);
-        api_tokens_fini(&a->prompts[i].tokens);
-    }
-    api_output_plan_fini(&a->plan);
-    free(a->slots);
-    free(a->prompts);
-    buf_fini(&a->out);
     a->r->answers--;
-    free(a);
+    http_answer_free(a);
 }
 
 /* ---- sending ---- */
@@ -110,13 +58,13 @@ static bool flush(struct answer *a)
     else
         http_stream_end(a->q);
     http_release(a->q);
-    answer_free(a);
+    answer_over(a);
     return true;
 }
 
 static struct api_choice_out choice_out(const struct answer *a, int32_t index)
 {
-    struct slot *s = &a->slots[index];
+    struct http_slot *s = &a->slots[index];
     const struct api_tokens *prompt = &a->prompts[index / a->n].tokens;
     struct api_choice_out c = {.index = index, .text_offset = s->offset, .stop_id = -1};
     if (!a->head.stream) {
@@ -147,7 +95,7 @@ static void put_event(struct answer *a, const struct api_choice_out *c)
 /* A chunk of what the slot holds, and what it held is gone. */
 static void put_chunk(struct answer *a, int32_t index, bool with_finish)
 {
-    struct slot *s = &a->slots[index];
+    struct http_slot *s = &a->slots[index];
     struct api_choice_out c = choice_out(a, index);
     if (!with_finish) {
         c.finish = c.stop_text = NULL;
@@ -186,9 +134,9 @@ static void begin_stream(struct answer *a)
 /* Before a choice's first chunk, and behind the last score of its prompt: the echo. */
 static void open_slot(struct answer *a, int32_t index)
 {
-    const struct prompt *p = &a->prompts[index / a->n];
+    const struct http_prompt *p = &a->prompts[index / a->n];
     const struct api_tokens none = {0};
-    struct slot *s = &a->slots[index];
+    struct http_slot *s = &a->slots[index];
     begin_stream(a);
     if (s->opened || !a->echo)
         return;
@@ -210,7 +158,7 @@ static void on_scores(void *owner, size_t prompt, const struct msg_score *s, int
         a->out.failed = true;
 }
 
-static void put_text(struct answer *a, struct slot *s, struct api_text_ref text, bool token)
+static void put_text(struct answer *a, struct http_slot *s, struct api_text_ref text, bool token)
 {
     if (!a->plan.parse) {
         buf_append(&s->text, text.text, text.len);
@@ -226,7 +174,7 @@ static void on_delta(void *owner, int32_t index, struct api_text_ref text,
                      const struct msg_token *t)
 {
     struct answer *a = owner;
-    struct slot *s = &a->slots[index];
+    struct http_slot *s = &a->slots[index];
     put_text(a, s, text, t != NULL);
     if (t && a->head.logprobs && !api_tokens_push(&s->tokens, t))
         s->text.failed = true;
@@ -248,7 +196,7 @@ static void on_delta(void *owner, int32_t index, struct api_text_ref text,
 static void on_finish(void *owner, int32_t index, const struct run_finish *f)
 {
     struct answer *a = owner;
-    struct slot *s = &a->slots[index];
+    struct http_slot *s = &a->slots[index];
     s->over = true;
     s->reason = f->reason;
     s->stop_text = f->stop_text ? strdup(f->stop_text) : NULL;
@@ -297,7 +245,7 @@ static void on_end(void *owner, enum status status, const char *text, const stru
             http_api_fail(a->q, &err);
         else
             respond_whole(a, usage);
-        answer_free(a);
+        answer_over(a);
         return;
     }
     begin_stream(a);
@@ -316,236 +264,20 @@ static void on_end(void *owner, enum status status, const char *text, const stru
     flush(a);
 }
 
-static const struct run_ops answer_ops = {on_scores, on_delta, on_finish, on_end};
+const struct run_ops http_answer_ops = {on_scores, on_delta, on_finish, on_end};
 
 /* ---- from the client ---- */
 
-void http_answer_event(const struct http_event *ev)
+void http_answer_event(struct http_user *user, enum http_event_kind kind)
 {
-    struct answer *a = ev->user;
-    if (!a)
-        return;
-    if (ev->kind == HTTP_EV_GONE) {
+    struct answer *a = (struct answer *)user;
+    if (kind == HTTP_EV_GONE) {
         if (a->run)
             run_abandon(a->run);
         http_release(a->q);
-        answer_free(a);
-    } else if (ev->kind == HTTP_EV_SENT && !flush(a)) {
+        answer_over(a);
+    } else if (kind == HTTP_EV_SENT && !flush(a)) {
         if (!a->out.len && a->run && http_unsent(a->q) == 0)
             run_consumed(a->run);
     }
-}
-
-/* Prompts to ids; `all` has one array per prompt. */
-static bool make_ids(struct router *r, const struct api_request *q, struct ids *all,
-                     bool *inside_reasoning, struct api_error *err)
-{
-    if (q->kind == API_CHAT) {
-        const struct api_chat chat = {.tokenizer = r->tokenizer,
-                                      .template_ = r->chat_template,
-                                      .habits = r->habits,
-                                      .tool_template = r->tool_template,
-                                      .tool_habits = r->tool_habits,
-                                      .reasoning = r->formats.reasoning,
-                                      .inside_reasoning = inside_reasoning};
-        return prompt_check_chat(r, q->messages, err) && api_chat_ids(&chat, q, &all[0], err);
-    }
-    size_t most = (size_t)router_max_context(r);
-    for (size_t i = 0; i < q->n_prompts; i++) {
-        const struct api_prompt *p = &q->prompts[i];
-        /* The one before fits no context and is refused: those after it need no ids. */
-        if (i > 0 && most > 0 && all[i - 1].n >= most)
-            break;
-        unsigned flags = TOKENIZE_PARSE_SPECIAL | (q->add_special ? TOKENIZE_ADD_SPECIAL : 0);
-        if (p->text) {
-            if (!prompt_encode(r, (struct api_text_ref){p->text, p->len}, flags, &all[i], err))
-                return false;
-        } else if (!ids_append(&all[i], p->ids.v, p->ids.n)) {
-            return api_fail(err, 500, "internal_error", NULL, "Out of memory.");
-        }
-    }
-    return true;
-}
-
-static bool keep_echo(struct answer *a, const struct api_request *q, const struct ids *all,
-                      size_t i)
-{
-    struct buf *echo = &a->prompts[i].echo;
-    const struct api_prompt *p = &q->prompts[i];
-    if (p->text)
-        buf_append(echo, p->text, p->len);
-    else
-        tokenizer_decode(a->r->tokenizer, all[i].v, all[i].n, q->skip_special, echo);
-    for (size_t k = 0; k < (size_t)a->n && !a->head.stream; k++)
-        buf_append(&a->slots[i * (size_t)a->n + k].text, echo->data, echo->len);
-    return !echo->failed;
-}
-
-/* What is said of the prompts themselves. */
-static bool keep_prompts(struct answer *a, const struct api_request *q, const struct ids *all)
-{
-    a->echo = q->echo;
-    a->echo_scores = q->echo && q->sampling.logprobs >= 0;
-    a->prompt_scores = q->prompt_logprobs >= 0;
-    a->head.prompt_top = q->prompt_logprobs;
-    a->prompts = calloc(a->n_prompts, sizeof *a->prompts);
-    if (!a->prompts)
-        return false;
-    for (size_t i = 0; i < a->n_prompts; i++) {
-        if (q->echo && !keep_echo(a, q, all, i))
-            return false;
-        const struct msg_ids ids = {.v = all[i].v, .n = (uint32_t)all[i].n};
-        if (api_score_top(q) >= 0 && !api_tokens_of_prompt(&a->prompts[i].tokens, ids))
-            return false;
-    }
-    if (a->prompt_scores && q->kind == API_CHAT)
-        a->head.chat_prompt = &a->prompts[0].tokens;
-    return true;
-}
-
-static struct answer *answer_create(struct router *r, struct http_request *q,
-                                    const struct api_request *req, const struct ids *all)
-{
-    struct answer *a = calloc(1, sizeof *a);
-    if (!a)
-        return NULL;
-    r->answers++;
-    a->r = r;
-    a->q = q;
-    a->n = req->n;
-    a->usage_always = req->usage_always;
-    a->n_prompts = req->kind == API_CHAT ? 1 : req->n_prompts;
-    a->n_slots = a->n_prompts * (size_t)req->n;
-    a->slots = calloc(a->n_slots, sizeof *a->slots);
-    a->head = (struct api_answer){.kind = req->kind,
-                                  .tokenizer = r->tokenizer,
-                                  .created_s = clock_unix_ns() / NS_PER_S,
-                                  .model = r->config->model.name,
-                                  .logprobs = req->sampling.logprobs >= 0,
-                                  .echo_top = req->sampling.logprobs,
-                                  .stream = req->stream,
-                                  .include_usage = req->include_usage};
-    snprintf(a->head.id, sizeof a->head.id, "%s-%016llx%016llx",
-             req->kind == API_CHAT ? "chatcmpl" : "cmpl", (unsigned long long)rng_entropy(),
-             (unsigned long long)rng_entropy());
-    if (!a->slots || !keep_prompts(a, req, all)) {
-        if (!a->slots)
-            a->n_slots = 0;
-        answer_free(a);
-        return NULL;
-    }
-    return a;
-}
-
-static bool plan_output(struct answer *a, const struct api_request *req, bool inside_reasoning)
-{
-    if (!api_output_plan_init(&a->plan, req, a->r->formats, inside_reasoning))
-        return false;
-    for (size_t i = 0; i < a->n_slots && a->plan.parse; i++) {
-        if (!api_output_init(&a->slots[i].output, &a->plan, &a->slots[i].text))
-            return false;
-    }
-    return true;
-}
-
-static bool start_run(struct answer *a, const struct api_request *q, const struct ids *all,
-                      const char *request_id, struct api_error *err)
-{
-    struct msg_ids *prompts = calloc(a->n_prompts, sizeof *prompts);
-    for (size_t i = 0; prompts && i < a->n_prompts; i++)
-        prompts[i] = (struct msg_ids){.v = all[i].v, .n = (uint32_t)all[i].n};
-    const struct run_args args = {.router = a->r,
-                                  .ops = &answer_ops,
-                                  .owner = a,
-                                  .request_id = request_id,
-                                  .prompts = prompts,
-                                  .n_prompts = a->n_prompts,
-                                  .n = q->n,
-                                  .has_seed = q->has_seed,
-                                  .sampling = q->sampling,
-                                  .score = api_score_top(q) >= 0,
-                                  .score_top = api_score_top(q),
-                                  .cache_salt = q->cache_salt,
-                                  .stops = q->stops,
-                                  .n_stops = q->n_stops,
-                                  .include_stop = q->include_stop,
-                                  .skip_special = q->skip_special,
-                                  .tell_special = a->plan.parse};
-    struct error why = {0};
-    enum status st =
-        prompts ? run_start(&args, &a->run, &why) : err_set(&why, ST_NO_MEMORY, "Out of memory.");
-    free(prompts);
-    if (st != ST_OK)
-        api_fail_status(err, st, why.text);
-    if (err->code && strcmp(err->code, "context_length_exceeded") == 0)
-        snprintf(err->param, sizeof err->param, "%s", q->kind == API_CHAT ? "messages" : "prompt");
-    return st == ST_OK;
-}
-
-/* An answer with scores of long prompts is many times as long as its request. */
-static bool check_scores(const struct api_request *q, const struct ids *all, struct api_error *err)
-{
-    size_t n = q->kind == API_CHAT ? 1 : q->n_prompts, tokens = 0;
-    for (size_t i = 0; i < n; i++)
-        tokens += all[i].n;
-    size_t scores = tokens * (size_t)q->n * (size_t)(api_score_top(q) + 1);
-    return scores <= API_SCORES_MAX ||
-           api_fail(err, 400, "invalid_value",
-                    q->prompt_logprobs >= 0 ? "prompt_logprobs" : "logprobs",
-                    "The request asks for %zu log probabilities of prompts, at most %d are "
-                    "allowed.",
-                    scores, API_SCORES_MAX);
-}
-
-static bool prepare(struct router *r, struct http_request *q, const char *request_id,
-                    const struct api_request *req, struct api_error *err)
-{
-    size_t n = req->kind == API_CHAT ? 1 : req->n_prompts;
-    if (n * (size_t)req->n > CHOICES_MAX)
-        return api_fail(err, 400, "invalid_value", "n",
-                        "The request asks for %zu choices in all, at most %d are allowed.",
-                        n * (size_t)req->n, CHOICES_MAX);
-    struct ids *all = calloc(n, sizeof *all);
-    struct answer *a = NULL;
-    bool ok = all != NULL;
-    if (!ok)
-        api_fail(err, 500, "internal_error", NULL, "Out of memory.");
-    bool inside = false;
-    ok = ok && make_ids(r, req, all, &inside, err) && check_scores(req, all, err);
-    if (ok) {
-        a = answer_create(r, q, req, all);
-        ok = (a && plan_output(a, req, inside)) ||
-             api_fail(err, 500, "internal_error", NULL, "Out of memory.");
-    }
-    ok = ok && start_run(a, req, all, request_id, err);
-    if (ok)
-        http_set_user(q, a);
-    else if (a)
-        answer_free(a);
-    for (size_t i = 0; all && i < n; i++)
-        ids_fini(&all[i]);
-    free(all);
-    return ok;
-}
-
-void http_answer_start(struct router *r, struct http_request *q, const char *request_id,
-                       enum api_kind kind)
-{
-    struct api_request req = {0};
-    struct api_error err = {0};
-    struct api_text_ref body;
-    body.text = http_body(q, &body.len);
-    bool ok =
-        !r->drain_ns || api_fail(&err, 503, "unavailable", NULL, "The server is shutting down.");
-    if (ok && api_parse(&req, kind, &r->rules, body, &err)) {
-        ok = prompt_check_model(r, req.model, &err) &&
-             prompt_check_grammar(r, &req.sampling.grammar, req.grammar_param,
-                                  kind == API_CHAT ? 1 : req.n_prompts, &err) &&
-             prepare(r, q, request_id, &req, &err);
-        api_request_fini(&req);
-    } else {
-        ok = false;
-    }
-    if (!ok)
-        http_api_fail(q, &err);
 }

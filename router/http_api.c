@@ -1,17 +1,14 @@
 /* The public HTTP API's door: routes, keys, and everything that is answered at once. What takes
- * tokens is in http_answer.c. */
+ * tokens is in http_generate.c and http_tokens.c. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/revision.h"
-#include "base/utf8.h"
 #include "baton_version.h"
-#include "router/api_fields.h"
 #include "router/router.h"
 
 #define JSON_TYPE "application/json"
-#define DETOKENIZE_MIN (256u << 10) /* ids that may always be asked for */
 
 struct call {
     struct router *r;
@@ -150,201 +147,26 @@ static void get_model(const struct call *c)
 
 /* ---- tokens ---- */
 
-static bool read_body(const struct call *c, json **body, struct api_error *err)
-{
-    struct api_text_ref text;
-    text.text = http_body(c->q, &text.len);
-    return api_read_body(text, body, err);
-}
-
-/* Ids of {prompt}, {content} (as llama.cpp's server has it) or {messages}. */
-static bool tokenize_body(const struct call *c, const json *body, struct ids *ids,
-                          struct api_error *err)
-{
-    struct fields p = {.body = body, .rules = &c->r->rules, .err = err};
-    const char *model = field_str(&p, "model", NULL, API_NAME_BYTES_MAX);
-    const json *prompt = field_kind(&p, "prompt", JSON_STR, "a string");
-    const json *content = field_kind(&p, "content", JSON_STR, "a string");
-    if (err->status || !prompt_check_model(c->r, model, err))
-        return false;
-    if (!prompt && !content) {
-        struct api_request chat = {.kind = API_CHAT};
-        const struct api_chat how = {.tokenizer = c->r->tokenizer,
-                                     .template_ = c->r->chat_template,
-                                     .habits = c->r->habits,
-                                     .tool_template = c->r->tool_template,
-                                     .tool_habits = c->r->tool_habits};
-        return api_parse_chat(&chat, body, &c->r->rules, err) &&
-               prompt_check_chat(c->r, chat.messages, err) && api_chat_ids(&how, &chat, ids, err);
-    }
-    bool special =
-        prompt ? field_bool(&p, "add_special_tokens", true) : field_bool(&p, "add_special", false);
-    bool parse = field_bool(&p, "parse_special", true);
-    if (err->status)
-        return false;
-    const json *text = prompt ? prompt : content;
-    if (json_str_len(text) > prompt_bytes_max(c->r))
-        return api_fail(err, 400, "invalid_value", prompt ? "prompt" : "content",
-                        "A text of %zu bytes is longer than any prompt of this model can be.",
-                        json_str_len(text));
-    unsigned flags = (special ? TOKENIZE_ADD_SPECIAL : 0) | (parse ? TOKENIZE_PARSE_SPECIAL : 0);
-    struct error why = {0};
-    enum status st = tokenizer_encode(c->r->tokenizer, json_as_str(text, ""), json_str_len(text),
-                                      flags, ids, &why);
-    if (st != ST_OK)
-        api_fail_status(err, st, why.text);
-    return st == ST_OK;
-}
-
-/* A string, or the bytes as numbers where they are no text by themselves, as llama.cpp has it. */
-static void put_piece(struct jw *w, const struct router *r, int32_t id)
-{
-    struct buf b = {0};
-    tokenizer_token_bytes(r->tokenizer, id, &b);
-    const char *bytes = b.data ? b.data : "";
-    if (utf8_valid(bytes, b.len)) {
-        jw_strn(w, bytes, b.len);
-    } else {
-        jw_arr(w);
-        for (size_t i = 0; i < b.len; i++)
-            jw_int(w, (unsigned char)bytes[i]);
-        jw_end_arr(w);
-    }
-    buf_fini(&b);
-}
-
-struct tokens_shape {
-    bool strings, pieces;
-};
-
-static void put_tokens(const struct call *c, const struct ids *ids, struct tokens_shape shape)
-{
-    buf_clear(&c->r->scratch);
-    struct jw w = jw_begin(&c->r->scratch);
-    jw_obj(&w);
-    jw_key(&w, "count");
-    jw_uint(&w, ids->n);
-    jw_key(&w, "max_model_len");
-    jw_int(&w, router_max_context(c->r));
-    jw_key(&w, "tokens");
-    jw_arr(&w);
-    for (size_t i = 0; i < ids->n; i++) {
-        if (!shape.pieces) {
-            jw_int(&w, ids->v[i]);
-            continue;
-        }
-        jw_obj(&w);
-        jw_key(&w, "id");
-        jw_int(&w, ids->v[i]);
-        jw_key(&w, "piece");
-        put_piece(&w, c->r, ids->v[i]);
-        jw_end_obj(&w);
-    }
-    jw_end_arr(&w);
-    jw_key(&w, "token_strs");
-    if (shape.strings) {
-        jw_arr(&w);
-        for (size_t i = 0; i < ids->n; i++) {
-            const char *s = tokenizer_token(c->r->tokenizer, ids->v[i]);
-            jw_str(&w, s ? s : "");
-        }
-        jw_end_arr(&w);
-    } else {
-        jw_null(&w);
-    }
-    jw_end_obj(&w);
-    respond(c->r, c->q, 200);
-}
-
 static void post_tokenize(const struct call *c)
 {
-    json *body = NULL;
-    struct ids ids = {0};
-    struct api_error err = {0};
-    struct tokens_shape shape = {false, false};
-    bool ok = read_body(c, &body, &err);
-    if (ok) {
-        struct fields p = {.body = body, .rules = &c->r->rules, .err = &err};
-        shape.strings = field_bool(&p, "return_token_strs", false);
-        shape.pieces = field_bool(&p, "with_pieces", false);
-        ok = err.status == 0 && tokenize_body(c, body, &ids, &err);
-    }
-    if (ok)
-        put_tokens(c, &ids, shape);
-    else
-        http_api_fail(c->q, &err);
-    ids_fini(&ids);
-    json_free(body);
-}
-
-static bool detokenize_body(const struct call *c, const json *body, struct buf *text,
-                            struct api_error *err)
-{
-    struct fields p = {.body = body, .rules = &c->r->rules, .err = err};
-    const char *model = field_str(&p, "model", NULL, API_NAME_BYTES_MAX);
-    const json *tokens = field_kind(&p, "tokens", JSON_ARR, "an array of token ids");
-    if (err->status || !prompt_check_model(c->r, model, err))
-        return false;
-    if (!tokens)
-        return api_fail(err, 400, "missing_required_parameter", "tokens",
-                        "You must provide a 'tokens' parameter.");
-    size_t most = (size_t)router_max_context(c->r);
-    most = most > DETOKENIZE_MIN ? most : DETOKENIZE_MIN;
-    if (json_count(tokens) > most)
-        return api_fail(err, 400, "invalid_value", "tokens",
-                        "'tokens' has %zu token ids, at most %zu are allowed.", json_count(tokens),
-                        most);
-    struct ids ids = {0};
-    for (size_t i = 0; i < json_count(tokens) && err->status == 0; i++) {
-        const json *v = json_at(tokens, i);
-        int64_t id = json_as_int(v, -1);
-        if (json_kind_of(v) != JSON_INT)
-            field_wrong_type(&p, "tokens", "an array of token ids", v);
-        else if (id < 0 || id >= c->r->rules.vocab)
-            api_fail(err, 400, "invalid_value", "tokens",
-                     "Invalid value for 'tokens': token id %lld is not below the vocabulary's %d.",
-                     (long long)id, c->r->rules.vocab);
-        else if (!ids_push(&ids, (int32_t)id))
-            api_fail(err, 500, "internal_error", NULL, "Out of memory.");
-    }
-    if (err->status == 0)
-        tokenizer_decode(c->r->tokenizer, ids.v, ids.n, false, text);
-    ids_fini(&ids);
-    return err->status == 0;
+    http_tokens(c->r, c->q, false);
 }
 
 static void post_detokenize(const struct call *c)
 {
-    json *body = NULL;
-    struct buf text = {0};
-    struct api_error err = {0};
-    if (read_body(c, &body, &err) && detokenize_body(c, body, &text, &err)) {
-        buf_clear(&c->r->scratch);
-        struct jw w = jw_begin(&c->r->scratch);
-        jw_obj(&w);
-        jw_key(&w, "prompt");
-        jw_strn(&w, text.data ? text.data : "", text.len);
-        jw_key(&w, "content");
-        jw_strn(&w, text.data ? text.data : "", text.len);
-        jw_end_obj(&w);
-        respond(c->r, c->q, 200);
-    } else {
-        http_api_fail(c->q, &err);
-    }
-    buf_fini(&text);
-    json_free(body);
+    http_tokens(c->r, c->q, true);
 }
 
 /* ---- generation ---- */
 
 static void post_completions(const struct call *c)
 {
-    http_answer_start(c->r, c->q, c->id, API_COMPLETION);
+    http_generate(c->r, c->q, c->id, API_COMPLETION);
 }
 
 static void post_chat(const struct call *c)
 {
-    http_answer_start(c->r, c->q, c->id, API_CHAT);
+    http_generate(c->r, c->q, c->id, API_CHAT);
 }
 
 /* ---- the door ---- */
@@ -395,8 +217,10 @@ static const struct route *find_route(struct call *c, const char *path, bool *ot
 
 void http_api_event(struct router *r, const struct http_event *ev)
 {
+    struct http_user *user = ev->user;
     if (ev->kind != HTTP_EV_REQUEST) {
-        http_answer_event(ev);
+        if (user)
+            user->event(user, ev->kind);
         return;
     }
     char id[MSG_REQUEST_ID_MAX];

@@ -112,7 +112,6 @@ static void on_signals(struct router *r)
         if (!r->drain_ns) {
             log_info("drain", "answers=%d", r->answers);
             r->drain_ns = r->now_ns;
-            core_drain(r->core);
             rpc_set_serving(r->public_rpc, false);
         } else {
             log_info("stop_now", "answers=%d", r->answers);
@@ -129,6 +128,8 @@ static void handle_events(struct router *r)
     on_signals(r);
     for (int i = 0; i < EVENTS_AT_ONCE && rpc_poll(r->nodes_rpc, &rpc); i++)
         on_node_event(r, &rpc);
+    router_note_context(r);
+    desk_poll(r->desk, r->now_ns);
     for (int i = 0; i < EVENTS_AT_ONCE && http_poll(r->http, &http); i++) {
         http_api_event(r, &http);
         /* Between, so that a burst meets the nodes' room and not only the queue's. */
@@ -167,8 +168,13 @@ static bool drained(struct router *r)
     if (r->answers == 0 && list_empty(&r->runs))
         return true;
     int64_t over_ns = r->now_ns - r->drain_ns - r->config->timeouts.drain_ns;
-    if (over_ns >= 0)
+    if (over_ns >= 0) {
+        desk_end_all(r->desk, ST_LINK);
         cancel_runs(r, "The server is shutting down.");
+    }
+    /* Nothing new has come in since the signal; what is on the desk came before it. */
+    if (desk_is_idle(r->desk))
+        core_drain(r->core);
     return over_ns > LAST_WORDS_NS;
 }
 

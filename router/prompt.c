@@ -1,7 +1,7 @@
 /* What is served: the model's name, and texts to ids within its context.
  *
- * Rendering and tokenizing run on the loop: what cannot fit the context, whatever its ids are, is
- * refused by its length. */
+ * What cannot fit the context, whatever its ids are, is refused by its length. From any thread, but
+ * for router_note_context(). */
 #include <stdio.h>
 #include <string.h>
 
@@ -10,13 +10,17 @@
 
 #define TEXT_BYTES_MIN (256u << 10) /* this much is always looked at */
 
-int32_t router_max_context(const struct router *r)
+void router_note_context(struct router *r)
 {
     const struct cluster *c = core_cluster(r->core);
     int64_t asked = r->config->model.max_context;
-    if (c->max_context > 0)
-        return c->max_context;
-    return asked > 0 && asked < r->model_context ? (int32_t)asked : r->model_context;
+    int32_t own = asked > 0 && asked < r->model_context ? (int32_t)asked : r->model_context;
+    atomic_store(&r->max_context, c->max_context > 0 ? c->max_context : own);
+}
+
+int32_t router_max_context(const struct router *r)
+{
+    return atomic_load(&r->max_context);
 }
 
 bool prompt_check_model(const struct router *r, const char *model, struct api_error *err)

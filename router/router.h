@@ -1,5 +1,6 @@
 /* The router's process: what its files share. One loop thread owns everything here; HTTP and gRPC
- * bring events to it, the core decides, runs turn tokens into text.
+ * bring events to it, the core decides, runs turn tokens into text. Workers of the desk read large
+ * bodies: they see what is fixed once the router has started, and the two atomics.
  *
  *     signals, HTTP, public gRPC, nodes' gRPC -> loop.c -> http_api.c / grpc_api.c -> run.c -> core
  *                                                    core -> effects (loop.c) -> nodes
@@ -9,6 +10,8 @@
 #ifndef ROUTER_ROUTER_H
 #define ROUTER_ROUTER_H
 
+#include <stdatomic.h>
+
 #include "base/list.h"
 #include "base/metrics.h"
 #include "net/http_server.h"
@@ -16,6 +19,7 @@
 #include "router/api_output.h"
 #include "router/api_render.h"
 #include "router/core.h"
+#include "router/desk.h"
 #include "router/run.h"
 #include "tokenizer/grammar/grammar.h"
 
@@ -48,6 +52,8 @@ struct router {
     struct rpc *nodes_rpc, *public_rpc; /* calls to nodes; calls of clients */
     struct rpc_channel *channels[CLUSTER_NODES_MAX];
     struct http_server *http;
+    struct desk *desk;
+    _Atomic int32_t max_context; /* what router_max_context() says */
     int signal_fd, epoll_fd;
     char grpc_address[300], http_address[300];
     int64_t started_s;        /* Unix time */
@@ -59,7 +65,7 @@ struct router {
     int64_t grpc_watch_ns;
     int32_t answers; /* HTTP and gRPC answers under way */
     struct buf scratch;
-    uint64_t grammars_seen[ROUTER_GRAMMARS_SEEN]; /* hashes of those that were right */
+    _Atomic uint64_t grammars_seen[ROUTER_GRAMMARS_SEEN]; /* hashes of those that were right */
     struct {
         struct metric *running, *waiting, *kv_usage, *prompt_tokens, *generated, *stop, *length;
         struct metric *ttft, *itl, *e2e;
@@ -78,12 +84,18 @@ void router_stop(struct router *r);
 int router_main(const struct config *config);
 extern const struct core_effects router_effects; /* ctx is filled in */
 
-/* http_api.c: a request that came in; http_answer.c: what it says afterwards */
+/* What http_set_user() is given: the first member of whatever looks after the request. */
+struct http_user {
+    void (*event)(struct http_user *user, enum http_event_kind kind);
+};
+/* http_api.c: a request that came in */
 void http_api_event(struct router *r, const struct http_event *ev);
 void http_api_fail(struct http_request *q, const struct api_error *err);
-void http_answer_start(struct router *r, struct http_request *q, const char *request_id,
-                       enum api_kind kind);
-void http_answer_event(const struct http_event *ev);
+/* http_generate.c: a request for text, until its answer begins (http_answer.h) */
+void http_generate(struct router *r, struct http_request *q, const char *request_id,
+                   enum api_kind kind);
+/* http_tokens.c: /tokenize, or `back` from tokens to text */
+void http_tokens(struct router *r, struct http_request *q, bool back);
 
 /* grpc_api.c */
 #define GRPC_API_METHODS 3
@@ -102,6 +114,8 @@ bool prompt_check_model(const struct router *r, const char *model, struct api_er
 /* api_grammar.c: refuses what cannot be compiled. `copies`: how many requests will hold it. */
 bool prompt_check_grammar(struct router *r, const struct msg_grammar *g, const char *param,
                           size_t copies, struct api_error *err);
+/* Whether that would take no time. */
+bool prompt_knows_grammar(const struct router *r, const struct msg_grammar *g);
 /* The ids of a text, refused early when it cannot fit the context. */
 bool prompt_encode(const struct router *r, struct api_text_ref text, unsigned flags,
                    struct ids *out, struct api_error *err);
@@ -112,6 +126,7 @@ void router_choose_id(const char *given, char id[MSG_REQUEST_ID_MAX]);
 size_t prompt_bytes_max(const struct router *r);
 bool prompt_check_chat(const struct router *r, const json *messages, struct api_error *err);
 int32_t router_max_context(const struct router *r);
+void router_note_context(struct router *r); /* the loop, after events of nodes */
 
 /* metrics of the router's own */
 void router_metrics_register(struct router *r);

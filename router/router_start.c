@@ -15,6 +15,7 @@
 #define MESSAGE_BYTES_MAX (80 << 20) /* a Start with the longest prompt */
 #define PUBLIC_OUTBOX_BYTES (64 << 10)
 #define PUBLIC_CALLS_MAX 4096
+#define DESK_BODIES 8 /* of the largest size, waiting to be read */
 #define HTTP_IDLE_NS (75 * NS_PER_S)
 
 static enum status start_metrics(struct router *r, struct error *err)
@@ -136,12 +137,22 @@ static enum status start_http(struct router *r, struct error *err)
     return st;
 }
 
+static enum status start_desk(struct router *r, struct error *err)
+{
+    const struct desk_args args = {.bytes_max =
+                                       DESK_BODIES * (size_t)r->config->router.limits.body_bytes,
+                                   .patience_ns = r->config->timeouts.request_ns};
+    router_note_context(r);
+    return desk_create(&args, &r->desk, err);
+}
+
 static enum status start_loop(struct router *r, struct error *err)
 {
     r->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (r->signal_fd < 0 || r->epoll_fd < 0)
         return err_set(err, ST_IO, "the event loop: %s", strerror(errno));
-    const int fds[] = {r->signal_fd, rpc_fd(r->nodes_rpc), rpc_fd(r->public_rpc), http_fd(r->http)};
+    const int fds[] = {r->signal_fd, rpc_fd(r->nodes_rpc), rpc_fd(r->public_rpc), http_fd(r->http),
+                       desk_fd(r->desk)};
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) {
         struct epoll_event ev = {.events = EPOLLIN, .data.fd = fds[i]};
         if (epoll_ctl(r->epoll_fd, EPOLL_CTL_ADD, fds[i], &ev) != 0)
@@ -154,7 +165,7 @@ enum status router_start(struct router *r, struct error *err)
 {
     static enum status (*const steps[])(struct router *, struct error *) = {
         start_metrics, router_load_model, start_keys, start_core,
-        start_grpc,    start_http,        start_loop};
+        start_grpc,    start_http,        start_desk, start_loop};
     list_init(&r->runs);
     list_init(&r->grpc_calls);
     r->epoll_fd = -1;
@@ -173,6 +184,7 @@ void router_stop(struct router *r)
         close(r->epoll_fd);
     if (r->signal_fd >= 0)
         close(r->signal_fd);
+    desk_destroy(r->desk); /* its jobs hold what comes below */
     http_server_destroy(r->http, NS_PER_S);
     if (r->public_rpc)
         rpc_destroy(r->public_rpc, NS_PER_S);

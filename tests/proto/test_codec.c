@@ -290,11 +290,11 @@ Test(codec, generate)
     cr_assert_not(got.add_special);
     codec_arena_fini(&a);
     buf_clear(&b);
-    struct msg_generate ids = {.text = "", .ids = {some_ids, 4}, .sampling = {.logprobs = -1}};
+    struct msg_generate ids = {.ids = {some_ids, 4}, .sampling = {.logprobs = -1}};
     codec_put_generate(&b, &ids);
     cr_assert_eq(codec_get_generate(BYTES(b), &a, &got), ST_OK);
     same_ids(got.ids, ids.ids);
-    cr_assert_str_eq(got.text, "");
+    cr_assert_null(got.text);
     cr_assert_eq(got.n, 1);
     cr_assert_not(got.has_temperature);
     cr_assert_eq(got.sampling.logprobs, -1);
@@ -311,10 +311,16 @@ Test(codec, generate)
         same_grammar(&got.sampling.grammar, &grammars[i]);
         codec_arena_fini(&a);
     }
+    /* an empty text is one */
+    buf_clear(&b);
+    codec_put_generate(&b, &(struct msg_generate){.text = "", .sampling = {.logprobs = -1}});
+    cr_assert_eq(codec_get_generate(BYTES(b), &a, &got), ST_OK);
+    cr_assert(got.text && !got.text[0]);
+    codec_arena_fini(&a);
     /* the empty message: every default */
     cr_assert_eq(codec_get_generate((const uint8_t *)"", 0, &a, &got), ST_OK);
     cr_assert(got.n == 1 && got.add_special && got.sampling.logprobs == -1 && !got.has_seed);
-    cr_assert(got.sampling.temperature == 1 && got.sampling.top_p == 1);
+    cr_assert(got.sampling.temperature == 1 && got.sampling.top_p == 1 && !got.text);
     codec_arena_fini(&a);
     buf_fini(&b);
 }

@@ -22,9 +22,12 @@ static char text[1 << 20];
 static inline void turn(void)
 {
     struct http_event ev;
-    struct pollfd p = {.fd = http_fd(r.http), .events = POLLIN};
-    poll(&p, 1, 1);
+    struct pollfd p[] = {{.fd = http_fd(r.http), .events = POLLIN},
+                         {.fd = desk_fd(r.desk), .events = POLLIN}};
+    poll(p, 2, 1);
     r.now_ns = clock_now_ns();
+    router_note_context(&r);
+    desk_poll(r.desk, r.now_ns);
     while (http_poll(r.http, &ev))
         http_api_event(&r, &ev);
     core_tick(r.core, r.now_ns);
@@ -77,12 +80,15 @@ static inline void set_up(int64_t queue_max)
                                           .idle_timeout_ns = 60 * NS_PER_S,
                                           .stream_bytes_max = 4096};
     cr_assert_eq(http_server_create(&http, &r.http, &err), ST_OK, "%s", err.text);
+    const struct desk_args desk = {.bytes_max = 4 << 20, .patience_ns = WAIT_NS};
+    cr_assert_eq(desk_create(&desk, &r.desk, &err), ST_OK, "%s", err.text);
     UNTIL(cluster_ready(core_cluster(r.core)));
 }
 
 static inline void tear_down(void)
 {
     UNTIL(list_empty(&r.runs) && r.answers == 0);
+    desk_destroy(r.desk);
     http_server_destroy(r.http, NS_PER_S);
     core_destroy(r.core);
     metrics_destroy(r.metrics);
