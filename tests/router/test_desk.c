@@ -86,6 +86,9 @@ static void open_desk(size_t bytes_max)
 {
     const struct desk_args args = {.bytes_max = bytes_max, .patience_ns = PATIENCE_NS};
     loop_thread = pthread_self();
+    now_ns = 1;
+    gate_open = false;
+    n_begun = n_told = n_dropped = n_dropped_elsewhere = 0;
     cr_assert_eq(desk_create(&args, &desk, NULL), ST_OK);
 }
 
@@ -299,8 +302,8 @@ Test(desk, storm)
     struct note *live[8] = {0};
     int put_in = 0, left = 0;
     unsigned dice = 1;
-    gate_open = true;
     open_desk(SIZE_MAX);
+    open_gate();
     for (int i = 0; i < 20000; i++) {
         dice = dice * 1103515245 + 12345;
         int k = (int)(dice >> 16 & 7);

@@ -25,10 +25,11 @@ static void not_dropped(struct desk_job *job)
 static struct desk_job keep[] = {{wait_at_gate, nothing_done, not_dropped, .bytes = 1},
                                  {wait_at_gate, nothing_done, not_dropped, .bytes = 1}};
 
-/* Until pthread_mutex_unlock(&gate). */
-static void keep_workers_busy(void)
+/* Until pthread_mutex_unlock(&gate). `bytes`: what the first of the two holds. */
+static void keep_workers_busy(size_t bytes)
 {
     pthread_mutex_lock(&gate);
+    keep[0].bytes = bytes;
     for (size_t i = 0; i < 2; i++)
         cr_assert_eq(desk_submit(r.desk, &keep[i], clock_now_ns()), ST_OK);
 }
@@ -52,7 +53,7 @@ static void finish_call(size_t i)
 Test(http_desk, large_requests_wait_and_small_ones_pass)
 {
     set_up(10);
-    keep_workers_busy();
+    keep_workers_busy(1);
     int large = send_large("/v1/completions", "\"prompt\":\"large\",\"max_tokens\":1");
     UNTIL(r.answers == 1);
     turns(5);
@@ -75,7 +76,7 @@ Test(http_desk, grammars_are_compiled_there_once)
 {
     static const char body[] = "{\"prompt\":\"p\",\"max_tokens\":1,\"regex\":\"[ab]+\"}";
     set_up(10);
-    keep_workers_busy();
+    keep_workers_busy(1);
     int first = send_request("/v1/completions", "", body);
     UNTIL(r.answers == 1);
     turns(5);
@@ -84,7 +85,7 @@ Test(http_desk, grammars_are_compiled_there_once)
     finish_call(0);
     expect(first, "\"usage\"");
     UNTIL(desk_is_idle(r.desk));
-    keep_workers_busy();
+    keep_workers_busy(1);
     int second = send_request("/v1/completions", "", body);
     finish_call(1);
     expect(second, "\"usage\"");
@@ -123,8 +124,7 @@ Test(http_desk, a_full_desk_says_so)
 {
     static const char *const paths[] = {"/v1/completions", "/tokenize"};
     set_up(10);
-    keep[0].bytes = (4 << 20) - 1; /* with the other, all that the rig's desk takes */
-    keep_workers_busy();
+    keep_workers_busy((4 << 20) - 1); /* with the other, all that the rig's desk takes */
     for (size_t i = 0; i < 2; i++) {
         int fd = send_large(paths[i], "\"prompt\":\"p\"");
         expect(fd, "rate_limit_exceeded");
@@ -141,7 +141,7 @@ Test(http_desk, clients_that_leave)
     static const char *const paths[] = {"/v1/completions", "/v1/chat/completions", "/tokenize",
                                         "/detokenize"};
     set_up(10);
-    keep_workers_busy();
+    keep_workers_busy(1);
     for (size_t i = 0; i < 4; i++) {
         int fd = send_large(paths[i], "\"prompt\":\"p\"");
         UNTIL(r.answers == 1);
@@ -165,7 +165,7 @@ Test(http_desk, clients_that_leave)
 Test(http_desk, patience_and_the_end)
 {
     set_up(10);
-    keep_workers_busy();
+    keep_workers_busy(1);
     int late = send_large("/v1/completions", "\"prompt\":\"p\"");
     UNTIL(r.answers == 1);
     desk_poll(r.desk, clock_now_ns() + WAIT_NS);
