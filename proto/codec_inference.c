@@ -86,6 +86,24 @@ static bool read_grammar(const Baton__V1__SamplingParams *p, struct codec_arena 
 #define SET(p, option, OPTION, NAME)                                                               \
     ((p)->option##_option_case == BATON__V1__SAMPLING_PARAMS__##OPTION##_OPTION_##NAME)
 
+/* Notes the first field that is not as it has to be. */
+static bool is_right(struct msg_generate *m, const char *field, bool right)
+{
+    if (!right && !m->wrong)
+        m->wrong = field;
+    return right;
+}
+
+static bool all_finite(struct msg_generate *m)
+{
+    const struct msg_sampling *s = &m->sampling;
+    return is_right(m, "temperature", isfinite(s->temperature)) &&
+           is_right(m, "top_p", isfinite(s->top_p)) && is_right(m, "min_p", isfinite(s->min_p)) &&
+           is_right(m, "repetition_penalty", isfinite(s->repetition_penalty)) &&
+           is_right(m, "presence_penalty", isfinite(s->presence_penalty)) &&
+           is_right(m, "frequency_penalty", isfinite(s->frequency_penalty));
+}
+
 static bool read_sampling(const Baton__V1__SamplingParams *p, struct codec_arena *a,
                           struct msg_generate *m)
 {
@@ -97,12 +115,15 @@ static bool read_sampling(const Baton__V1__SamplingParams *p, struct codec_arena
     m->has_repetition_penalty = SET(p, repetition_penalty, REPETITION_PENALTY, REPETITION_PENALTY);
     m->has_seed = SET(p, seed, SEED, SEED);
     bool has_logprobs = SET(p, logprobs, LOGPROBS, LOGPROBS);
-    if ((m->has_top_k && p->top_k > INT32_MAX) || p->max_tokens > INT32_MAX ||
-        p->min_tokens > INT32_MAX || (has_logprobs && p->logprobs > MSG_LOGPROBS_MAX))
+    if (!is_right(m, "top_k", !m->has_top_k || p->top_k <= INT32_MAX) ||
+        !is_right(m, "max_tokens", p->max_tokens <= INT32_MAX) ||
+        !is_right(m, "min_tokens", p->min_tokens <= INT32_MAX) ||
+        !is_right(m, "logprobs", !has_logprobs || p->logprobs <= MSG_LOGPROBS_MAX))
         return false;
     m->has_prompt_logprobs = SET(p, prompt_logprobs, PROMPT_LOGPROBS, PROMPT_LOGPROBS);
     m->prompt_only = p->prompt_only != 0;
-    if (m->has_prompt_logprobs && p->prompt_logprobs > MSG_LOGPROBS_MAX)
+    if (!is_right(m, "prompt_logprobs",
+                  !m->has_prompt_logprobs || p->prompt_logprobs <= MSG_LOGPROBS_MAX))
         return false;
     if (m->has_prompt_logprobs)
         m->prompt_logprobs = (int32_t)p->prompt_logprobs;
@@ -125,11 +146,12 @@ static bool read_sampling(const Baton__V1__SamplingParams *p, struct codec_arena
     s->max_tokens = (int32_t)p->max_tokens;
     s->min_tokens = (int32_t)p->min_tokens;
     s->ignore_eos = p->ignore_eos != 0;
-    return isfinite(s->temperature) && isfinite(s->top_p) && isfinite(s->min_p) &&
-           isfinite(s->repetition_penalty) && isfinite(s->presence_penalty) &&
-           isfinite(s->frequency_penalty) &&
-           read_ids(p->stop_token_ids, p->n_stop_token_ids, MSG_STOP_IDS_MAX, &s->stop_ids) &&
-           read_bias(p, a, s) && read_grammar(p, a, &s->grammar);
+    return all_finite(m) &&
+           is_right(
+               m, "stop_token_ids",
+               read_ids(p->stop_token_ids, p->n_stop_token_ids, MSG_STOP_IDS_MAX, &s->stop_ids)) &&
+           is_right(m, "logit_bias", read_bias(p, a, s)) &&
+           is_right(m, "grammar", read_grammar(p, a, &s->grammar));
 }
 
 static bool read_stops(const Baton__V1__GenerateRequest *p, struct msg_generate *m)
@@ -149,6 +171,7 @@ enum status codec_get_generate(const uint8_t *data, size_t len, struct codec_are
 {
     const Baton__V1__GenerateRequest *p =
         codec_parse(&baton__v1__generate_request__descriptor, data, len, a);
+    *m = (struct msg_generate){.wrong = p ? "n" : NULL};
     if (p == NULL || p->n > MSG_CHOICES_MAX)
         return ST_PROTOCOL;
     *m = (struct msg_generate){
@@ -158,14 +181,16 @@ enum status codec_get_generate(const uint8_t *data, size_t len, struct codec_are
                        p->add_special_tokens,
         .sampling = {.temperature = 1, .top_p = 1, .repetition_penalty = 1, .logprobs = -1},
     };
-    bool ok = codec_str(p->model, PUBLIC_NAME_MAX, &m->model) &&
-              codec_str(p->request_id, MSG_REQUEST_ID_MAX, &m->request_id) &&
-              codec_str(p->cache_salt, PUBLIC_NAME_MAX, &m->cache_salt) && read_stops(p, m) &&
-              (p->sampling == NULL || read_sampling(p->sampling, a, m));
+    bool ok =
+        is_right(m, "model", codec_str(p->model, PUBLIC_NAME_MAX, &m->model)) &&
+        is_right(m, "request_id", codec_str(p->request_id, MSG_REQUEST_ID_MAX, &m->request_id)) &&
+        is_right(m, "cache_salt", codec_str(p->cache_salt, PUBLIC_NAME_MAX, &m->cache_salt)) &&
+        is_right(m, "stop", read_stops(p, m)) &&
+        (p->sampling == NULL || read_sampling(p->sampling, a, m));
     if (p->prompt_case == BATON__V1__GENERATE_REQUEST__PROMPT_TEXT)
         m->text = p->text;
     else if (p->prompt_case == BATON__V1__GENERATE_REQUEST__PROMPT_IDS)
-        ok = ok && read_ids(p->ids->ids, p->ids->n_ids, MSG_IDS_MAX, &m->ids);
+        ok = ok && is_right(m, "ids", read_ids(p->ids->ids, p->ids->n_ids, MSG_IDS_MAX, &m->ids));
     return ok ? ST_OK : ST_PROTOCOL;
 }
 

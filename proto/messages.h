@@ -252,6 +252,7 @@ struct msg_generate {
     bool add_special; /* for text */
     bool has_prompt_logprobs, prompt_only;
     int32_t prompt_logprobs;
+    const char *wrong; /* after ST_PROTOCOL: the field to blame; NULL: the bytes are no message */
 };
 
 struct msg_generate_event {

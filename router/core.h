@@ -59,6 +59,7 @@ struct core_request {
     struct msg_sampling sampling;
     bool score; /* the prompt's own ids too, with so many alternatives: */
     int32_t score_top;
+    int64_t arrived_ns; /* what its deadline counts from; 0: now */
     const char *cache_salt;
     void *client;
 };

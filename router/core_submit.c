@@ -121,8 +121,9 @@ static enum status take_request(struct core *c, const struct core_request *req, 
         request_want_scores(&q->sm, (int32_t)req->prompt.n);
     q->arrival = ++c->arrivals;
     q->d_node = q->p_node = -1;
-    q->submitted_ns = q->consumed_ns = c->now_ns;
-    q->deadline_ns = c->now_ns + c->args.config->timeouts.request_ns;
+    q->submitted_ns = req->arrived_ns ? req->arrived_ns : c->now_ns;
+    q->consumed_ns = c->now_ns;
+    q->deadline_ns = q->submitted_ns + c->args.config->timeouts.request_ns;
     q->window = c->args.credit_window > 0 ? c->args.credit_window : 64;
     if (q->window < 4 * req->n)
         q->window = 4 * req->n;

@@ -8,9 +8,9 @@
  *                                                                    dropped when it comes back
  *
  * The loop owns the queue and everything in it; a worker has one job in its hands, and nothing but
- * rings lies between them. Bounded in jobs, in bytes and in time. Jobs of a class start in the order
- * of their arrival. One worker takes only those that are not heavy, which therefore never wait for a
- * heavy one.
+ * rings lies between them. Bounded in jobs, in bytes and in time. Jobs of a class start in the
+ * order of their arrival. One worker takes only those that are not heavy, which therefore never
+ * wait for a heavy one.
  *
  * work(): a worker's. May look at the job's own memory and at what never changes (tokenizer,
  * template, rules). Asks desk_is_left() between its steps.

@@ -198,9 +198,11 @@ static const struct run_ops grpc_ops = {on_scores, on_delta, on_finish, on_end};
 
 /* ---- Generate ---- */
 
-static enum status run_generate(struct grpc_call *g, const struct msg_generate *m,
-                                const struct ids *ids, struct error *err)
+static enum status run_generate(struct grpc_call *g, struct grpc_reading *d)
 {
+    const struct msg_generate *m = &d->m;
+    const struct ids *ids = &d->ids;
+    struct error *err = &d->err;
     struct router *r = g->r;
     struct api_text_ref *stops = calloc(m->n_stop + 1, sizeof *stops);
     g->slots = calloc((size_t)m->n, sizeof *g->slots);
@@ -224,6 +226,7 @@ static enum status run_generate(struct grpc_call *g, const struct msg_generate *
                                   .ops = &grpc_ops,
                                   .owner = g,
                                   .request_id = id,
+                                  .arrived_ns = d->arrived_ns,
                                   .prompts = &prompt,
                                   .n_prompts = 1,
                                   .n = m->n,
@@ -262,7 +265,7 @@ static void on_read(struct grpc_call *g, struct grpc_reading *d)
 {
     enum status st = d->status;
     if (st == ST_OK)
-        st = d->generate ? run_generate(g, &d->m, &d->ids, &d->err) : answer_buf(g, &d->out);
+        st = d->generate ? run_generate(g, d) : answer_buf(g, &d->out);
     if (st != ST_OK || !d->generate)
         finish(g, st, d->err.text);
 }

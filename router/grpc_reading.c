@@ -66,7 +66,9 @@ static enum status decode(struct grpc_reading *d, const uint8_t *data, size_t le
                                                       &m->add_special);
     d->decoded = true;
     if (st != ST_OK)
-        return err_set(&d->err, ST_INVALID, "The request is malformed or over a limit.");
+        return m->wrong
+                   ? err_set(&d->err, ST_INVALID, "%s: out of range or over a limit.", m->wrong)
+                   : err_set(&d->err, ST_INVALID, "The request is malformed or over a limit.");
     if (d->generate && m->ids.n == 0 && !m->text)
         return err_set(&d->err, ST_INVALID, "prompt: expected text or ids, got neither.");
     return ST_OK;
@@ -142,6 +144,7 @@ struct grpc_reading *grpc_reading_create(struct router *r, bool generate)
     d->job.drop = drop;
     d->r = r;
     d->generate = generate;
+    d->arrived_ns = r->now_ns;
     return d;
 }
 

@@ -18,6 +18,7 @@ struct grpc_reading {
     struct desk_job job; /* first; done() is the maker's */
     struct router *r;
     struct grpc_call *call; /* the loop's alone */
+    int64_t arrived_ns;
     bool generate, decoded;
     struct buf data; /* undecoded */
     struct codec_arena arena;

@@ -50,6 +50,7 @@ struct http_order {
     const struct api_request *req;
     const struct ids *all;
     const char *request_id;
+    int64_t arrived_ns;
     bool inside_reasoning;
 };
 /* NULL: no memory. */

@@ -115,6 +115,7 @@ static bool start_run(struct answer *a, const struct http_order *o, struct api_e
                                   .ops = &http_answer_ops,
                                   .owner = a,
                                   .request_id = o->request_id,
+                                  .arrived_ns = o->arrived_ns,
                                   .prompts = prompts,
                                   .n_prompts = a->n_prompts,
                                   .n = q->n,

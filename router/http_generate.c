@@ -14,6 +14,7 @@ struct reading {
     struct router *r;
     struct http_request *q; /* the loop's alone */
     enum api_kind kind;
+    int64_t arrived_ns;
     char id[MSG_REQUEST_ID_MAX];
     struct buf body; /* empty: it is with the HTTP request */
     bool parsed, ok;
@@ -31,6 +32,7 @@ static struct http_order order_of(const struct reading *d)
                                .req = &d->req,
                                .all = d->all,
                                .request_id = d->id,
+                               .arrived_ns = d->arrived_ns,
                                .inside_reasoning = d->inside_reasoning};
 }
 
@@ -237,6 +239,7 @@ void http_generate(struct router *r, struct http_request *q, const char *request
     d->r = r;
     d->q = q;
     d->kind = kind;
+    d->arrived_ns = r->now_ns;
     snprintf(d->id, sizeof d->id, "%s", request_id);
     if (begin(d))
         return;

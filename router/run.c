@@ -126,6 +126,7 @@ static enum status submit(struct run *r, const struct run_args *a, size_t i, str
                              .sampling = a->sampling,
                              .score = a->score,
                              .score_top = a->score_top,
+                             .arrived_ns = a->arrived_ns,
                              .cache_salt = a->cache_salt,
                              .client = p};
     int64_t room = (int64_t)router_max_context(r->router) - q.prompt.n;
@@ -148,7 +149,7 @@ enum status run_start(const struct run_args *args, struct run **out, struct erro
     struct run *r = run_create(args);
     if (!r)
         return err_set(err, ST_NO_MEMORY, "Out of memory.");
-    r->started_ns = args->router->now_ns;
+    r->started_ns = args->arrived_ns;
     enum status st = ST_OK;
     for (size_t i = 0; i < r->n_parts && st == ST_OK; i++)
         st = submit(r, args, i, err);

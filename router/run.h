@@ -42,6 +42,7 @@ struct run_args {
     const struct run_ops *ops;
     void *owner;
     const char *request_id;
+    int64_t arrived_ns;
     const struct msg_ids *prompts;
     size_t n_prompts;
     int32_t n;

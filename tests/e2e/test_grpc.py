@@ -145,6 +145,19 @@ class Grpc(cluster.SharedCase):
         self.assertEqual(cut[0]["text"], text[:text.index(stop)])
         self.assertEqual(cut[0]["finish"], self.pb.FINISH_REASON_STOP)
 
+    def test_empty_and_large_texts(self):
+        """An empty text is one; a large one is read at the desk and means the same."""
+        _, usage = self.collect(self.api.Generate(self.request("", max_tokens=2, ignore_eos=True)))
+        self.assertEqual(usage.completion_tokens, 2)
+        text = "the fox ran. " * 20000
+        ids = self.c.post("/tokenize", {"prompt": text}).json["tokens"]
+        got = self.api.Tokenize(self.pb.TokenizeRequest(text=text), timeout=60)
+        self.assertEqual(list(got.ids), ids)
+        with self.assertRaises(grpc.RpcError) as caught:
+            list(self.api.Generate(self.request("the fox ran. " * 8000), timeout=60))
+        self.assertEqual(caught.exception.code(), grpc.StatusCode.INVALID_ARGUMENT)
+        self.assertIn("maximum context length", caught.exception.details())
+
     def test_cancel(self):
         call = self.api.Generate(self.request(LONG, max_tokens=1500, ignore_eos=True))
         next(call)
@@ -178,6 +191,7 @@ class Grpc(cluster.SharedCase):
             with self.subTest(sampling=sampling), self.assertRaises(grpc.RpcError) as caught:
                 list(self.api.Generate(self.request(**sampling), timeout=30))
             self.assertEqual(caught.exception.code(), grpc.StatusCode.INVALID_ARGUMENT, sampling)
+            self.assertIn(next(iter(sampling)), caught.exception.details())
         request = self.request()
         request.ClearField("text")
         with self.assertRaises(grpc.RpcError) as caught:

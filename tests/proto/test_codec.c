@@ -1,5 +1,6 @@
 /* Every message to bytes and back. */
 #include <criterion/criterion.h>
+#include <math.h>
 #include <string.h>
 
 #include "codec_samples.h"
@@ -323,6 +324,38 @@ Test(codec, generate)
     cr_assert(got.sampling.temperature == 1 && got.sampling.top_p == 1 && !got.text);
     codec_arena_fini(&a);
     buf_fini(&b);
+}
+
+Test(codec, generate_names_what_is_wrong)
+{
+    static char long_name[5000];
+    memset(long_name, 'a', sizeof long_name - 1);
+    const struct {
+        const char *field;
+        struct msg_generate m;
+    } cases[] = {
+        {"n", {.n = MSG_CHOICES_MAX + 1}},
+        {"model", {.model = long_name}},
+        {"request_id", {.request_id = long_name}},
+        {"temperature", {.has_temperature = true, .sampling = {.temperature = NAN}}},
+        {"presence_penalty", {.sampling = {.presence_penalty = INFINITY}}},
+        {"logprobs", {.sampling = {.logprobs = MSG_LOGPROBS_MAX + 1}}},
+        {"max_tokens", {.sampling = {.max_tokens = INT32_MIN}}},
+    };
+    struct codec_arena a = {0};
+    struct msg_generate got;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct buf b = {0};
+        codec_put_generate(&b, &cases[i].m);
+        cr_assert_eq(codec_get_generate(BYTES(b), &a, &got), ST_PROTOCOL, "%s", cases[i].field);
+        cr_assert_not_null(got.wrong, "%s", cases[i].field);
+        cr_assert_str_eq(got.wrong, cases[i].field);
+        codec_arena_fini(&a);
+        buf_fini(&b);
+    }
+    cr_assert_eq(codec_get_generate((const uint8_t *)"\xff", 1, &a, &got), ST_PROTOCOL);
+    cr_assert_null(got.wrong);
+    codec_arena_fini(&a);
 }
 
 Test(codec, generate_events)

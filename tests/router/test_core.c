@@ -302,6 +302,26 @@ Test(core, cancel_in_every_state)
     }
 }
 
+Test(core, time_counts_from_the_arrival)
+{
+    rig_setup();
+    struct rig_client *c = client(0);
+    struct error err;
+    rig_tick(50 * NS_PER_S);
+    const struct core_request req = {.request_id = "test",
+                                     .prompt = {.v = prompt_ids, .n = 4},
+                                     .n = 1,
+                                     .sampling = {.max_tokens = 20, .logprobs = -1},
+                                     .arrived_ns = rig.now_ns - 50 * NS_PER_S,
+                                     .client = c};
+    cr_assert_eq(core_submit(rig.core, &req, rig.now_ns, &c->id, &err), ST_OK);
+    rig_tick(9 * NS_PER_S);
+    cr_assert_eq(c->ends, 0);
+    rig_tick(2 * NS_PER_S);
+    cr_assert_eq(c->ends, 1);
+    cr_assert_eq(c->end, ST_DEADLINE);
+}
+
 Test(core, the_time_is_up_in_every_state)
 {
     for (int stage = 0; stage < STAGES; stage++) {

@@ -162,6 +162,33 @@ Test(http_desk, clients_that_leave)
     tear_down();
 }
 
+/* The loop and both workers read at the same time, with one tokenizer, template and memory of
+ * grammars. */
+Test(http_desk, everybody_reads_at_once)
+{
+    static const char chat[] =
+        "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"max_tokens\":200";
+    enum { N = 30 };
+    int fds[N];
+    char small[200], hard[200];
+    set_up(10);
+    snprintf(small, sizeof small, "{%s}", chat);
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < N; i++) {
+            snprintf(hard, sizeof hard, "{%s,\"regex\":\"[ab]{%d}\"}", chat, 1 + i / 9);
+            fds[i] = i % 3 == 0   ? send_large("/v1/chat/completions", chat)
+                     : i % 3 == 1 ? send_request("/v1/chat/completions", "", hard)
+                                  : send_request("/v1/chat/completions", "", small);
+            turn();
+        }
+        for (int i = 0; i < N; i++) {
+            expect(fds[i], "your prompt contains 2 input tokens");
+            close(fds[i]);
+        }
+    }
+    tear_down();
+}
+
 Test(http_desk, patience_and_the_end)
 {
     set_up(10);
