@@ -161,6 +161,22 @@ void engine_load(const struct engine *e, struct engine_load *out)
     }
 }
 
+/* Groups of layers that see everything need a block for each block_tokens tokens, sliding ones no
+ * more than can be in use at once. */
+int64_t engine_room_tokens(const struct engine *e, bool prefill)
+{
+    int64_t blocks = e->args.layout.blocks, kept = blocks / e->kv_groups, sliding = 0;
+    int64_t full = 0, context = blocks_for(e, e->args.runner.max_context);
+    for (int32_t k = 0; k < e->kv_groups; k++) {
+        full += e->alive_max[k] == INT32_MAX;
+        sliding += e->alive_max[k] == INT32_MAX ? 0 : e->alive_max[k];
+    }
+    if (prefill || sliding == 0 || sliding >= blocks)
+        return kept * e->block_tokens;
+    int64_t slid = full > 0 ? (blocks - sliding) / full : context + kept;
+    return (slid > kept ? slid : kept) * e->block_tokens;
+}
+
 static void check_table(const struct engine *e, const struct group *g, const struct seq *s,
                         int32_t k)
 {

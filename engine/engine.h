@@ -153,6 +153,8 @@ struct engine_load {
     int64_t prefix_hit_tokens_total, preemptions_total;
 };
 void engine_load(const struct engine *e, struct engine_load *out);
+/* Tokens of the longest sequence that the pool can hold; `prefill`: in the prefill role. */
+int64_t engine_room_tokens(const struct engine *e, bool prefill);
 /* The group's prompt is to be scored here and has not been in full. */
 bool engine_scores_due(struct engine *e, group_id id);
 /* Prompt tokens of a group that were found in the prefix cache. */

@@ -105,6 +105,7 @@ static void put_status(struct node *n)
         .slots = n->config->engine.max_batch,
         .blocks = l.blocks,
         .block_tokens = n->layout.block_tokens,
+        .room_tokens = engine_room_tokens(n->engine, prefill),
         .prefill_ns_per_token = l.prefill_ns_per_token,
         .decode_ns_per_step = l.decode_ns_per_step,
         .http = n->http_address,

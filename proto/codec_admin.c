@@ -52,6 +52,7 @@ void codec_put_status(struct buf *out, const struct msg_status *m)
     p.slots = m->slots;
     p.blocks = &blocks;
     p.block_tokens = m->block_tokens;
+    p.room_tokens = m->room_tokens;
     p.prefill_ns_per_token = m->prefill_ns_per_token;
     p.decode_ns_per_step = m->decode_ns_per_step;
     p.http = codec_pb_str(m->http);
@@ -79,7 +80,7 @@ static bool read_blocks(const Baton__V1__Blocks *p, struct msg_blocks *b)
 static bool status_in_range(const Baton__V1__NodeStatus *p)
 {
     return p->max_context >= 0 && p->vocab >= 0 && p->running >= 0 && p->waiting >= 0 &&
-           p->waiting_tokens >= 0 && p->slots >= 0 && p->block_tokens >= 0 &&
+           p->waiting_tokens >= 0 && p->slots >= 0 && p->block_tokens >= 0 && p->room_tokens >= 0 &&
            p->prefill_ns_per_token >= 0 && p->decode_ns_per_step >= 0;
 }
 
@@ -102,6 +103,7 @@ enum status codec_get_status(const uint8_t *data, size_t len, struct codec_arena
         .waiting_tokens = p->waiting_tokens,
         .slots = p->slots,
         .block_tokens = p->block_tokens,
+        .room_tokens = p->room_tokens,
         .prefill_ns_per_token = p->prefill_ns_per_token,
         .decode_ns_per_step = p->decode_ns_per_step,
     };

@@ -232,6 +232,7 @@ struct msg_status {
     int64_t slots;                            /* calls it will take at once */
     struct msg_blocks blocks;
     int32_t block_tokens;
+    int64_t room_tokens; /* of the longest sequence that the blocks hold; 0: all of them do */
     int64_t prefill_ns_per_token, decode_ns_per_step; /* smoothed, measured */
     const char *http;                                 /* its own HTTP address */
 };

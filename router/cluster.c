@@ -91,6 +91,7 @@ bool cluster_on_status(struct cluster *c, int32_t node, const struct msg_status 
     n->vocab = s->vocab;
     n->block_tokens = s->block_tokens;
     n->blocks = s->blocks;
+    n->room_tokens = s->room_tokens;
     n->running = s->running;
     n->waiting = s->waiting;
     n->waiting_tokens = s->waiting_tokens;
@@ -133,22 +134,27 @@ void cluster_reserved(struct cluster *c, int32_t node, bool accepted)
         n->window = n->window < WINDOW_MAX ? 2 * n->window : 0;
 }
 
+/* Where layers slide a sequence needs more blocks than one for block_tokens tokens, or fewer. */
+static int64_t room_of(const struct cluster_node *n)
+{
+    return n->room_tokens > 0 ? n->room_tokens : n->blocks.total * n->block_tokens;
+}
+
 int64_t cluster_room(const struct cluster *c, int32_t node)
 {
-    return c->nodes[node].blocks.total * c->nodes[node].block_tokens;
+    return room_of(&c->nodes[node]);
 }
 
 bool cluster_node_fits(const struct cluster_node *n, const struct cluster_need *need)
 {
-    int64_t block = n->block_tokens, blocks = n->blocks.total;
+    int64_t block = n->block_tokens, room = room_of(n);
     if (!need)
         return true;
     if (n->max_context > 0 && need->context > n->max_context)
         return false;
-    if (block <= 0 || blocks <= 0) /* it does not say */
+    if (block <= 0 || room <= 0) /* it does not say */
         return true;
-    return (need->tokens + block - 1) / block + need->choices <= blocks &&
-           blocks * block > need->above;
+    return (need->tokens + block - 1) / block + need->choices <= room / block && room > need->above;
 }
 
 bool cluster_fits(const struct cluster *c, const struct cluster_need *need, bool up)

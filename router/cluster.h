@@ -37,6 +37,7 @@ struct cluster_node {
     uint64_t fingerprint[2], boot;
     int32_t max_context, vocab, block_tokens;
     struct msg_blocks blocks;
+    int64_t room_tokens;                             /* of one sequence, as its status says */
     int64_t running, waiting, waiting_tokens, slots; /* as last reported */
     int64_t prefill_ns_per_token, decode_ns_per_step;
     int64_t seen_ns, next_poll_ns, busy_until_ns;

@@ -163,3 +163,32 @@ Test(windows, what_never_fits_is_refused)
     free(a);
     rig_close(&r);
 }
+
+/* What is said of the room is true: a prompt of so many tokens and one more is the most. */
+Test(windows, room_is_what_fits)
+{
+    static const int32_t windows[][2] = {{0, 0}, {0, 5}, {9, 5}, {0, 40}};
+    for (int w = 0; w < 4; w++)
+        for (int prefill = 0; prefill < 2; prefill++) {
+            struct rig r;
+            rig_open(&r, (struct rig_options){
+                             .blocks = 24, .chunk = 8, .windows = {windows[w][0], windows[w][1]}});
+            int64_t room = engine_room_tokens(r.engine, prefill), most = 0;
+            for (int32_t tokens = 4; tokens < 500; tokens += 4) {
+                struct ask *a = ask_new(3, tokens, 1);
+                struct engine_request req = ask_request(a);
+                req.prefill_only = prefill;
+                if (ask_reserve_as(&r, a, &req) == ST_OK) {
+                    ask_release(&r, a);
+                    most = tokens + (prefill ? 0 : 4); /* a decode node has a block to grow into */
+                }
+                free(a);
+            }
+            if (room > 500)
+                cr_assert(most > 496, "windows %d", w);
+            else
+                cr_assert_eq(most, room, "windows %d prefill %d: %d of %d", w, prefill, (int)most,
+                             (int)room);
+            rig_close(&r);
+        }
+}

@@ -238,6 +238,7 @@ Test(codec, admin)
                                .slots = 8,
                                .blocks = {28, 1, 2, 3, 4, 5, 13},
                                .block_tokens = 16,
+                               .room_tokens = 512,
                                .prefill_ns_per_token = 9,
                                .decode_ns_per_step = 10,
                                .http = "127.0.0.1:9",
@@ -252,6 +253,7 @@ Test(codec, admin)
     cr_assert(got.boot == 3 && got.wire_min == 1 && got.wire_max == 2 && got.draining && got.ready);
     cr_assert(got.max_context == 2048 && got.vocab == 4096 && got.running == 5 && got.waiting == 6);
     cr_assert(got.waiting_tokens == 7 && got.slots == 8 && got.block_tokens == 16);
+    cr_assert_eq(got.room_tokens, 512);
     cr_assert(got.prefill_ns_per_token == 9 && got.decode_ns_per_step == 10);
     cr_assert(got.fingerprint[0] == 1 && got.fingerprint[1] == 2);
     codec_arena_fini(&a);

@@ -246,6 +246,10 @@ Test(policy, nodes_that_are_too_small_are_passed_over, .init = setup)
     for (int i = 0; i < 3; i++)
         cluster_place(&cluster, 3, 1000);
     cr_assert_eq(policy_pick_least_loaded(&cluster, &q), 3);
+    cluster.nodes[3].room_tokens = 7 * 16; /* some of its layers need blocks of their own */
+    cr_assert_eq(policy_pick_least_loaded(&cluster, &q), -1);
+    cluster.nodes[3].room_tokens = 8 * 16;
+    cr_assert_eq(cluster_room(&cluster, 3), 8 * 16);
     need.above = 8 * 16;
     cr_assert_eq(policy_pick_least_loaded(&cluster, &q), -1, "it was tried");
     need.above = 8 * 16 - 1;

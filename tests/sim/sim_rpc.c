@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "prefill-node/prefill.h"
 #include "sim/sim_world.h"
 
 struct sim_msg *sim_post(struct world *w, int64_t at_ns, enum sim_msg_kind kind,
@@ -218,6 +219,8 @@ static void answer_admin(struct world *w, struct sim_call *c)
                            .slots = 12, /* more than fit: nodes must refuse now and then */
                            .blocks = l.blocks,
                            .block_tokens = n->layout.block_tokens,
+                           .room_tokens =
+                               engine_room_tokens(n->engine, n->ops == &prefill_role_ops),
                            .http = ""};
     struct sim_msg *m = to_client(w, c, MSG_TO_CLIENT);
     codec_put_status(&m->bytes, &s);
