@@ -2,16 +2,14 @@
  * their numbers are numbers. What lies in the file as it is computed with stays there; the rest is
  * converted, once, by the whole team. */
 #include <assert.h>
-#include <math.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-#include "base/clock.h"
 #include "base/log.h"
 #include "model/model_impl.h"
+#include "model/weights_convert.h"
 
 /* Up to this size every element is checked; above it norms and biases wholly, matrices by samples,
  * since a scan would read the whole checkpoint from disk before the first token. */
@@ -19,9 +17,7 @@
 #define SCAN_SAMPLES 64
 #define SCAN_SAMPLE_ELEMENTS 2048
 
-#define CONVERT_ALIGN 64
 #define CONVERT_EXACT_MAX (UINT64_C(4) << 20) /* elements */
-#define PROGRESS_NS INT64_C(2000000000)
 
 /* ---- finding ---- */
 
@@ -177,55 +173,16 @@ static size_t find_nonfinite(const void *data, enum dtype dtype, size_t n, bool 
 
 /* ---- binding ---- */
 
-/* A weight that is converted or copied: part of a tensor to memory of our own. */
-struct job {
-    const struct weight *weight;
-    struct weight_spec spec;
-    enum dtype to;
-    char *out;
-};
-
 struct binding {
     const struct weights_args *args;
     struct model_weights *out;
-    struct job *jobs;
-    size_t n_jobs, cap_jobs, floats_used, floats_all, bytes_all;
+    struct conversion conversion;
+    size_t floats_used, floats_all;
     unsigned char *used; /* of the source's weights */
     bool scan_whole;
     enum dtype converted; /* what matrices are converted to */
-    atomic_size_t next;
-    atomic_int bad; /* 1 + the first job whose numbers are none, or for which there is no memory */
-    int64_t said_ns;
     struct error *err;
 };
-
-static size_t job_bytes(const struct weight_spec *s, enum dtype to)
-{
-    size_t n = (size_t)s->take_rows * (size_t)(s->take_cols ? s->take_cols : 1);
-    return (n * dtype_bytes(to) + CONVERT_ALIGN - 1) & ~(size_t)(CONVERT_ALIGN - 1);
-}
-
-/* The first row of the expert's matrix, or of the only one. */
-static uint64_t first_row(const struct weight_spec *s)
-{
-    return s->experts > 0 ? (uint64_t)s->expert * (uint64_t)(s->cols ? s->rows : 1) : 0;
-}
-
-static enum status add_job(struct binding *b, const struct job *j)
-{
-    if (b->n_jobs == b->cap_jobs) {
-        size_t cap = b->cap_jobs ? 2 * b->cap_jobs : 64;
-        struct job *jobs = realloc(b->jobs, cap * sizeof *jobs);
-        if (!jobs)
-            return err_set(b->err, ST_NO_MEMORY, "%s: no memory for the list of weights",
-                           b->args->dir);
-        b->jobs = jobs;
-        b->cap_jobs = cap;
-    }
-    b->jobs[b->n_jobs++] = *j;
-    b->bytes_all += job_bytes(&j->spec, j->to);
-    return ST_OK;
-}
 
 static void count_weight(struct binding *b, const struct weight *w)
 {
@@ -278,8 +235,9 @@ static enum status bind_one(void *ctx, const struct weight_spec *s)
                                  .rows = s->take_cols ? s->take_rows : 1,
                                  .cols = s->take_cols ? s->take_cols : s->take_rows};
     if (!native || s->flip || s->step != 1)
-        return add_job(b, &(struct job){.weight = w, .spec = *s, .to = dtype});
-    size_t start = (size_t)(first_row(s) + (uint64_t)s->first) * (s->cols ? (size_t)w->cols : 1);
+        return conversion_add(&b->conversion, w, s, dtype);
+    size_t start =
+        (size_t)(weights_first_row(s) + (uint64_t)s->first) * (s->cols ? (size_t)w->cols : 1);
     s->matrix->data = (const char *)w->data + start * dtype_bytes(dtype);
     return ST_OK;
 }
@@ -293,149 +251,12 @@ static enum status bind_floats(void *ctx, const struct weight_spec *s)
     float *row = malloc((size_t)w->cols * sizeof *row), *to = b->out->floats + b->floats_used;
     if (!row)
         return err_set(b->err, ST_NO_MEMORY, "%s: no memory for biases", b->args->dir);
-    weight_read_rows(w, first_row(s), first_row(s) + 1, row);
+    weight_read_rows(w, weights_first_row(s), weights_first_row(s) + 1, row);
     for (int32_t i = 0; i < s->take_rows; i++)
         to[i] = row[s->first + i * s->step];
     free(row);
     b->floats_used += (size_t)s->take_rows;
     *s->floats = to;
-    return ST_OK;
-}
-
-/* ---- conversion ---- */
-
-/* How many rows of a tensor are read at a time: formats that are packed down their columns make as
- * many of them for the price of one. */
-#define CONVERT_ROWS 16
-
-/* Rows of a tensor, and where they go: a row each, or where the tensor lies the other way round a
- * column each. */
-struct slab {
-    float *rows; /* [CONVERT_ROWS][cols of the tensor] */
-    float *line; /* [CONVERT_ROWS] */
-    size_t n;
-    float largest;
-    bool good;
-};
-
-static void put_line(const struct job *j, struct slab *s, char *out, const float *line, size_t n)
-{
-    for (size_t k = 0; k < n; k++)
-        s->largest = fmaxf(s->largest, fabsf(line[k]));
-    s->good = weights_find_nonfinite(line, DTYPE_F32, n) == n && s->good;
-    dtype_convert(out, j->to, line, DTYPE_F32, n);
-}
-
-static void put_slab(const struct job *j, struct slab *s, size_t at)
-{
-    const struct weight_spec *spec = &j->spec;
-    const size_t size = dtype_bytes(j->to), stride = (size_t)j->weight->cols;
-    const size_t cols = (size_t)spec->take_cols,
-                 lines = spec->flip ? (size_t)spec->take_rows : s->n;
-    for (size_t i = 0; i < lines; i++) {
-        if (!spec->flip) {
-            put_line(j, s, j->out + (at + i) * cols * size, s->rows + i * stride, cols);
-            continue;
-        }
-        const float *from = s->rows + (size_t)spec->first + i * (size_t)spec->step;
-        for (size_t k = 0; k < s->n; k++)
-            s->line[k] = from[k * stride];
-        put_line(j, s, j->out + (i * cols + at) * size, s->line, s->n);
-    }
-}
-
-static void read_into(const struct job *j, struct slab *s)
-{
-    const struct weight_spec *spec = &j->spec;
-    const uint64_t base = first_row(spec);
-    s->largest = 0;
-    s->good = true;
-    if (!spec->take_cols) { /* a vector: its one row */
-        weight_read_rows(j->weight, base, base + 1, s->rows);
-        put_line(j, s, j->out, s->rows, (size_t)spec->take_rows);
-        return;
-    }
-    const size_t all = (size_t)(spec->flip ? spec->take_cols : spec->take_rows);
-    const uint64_t step = spec->flip ? 1 : (uint64_t)spec->step;
-    for (size_t i = 0; i < all; i += s->n) {
-        uint64_t from = base + (uint64_t)(spec->flip ? spec->skip : spec->first) + i * step;
-        s->n = all - i < CONVERT_ROWS ? all - i : CONVERT_ROWS;
-        if (step == 1)
-            weight_read_rows(j->weight, from, from + s->n, s->rows);
-        for (size_t k = 0; step != 1 && k < s->n; k++)
-            weight_read_rows(j->weight, from + k * step, from + k * step + 1,
-                             s->rows + k * (size_t)j->weight->cols);
-        put_slab(j, s, i);
-    }
-}
-
-/* fp16 has the precision that quantized weights need, where fp32 would take room that matters; a
- * matrix with numbers beyond its range goes into bf16, which takes the same room. */
-static bool convert(struct job *j)
-{
-    const size_t rows = j->spec.take_cols ? CONVERT_ROWS : 1;
-    struct slab s = {.rows =
-                         malloc((rows * (size_t)j->weight->cols + CONVERT_ROWS) * sizeof(float))};
-    if (!s.rows) {
-        j->out = NULL;
-        return false;
-    }
-    s.line = s.rows + rows * (size_t)j->weight->cols;
-    read_into(j, &s);
-    if (s.good && j->to == DTYPE_F16 && s.largest > 65504.0f) {
-        j->to = DTYPE_BF16;
-        read_into(j, &s);
-    }
-    free(s.rows);
-    j->spec.matrix->dtype = j->to;
-    return s.good;
-}
-
-static void convert_body(void *arg, int part, int parts)
-{
-    struct binding *b = arg;
-    (void)parts;
-    for (size_t i; (i = atomic_fetch_add(&b->next, 1)) < b->n_jobs;) {
-        int none = 0;
-        if (!convert(&b->jobs[i]))
-            atomic_compare_exchange_strong(&b->bad, &none, (int)i + 1);
-        int64_t now = clock_now_ns();
-        if (part == 0 && now - b->said_ns > PROGRESS_NS) {
-            b->said_ns = now;
-            log_info("weights_converting", "done=%zu of=%zu percent=%zu", i + 1, b->n_jobs,
-                     (i + 1) * 100 / b->n_jobs);
-        }
-    }
-}
-
-static enum status convert_all(struct binding *b)
-{
-    struct model_weights *w = b->out;
-    if (b->n_jobs == 0)
-        return ST_OK;
-    void *memory =
-        mmap(NULL, b->bytes_all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED)
-        return err_set(b->err, ST_NO_MEMORY, "%s: no memory for %zu MiB of converted weights",
-                       b->args->dir, b->bytes_all >> 20);
-    w->converted = memory;
-    w->converted_bytes = b->bytes_all;
-    char *at = memory;
-    for (size_t i = 0; i < b->n_jobs; i++) {
-        struct job *j = &b->jobs[i];
-        j->out = at;
-        j->spec.matrix->data = at;
-        at += job_bytes(&j->spec, j->to);
-    }
-    b->said_ns = clock_now_ns();
-    team_run(b->args->team, convert_body, b);
-    int bad = atomic_load(&b->bad);
-    if (bad && !b->jobs[bad - 1].out)
-        return err_set(b->err, ST_NO_MEMORY, "%s: tensor %s: no memory to convert it", b->args->dir,
-                       b->jobs[bad - 1].weight->name);
-    if (bad)
-        return err_set(b->err, ST_INVALID, "%s: tensor %s: an element is not a finite number",
-                       b->args->dir, b->jobs[bad - 1].weight->name);
     return ST_OK;
 }
 
@@ -469,6 +290,7 @@ enum status weights_bind(const struct weights_args *args, struct model_weights *
                             weight_source_stored_bytes(args->source) <= SCAN_WHOLE_MAX_BYTES,
                         .converted = weights_converted_dtype(args->source),
                         .used = calloc(weight_source_count(args->source) + 1, 1),
+                        .conversion = {.dir = args->dir, .err = err},
                         .err = err};
     enum status st = ST_OK;
     if (!b.used || weights_alloc(c, out))
@@ -481,7 +303,7 @@ enum status weights_bind(const struct weights_args *args, struct model_weights *
     if (!st)
         st = weights_list(c, out, bind_floats, &b);
     if (!st)
-        st = convert_all(&b);
+        st = conversion_run(&b.conversion, args->team, out);
     if (!st) {
         if (c->tied)
             out->head = out->embed;
@@ -489,7 +311,7 @@ enum status weights_bind(const struct weights_args *args, struct model_weights *
     } else {
         weights_fini(out);
     }
-    free(b.jobs);
+    conversion_fini(&b.conversion);
     free(b.used);
     return st;
 }

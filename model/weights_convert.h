@@ -1,0 +1,43 @@
+/* Weights that are not computed with as they lie in the file: parts of tensors that are read as
+ * floats and written, in the type that is computed with, to memory of the model's own, by the
+ * whole team. Private to this folder.
+ *
+ * Owner: conversion_run() gives the memory to the weights; conversion_fini() frees the list.
+ * Thread: the one that loads.
+ */
+#ifndef MODEL_WEIGHTS_CONVERT_H
+#define MODEL_WEIGHTS_CONVERT_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+
+#include "base/team.h"
+#include "formats/weight_source.h"
+#include "model/weights_list.h"
+
+struct conversion_job;
+
+struct conversion {
+    const char *dir; /* names the checkpoint in messages */
+    struct error *err;
+    struct conversion_job *jobs;
+    size_t n_jobs, cap_jobs, bytes_all;
+    atomic_size_t next;
+    atomic_int bad; /* 1 + the first job whose numbers are none, or for which there is no memory */
+    int64_t said_ns;
+};
+
+/* Lists a part of a tensor; its struct matrix gets data when all are converted. ST_NO_MEMORY. */
+enum status conversion_add(struct conversion *c, const struct weight *w,
+                           const struct weight_spec *s, enum dtype to);
+/* Converts all, with a line of progress now and then. ST_INVALID: an element is no number. */
+enum status conversion_run(struct conversion *c, struct team *team, struct model_weights *out);
+void conversion_fini(struct conversion *c);
+
+/* The first row of the spec's expert, or of the only matrix. */
+static inline uint64_t weights_first_row(const struct weight_spec *s)
+{
+    return s->experts > 0 ? (uint64_t)s->expert * (uint64_t)(s->cols ? s->rows : 1) : 0;
+}
+
+#endif
