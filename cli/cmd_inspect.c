@@ -83,12 +83,14 @@ static void print_costs(const struct model_facts *f)
 {
     char a[32], b[32];
     for (int k = 0; k < f->n_kv_kinds && (f->n_kv_kinds > 1 || f->kv_kinds[0].window > 0); k++) {
-        printf("%-15s %d layers keep ", k ? "" : "KV", f->kv_kinds[k].layers);
+        printf("%-15s %d layer%s ", k ? "" : "KV", f->kv_kinds[k].layers,
+               f->kv_kinds[k].layers == 1 ? " keeps" : "s keep");
         if (f->kv_kinds[k].window > 0)
             printf("the last %d tokens", f->kv_kinds[k].window);
         else
             printf("every token");
-        printf(", %s each as fp16\n", bytes_text(f->kv_kinds[k].bytes_per_token[DTYPE_F16], a));
+        printf(", %s per token as fp16\n",
+               bytes_text(f->kv_kinds[k].bytes_per_token[DTYPE_F16], a));
     }
     printf("\n%-15s %18s %28s\n", "KV type", "KV per token", "weights + one full context");
     for (int d = 0; d < DTYPE_COUNT; d++)
