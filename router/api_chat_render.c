@@ -14,6 +14,7 @@
 struct view { /* how a chat is shown to the template */
     const struct api_request *r;
     struct template_habits habits;
+    bool filled; /* tools say all that they may leave out, and are a list where there are none */
 };
 
 static void text_of(const json *content, struct buf *text)
@@ -147,17 +148,50 @@ static void put_message(struct jw *w, const struct view *v, const json *m)
     jw_end_obj(w);
 }
 
-static void put_tools(struct jw *w, const struct api_request *r)
+static void put_filled_tool(struct jw *w, const json *tool)
 {
+    const json *f = json_get(tool, "function");
+    jw_obj(w);
+    jw_key(w, "type");
+    jw_str(w, "function");
+    jw_key(w, "function");
+    jw_obj(w);
+    for (void *it = json_first(f); it; it = json_next(f, it)) {
+        if (json_kind_of(json_iter_value(it)) == JSON_NULL_)
+            continue;
+        jw_key(w, json_iter_key(it));
+        jw_json(w, json_iter_value(it));
+    }
+    if (json_kind_of(json_get(f, "description")) != JSON_STR) {
+        jw_key(w, "description");
+        jw_str(w, "");
+    }
+    if (json_kind_of(json_get(f, "parameters")) != JSON_OBJ) {
+        jw_key(w, "parameters");
+        jw_raw(w, "{\"type\": \"object\", \"properties\": {}}");
+    }
+    jw_end_obj(w);
+    jw_end_obj(w);
+}
+
+static void put_tools(struct jw *w, const struct view *v)
+{
+    const struct api_request *r = v->r;
+    bool none = !json_count(r->tools) || r->tool_choice == API_TOOLS_NONE;
     jw_key(w, "tools");
-    if (!json_count(r->tools) || r->tool_choice == API_TOOLS_NONE) {
+    if (none && !v->filled) {
         jw_null(w);
         return;
     }
     jw_arr(w);
-    for (size_t i = 0; i < json_count(r->tools); i++) {
-        if (api_tool_allowed(r, json_at(r->tools, i)))
-            jw_json(w, json_at(r->tools, i));
+    for (size_t i = 0; !none && i < json_count(r->tools); i++) {
+        const json *tool = json_at(r->tools, i);
+        if (!api_tool_allowed(r, tool))
+            continue;
+        if (v->filled)
+            put_filled_tool(w, tool);
+        else
+            jw_json(w, tool);
     }
     jw_end_arr(w);
 }
@@ -202,7 +236,7 @@ static void put_variables(struct buf *out, const struct view *v)
     jw_end_arr(&w);
     jw_key(&w, "add_generation_prompt");
     jw_bool(&w, r->add_generation_prompt);
-    put_tools(&w, r);
+    put_tools(&w, v);
     jw_key(&w, "documents");
     if (json_count(r->documents))
         jw_json(&w, r->documents);
@@ -276,6 +310,26 @@ static enum status render(const struct api_chat *c, const struct chat_template *
     return st;
 }
 
+/* Templates that fail at what tools may leave out get it filled in. */
+static enum status render_either(const struct api_chat *c, const struct chat_template *t,
+                                 const struct view *v, struct template_result *out,
+                                 struct error *why)
+{
+    enum status st = render(c, t, v, out, why);
+    if (st != ST_INVALID)
+        return st;
+    const struct view filled = {v->r, v->habits, true};
+    struct template_result again = {0};
+    struct error ignored = {0};
+    if (render(c, t, &filled, &again, &ignored) != ST_OK) {
+        template_result_fini(&again);
+        return st;
+    }
+    template_result_fini(out);
+    *out = again;
+    return ST_OK;
+}
+
 static bool ends_inside(const struct output_reasoning *reasoning, const struct api_request *r,
                         const struct template_result *t)
 {
@@ -301,12 +355,12 @@ bool api_chat_ids(const struct api_chat *c, const struct api_request *r, struct 
     bool tools =
         !own && c->tool_template && json_count(r->tools) && r->tool_choice != API_TOOLS_NONE;
     const struct chat_template *t = own ? own : tools ? c->tool_template : c->template_;
-    const struct view view = {r, tools ? c->tool_habits : c->habits};
+    const struct view view = {r, tools ? c->tool_habits : c->habits, false};
     if (st == ST_OK && !t)
         return api_fail(err, 400, "unsupported_value", "messages",
                         "The model has no chat template: only completions can be made with it.");
     if (st == ST_OK)
-        st = render(c, t, &view, &rendered, &why);
+        st = render_either(c, t, &view, &rendered, &why);
     if (st == ST_OK && r->continue_final)
         cut_after_final(r, &rendered);
     const char *text = rendered.text.data ? rendered.text.data : "";

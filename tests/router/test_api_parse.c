@@ -422,6 +422,50 @@ Test(api_chat, rendered)
     tokenizer_free(t);
 }
 
+/* `description` and `parameters` of a tool are optional to clients, not to every template; some
+ * of those that are for chats with tools go through the list where there is none. */
+Test(api_chat, templates_that_need_all_of_a_tool)
+{
+    static const char text[] = "{% for t in tools %}{{ t.function.name + '(' + "
+                               "t.function.description + ')' }}"
+                               "{% for k in t.function.parameters.properties.keys() %}{{ k }}"
+                               "{% endfor %}{% endfor %}{{ messages[0].content }}";
+    static const struct {
+        const char *tools, *want;
+    } cases[] = {
+        {"", "a"},
+        {",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]", "f()a"},
+        {",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"description\":null,"
+         "\"parameters\":{\"properties\":{\"x\":{}}}}},{\"type\":\"function\",\"function\":{"
+         "\"name\":"
+         "\"g\",\"description\":\"d\",\"parameters\":null}}]",
+         "f()xg(d)a"},
+    };
+    struct tokenizer *t = rig_tokenizer();
+    struct chat_template *template_ = NULL;
+    cr_assert_eq(template_parse(text, sizeof text - 1, &template_, NULL), ST_OK);
+    const struct api_chat chat = {.tokenizer = t, .template_ = template_};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct api_request r;
+        struct api_error err = {0};
+        struct ids ids = {0};
+        struct buf body = {0}, got = {0};
+        buf_printf(&body, "{" M "%s}", cases[i].tools);
+        cr_assert(parse(&r, API_CHAT, body.data, &err), "%s: %s", body.data, err.message);
+        cr_assert(api_chat_ids(&chat, &r, &ids, &err), "%s: %s", body.data, err.message);
+        for (size_t k = 0; k < ids.n; k++)
+            if (ids.v[k] < 256)
+                buf_putc(&got, (char)ids.v[k]);
+        cr_expect_str_eq(got.data, cases[i].want);
+        buf_fini(&body);
+        buf_fini(&got);
+        ids_fini(&ids);
+        api_request_fini(&r);
+    }
+    template_free(template_);
+    tokenizer_free(t);
+}
+
 Test(api_chat, no_template_and_one_that_raises)
 {
     struct tokenizer *t = rig_tokenizer();
