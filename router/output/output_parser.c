@@ -182,20 +182,26 @@ static void begin_if_due(struct output_parser *p)
         output_call_begin(p);
 }
 
-bool output_call_name(struct output_parser *p, const char *s, size_t n)
+static bool is_name(const char *s, size_t n)
 {
-    while (n && output_is_blank((unsigned char)*s)) {
-        s++;
-        n--;
-    }
-    while (n && output_is_blank((unsigned char)s[n - 1]))
-        n--;
-    if (n == 0 || n > OUTPUT_NAME_BYTES_MAX)
-        return false;
     for (size_t i = 0; i < n; i++) {
         if ((unsigned char)s[i] <= ' ' || s[i] == 0x7f || strchr("\"<>{}", s[i]))
             return false;
     }
+    return true;
+}
+
+bool output_call_name(struct output_parser *p, const char *s, size_t n)
+{
+    bool any = p->f == &forced_format; /* of a tool, whatever that is called */
+    while (!any && n && output_is_blank((unsigned char)*s)) {
+        s++;
+        n--;
+    }
+    while (!any && n && output_is_blank((unsigned char)s[n - 1]))
+        n--;
+    if (n == 0 || n > OUTPUT_NAME_BYTES_MAX || !(any || is_name(s, n)))
+        return false;
     buf_clear(&p->name);
     buf_append(&p->name, s, n);
     if (p->name.failed)

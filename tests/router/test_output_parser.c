@@ -451,9 +451,17 @@ Test(output_parser, forced)
         cr_assert_str_eq(b.data, "|B0:f|A:{}|E|B1:g|A:{\"x\": 1}|E");
         struct buf c = rig_run(one, "no", most, most, false);
         cr_assert_str_eq(c.data, "|C:no");
+        struct output_args odd = {.forced_name = " <|end|> \"\xe5\x90\x8d ", .skip_special = true};
+        struct buf d = rig_run(odd, "{}", most, most, false);
+        cr_assert_str_eq(d.data, "|B0: <|end|> \"\xe5\x90\x8d |A:{}|E");
+        struct buf e =
+            rig_run(any, "[{\"name\": \" <a b>\\n\", \"parameters\": {}}]", most, most, false);
+        cr_assert_str_eq(e.data, "|B0: <a b>\n|A:{}|E");
         buf_fini(&a);
         buf_fini(&b);
         buf_fini(&c);
+        buf_fini(&d);
+        buf_fini(&e);
     }
 }
 
