@@ -216,7 +216,9 @@ bool prompt_check_grammar(struct router *r, const struct msg_grammar *g, const c
     }
     if (st != ST_INVALID && st != ST_UNSUPPORTED)
         return api_fail(err, 500, "internal_error", NULL, "%s", why.text);
+    /* Nobody asks for a structure: it is made of the tools' schemas. */
+    enum grammar_kind kind =
+        g->kind == MSG_GRAMMAR_STRUCTURE ? GRAMMAR_JSON_SCHEMA : (enum grammar_kind)g->kind;
     return api_fail(err, 400, st == ST_INVALID ? "invalid_value" : "unsupported_value", param,
-                    "Invalid %s in '%s': %s", grammar_kind_name((enum grammar_kind)g->kind), param,
-                    why.text);
+                    "Invalid %s in '%s': %s", grammar_kind_name(kind), param, why.text);
 }

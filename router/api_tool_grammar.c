@@ -1,5 +1,6 @@
 #include "router/api_tool_grammar.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static void put_literal(struct jw *w, const char *text)
@@ -11,9 +12,13 @@ static void put_literal(struct jw *w, const char *text)
 }
 
 /* Arguments are an object, also where the schema forgets to say so. */
-static void put_schema(struct jw *w, const json *parameters)
+static void put_schema(struct jw *w, size_t tool, const json *parameters)
 {
+    char at[64];
+    snprintf(at, sizeof at, "/%zu/function/parameters", tool);
     jw_obj(w);
+    jw_key(w, "at");
+    jw_str(w, at);
     jw_key(w, "schema");
     jw_obj(w);
     if (json_kind_of(json_get(parameters, "type")) != JSON_STR) {
@@ -32,7 +37,7 @@ static void put_schema(struct jw *w, const json *parameters)
 }
 
 /* {"name": "f", "parameters": ...} */
-static void put_call(struct jw *w, const json *function)
+static void put_call(struct jw *w, size_t tool, const json *function)
 {
     struct buf lead = {0};
     struct jw name = jw_begin(&lead);
@@ -43,7 +48,7 @@ static void put_call(struct jw *w, const json *function)
     jw_key(w, "seq");
     jw_arr(w);
     put_literal(w, lead.data ? lead.data : "");
-    put_schema(w, json_get(function, "parameters"));
+    put_schema(w, tool, json_get(function, "parameters"));
     put_literal(w, "}");
     jw_end_arr(w);
     jw_end_obj(w);
@@ -58,7 +63,7 @@ static void put_any_call(struct jw *w, const struct api_request *r)
     jw_arr(w);
     for (size_t i = 0; i < json_count(r->tools); i++) {
         if (api_tool_allowed(r, json_at(r->tools, i)))
-            put_call(w, json_get(json_at(r->tools, i), "function"));
+            put_call(w, i, json_get(json_at(r->tools, i), "function"));
     }
     jw_end_arr(w);
     jw_end_obj(w);
@@ -100,7 +105,7 @@ void api_tool_grammar(const struct api_request *r, struct buf *out)
     for (size_t i = 0; i < json_count(r->tools); i++) {
         const json *f = json_get(json_at(r->tools, i), "function");
         if (strcmp(json_as_str(json_get(f, "name"), ""), r->tool_name) == 0) {
-            put_schema(&w, json_get(f, "parameters"));
+            put_schema(&w, i, json_get(f, "parameters"));
             return;
         }
     }

@@ -32,6 +32,7 @@ struct build_edge {
 };
 struct build_rule {
     uint32_t start, end;
+    const void *about;           /* the node of the document that it is of, NULL: none */
     char name[BUILD_NAME_BYTES]; /* for messages */
 };
 struct builder {
@@ -42,6 +43,7 @@ struct builder {
     enum status status;
     struct error *err;
     const bool *spelled; /* [256] bytes that there are; NULL: all */
+    const void *dead;    /* what build_finish() found that nothing can match: an `about` */
 };
 
 /* A range of code points, both ends included. */

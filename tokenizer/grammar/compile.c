@@ -58,21 +58,24 @@ static uint32_t compile_regex(struct builder *b, const char *text, size_t len)
     return rule;
 }
 
-static uint32_t compile_json(struct builder *b, enum grammar_kind kind, const char *text,
-                             size_t len)
+static uint32_t compile_json(struct builder *b, enum grammar_kind kind, const json *root)
 {
-    json *root = read_text(b, text, len);
-    uint32_t rule = 0;
     if (b->status != ST_OK)
         return 0;
     if (kind == GRAMMAR_JSON_SCHEMA)
-        rule = schema_compile(b, root, "");
-    else if (kind == GRAMMAR_CHOICE)
-        rule = compile_choice(b, root);
-    else
-        rule = structure_compile(b, root);
-    json_free(root);
-    return rule;
+        return schema_compile(b, root, "");
+    return kind == GRAMMAR_CHOICE ? compile_choice(b, root) : structure_compile(b, root);
+}
+
+/* Of a schema that contradicts itself: where. What it was rewritten to has no place. */
+static void name_dead(const struct builder *b, const json *root)
+{
+    struct buf place = {0};
+    buf_putc(&place, '#');
+    if (root && b->dead && schema_find(root, b->dead, &place))
+        err_set(b->err, ST_INVALID, "%.*s: nothing can match: no value fulfils this schema",
+                place.len > 150 ? 150 : (int)place.len, place.data);
+    buf_fini(&place);
 }
 
 enum status grammar_compile(enum grammar_kind kind, const char *text, size_t len,
@@ -87,6 +90,7 @@ enum status grammar_compile_for(const struct grammar_vocab *v, enum grammar_kind
 {
     struct builder b = {.err = err, .spelled = v ? v->spelled : NULL};
     uint32_t root = 0;
+    json *document = NULL;
     if (len > GRAMMAR_TEXT_MAX)
         return err_set(err, ST_UNSUPPORTED, "%zu bytes, at most %u", len, GRAMMAR_TEXT_MAX);
     if (kind == GRAMMAR_JSON_OBJECT)
@@ -96,11 +100,14 @@ enum status grammar_compile_for(const struct grammar_vocab *v, enum grammar_kind
     else if (kind == GRAMMAR_GBNF)
         root = gbnf_compile(&b, text, len);
     else if (kind > GRAMMAR_NONE && kind < GRAMMAR_KINDS)
-        root = compile_json(&b, kind, text, len);
+        root = compile_json(&b, kind, document = read_text(&b, text, len));
     else
         build_fail(&b, ST_INVALID, "no such kind of grammar");
     struct grammar *g = NULL;
     enum status st = build_finish(&b, root, &g);
+    if (kind == GRAMMAR_JSON_SCHEMA)
+        name_dead(&b, document);
+    json_free(document);
     build_fini(&b);
     if (st == ST_OK)
         *out = g;

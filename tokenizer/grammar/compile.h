@@ -11,6 +11,8 @@ uint32_t gbnf_compile(struct builder *b, const char *text, size_t len);
  * `root` is the document that references are resolved in. */
 uint32_t schema_compile(struct builder *b, const json *root, const char *where);
 uint32_t schema_compile_any_object(struct builder *b);
+/* Appends the pointer of a node of the document; false: it is none of it. */
+bool schema_find(const json *root, const void *node, struct buf *out);
 /* structure.c */
 uint32_t structure_compile(struct builder *b, const json *root);
 

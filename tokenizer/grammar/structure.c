@@ -131,10 +131,14 @@ static uint32_t put_special(struct structure *t, const json *v, uint32_t from)
     return build_byte(t->b, from, GRAMMAR_SPECIAL_BYTE);
 }
 
-static uint32_t put_schema(struct structure *t, const json *v, uint32_t from)
+static uint32_t put_schema(struct structure *t, const json *node, uint32_t from)
 {
+    const json *v = json_get(node, "schema"), *at = json_get(node, "at");
     struct buf where = {0};
-    buf_printf(&where, "%s/schema", t->place.data ? t->place.data : "");
+    if (json_kind_of(at) == JSON_STR)
+        buf_puts(&where, json_as_str(at, ""));
+    else
+        buf_printf(&where, "%s/schema", t->place.data ? t->place.data : "");
     uint32_t rule = schema_compile(t->b, v, where.data ? where.data : "");
     buf_fini(&where);
     return t->b->status == ST_OK ? build_call_once(t->b, from, rule) : from;
@@ -172,7 +176,7 @@ static uint32_t put(struct structure *t, const json *node, uint32_t from)
     else if (json_get(node, "repeat"))
         to = put_repeat(t, node, from);
     else if ((v = json_get(node, "schema")) != NULL)
-        to = put_schema(t, v, from);
+        to = put_schema(t, node, from);
     else
         to = put_text(t, node, from);
     t->depth--;

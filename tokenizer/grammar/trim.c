@@ -260,6 +260,33 @@ static void find_owners(struct trim *t)
     }
 }
 
+static uint32_t dead_callee(const struct trim *t, uint32_t rule, const bool *seen)
+{
+    const struct grammar *g = t->g;
+    uint32_t end = rule + 1 < g->n_rules ? g->rules[rule + 1].start : g->n_states;
+    for (uint32_t s = g->rules[rule].start; s < end; s++)
+        for (uint32_t i = 0; i < g->states[s].n_calls; i++) {
+            uint32_t to = g->calls[g->states[s].calls + i].rule;
+            if (!t->rule_lives[to] && !seen[to])
+                return to;
+        }
+    return UINT32_MAX;
+}
+
+/* Says what cannot be matched: the innermost thing, for all around it is so because of that. */
+static void blame(const struct trim *t)
+{
+    struct builder *b = t->b;
+    bool *seen = t->rule_reached; /* free until a grammar is known to live */
+    for (uint32_t r = t->g->root; r != UINT32_MAX; r = dead_callee(t, r, seen)) {
+        seen[r] = true;
+        if (b->rules[r].about != NULL)
+            b->dead = b->rules[r].about;
+    }
+    build_fail(b, ST_INVALID, "nothing can match: rule %s has no sentence",
+               b->rules[t->g->root].name);
+}
+
 enum status grammar_trim(struct builder *b, struct grammar *g)
 {
     struct trim t = {.b = b, .g = g};
@@ -278,8 +305,7 @@ enum status grammar_trim(struct builder *b, struct grammar *g)
         find_owners(&t);
         spread(&t, &r);
         if (!t.rule_lives[g->root])
-            build_fail(b, ST_INVALID, "nothing can match: rule %s has no sentence",
-                       b->rules[g->root].name);
+            blame(&t);
         else {
             reach(&t);
             compact(&t);

@@ -267,7 +267,9 @@ static void put_member_rule(struct object *o)
     conj_fini(&plain);
 }
 
-/* From `at`, behind a comma where `have` > 0: properties of other names and no declared ones. */
+/* From `at`, behind a comma where `have` > 0: properties of other names and no declared ones. Their
+ * names may be all the same, which readers take for one property: however many they are, only the
+ * first counts towards the least number. */
 static void put_members(struct object *o, uint32_t at, uint64_t have, uint32_t to)
 {
     struct builder *b = o->s->b;
@@ -275,12 +277,11 @@ static void put_members(struct object *o, uint32_t at, uint64_t have, uint32_t t
     uint64_t max = o->max == GRAMMAR_UNBOUNDED ? GRAMMAR_UNBOUNDED : o->max - have;
     if (min == 0 && have == 0)
         build_eps(b, at, to);
-    if (o->member == UINT32_MAX || max == 0)
+    if (o->member == UINT32_MAX || max == 0 || min > 1)
         return;
     at = build_call_once(b, at, o->member);
-    min -= min > 0;
     max -= max != GRAMMAR_UNBOUNDED;
-    build_call(b, at, to, o->next_member, (struct build_repeat){(uint32_t)min, (uint32_t)max});
+    build_call(b, at, to, o->next_member, (struct build_repeat){0, (uint32_t)max});
 }
 
 /* ---- the whole ---- */
@@ -389,6 +390,17 @@ static void find_rest(struct object *o)
         o->rest = NULL;
 }
 
+static void check_min(struct object *o)
+{
+    uint64_t declared = 0;
+    for (uint32_t i = 0; i < o->n_properties; i++)
+        declared += o->properties[i].rule != UINT32_MAX;
+    if (o->member != UINT32_MAX && o->min > declared + 1)
+        schema_fail(o->s, ST_UNSUPPORTED, o->c->v[0],
+                    "minProperties is not supported over one more than what is declared (%llu)",
+                    (unsigned long long)declared);
+}
+
 void schema_put_object(struct schema *s, const struct conj *c, struct span at)
 {
     struct object *o = calloc(1, sizeof *o);
@@ -411,6 +423,7 @@ void schema_put_object(struct schema *s, const struct conj *c, struct span at)
         find_properties(o);
     if (fine(o) && o->min <= o->max) {
         put_member_rule(o);
+        check_min(o);
         uint32_t from = schema_space(s, build_byte(s->b, at.from, '{'));
         uint32_t end = build_state(s->b);
         build_bytes(s->b, end, at.to, (struct ga_range){.lo = '}', .hi = '}'});

@@ -23,7 +23,7 @@ static void put_key(struct buf *out, const char *key)
 }
 
 /* Appends the pointer of `node` below `at`; a node is told by its address. */
-static bool find_node(const json *at, const json *node, struct buf *out)
+bool schema_find(const json *at, const void *node, struct buf *out)
 {
     size_t len = out->len;
     if (at == node)
@@ -31,13 +31,13 @@ static bool find_node(const json *at, const json *node, struct buf *out)
     if (json_kind_of(at) == JSON_OBJ)
         for (void *it = json_first(at); it; it = json_next(at, it)) {
             put_key(out, json_iter_key(it));
-            if (find_node(json_iter_value(it), node, out))
+            if (schema_find(json_iter_value(it), node, out))
                 return true;
             out->len = len;
         }
     for (size_t i = 0; json_kind_of(at) == JSON_ARR && i < json_count(at); i++) {
         buf_printf(out, "/%zu", i);
-        if (find_node(json_at(at, i), node, out))
+        if (schema_find(json_at(at, i), node, out))
             return true;
         out->len = len;
     }
@@ -55,7 +55,7 @@ void schema_fail(struct schema *s, enum status status, const json *at, const cha
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
     buf_printf(&place, "#%s", s->where);
-    find_node(s->root, at, &place);
+    schema_find(s->root, at, &place);
     build_fail(s->b, status, "%.*s: %s", place.len > 150 ? 150 : (int)place.len, place.data, text);
     buf_fini(&place);
 }
@@ -137,6 +137,8 @@ static uint32_t find_rule(struct schema *s, const struct conj *c, bool closed)
             return r->rule;
     }
     struct schema_rule r = {.closed = closed, .rule = build_rule(s->b, "(schema)")};
+    if (s->b->status == ST_OK)
+        s->b->rules[r.rule].about = c->v[0];
     for (uint32_t i = 0; i < c->n; i++)
         conj_add(s, &r.conj, c->v[i]);
     s->rules[s->n_rules] = r;
