@@ -264,6 +264,10 @@ static const struct {
     {GRAMMAR_STRUCTURE, ST_INVALID,
      "{\"any\":[{\"at\":\"/0/f\",\"schema\":{\"items\":{\"type\":\"x\"}}}]}",
      "#/0/f/items: type \"x\""},
+    {GRAMMAR_STRUCTURE, ST_INVALID,
+     "{\"seq\":[{\"literal\":\"a\"},{\"any\":[{\"at\":\"/0/f\",\"schema\":{\"type\":\"array\","
+     "\"minItems\":1,\"items\":{\"type\":\"null\",\"enum\":[]}}}]}]}",
+     "#/0/f/items: nothing can match"},
     {GRAMMAR_CHOICE, ST_INVALID, "[]", "not empty"},
     {GRAMMAR_CHOICE, ST_INVALID, "[\"a\",1]", "#/1"},
     {GRAMMAR_STRUCTURE, ST_INVALID, "{\"seq\":[{\"x\":1}]}", "#/seq/0: not a node"},

@@ -68,11 +68,12 @@ static uint32_t compile_json(struct builder *b, enum grammar_kind kind, const js
 }
 
 /* Of a schema that contradicts itself: where. What it was rewritten to has no place. */
-static void name_dead(const struct builder *b, const json *root)
+static void name_dead(const struct builder *b, enum grammar_kind kind, const json *root)
 {
     struct buf place = {0};
     buf_putc(&place, '#');
-    if (root && b->dead && schema_find(root, b->dead, &place))
+    if (root && b->dead &&
+        (kind == GRAMMAR_STRUCTURE ? structure_find : schema_find)(root, b->dead, &place))
         err_set(b->err, ST_INVALID, "%.*s: nothing can match: no value fulfils this schema",
                 place.len > 150 ? 150 : (int)place.len, place.data);
     buf_fini(&place);
@@ -105,8 +106,7 @@ enum status grammar_compile_for(const struct grammar_vocab *v, enum grammar_kind
         build_fail(&b, ST_INVALID, "no such kind of grammar");
     struct grammar *g = NULL;
     enum status st = build_finish(&b, root, &g);
-    if (kind == GRAMMAR_JSON_SCHEMA)
-        name_dead(&b, document);
+    name_dead(&b, kind, document);
     json_free(document);
     build_fini(&b);
     if (st == ST_OK)

@@ -15,5 +15,7 @@ uint32_t schema_compile_any_object(struct builder *b);
 bool schema_find(const json *root, const void *node, struct buf *out);
 /* structure.c */
 uint32_t structure_compile(struct builder *b, const json *root);
+/* As schema_find(), for a node of a schema that says where it is `at`. */
+bool structure_find(const json *root, const void *node, struct buf *out);
 
 #endif

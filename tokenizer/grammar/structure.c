@@ -195,3 +195,24 @@ uint32_t structure_compile(struct builder *b, const json *root)
     buf_fini(&t.place);
     return rule;
 }
+
+bool structure_find(const json *at, const void *node, struct buf *out)
+{
+    const json *schema = json_get(at, "schema"), *place = json_get(at, "at");
+    size_t len = out->len;
+    if (json_kind_of(place) == JSON_STR) {
+        buf_puts(out, json_as_str(place, ""));
+        if (schema_find(schema, node, out))
+            return true;
+        out->len = len;
+        return false;
+    }
+    if (json_kind_of(at) == JSON_OBJ)
+        for (void *it = json_first(at); it; it = json_next(at, it))
+            if (structure_find(json_iter_value(it), node, out))
+                return true;
+    for (size_t i = 0; json_kind_of(at) == JSON_ARR && i < json_count(at); i++)
+        if (structure_find(json_at(at, i), node, out))
+            return true;
+    return false;
+}
