@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/json.h"
+#include "base/utf8.h"
 #include "tokenizer/grammar/grammar.h"
 
 #define DATA BATON_SOURCE_DIR "/../shared/data/"
@@ -359,6 +360,74 @@ Test(grammar, is_bounded, .timeout = 120)
     g = NULL;
     grammar_compile(GRAMMAR_JSON_SCHEMA, tree, sizeof tree - 1, &g, &err);
     grammar_free(g);
+}
+
+static void add_class(struct buf *b, unsigned first, unsigned step)
+{
+    char utf8[4];
+    buf_putc(b, '[');
+    for (unsigned cp = first; cp < 0xd000; cp += step)
+        buf_append(b, utf8, utf8_encode(cp, utf8));
+    buf_putc(b, ']');
+}
+
+static void compile_any(enum grammar_kind kind, struct buf *text)
+{
+    struct grammar *g = NULL;
+    struct error err;
+    grammar_compile(kind, text->data, text->len, &g, &err);
+    grammar_free(g);
+    buf_clear(text);
+}
+
+/* What is read again for each copy is long, or stands for much: seconds and gigabytes once. */
+Test(grammar, copies_are_bounded, .timeout = 20)
+{
+    static const char properties[] = "(\\p{L}x){1000}";
+    struct buf text = {0};
+    buf_puts(&text, properties);
+    compile_any(GRAMMAR_REGEX, &text);
+    for (int i = 0; i < 40000; i++)
+        buf_puts(&text, i ? "\\p{L}" : "[");
+    buf_putc(&text, ']');
+    compile_any(GRAMMAR_REGEX, &text);
+    buf_putc(&text, '(');
+    add_class(&text, 0x3400, 2);
+    buf_puts(&text, "|x){20000}");
+    compile_any(GRAMMAR_REGEX, &text);
+    buf_puts(&text, "(?:(?<");
+    for (int i = 0; i < 250000; i++)
+        buf_putc(&text, 'a');
+    buf_puts(&text, ">x)){20000}");
+    compile_any(GRAMMAR_REGEX, &text);
+    buf_puts(&text, "root ::= [");
+    for (int i = 0; i < 250000; i++)
+        buf_putc(&text, (char)('a' + i % 26));
+    buf_puts(&text, "]{250}");
+    compile_any(GRAMMAR_GBNF, &text);
+    buf_fini(&text);
+}
+
+/* Each pattern is within its bound. */
+Test(grammar, patterns_are_bounded_together, .timeout = 20)
+{
+    struct buf text = {0};
+    buf_puts(&text, "{\"type\":\"object\",\"properties\":{");
+    for (int i = 0; i < 1000; i++) {
+        buf_printf(&text, "%s\"p%d\":{\"type\":\"string\",\"pattern\":\"^(a", i ? "," : "", i);
+        for (int k = 0; k < 60; k++)
+            buf_puts(&text, "|a");
+        buf_puts(&text, ")(){1000}$\"}");
+    }
+    buf_puts(&text, "}}");
+    compile_any(GRAMMAR_JSON_SCHEMA, &text);
+    buf_puts(&text, "{\"type\":\"string\",\"allOf\":[{\"pattern\":\"^(?:");
+    add_class(&text, 0x3400, 4);
+    buf_puts(&text, "|z){24}$\"},{\"pattern\":\"^(?:");
+    add_class(&text, 0x3402, 4);
+    buf_puts(&text, "|z){24}$\"}]}");
+    compile_any(GRAMMAR_JSON_SCHEMA, &text);
+    buf_fini(&text);
 }
 
 /* ---- data of others ---- */

@@ -25,6 +25,14 @@ enum status build_fail(struct builder *b, enum status status, const char *fmt, .
     return b->status = err_set(b->err, status, "%s", text);
 }
 
+void build_spend(struct builder *b, uint32_t steps)
+{
+    if (steps > BUILD_PATTERN_STEPS_MAX - b->pattern_steps)
+        build_fail(b, ST_UNSUPPORTED, "the patterns are too large together");
+    else
+        b->pattern_steps += steps;
+}
+
 /* Room for one more of `bytes` each; false when the bound is passed or memory is out. */
 static bool grow(struct builder *b, void **v, uint32_t *cap, size_t bytes)
 {

@@ -22,6 +22,7 @@
 #define BUILD_EDGES_MAX 1200000u
 #define BUILD_RULES_MAX 50000u
 #define BUILD_NAME_BYTES 64
+#define BUILD_PATTERN_STEPS_MAX 12000000u /* of all patterns together: bounds the time */
 
 enum build_kind { BUILD_EPS, BUILD_BYTES, BUILD_CALL };
 struct build_edge {
@@ -40,6 +41,7 @@ struct builder {
     uint32_t *heads;          /* of each state: its first edge */
     struct build_rule *rules;
     uint32_t n_edges, cap_edges, n_states, cap_states, n_rules, cap_rules;
+    uint32_t pattern_steps;
     enum status status;
     struct error *err;
     const bool *spelled; /* [256] bytes that there are; NULL: all */
@@ -54,6 +56,7 @@ struct char_range {
 void build_fini(struct builder *b);
 enum status build_fail(struct builder *b, enum status status, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+void build_spend(struct builder *b, uint32_t steps); /* on a pattern */
 uint32_t build_state(struct builder *b);
 uint32_t build_rule(struct builder *b, const char *name);
 /* A rule of states that are there. */

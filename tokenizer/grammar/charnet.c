@@ -167,6 +167,10 @@ void charnet_intersect(const struct charnet *a, const struct charnet *b, struct 
         pair_state(&p, 0, 0);
     for (uint32_t s = 0; s < out->n_states && build->status == ST_OK; s++) {
         uint32_t x = p.pair[s][0], y = p.pair[s][1];
+        uint64_t work = (uint64_t)(a->first[x + 1] - a->first[x]) * (b->first[y + 1] - b->first[y]);
+        build_spend(build, work < UINT32_MAX ? (uint32_t)work : UINT32_MAX);
+        if (build->status != ST_OK)
+            break;
         for (uint32_t i = a->first[x]; i < a->first[x + 1]; i++)
             for (uint32_t k = b->first[y]; k < b->first[y + 1]; k++) {
                 const struct charnet_edge *e = &a->edges[i], *f = &b->edges[k];

@@ -1,5 +1,6 @@
 #include "tokenizer/grammar/chars.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -145,32 +146,47 @@ static bool is_punct(uint32_t cp)
     return uc_is_punct(cp) && !(cp < 0x80 && strchr("$+<=>^`|~", (int)cp));
 }
 
+/* Each is looked up for all characters once: patterns may name one many times. */
+#define PROPERTIES 7
+static const struct property {
+    const char *names[3];
+    bool (*has)(uint32_t cp);
+} properties[PROPERTIES] = {
+    {{"L", "Letter", NULL}, is_letter},
+    {{"Lu", "Uppercase_Letter", NULL}, is_upper},
+    {{"Ll", "Lowercase_Letter", NULL}, is_lower},
+    {{"N", "Number", NULL}, uc_is_numeric},
+    {{"M", "Mark", NULL}, uc_is_mark},
+    {{"P", "Punctuation", NULL}, is_punct},
+    {{"White_Space", "space", NULL}, uc_is_space},
+};
+static struct char_set property_sets[PROPERTIES];
+static pthread_once_t property_once = PTHREAD_ONCE_INIT;
+
+static void find_properties(void)
+{
+    for (size_t i = 0; i < PROPERTIES; i++)
+        for (uint32_t cp = 0; cp <= CHAR_MAX_CP; cp++) {
+            uint32_t begin = cp;
+            while (cp <= CHAR_MAX_CP && properties[i].has(cp))
+                cp++;
+            if (cp > begin)
+                chars_add(&property_sets[i], begin, cp - 1);
+        }
+}
+
 bool chars_add_property(struct char_set *s, const char *name, size_t len, bool negated)
 {
-    static const struct {
-        const char *names[3];
-        bool (*has)(uint32_t cp);
-    } known[] = {
-        {{"L", "Letter", NULL}, is_letter},
-        {{"Lu", "Uppercase_Letter", NULL}, is_upper},
-        {{"Ll", "Lowercase_Letter", NULL}, is_lower},
-        {{"N", "Number", NULL}, uc_is_numeric},
-        {{"M", "Mark", NULL}, uc_is_mark},
-        {{"P", "Punctuation", NULL}, is_punct},
-        {{"White_Space", "space", NULL}, uc_is_space},
-    };
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        for (size_t k = 0; k < 3 && known[i].names[k]; k++) {
-            if (strlen(known[i].names[k]) != len || memcmp(known[i].names[k], name, len) != 0)
+    for (size_t i = 0; i < PROPERTIES; i++)
+        for (size_t k = 0; k < 3 && properties[i].names[k]; k++) {
+            const char *known = properties[i].names[k];
+            if (strlen(known) != len || memcmp(known, name, len) != 0)
                 continue;
-            struct char_set own = {0};
-            for (uint32_t cp = 0; cp <= CHAR_MAX_CP; cp++) {
-                uint32_t begin = cp;
-                while (cp <= CHAR_MAX_CP && known[i].has(cp))
-                    cp++;
-                if (cp > begin)
-                    chars_add(&own, begin, cp - 1);
-            }
+            pthread_once(&property_once, find_properties);
+            const struct char_set *all = &property_sets[i];
+            struct char_set own = {.failed = all->failed};
+            for (size_t v = 0; v < all->n; v++)
+                chars_add(&own, all->v[v].lo, all->v[v].hi);
             add_all(s, &own, negated);
             return true;
         }

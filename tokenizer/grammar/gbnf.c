@@ -13,6 +13,7 @@
 #define DEPTH_MAX 200
 #define REPEAT_MAX 1000000
 #define COPIED_STATES_MAX 512
+#define COPIED_BYTES_MAX (1u << 20) /* of the text, by all copies: bounds the time */
 
 struct symbol {
     const char *name;
@@ -25,6 +26,7 @@ struct gbnf {
     struct builder *b;
     const char *text;
     size_t len, at;
+    size_t copied;
     int depth;
     struct symbol *symbols;
     uint32_t n_symbols, cap_symbols;
@@ -333,6 +335,7 @@ static uint32_t copies(struct gbnf *g, size_t begin, uint32_t from, uint32_t fir
             last = build_state(b);
             g->at = begin;
             atom(g, first, last);
+            g->copied += g->at - begin;
         }
         if (i >= times.min)
             build_eps(b, from, out);
@@ -353,7 +356,7 @@ static uint32_t repeated(struct gbnf *g, uint32_t from)
     uint32_t states = b->n_states, first = build_state(b), last = build_state(b);
     struct build_repeat times;
     atom(g, first, last);
-    uint64_t size = b->n_states - states;
+    uint64_t size = b->n_states - states, bytes = g->at - begin;
     space(g, g->depth > 0);
     if (!fine(g) || !quantifier(g, &times)) {
         build_eps(b, from, first);
@@ -361,7 +364,7 @@ static uint32_t repeated(struct gbnf *g, uint32_t from)
     }
     uint64_t n = times.max == GRAMMAR_UNBOUNDED ? times.min : times.max;
     uint32_t to;
-    if (n <= 1 || n * size <= COPIED_STATES_MAX) {
+    if (n <= 1 || (n * size <= COPIED_STATES_MAX && g->copied + n * bytes <= COPIED_BYTES_MAX)) {
         to = copies(g, begin, from, first, last, times);
     } else {
         to = build_state(b);

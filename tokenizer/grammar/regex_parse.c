@@ -15,6 +15,7 @@
 #define REPEAT_MAX 20000
 #define MOVES_MAX 400000u
 #define STEPS_MAX 6000000u
+#define READ_AGAIN_MAX (4u << 20) /* bytes of all copies: bounds the time */
 
 enum move_kind { MOVE_EPS, MOVE_BEGIN, MOVE_END, MOVE_CHARS };
 struct move {
@@ -33,6 +34,8 @@ struct parser {
     struct char_set *sets;
     uint32_t n_sets, cap_sets;
     uint32_t *set_at; /* [len + 1] set of the atom that begins there, + 1 */
+    size_t ranges;    /* of all sets: each of them becomes an edge at least once */
+    size_t read_again;
 };
 
 static void fail(struct parser *r, enum status status, const char *why)
@@ -251,11 +254,16 @@ static void class(struct parser *r, struct char_set *set)
 {
     bool negated = peek(r) == '^';
     r->at += negated;
+    size_t tidy_at = 4096; /* many items may say the same */
     while (fine(r) && peek(r) != ']') {
         if (peek(r) < 0)
             fail(r, ST_INVALID, "']' is missing");
         else
             class_item(r, set);
+        if (set->n > tidy_at) {
+            chars_normalize(set);
+            tidy_at = 4096 + 2 * set->n;
+        }
     }
     r->at++;
     chars_normalize(set);
@@ -269,6 +277,9 @@ static uint32_t keep_set(struct parser *r, size_t begin, struct char_set *set)
     chars_normalize(set);
     if (set->failed)
         fail(r, ST_NO_MEMORY, "no memory");
+    r->ranges += set->n;
+    if (r->ranges > CHARNET_EDGES_MAX)
+        fail(r, ST_UNSUPPORTED, "the pattern is too large");
     if (!fine(r) || !grow(r, (void **)&r->sets, &r->cap_sets, r->n_sets, sizeof *r->sets)) {
         chars_fini(set);
         return 0;
@@ -408,6 +419,9 @@ static void again(struct parser *r, size_t begin, uint32_t from, uint32_t to)
     else {
         r->at = begin;
         atom(r, from, to);
+        r->read_again += r->at - begin;
+        if (r->read_again > READ_AGAIN_MAX)
+            fail(r, ST_UNSUPPORTED, "the pattern is too large");
     }
 }
 
@@ -532,6 +546,7 @@ static void drop_empty_moves(struct parser *r, uint32_t start, uint32_t final, s
         if (c.steps > STEPS_MAX)
             fail(r, ST_UNSUPPORTED, "the pattern is too large");
     }
+    build_spend(r->b, c.steps);
     free(memory);
 }
 
