@@ -427,6 +427,10 @@ Test(grammar, patterns_are_bounded_together, .timeout = 20)
     add_class(&text, 0x3402, 4);
     buf_puts(&text, "|z){24}$\"}]}");
     compile_any(GRAMMAR_JSON_SCHEMA, &text);
+    buf_puts(&text, "{\"type\":\"string\",\"not\":{\"pattern\":\"^(?:");
+    add_class(&text, 0x3400, 2);
+    buf_puts(&text, "|z){14}$\"}}");
+    compile_any(GRAMMAR_JSON_SCHEMA, &text);
     buf_fini(&text);
 }
 

@@ -23,6 +23,7 @@
 #define BUILD_RULES_MAX 50000u
 #define BUILD_NAME_BYTES 64
 #define BUILD_PATTERN_STEPS_MAX 12000000u /* of all patterns together: bounds the time */
+#define BUILD_COMPARED_PER_STEP 8         /* moves: each is cheap */
 
 enum build_kind { BUILD_EPS, BUILD_BYTES, BUILD_CALL };
 struct build_edge {

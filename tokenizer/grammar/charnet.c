@@ -168,6 +168,7 @@ void charnet_intersect(const struct charnet *a, const struct charnet *b, struct 
     for (uint32_t s = 0; s < out->n_states && build->status == ST_OK; s++) {
         uint32_t x = p.pair[s][0], y = p.pair[s][1];
         uint64_t work = (uint64_t)(a->first[x + 1] - a->first[x]) * (b->first[y + 1] - b->first[y]);
+        work /= BUILD_COMPARED_PER_STEP;
         build_spend(build, work < UINT32_MAX ? (uint32_t)work : UINT32_MAX);
         if (build->status != ST_OK)
             break;

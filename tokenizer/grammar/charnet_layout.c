@@ -234,10 +234,13 @@ static void gather(struct combine *c, uint32_t s, uint32_t cp)
 {
     const uint32_t n = c->sets[c->offsets[s]];
     c->n_now = 0;
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < n && c->b->status == ST_OK; i++) {
         uint32_t member = c->sets[c->offsets[s] + 1 + i];
         size_t k = part_of(c, member);
         const struct charnet *part = &c->parts[k];
+        build_spend(c->b,
+                    (part->first[member - c->base[k] + 1] - part->first[member - c->base[k]]) /
+                        BUILD_COMPARED_PER_STEP);
         for (uint32_t e = part->first[member - c->base[k]];
              e < part->first[member - c->base[k] + 1]; e++) {
             if (part->edges[e].chars.lo > cp || part->edges[e].chars.hi < cp)
