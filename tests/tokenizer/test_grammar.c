@@ -434,6 +434,18 @@ Test(grammar, patterns_are_bounded_together, .timeout = 20)
     buf_fini(&text);
 }
 
+Test(grammar, listed_values_meet_patterns_soon, .timeout = 5)
+{
+    struct buf text = {0};
+    buf_puts(&text, "{\"const\":\"");
+    for (int i = 0; i < 200000; i++)
+        buf_putc(&text, 'a');
+    buf_puts(&text, "\",\"pattern\":\"^(a|b|c|d|e){3000}\"}");
+    struct grammar *g = compile(GRAMMAR_JSON_SCHEMA, text.data);
+    grammar_free(g);
+    buf_fini(&text);
+}
+
 /* ---- data of others ---- */
 
 static json *shared_json(const char *name)

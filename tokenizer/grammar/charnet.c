@@ -187,30 +187,38 @@ void charnet_intersect(const struct charnet *a, const struct charnet *b, struct 
     free(p.pair);
 }
 
-bool charnet_accepts(const struct charnet *c, const char *text, size_t len)
+bool charnet_accepts(const struct charnet *c, struct builder *b, const char *text, size_t len)
 {
-    bool *now = calloc(2 * (size_t)c->n_states, sizeof *now), *next = now + c->n_states;
-    bool yes = false;
-    if (!now)
+    uint32_t *memory = calloc(3 * (size_t)c->n_states + 1, sizeof *memory);
+    if (!memory) {
+        build_fail(b, ST_NO_MEMORY, "no memory for the pattern");
         return false;
-    bool *memory = now;
-    now[0] = true;
-    for (size_t i = 0; i < len;) {
-        uint32_t cp;
+    }
+    uint32_t *now = memory, *next = now + c->n_states, *stamps = next + c->n_states;
+    uint32_t n_now = c->n_states > 0, stamp = 0;
+    for (size_t i = 0; i < len && n_now > 0 && b->status == ST_OK;) {
+        uint32_t cp, n_next = 0, looked_at = 0;
         size_t n = utf8_decode(text + i, len - i, &cp);
-        memset(next, 0, c->n_states);
-        for (uint32_t k = 0; n && k < c->n_edges; k++) {
-            const struct charnet_edge *e = &c->edges[k];
-            if (now[e->from] && e->chars.lo <= cp && cp <= e->chars.hi)
-                next[e->to] = true;
-        }
-        bool *swap = now;
+        stamp++;
+        for (uint32_t k = 0; n && k < n_now; k++)
+            for (uint32_t v = c->first[now[k]]; v < c->first[now[k] + 1]; v++) {
+                const struct charnet_edge *e = &c->edges[v];
+                looked_at++;
+                if (e->chars.lo > cp || cp > e->chars.hi || stamps[e->to] == stamp)
+                    continue;
+                stamps[e->to] = stamp;
+                next[n_next++] = e->to;
+            }
+        build_spend(b, looked_at / BUILD_COMPARED_PER_STEP);
+        uint32_t *swap = now;
         now = next;
         next = swap;
+        n_now = n_next;
         i += n ? n : 1;
     }
-    for (uint32_t s = 0; s < c->n_states; s++)
-        yes = yes || (now[s] && c->accept[s]);
+    bool yes = false;
+    for (uint32_t k = 0; k < n_now; k++)
+        yes = yes || c->accept[now[k]];
     free(memory);
-    return yes;
+    return yes && b->status == ST_OK;
 }

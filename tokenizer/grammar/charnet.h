@@ -51,7 +51,7 @@ void charnet_intersect(const struct charnet *a, const struct charnet *b, struct 
                        struct charnet *out);
 /* One complete deterministic automaton: a state's bit k is set when parts[k] accepts there. */
 void charnet_combine(const struct charnet *parts, size_t n, struct builder *b, struct charnet *out);
-bool charnet_accepts(const struct charnet *c, const char *text, size_t len);
+bool charnet_accepts(const struct charnet *c, struct builder *b, const char *text, size_t len);
 
 /* Lays it out from builder state `from`; behind an accepting state an empty move leads to
  * exits[bits] where that is not UINT32_MAX. `json`: as the inside of a JSON string: characters

@@ -79,8 +79,8 @@ static bool pattern_accepts(struct schema *s, const json *at, const char *patter
     struct charnet_pattern p = {
         .text = pattern, .len = strlen(pattern), .search = search, .what = "pattern"};
     schema_pattern(s, at, &p, &net);
-    bool yes =
-        s->b->status == ST_OK && charnet_accepts(&net, json_as_str(value, ""), json_str_len(value));
+    bool yes = s->b->status == ST_OK &&
+               charnet_accepts(&net, s->b, json_as_str(value, ""), json_str_len(value));
     charnet_fini(&net);
     return yes;
 }
@@ -156,7 +156,7 @@ static bool check_member(struct schema *s, const json *node, const char *key, co
                                     .search = true,
                                     .what = "patternProperties"};
         schema_pattern(s, node, &p, &net);
-        bool yes = s->b->status == ST_OK && charnet_accepts(&net, key, strlen(key));
+        bool yes = s->b->status == ST_OK && charnet_accepts(&net, s->b, key, strlen(key));
         charnet_fini(&net);
         matched = matched || yes;
         if (yes && !schema_check(s, json_iter_value(it), v, depth + 1))

@@ -51,7 +51,7 @@ static bool fine(const struct object *o)
 
 static bool part_matches(const struct object *o, uint32_t part, const char *name)
 {
-    return charnet_accepts(&o->nets[part], name, strlen(name));
+    return charnet_accepts(&o->nets[part], o->s->b, name, strlen(name));
 }
 
 /* The conjunction of the value behind a key for which `bits` of the parts match. */
