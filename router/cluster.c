@@ -23,6 +23,12 @@ static bool seen(const struct cluster_node *n)
     return n->max_context > 0 && n->state != NODE_REFUSED;
 }
 
+/* It has not answered yet, nor failed to: it may be large. */
+static bool unheard(const struct cluster_node *n)
+{
+    return n->max_context == 0 && n->state == NODE_UNKNOWN;
+}
+
 static void recount_limits(struct cluster *c)
 {
     c->max_context = 0;
@@ -161,7 +167,7 @@ bool cluster_fits(const struct cluster *c, const struct cluster_need *need, bool
 {
     for (int32_t i = 0; i < c->n; i++) {
         const struct cluster_node *n = &c->nodes[i];
-        if ((up ? n->state == NODE_UP : seen(n)) && n->role != ROLE_PREFILL &&
+        if ((up ? n->state == NODE_UP : seen(n) || unheard(n)) && n->role != ROLE_PREFILL &&
             cluster_node_fits(n, need))
             return true;
     }

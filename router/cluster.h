@@ -89,7 +89,8 @@ void cluster_reserved(struct cluster *c, int32_t node, bool accepted);
 /* Tokens that its pool holds; 0: it has not said. */
 int64_t cluster_room(const struct cluster *c, int32_t node);
 bool cluster_node_fits(const struct cluster_node *n, const struct cluster_need *need);
-/* True when some decode node, up or not, is known to be large enough; `up`: one that is up. */
+/* True when some decode node, up or not, is large enough or has not answered yet; `up`: one that is
+ * up. */
 bool cluster_fits(const struct cluster *c, const struct cluster_need *need, bool up);
 void cluster_avoid_pair(struct cluster *c, int32_t prefill, int32_t decode, int64_t now_ns);
 bool cluster_pair_ok(const struct cluster *c, int32_t prefill, int32_t decode, int64_t now_ns);

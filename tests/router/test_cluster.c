@@ -320,3 +320,18 @@ Test(policy, short_rests_stay, .init = setup)
     cluster.nodes[2].prefill_ns_per_token = 500 * NS_PER_US;
     cr_assert_not(policy_rest_is_short(&cluster, 2, 17));
 }
+
+Test(cluster, a_node_that_has_not_answered_yet_may_be_large, .init = setup)
+{
+    const struct cluster_need need = {.tokens = 5000, .choices = 1, .context = 100};
+    struct msg_status small = status_of("decode");
+    small.blocks.total = 10;
+    small.block_tokens = 16;
+    cr_assert(say(2, &small, NULL));
+    cr_assert_not(cluster_fits(&cluster, &need, true));
+    cr_assert(cluster_fits(&cluster, &need, false), "two others may have the room");
+    cluster_on_lost(&cluster, 3, 1);
+    cr_assert(cluster_fits(&cluster, &need, false), "one other may");
+    cluster_on_lost(&cluster, 4, 1);
+    cr_assert_not(cluster_fits(&cluster, &need, false));
+}
