@@ -18,7 +18,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define TEAM_MAX 1024
 #define SPIN_ROUNDS 4000 /* some 20 to 100 us: longer than the gap between two ops of a step */
 
 struct gate {

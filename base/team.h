@@ -13,6 +13,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#define TEAM_MAX 1024 /* more threads are not made */
+
 struct team;
 typedef void team_fn(void *arg, int part, int parts);
 

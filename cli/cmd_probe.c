@@ -6,7 +6,6 @@
 #include "base/flags.h"
 #include "cli/commands.h"
 #include "cli/facts.h"
-#include "kernels/probe.h"
 
 #define COUNTS_MAX 16
 
@@ -57,16 +56,16 @@ static void put_limits(struct jw *w, const struct machine_limits *l)
     jw_obj(w);
     jw_key(w, "threads");
     jw_int(w, l->threads);
-    put_limit(w, "fma_gflops", l->fma_gflops);
+    put_limit(w, "fma_gflops", l->roof.gflops);
     put_limit(w, "bf16_dot_gflops", l->bf16_dot_gflops);
     put_limit(w, "int8_dot_gops", l->int8_dot_gops);
     put_limit(w, "amx_bf16_gflops", l->amx_bf16_gflops);
     put_limit(w, "amx_bf16_l1_gflops", l->amx_bf16_l1_gflops);
     put_limit(w, "amx_int8_gops", l->amx_int8_gops);
     put_limit(w, "amx_int8_l1_gops", l->amx_int8_l1_gops);
-    put_limit(w, "read_gbytes_per_second", l->read_gbytes_per_second);
+    put_limit(w, "read_gbytes_per_second", l->roof.gbytes_per_second);
     put_limit(w, "copy_gbytes_per_second", l->copy_gbytes_per_second);
-    put_limit(w, "cache_gbytes_per_second", l->cache_gbytes_per_second);
+    put_limit(w, "cache_gbytes_per_second", l->roof.cache_gbytes_per_second);
     put_limit(w, "wake_us", l->wake_us);
     put_limit(w, "barrier_us", l->barrier_us);
     jw_end_obj(w);
@@ -76,14 +75,11 @@ static enum status write_result(const struct run *run, const struct machine_limi
                                 struct error *err)
 {
     const struct machine_limits *all = &limits[n - 1];
-    const struct kernels_probe probe = {.gflops = all->fma_gflops,
-                                        .gbytes_per_second = all->read_gbytes_per_second,
-                                        .cache_gbytes_per_second = all->cache_gbytes_per_second};
     struct buf text = {0};
     struct jw w = jw_begin(&text);
     jw_obj(&w);
     facts_put_run(&w, "baton probe", run->argc, run->argv);
-    facts_put_probe(&w, &probe, all->threads);
+    facts_put_probe(&w, &all->roof, all->threads);
     jw_key(&w, "limits");
     jw_arr(&w);
     for (int i = 0; i < n; i++)
@@ -118,7 +114,7 @@ int cmd_probe(int argc, char **argv)
     struct run run = {.argc = argc, .argv = argv};
     struct flag table[] = {
         {"threads", FLAG_INT, &run.threads, "K", "threads; 0: one, two, four ... all cores", 0,
-         256},
+         TEAM_MAX},
         {"json", FLAG_STR, &run.json, "FILE", "where to write (stdout)"},
     };
     struct flags f = {.program = "baton probe",

@@ -57,7 +57,7 @@ enum status facts_probe(int threads, struct kernels_probe *out, struct error *er
     enum status st = ST_OK;
     if (buffer && team) {
         memset(buffer, 0x3c, KERNELS_BENCH_BYTES);
-        *out = kernels_probe_run(team, buffer);
+        *out = kernels_probe_run(team, buffer, KERNELS_BENCH_BYTES);
     } else {
         st = err_set(err, ST_NO_MEMORY, "no memory to measure the machine with");
     }

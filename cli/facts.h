@@ -2,7 +2,7 @@
  * the machine can do at most, measured in the same run.
  *
  * Thread: one. facts_probe() takes KERNELS_BENCH_BYTES of memory for a moment and keeps all given
- * threads busy for about a second; run it before or after what is measured, never during.
+ * threads busy for about half a second; run it before or after what is measured, never during.
  */
 #ifndef CLI_FACTS_H
 #define CLI_FACTS_H

@@ -1,12 +1,11 @@
 #include "kernels/bench.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
-#include "kernels/cpu/cpu.h"
+#include "kernels/ops.h"
 
 #define FLOATS_MAX ((size_t)512 * 8192) /* the largest activation of any shape below */
 #define CONTEXT_MAX 2048
@@ -14,9 +13,6 @@
 #define TOKENS_MAX 512
 #define REF_FLOPS_MAX 3e7
 #define SAMPLES_MAX 64
-#define PROBE_ROUNDS 2000000
-#define PROBE_CACHE_BYTES ((size_t)512 << 10)
-#define PROBE_CACHE_PASSES 256
 
 enum op_kind { EMBED, RMSNORM, GEMM, ROPE, KV_STORE, ATTENTION, GLU };
 
@@ -239,68 +235,6 @@ static void judge(struct kernels_bench_row *row, const struct kernels_probe *lim
     row->fraction = row->achieved / row->limit;
 }
 
-struct probe_job {
-    double (*flops)(int64_t rounds);
-    double (*read)(const void *data, size_t bytes);
-    const char *buffer;
-    enum { PROBE_FLOPS, PROBE_MEMORY, PROBE_CACHE } kind;
-    double done[1024]; /* of each member */
-};
-
-static void run_probe(void *arg, int part, int parts)
-{
-    struct probe_job *p = arg;
-    size_t begin, end;
-    double done = 0;
-    team_split(KERNELS_BENCH_BYTES, PROBE_CACHE_BYTES, part, parts, &begin, &end);
-    if (p->kind == PROBE_FLOPS)
-        done = p->flops(PROBE_ROUNDS);
-    else if (p->kind == PROBE_MEMORY)
-        done = p->read(p->buffer + begin, end - begin);
-    else if (end - begin >= PROBE_CACHE_BYTES)
-        for (int i = 0; i < PROBE_CACHE_PASSES; i++)
-            done += p->read(p->buffer + begin, PROBE_CACHE_BYTES);
-    p->done[part] = done;
-}
-
-static double probe_rate(struct team *team, struct probe_job *p)
-{
-    double best = 0;
-    for (int i = 0; i < 3; i++) {
-        double total = 0;
-        int64_t t = clock_now_ns();
-        team_run(team, run_probe, p);
-        t = clock_now_ns() - t;
-        for (int part = 0; part < team_size(team); part++)
-            total += p->done[part];
-        best = fmax(best, total / (double)t);
-    }
-    return best;
-}
-
-struct kernels_probe kernels_probe_run(struct team *team, const void *buffer)
-{
-    struct probe_job p = {
-        .flops = probe_flops_portable, .read = probe_read_portable, .buffer = buffer};
-    struct kernels_probe result;
-#if defined(__x86_64__)
-    if (cpu_has_avx512()) {
-        p.flops = probe_flops_avx512;
-        p.read = probe_read_avx512;
-    } else if (cpu_has_avx2()) {
-        p.flops = probe_flops_avx2;
-        p.read = probe_read_avx2;
-    }
-#endif
-    p.kind = PROBE_FLOPS;
-    result.gflops = probe_rate(team, &p);
-    p.kind = PROBE_MEMORY;
-    result.gbytes_per_second = probe_rate(team, &p);
-    p.kind = PROBE_CACHE;
-    result.cache_gbytes_per_second = probe_rate(team, &p);
-    return result;
-}
-
 /* Times shape `s` on every body, in every dtype where that is what is read. */
 static void bench_shape(const struct kernels_bench_args *args, struct job *j, char *buffer,
                         struct kernels_bench *out)
@@ -324,14 +258,6 @@ static void bench_shape(const struct kernels_bench_args *args, struct job *j, ch
         }
 }
 
-static struct kernels_probe better(const struct kernels_probe *a, const struct kernels_probe *b)
-{
-    return (struct kernels_probe){
-        .gflops = fmax(a->gflops, b->gflops),
-        .gbytes_per_second = fmax(a->gbytes_per_second, b->gbytes_per_second),
-        .cache_gbytes_per_second = fmax(a->cache_gbytes_per_second, b->cache_gbytes_per_second)};
-}
-
 enum status kernels_bench_run(const struct kernels_bench_args *args, struct kernels_bench *out,
                               struct error *err)
 {
@@ -353,14 +279,14 @@ enum status kernels_bench_run(const struct kernels_bench_args *args, struct kern
     memset(buffer, 0x3c, KERNELS_BENCH_BYTES); /* a small number in every dtype */
     for (size_t i = 0; i < FLOATS_MAX; i++)
         j->x[i] = (float)(i % 1009) / 1009 - 0.5f;
-    out->before = kernels_probe_run(args->team, buffer);
+    out->before = kernels_probe_run(args->team, buffer, KERNELS_BENCH_BYTES);
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         j->shape = &shapes[i];
         if (!args->quick || !shapes[i].thorough)
             bench_shape(args, j, buffer, out);
     }
-    out->after = kernels_probe_run(args->team, buffer);
-    out->limit = better(&out->before, &out->after);
+    out->after = kernels_probe_run(args->team, buffer, KERNELS_BENCH_BYTES);
+    out->limit = kernels_probe_best(&out->before, &out->after);
     for (size_t i = 0; i < out->n; i++)
         judge(&out->rows[i], &out->limit);
 done:

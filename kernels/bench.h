@@ -21,15 +21,10 @@
 
 #include "base/status.h"
 #include "base/team.h"
+#include "kernels/probe.h"
 
 #define KERNELS_BENCH_ROWS_MAX 256
 #define KERNELS_BENCH_BYTES ((size_t)256 << 20)
-
-struct kernels_probe {
-    double gflops;                  /* multiply-adds from registers, 2 operations each */
-    double gbytes_per_second;       /* one pass over a buffer of KERNELS_BENCH_BYTES */
-    double cache_gbytes_per_second; /* passes over 512 KiB for each member */
-};
 
 struct kernels_bench_row {
     const char *op, *backend, *dtype; /* dtype of weights or KV */
@@ -53,7 +48,5 @@ struct kernels_bench_args {
 /* ST_NO_MEMORY. */
 enum status kernels_bench_run(const struct kernels_bench_args *args, struct kernels_bench *out,
                               struct error *err);
-/* The limits alone. `buffer` is of KERNELS_BENCH_BYTES and has been written to. */
-struct kernels_probe kernels_probe_run(struct team *team, const void *buffer);
 
 #endif

@@ -1,5 +1,6 @@
 #include "kernels/probe.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -22,7 +23,7 @@ struct round {
     char *buffer;
     size_t bytes;
     bool from_cache;
-    double done[256]; /* of each member */
+    double done[TEAM_MAX]; /* of each member */
     int64_t end_ns;
 };
 
@@ -56,7 +57,7 @@ static double do_copy(const struct round *r, int part, int parts)
 static double do_cache(const struct round *r, int part, int parts)
 {
     (void)parts;
-    return r->read(r->buffer + (size_t)part * CACHE_BYTES, CACHE_BYTES);
+    return r->read(r->buffer + (size_t)part * CACHE_BYTES % r->bytes, CACHE_BYTES);
 }
 
 static void round_body(void *arg, int part, int parts)
@@ -73,14 +74,13 @@ static void round_body(void *arg, int part, int parts)
 static double best_rate(struct team *team, struct round *r)
 {
     double best = 0;
-    const int members = team_size(team) < 256 ? team_size(team) : 256;
     for (int i = 0; i < ROUNDS; i++) {
         double done = 0;
         int64_t begin = clock_now_ns();
         r->end_ns = begin + PROBE_ROUND_NS;
         team_run(team, round_body, r);
         double seconds = (double)(clock_now_ns() - begin) * 1e-9;
-        for (int m = 0; m < members; m++)
+        for (int m = 0; m < team_size(team); m++)
             done += r->done[m];
         if (done / seconds > best)
             best = done / seconds;
@@ -177,25 +177,45 @@ static struct instructions instructions_of_cpu(void)
     return i;
 }
 
+static struct kernels_probe measure_roof(struct team *team, const struct instructions *i,
+                                         struct round memory)
+{
+    struct kernels_probe p = {.gflops = flops_rate(team, i->fma)};
+    memory.work = do_read;
+    p.gbytes_per_second = best_rate(team, &memory) * 1e-9;
+    memory.work = do_cache;
+    p.cache_gbytes_per_second = best_rate(team, &memory) * 1e-9;
+    return p;
+}
+
+struct kernels_probe kernels_probe_run(struct team *team, void *buffer, size_t bytes)
+{
+    const struct instructions i = instructions_of_cpu();
+    return measure_roof(team, &i, (struct round){.read = i.read, .buffer = buffer, .bytes = bytes});
+}
+
+struct kernels_probe kernels_probe_best(const struct kernels_probe *a,
+                                        const struct kernels_probe *b)
+{
+    return (struct kernels_probe){
+        .gflops = fmax(a->gflops, b->gflops),
+        .gbytes_per_second = fmax(a->gbytes_per_second, b->gbytes_per_second),
+        .cache_gbytes_per_second = fmax(a->cache_gbytes_per_second, b->cache_gbytes_per_second)};
+}
+
 struct machine_limits machine_probe(struct team *team, void *buffer, size_t bytes)
 {
     const struct instructions i = instructions_of_cpu();
     struct round memory = {.read = i.read, .buffer = buffer, .bytes = bytes};
-    struct machine_limits l = {.threads = team_size(team)};
-    l.fma_gflops = flops_rate(team, i.fma);
+    struct machine_limits l = {.threads = team_size(team), .roof = measure_roof(team, &i, memory)};
     l.bf16_dot_gflops = flops_rate(team, i.dot_bf16);
     l.int8_dot_gops = flops_rate(team, i.dot_int8);
     l.amx_bf16_gflops = tiles_rate(team, i.amx_bf16, false);
     l.amx_bf16_l1_gflops = tiles_rate(team, i.amx_bf16, true);
     l.amx_int8_gops = tiles_rate(team, i.amx_int8, false);
     l.amx_int8_l1_gops = tiles_rate(team, i.amx_int8, true);
-    memory.work = do_read;
-    l.read_gbytes_per_second = best_rate(team, &memory) * 1e-9;
     memory.work = do_copy;
     l.copy_gbytes_per_second = best_rate(team, &memory) * 1e-9;
-    memory.work = do_cache;
-    if ((size_t)team_size(team) * CACHE_BYTES <= bytes)
-        l.cache_gbytes_per_second = best_rate(team, &memory) * 1e-9;
     l.wake_us = wake_us(team);
     l.barrier_us = barrier_us(team);
     return l;

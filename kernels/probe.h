@@ -8,7 +8,7 @@
  * it; the latencies are medians.
  *
  * Thread: the one that may call team_run() on the given team; all its threads are busy for about
- * two seconds. `buffer` has been written to, and is larger than the caches.
+ * two seconds. `buffer` has been written to, is larger than the caches and of whole MiB.
  */
 #ifndef KERNELS_PROBE_H
 #define KERNELS_PROBE_H
@@ -17,21 +17,31 @@
 
 #include "base/team.h"
 
+/* What binds most ops: the roof of a benchmark. */
+struct kernels_probe {
+    double gflops;                  /* fp32 multiply-adds of the widest vectors */
+    double gbytes_per_second;       /* reading memory */
+    double cache_gbytes_per_second; /* reading 512 KiB for each member again and again */
+};
+
 struct machine_limits {
     int threads;
-    double fma_gflops;         /* fp32 multiply-adds of the widest vectors */
+    struct kernels_probe roof;
     double bf16_dot_gflops;    /* vdpbf16ps */
     double int8_dot_gops;      /* vpdpbusd */
     double amx_bf16_gflops;    /* tiles that stay in registers */
     double amx_bf16_l1_gflops; /* with both operands loaded from the first cache */
     double amx_int8_gops, amx_int8_l1_gops;
-    double read_gbytes_per_second; /* memory */
     double copy_gbytes_per_second; /* memory, bytes copied */
-    double cache_gbytes_per_second;
-    double wake_us;    /* team_run() of a team that sleeps */
-    double barrier_us; /* team_barrier() */
+    double wake_us;                /* team_run() of a team that sleeps */
+    double barrier_us;             /* team_barrier() */
 };
 
 struct machine_limits machine_probe(struct team *team, void *buffer, size_t bytes);
+/* The roof alone: half a second. */
+struct kernels_probe kernels_probe_run(struct team *team, void *buffer, size_t bytes);
+/* The better of what was measured before and after. */
+struct kernels_probe kernels_probe_best(const struct kernels_probe *a,
+                                        const struct kernels_probe *b);
 
 #endif

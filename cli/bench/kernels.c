@@ -1,4 +1,4 @@
-/* `baton bench kernels` and `baton probe`: what the machine can do, and what the ops make of it. */
+/* `baton bench kernels`: what the ops make of what the machine can do. */
 #include <stdio.h>
 #include <stdlib.h>
 

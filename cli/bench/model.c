@@ -276,10 +276,7 @@ static enum status judge(struct bench *b, struct error *err)
     enum status st = facts_probe(team_size(b->local.team), &after, err);
     if (st != ST_OK)
         return st;
-    b->probe.gflops = fmax(b->probe.gflops, after.gflops);
-    b->probe.gbytes_per_second = fmax(b->probe.gbytes_per_second, after.gbytes_per_second);
-    b->probe.cache_gbytes_per_second =
-        fmax(b->probe.cache_gbytes_per_second, after.cache_gbytes_per_second);
+    b->probe = kernels_probe_best(&b->probe, &after);
     for (size_t i = 0; i < b->n_rows; i++)
         b->rows[i].fraction = limit_seconds(b, &b->rows[i].work) / b->rows[i].seconds;
     return ST_OK;
