@@ -52,6 +52,12 @@ static const struct sample samples[] = {
       "Ad1",
       "\xc3\xa9"
       "A]\xe2\x82"}},
+    {GRAMMAR_REGEX,
+     "\\ud83d\\ude00[\\ud800\\u0041\\uD83D\\uDE00]",
+     {"\xf0\x9f\x98\x80"
+      "A",
+      "\xf0\x9f\x98\x80\xf0\x9f\x98\x80"},
+     {"\xf0\x9f\x98\x80", "A"}},
     {GRAMMAR_REGEX, "(?:\\d{1,3}\\.){3}\\d{1,3}", {"1.22.333.4"}, {"1.2.3", "1.2.3.4444"}},
     {GRAMMAR_REGEX, "(?P<x>a{0}b{2,}?|c{,2})", {"bb", "bbbb", "", "c", "cc"}, {"b", "ccc", "ab"}},
     {GRAMMAR_REGEX, "[\\s\\S]*x", {"x", "\n\xf0\x9f\x98\x80x"}, {"", "x\xff", "\xc0\x80x"}},
@@ -225,6 +231,8 @@ static const struct {
     {GRAMMAR_REGEX, ST_UNSUPPORTED, "a(?=b)", "lookaround"},
     {GRAMMAR_REGEX, ST_UNSUPPORTED, "\\bx", "word boundaries"},
     {GRAMMAR_REGEX, ST_INVALID, "a$b", "nothing can match"},
+    {GRAMMAR_REGEX, ST_INVALID, "\\ud800\\u0041", "nothing can match"},
+    {GRAMMAR_REGEX, ST_INVALID, "\\ud800\\ud800", "nothing can match"},
     {GRAMMAR_GBNF, ST_INVALID, "root ::= \"a\"\nx ::= [\n",
      "line 3 column 1: the grammar ends too early"},
     {GRAMMAR_GBNF, ST_INVALID, "root ::= y", "line 1 column 10: the rule is not defined"},

@@ -144,11 +144,15 @@ static uint32_t hex_escape(struct parser *r, size_t digits)
         return v;
     }
     uint32_t v = hex_digits(r, digits, digits);
-    if (digits == 4 && v >= 0xd800 && v <= 0xdbff && looking_at(r, "\\u")) {
-        r->at += 2;
-        uint32_t low = hex_digits(r, 4, 4);
-        v = 0x10000 + ((v - 0xd800) << 10) + (low - 0xdc00);
-    }
+    if (digits != 4 || v < 0xd800 || v > 0xdbff ||
+        !(looking_at(r, "\\ud") || looking_at(r, "\\uD")))
+        return v;
+    size_t before = r->at;
+    r->at += 2;
+    uint32_t low = hex_digits(r, 4, 4);
+    if (low >= 0xdc00)
+        return 0x10000 + ((v - 0xd800) << 10) + (low - 0xdc00);
+    r->at = before; /* two halves that make no character: no text has either */
     return v;
 }
 

@@ -85,7 +85,7 @@ static const struct encoding encodings[] = {
 
 bool load_is_tiktoken(const void *bytes, size_t len)
 {
-    const char *s = bytes, *line = memchr(s, '\n', len < 4096 ? len : 4096);
+    const char *s = bytes, *line = len ? memchr(s, '\n', len < 4096 ? len : 4096) : NULL;
     size_t n = line ? (size_t)(line - s) : 0, i = 0;
     while (i < n && (s[i] == '+' || (s[i] >= '/' && s[i] <= '9') || s[i] == '=' ||
                      (s[i] >= 'A' && s[i] <= 'Z') || (s[i] >= 'a' && s[i] <= 'z')))
