@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
+
 void build_fini(struct builder *b)
 {
     free(b->edges);
@@ -176,36 +178,12 @@ static uint32_t tail_state(struct tails *t, struct ga_range bytes)
 }
 
 /* lo..hi of one length whose bytes are ranges each: no carry between them. */
-static void put_sequence(struct tails *t, const uint8_t *lo, const uint8_t *hi, size_t len)
+static void put_sequence(struct tails *t, const char *lo, const char *hi, size_t len)
 {
     uint32_t to = t->to;
     for (size_t i = len - 1; i > 0; i--)
-        to = tail_state(t, (struct ga_range){.lo = lo[i], .hi = hi[i], .to = to});
-    build_bytes(t->b, t->from, to, (struct ga_range){.lo = lo[0], .hi = hi[0]});
-}
-
-static size_t put_utf8(uint32_t cp, uint8_t out[4])
-{
-    if (cp < 0x80) {
-        out[0] = (uint8_t)cp;
-        return 1;
-    }
-    if (cp < 0x800) {
-        out[0] = (uint8_t)(0xc0 | cp >> 6);
-        out[1] = (uint8_t)(0x80 | (cp & 0x3f));
-        return 2;
-    }
-    if (cp < 0x10000) {
-        out[0] = (uint8_t)(0xe0 | cp >> 12);
-        out[1] = (uint8_t)(0x80 | (cp >> 6 & 0x3f));
-        out[2] = (uint8_t)(0x80 | (cp & 0x3f));
-        return 3;
-    }
-    out[0] = (uint8_t)(0xf0 | cp >> 18);
-    out[1] = (uint8_t)(0x80 | (cp >> 12 & 0x3f));
-    out[2] = (uint8_t)(0x80 | (cp >> 6 & 0x3f));
-    out[3] = (uint8_t)(0x80 | (cp & 0x3f));
-    return 4;
+        to = tail_state(t, (struct ga_range){.lo = (uint8_t)lo[i], .hi = (uint8_t)hi[i], .to = to});
+    build_bytes(t->b, t->from, to, (struct ga_range){.lo = (uint8_t)lo[0], .hi = (uint8_t)hi[0]});
 }
 
 /* Splits lo..hi where the number of bytes changes and where a byte carries into the one before. */
@@ -226,9 +204,9 @@ static void put_range(struct tails *t, uint32_t lo, uint32_t hi)
             else if ((end & block) != block)
                 end = (end & ~block) - 1;
         }
-        uint8_t a[4], z[4];
-        size_t len = put_utf8(lo, a);
-        put_utf8(end, z);
+        char a[4], z[4];
+        size_t len = utf8_encode(lo, a);
+        utf8_encode(end, z);
         put_sequence(t, a, z, len);
         lo = end + 1;
     }

@@ -27,31 +27,6 @@ static bool meet(struct grammar_run *r, uint32_t state)
     return true;
 }
 
-static bool walk(struct grammar_run *r, uint32_t state, uint64_t *mask)
-{
-    const struct vocab_node *nodes = r->vocab->nodes;
-    uint32_t n = r->vocab->n_nodes, to;
-    r->path[0] = state;
-    if (!meet(r, state))
-        return false;
-    for (uint32_t i = 1; i < n;) {
-        const struct vocab_node *node = &nodes[i];
-        if (!run_next(r, r->path[node->depth - 1], node->byte, &to))
-            return false;
-        if (to == RUN_DEAD) {
-            i = node->skip;
-            continue;
-        }
-        if (node->token >= 0)
-            mask[node->token / 64] |= UINT64_C(1) << (node->token % 64);
-        r->path[node->depth] = to;
-        if (node->skip > i + 1 && r->states[to].stamp != r->walk && !meet(r, to))
-            return false;
-        i++;
-    }
-    return true;
-}
-
 static void clear_tokens(const struct grammar_run *r, uint32_t from, uint32_t to, uint64_t *mask)
 {
     for (uint32_t i = from; i < to; i++) {
@@ -61,8 +36,8 @@ static void clear_tokens(const struct grammar_run *r, uint32_t from, uint32_t to
     }
 }
 
-/* The same for tokens of more than `alike` bytes: the mask is right about the others. */
-static bool walk_longer(struct grammar_run *r, uint32_t state, uint32_t alike, uint64_t *mask)
+/* The mask is right about tokens of at most `alike` bytes; where that is 0, it has none yet. */
+static bool walk(struct grammar_run *r, uint32_t state, uint32_t alike, uint64_t *mask)
 {
     const struct vocab_node *nodes = r->vocab->nodes;
     uint32_t n = r->vocab->n_nodes, to;
@@ -78,7 +53,7 @@ static bool walk_longer(struct grammar_run *r, uint32_t state, uint32_t alike, u
         if (!run_next(r, r->path[node->depth - 1], node->byte, &to))
             return false;
         if (to == RUN_DEAD) {
-            if (node->depth > alike)
+            if (alike > 0 && node->depth > alike)
                 clear_tokens(r, i, node->skip, mask);
             i = node->skip;
             continue;
@@ -86,7 +61,7 @@ static bool walk_longer(struct grammar_run *r, uint32_t state, uint32_t alike, u
         if (node->token >= 0 && node->depth > alike)
             mask[node->token / 64] |= UINT64_C(1) << (node->token % 64);
         r->path[node->depth] = to;
-        if (node->skip > i + 1 && !meet(r, to))
+        if (node->skip > i + 1 && r->states[to].stamp != r->walk && !meet(r, to))
             return false;
         i++;
     }
@@ -128,7 +103,7 @@ static enum status make_mask(struct grammar_run *r, uint32_t state, struct error
     index = run_find_similar(r, state, &alike);
     if (index != UINT32_MAX)
         memcpy(mask, r->masks[index], r->mask_words * sizeof *mask);
-    if (!(index != UINT32_MAX ? walk_longer(r, state, alike, mask) : walk(r, state, mask))) {
+    if (!walk(r, state, alike, mask)) {
         free(r->masks[--r->n_masks]);
         return err_set(err, ST_UNSUPPORTED, "the grammar is too ambiguous to follow");
     }

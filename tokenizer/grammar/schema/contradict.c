@@ -1,22 +1,9 @@
 /* Whether a conjunction that is being put together can still be fulfilled: of many conditions on
  * one property only few combinations can, and the others are left out before they multiply. It says
  * "no" only where that is certain. */
-#include <string.h>
-
 #include "tokenizer/grammar/schema/schema.h"
 
 #define CANDIDATES_MAX 64
-
-static bool is_required(const struct conj *c, const char *name)
-{
-    for (uint32_t i = 0; i < c->n; i++) {
-        const json *list = json_get(c->v[i], "required");
-        for (size_t k = 0; k < json_count(list); k++)
-            if (strcmp(json_as_str(json_at(list, k), ""), name) == 0)
-                return true;
-    }
-    return false;
-}
 
 /* The shortest list of values that a schema of this property gives; NULL: none does. */
 static const json *candidates(const struct conj *c, const char *name, bool *one)
@@ -75,7 +62,7 @@ bool schema_contradicts(struct schema *s, const struct conj *c, uint32_t from)
     for (uint32_t i = from; i < c->n && s->b->status == ST_OK; i++) {
         const json *own = json_get(c->v[i], "properties"), *list = json_get(c->v[i], "required");
         for (void *it = json_first(own); it; it = json_next(own, it))
-            if (is_required(c, json_iter_key(it)) && is_impossible(s, c, json_iter_key(it)))
+            if (conj_requires(c, json_iter_key(it)) && is_impossible(s, c, json_iter_key(it)))
                 return true;
         for (size_t k = 0; k < json_count(list); k++)
             if (is_impossible(s, c, json_as_str(json_at(list, k), "")))

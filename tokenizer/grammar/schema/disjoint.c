@@ -44,17 +44,6 @@ static bool values_refused(struct schema *s, const struct conj *c, const struct 
     return true;
 }
 
-static bool requires(const struct conj *c, const char *name)
-{
-    for (uint32_t i = 0; i < c->n; i++) {
-        const json *list = json_get(c->v[i], "required");
-        for (size_t k = 0; k < json_count(list); k++)
-            if (strcmp(json_as_str(json_at(list, k), ""), name) == 0)
-                return true;
-    }
-    return false;
-}
-
 static bool forbids(const struct conj *c, const char *name)
 {
     for (uint32_t i = 0; i < c->n; i++) {
@@ -100,8 +89,8 @@ static bool name_differs(struct schema *s, const struct conj *a, const struct co
         const json *list = json_get(a->v[i], "required");
         for (size_t k = 0; k < json_count(list); k++) {
             const char *name = json_as_str(json_at(list, k), "");
-            if (forbids(b, name) ||
-                (depth < DEPTH_MAX && property_differs(s, a, b, name, depth) && requires(b, name)))
+            if (forbids(b, name) || (depth < DEPTH_MAX && property_differs(s, a, b, name, depth) &&
+                                     conj_requires(b, name)))
                 return true;
         }
     }

@@ -68,6 +68,17 @@ void conj_fini(struct conj *c)
     *c = (struct conj){0};
 }
 
+bool conj_requires(const struct conj *c, const char *name)
+{
+    for (uint32_t i = 0; i < c->n; i++) {
+        const json *list = json_get(c->v[i], "required");
+        for (size_t k = 0; k < json_count(list); k++)
+            if (strcmp(json_as_str(json_at(list, k), ""), name) == 0)
+                return true;
+    }
+    return false;
+}
+
 void conj_add(struct schema *s, struct conj *c, const json *node)
 {
     if (json_kind_of(node) == JSON_BOOL) {

@@ -72,6 +72,7 @@ void schema_fail(struct schema *s, enum status status, const json *at, const cha
     __attribute__((format(printf, 4, 5)));
 void conj_add(struct schema *s, struct conj *c, const json *node);
 void conj_fini(struct conj *c);
+bool conj_requires(const struct conj *c, const char *name); /* a node's "required" lists it */
 /* The rule of a conjunction, whose nodes it copies; UINT32_MAX: nothing fulfils it. */
 uint32_t schema_rule(struct schema *s, const struct conj *c);
 /* From `from` optional white space; returns the state behind. */
