@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "tokenizer/split_patterns.h"
 #include "tokenizer/unicode.h"
 
 /* Class bits of a character. */
@@ -252,37 +253,23 @@ static size_t scan_tekken(const char *s, size_t len, size_t from)
     return scan_cased((struct text){s, len}, from, 1, false);
 }
 
-#define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-#define TAIL "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define OTHER "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"
-#define PREFIX "[^\\r\\n\\p{L}\\p{N}]?"
-#define UPPERS "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
-#define LOWERS "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
-
 scanner_fn *scanner_find(const char *pattern, size_t len)
 {
     static const struct {
         const char *pattern;
         scanner_fn *scan;
     } known[] = {
-        {"'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
-         scan_gpt2},
-        {CONTRACTIONS "|" PREFIX "\\p{L}+|\\p{N}{1,3}" OTHER TAIL, scan_llama3},
-        {CONTRACTIONS "|" PREFIX "+\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*"
-                      "|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+",
+        {SPLIT_GPT2, scan_gpt2},
+        {SPLIT_LLAMA3, scan_llama3},
+        {SPLIT_PART_CONTRACTIONS "|" SPLIT_PART_PREFIX
+                                 "+\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*"
+                                 "|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+",
          scan_llama3},
-        {"'(?i:[sdmt]|ll|ve|re)|" PREFIX "+\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*"
-         "|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+",
-         scan_llama3},
-        {CONTRACTIONS "|" PREFIX "\\p{L}+|\\p{N}" OTHER TAIL, scan_qwen2},
-        {CONTRACTIONS "|" PREFIX "[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*" TAIL,
-         scan_qwen35},
-        {PREFIX UPPERS "*" LOWERS "+" CONTRACTIONS "?|" PREFIX UPPERS "+" LOWERS "*" CONTRACTIONS
-                       "?|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" TAIL,
-         scan_o200k},
-        {PREFIX UPPERS "*" LOWERS "+|" PREFIX UPPERS "+" LOWERS
-                       "*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" TAIL,
-         scan_tekken},
+        {SPLIT_CL100K, scan_llama3},
+        {SPLIT_QWEN2, scan_qwen2},
+        {SPLIT_QWEN35, scan_qwen35},
+        {SPLIT_O200K, scan_o200k},
+        {SPLIT_TEKKEN, scan_tekken},
     };
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
         if (strlen(known[i].pattern) != len || memcmp(known[i].pattern, pattern, len) != 0)

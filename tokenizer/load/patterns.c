@@ -3,44 +3,31 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-#define TAIL "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define OTHER "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"
-#define PREFIX "[^\\r\\n\\p{L}\\p{N}]?"
-#define UPPERS "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
-#define LOWERS "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
+#include "tokenizer/split_patterns.h"
+
 #define UPPERS_NO_HAN "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}&&[^\\p{Han}]]"
 #define LOWERS_NO_HAN "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}&&[^\\p{Han}]]"
-#define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
-#define LLAMA3 CONTRACTIONS "|" PREFIX "\\p{L}+|\\p{N}{1,3}" OTHER TAIL
-#define QWEN2 CONTRACTIONS "|" PREFIX "\\p{L}+|\\p{N}" OTHER TAIL
-#define CASED(upper, lower, ending)                                                                \
-    PREFIX upper "*" lower "+" ending "|" PREFIX upper "+" lower "*" ending
 #define DEEPSEEK_WORDS                                                                             \
     "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}"    \
     "\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 #define CJK_OLD "[\xe4\xb8\x80-\xe9\xbe\xa5\xe0\xa0\x80-\xe4\xb8\x80\xea\xb0\x80-\xed\x9f\xbf]+"
 #define CJK "[\xe4\xb8\x80-\xe9\xbe\xa5\xe3\x81\x80-\xe3\x82\x9f\xe3\x82\xa0-\xe3\x83\xbf]+"
 
-const char *const pattern_gpt2[PATTERNS_MAX] = {GPT2};
-const char *const pattern_llama3[PATTERNS_MAX] = {LLAMA3};
-const char *const pattern_qwen2[PATTERNS_MAX] = {QWEN2};
-const char *const pattern_cl100k[PATTERNS_MAX] = {
-    "'(?i:[sdmt]|ll|ve|re)|" PREFIX "+\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*"
-    "|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+"};
-const char *const pattern_o200k[PATTERNS_MAX] = {
-    CASED(UPPERS, LOWERS, CONTRACTIONS "?") "|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" TAIL};
-const char *const pattern_kimi[PATTERNS_MAX] = {
-    "[\\p{Han}]+|" CASED(UPPERS_NO_HAN, LOWERS_NO_HAN, CONTRACTIONS "?") "|\\p{N}{1,3}" OTHER TAIL};
+const char *const pattern_gpt2[PATTERNS_MAX] = {SPLIT_GPT2};
+const char *const pattern_llama3[PATTERNS_MAX] = {SPLIT_LLAMA3};
+const char *const pattern_qwen2[PATTERNS_MAX] = {SPLIT_QWEN2};
+const char *const pattern_cl100k[PATTERNS_MAX] = {SPLIT_CL100K};
+const char *const pattern_o200k[PATTERNS_MAX] = {SPLIT_O200K};
+const char *const pattern_kimi[PATTERNS_MAX] = {"[\\p{Han}]+|" SPLIT_PART_CASED(
+    UPPERS_NO_HAN, LOWERS_NO_HAN,
+    SPLIT_PART_CONTRACTIONS "?") "|\\p{N}{1,3}" SPLIT_PART_OTHER SPLIT_PART_TAIL};
 
-static const char *const pattern_qwen35[PATTERNS_MAX] = {
-    CONTRACTIONS "|" PREFIX "[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*" TAIL};
-static const char *const pattern_tekken[PATTERNS_MAX] = {
-    CASED(UPPERS, LOWERS, "") "|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" TAIL};
-static const char *const pattern_digit_gpt2[PATTERNS_MAX] = {"\\p{N}", GPT2};
-static const char *const pattern_falcon[PATTERNS_MAX] = {"[\\p{P}\\$\\+<=>\\^~\\|`]+", GPT2,
+static const char *const pattern_qwen35[PATTERNS_MAX] = {SPLIT_QWEN35};
+static const char *const pattern_tekken[PATTERNS_MAX] = {SPLIT_TEKKEN};
+static const char *const pattern_digit_gpt2[PATTERNS_MAX] = {"\\p{N}", SPLIT_GPT2};
+static const char *const pattern_falcon[PATTERNS_MAX] = {"[\\p{P}\\$\\+<=>\\^~\\|`]+", SPLIT_GPT2,
                                                          "[0-9][0-9][0-9]"};
-static const char *const pattern_default[PATTERNS_MAX] = {"[\\p{P}\\$\\+<=>\\^~\\|]+", GPT2,
+static const char *const pattern_default[PATTERNS_MAX] = {"[\\p{P}\\$\\+<=>\\^~\\|]+", SPLIT_GPT2,
                                                           "\\p{N}+", "[0-9][0-9][0-9]"};
 static const char *const pattern_deepseek3[PATTERNS_MAX] = {"\\p{N}{1,3}", CJK, DEEPSEEK_WORDS};
 static const char *const pattern_deepseek_coder[PATTERNS_MAX] = {"[\\r\\n]", "\\s?\\p{L}+",
@@ -69,12 +56,12 @@ static const char *const pattern_bloom[PATTERNS_MAX] = {
 static const char *const pattern_viking[PATTERNS_MAX] = {
     " ?[^(\\s|.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c)]+", "\\p{N}"};
 static const char *const pattern_bailing[PATTERNS_MAX] = {
-    "'(?i:[sdmt]|ll|ve|re)|" PREFIX "+\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*"
+    "'(?i:[sdmt]|ll|ve|re)|" SPLIT_PART_PREFIX "+\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*"
     "|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+"};
 static const char *const pattern_seed[PATTERNS_MAX] = {
-    CONTRACTIONS "|" PREFIX
-                 "\\p{L}+|\\p{N}{1}| ?[^\\s\\p{L}\\p{N}\\r\\n]+|\\s*[\\r\\n]+|\\s+(?!\\S)"
-                 "|\\s+"};
+    SPLIT_PART_CONTRACTIONS
+    "|" SPLIT_PART_PREFIX "\\p{L}+|\\p{N}{1}| ?[^\\s\\p{L}\\p{N}\\r\\n]+|\\s*[\\r\\n]+|\\s+(?!\\S)"
+    "|\\s+"};
 static const char *const pattern_superbpe[PATTERNS_MAX] = {"\\p{N}+", "(?=(\\d{3})+(?!\\d))"};
 static const char *const pattern_lines[PATTERNS_MAX] = {"[^\\n]+|[\\n]+"};
 
