@@ -3,13 +3,8 @@
  * allocated for them. */
 #include "formats/gguf_file.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/utf8.h"
 
@@ -455,34 +450,13 @@ enum status gguf_file_parse(const char *label, const void *bytes, size_t len, st
 
 enum status gguf_file_open(const char *path, struct gguf_file *f, struct error *err)
 {
+    struct file_map map;
     *f = (struct gguf_file){0};
-    /* O_NONBLOCK: a FIFO of that name must not hang the start */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
-        return err_set(err, errno == ENOENT ? ST_NOT_FOUND : ST_IO, "%s: %s", path,
-                       strerror(errno));
-    struct stat info;
-    void *map = NULL;
-    size_t len = 0;
-    enum status st = ST_OK;
-    if (fstat(fd, &info) != 0)
-        st = err_set(err, ST_IO, "%s: %s", path, strerror(errno));
-    else if (!S_ISREG(info.st_mode))
-        st = err_set(err, ST_INVALID, "%s: not a regular file", path);
-    else if (info.st_size < 8)
-        st = err_set(err, ST_INVALID, "%s: not a GGUF file", path);
-    if (!st) {
-        len = (size_t)info.st_size;
-        map = mmap(NULL, len, PROT_READ, MAP_SHARED, fd, 0);
-        if (map == MAP_FAILED)
-            st = err_set(err, ST_IO, "%s: cannot map %zu bytes: %s", path, len, strerror(errno));
-    }
-    close(fd);
+    enum status st = file_map_open(path, path, &map, err);
+    if (!st)
+        st = gguf_file_parse(path, map.bytes, map.len, f, err);
     if (st)
-        return st;
-    st = gguf_file_parse(path, map, len, f, err);
-    if (st)
-        munmap(map, len);
+        file_map_close(&map);
     else
         f->map = map;
     return st;
@@ -490,8 +464,7 @@ enum status gguf_file_open(const char *path, struct gguf_file *f, struct error *
 
 void gguf_file_fini(struct gguf_file *f)
 {
-    if (f->map)
-        munmap(f->map, f->len);
+    file_map_close(&f->map);
     for (size_t i = 0; i < f->n_chunks; i++)
         free(f->chunks[i]);
     free(f->chunks);

@@ -6,12 +6,13 @@
 #ifndef FORMATS_GGUF_FILE_H
 #define FORMATS_GGUF_FILE_H
 
+#include "formats/file_map.h"
 #include "formats/gguf.h"
 
 struct gguf_file {
     const uint8_t *bytes;
     size_t len;
-    void *map; /* NULL when the bytes are the caller's */
+    struct file_map map; /* nothing when the bytes are the caller's */
     unsigned version;
     uint64_t alignment;
     struct gguf_value *values; /* in order of key */

@@ -2,14 +2,9 @@
  * reference implementation: the tensors, in order of offset, must tile the data exactly. */
 #include "formats/safetensors_file.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/json.h"
 
@@ -305,35 +300,13 @@ enum status safetensors_file_parse(const char *label, const void *bytes, size_t 
 enum status safetensors_file_open(const char *path, const char *label, struct safetensors_file *f,
                                   struct error *err)
 {
+    struct file_map map;
     *f = (struct safetensors_file){0};
-    /* O_NONBLOCK: a FIFO in the folder must not hang the start */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
-        return err_set(err, errno == ENOENT ? ST_NOT_FOUND : ST_IO, "%s: %s", label,
-                       strerror(errno));
-    struct stat info;
-    void *map = NULL;
-    size_t len = 0;
-    enum status st = ST_OK;
-    if (fstat(fd, &info) != 0)
-        st = err_set(err, ST_IO, "%s: %s", label, strerror(errno));
-    else if (!S_ISREG(info.st_mode))
-        st = err_set(err, ST_INVALID, "%s: not a regular file", label);
-    else if (info.st_size < 8)
-        st = err_set(err, ST_INVALID, "%s: %lld bytes are too short for a header", label,
-                     (long long)info.st_size);
-    if (!st) {
-        len = (size_t)info.st_size;
-        map = mmap(NULL, len, PROT_READ, MAP_SHARED, fd, 0);
-        if (map == MAP_FAILED)
-            st = err_set(err, ST_IO, "%s: cannot map %zu bytes: %s", label, len, strerror(errno));
-    }
-    close(fd);
+    enum status st = file_map_open(path, label, &map, err);
+    if (!st)
+        st = safetensors_file_parse(label, map.bytes, map.len, f, err);
     if (st)
-        return st;
-    st = safetensors_file_parse(label, map, len, f, err);
-    if (st)
-        munmap(map, len);
+        file_map_close(&map);
     else
         f->map = map;
     return st;
@@ -341,8 +314,7 @@ enum status safetensors_file_open(const char *path, const char *label, struct sa
 
 void safetensors_file_fini(struct safetensors_file *f)
 {
-    if (f->map)
-        munmap(f->map, f->len);
+    file_map_close(&f->map);
     free(f->tensors);
     free(f->shapes);
     free(f->names);

@@ -6,12 +6,13 @@
 #ifndef FORMATS_SAFETENSORS_FILE_H
 #define FORMATS_SAFETENSORS_FILE_H
 
+#include "formats/file_map.h"
 #include "formats/safetensors.h"
 
 struct safetensors_file {
     const unsigned char *bytes;
     size_t len;
-    void *map;              /* NULL when the bytes are the caller's */
+    struct file_map map;    /* nothing when the bytes are the caller's */
     struct tensor *tensors; /* in order of name */
     size_t count;
     uint64_t *shapes;

@@ -1,0 +1,24 @@
+/* A regular file mapped to be read: what the readers of weights have in common. Private to this
+ * folder.
+ *
+ * Owner: the caller unmaps with file_map_close(). Thread: any; opening never waits, for a FIFO of
+ * that name must not hang the start. A file that is cut short while it is mapped raises SIGBUS.
+ */
+#ifndef FORMATS_FILE_MAP_H
+#define FORMATS_FILE_MAP_H
+
+#include <stddef.h>
+
+#include "base/status.h"
+
+struct file_map {
+    void *bytes; /* NULL: nothing is mapped */
+    size_t len;
+};
+
+/* ST_NOT_FOUND, ST_IO, ST_INVALID (not a regular file, or empty); the text begins with `label`. */
+enum status file_map_open(const char *path, const char *label, struct file_map *out,
+                          struct error *err);
+void file_map_close(struct file_map *m);
+
+#endif
