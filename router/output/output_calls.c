@@ -1,4 +1,5 @@
-/* Between the calls of a section: what may begin one, what ends the section. */
+/* Between the calls of a section: what may begin one, what ends the section. And arguments that
+ * are an object, as several families write them. */
 #include <string.h>
 
 #include "router/output/output_internal.h"
@@ -110,4 +111,28 @@ bool output_calls_step(struct output_parser *p)
     if (call == MATCH_PART || close == MATCH_PART || (open == MATCH_PART && !p->opened))
         return false;
     return by_family(p) || leave(p);
+}
+
+bool output_call_object(struct output_parser *p, enum output_state next)
+{
+    bool moved = false;
+    while (output_left(p)) {
+        unsigned char c = output_peek(p);
+        struct json_scan before = p->scan;
+        enum json_step step = json_scan_push(&p->scan, c);
+        moved = true;
+        if (step == JSON_STEP_BAD || step == JSON_STEP_BEFORE) {
+            output_call_fail(p);
+            return true;
+        }
+        output_take(p, 1);
+        json_scan_copy(&before, c, &p->call);
+        output_call_arguments(p, "", 0);
+        if (step == JSON_STEP_DONE) {
+            output_call_end(p);
+            output_go(p, next);
+            return true;
+        }
+    }
+    return moved;
 }

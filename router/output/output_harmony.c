@@ -125,29 +125,15 @@ static bool body_step(struct output_parser *p)
 
 static bool arguments_step(struct output_parser *p)
 {
-    bool moved = false;
-    if (!p->has_arguments && !output_skip_blanks(p))
-        return false;
-    while (output_left(p)) {
-        unsigned char c = output_peek(p);
-        struct json_scan before = p->scan;
-        enum json_step step =
-            c != '{' && !p->has_arguments ? JSON_STEP_BAD : json_scan_push(&p->scan, c);
-        moved = true;
-        if (step == JSON_STEP_BAD) {
+    if (!p->has_arguments) {
+        if (!output_skip_blanks(p))
+            return false;
+        if (output_peek(p) != '{') {
             output_call_fail(p);
             return true;
         }
-        output_take(p, 1);
-        json_scan_copy(&before, c, &p->call);
-        output_call_arguments(p, "", 0);
-        if (step == JSON_STEP_DONE) {
-            output_call_end(p);
-            output_go(p, S_HARMONY_BETWEEN);
-            return true;
-        }
     }
-    return moved;
+    return output_call_object(p, S_HARMONY_BETWEEN);
 }
 
 static bool between_step(struct output_parser *p)

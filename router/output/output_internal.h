@@ -110,7 +110,7 @@ bool output_is_blank(unsigned char c);
 /* False: nothing else is there yet, or there were so many that what they are in is no call. */
 bool output_skip_blanks(struct output_parser *p);
 
-/* output_call.c: one call, said when it may be */
+/* one call, said when it may be */
 void output_call_start(struct output_parser *p); /* what is taken from now on is kept */
 void output_call_begin(struct output_parser *p);
 void output_call_arguments(struct output_parser *p, const char *s, size_t n);
@@ -121,6 +121,8 @@ void output_call_unmark(struct output_parser *p);
 void output_call_end(struct output_parser *p);
 void output_call_fail(struct output_parser *p);
 bool output_call_name(struct output_parser *p, const char *s, size_t n);
+/* An object that begins here, passed on as it is written; at its end the call is over. */
+bool output_call_object(struct output_parser *p, enum output_state next);
 
 bool output_calls_step(struct output_parser *p); /* S_CALLS */
 bool output_json_step(struct output_parser *p);

@@ -65,6 +65,11 @@ static bool read_header(struct output_parser *p)
     return output_call_name(p, name.s, name.n);
 }
 
+static enum output_state behind(const struct output_parser *p)
+{
+    return p->f->call_close ? S_TRAILER : S_CALLS;
+}
+
 /* `[TOOL_CALLS]name` and the like end where the object begins; a call may also have none. */
 static bool header_step(struct output_parser *p)
 {
@@ -88,7 +93,7 @@ static bool header_step(struct output_parser *p)
             if (object)
                 return true;
             output_call_end(p);
-            output_go(p, S_TRAILER);
+            output_go(p, behind(p));
             return true;
         }
         buf_putc(&p->token, (char)output_peek(p));
@@ -96,30 +101,6 @@ static bool header_step(struct output_parser *p)
         moved = true;
         if (p->token.len > HEADER_BYTES_MAX) {
             output_call_fail(p);
-            return true;
-        }
-    }
-    return moved;
-}
-
-static bool arguments_step(struct output_parser *p)
-{
-    bool moved = false;
-    while (output_left(p)) {
-        unsigned char c = output_peek(p);
-        struct json_scan before = p->scan;
-        enum json_step step = json_scan_push(&p->scan, c);
-        moved = true;
-        if (step == JSON_STEP_BAD || step == JSON_STEP_BEFORE) {
-            output_call_fail(p);
-            return true;
-        }
-        output_take(p, 1);
-        json_scan_copy(&before, c, &p->call);
-        output_call_arguments(p, "", 0);
-        if (step == JSON_STEP_DONE) {
-            output_call_end(p);
-            output_go(p, p->f->call_close ? S_TRAILER : S_CALLS);
             return true;
         }
     }
@@ -152,7 +133,7 @@ bool output_named_step(struct output_parser *p)
     case S_HEADER:
         return header_step(p);
     case S_ARGUMENTS:
-        return arguments_step(p);
+        return output_call_object(p, behind(p));
     default:
         return trailer_step(p);
     }
