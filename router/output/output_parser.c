@@ -535,9 +535,12 @@ bool output_parser_finish(struct output_parser *p, bool cut)
     p->over = true;
     p->cut = cut;
     run(p);
-    /* Within a call, or behind a marker that none followed. */
+    /* Within a call, or behind a marker that none followed. Where nothing but a call or a header
+     * may be, its first bytes are no answer either. */
     if (p->active && cut && (p->begun || p->named))
         close_call(p);
+    else if (cut && (p->f == &forced_format || p->state == S_HARMONY_HEAD))
+        p->active = p->keep_raw = false;
     else if (p->active || p->keep_raw)
         output_call_fail(p);
     put_blanks(p);

@@ -14,7 +14,8 @@
  *   - later the call ends as far as it got (its arguments are then no complete JSON, which a
  *     client notices) and the rest is content. With `whole` nothing of a call is said before its
  *     end, so that then too all of it is content.
- * A call cut off by the token limit comes out as far as it got.
+ * A call cut off by the token limit comes out as far as it got; what is cut within a header of
+ * harmony's, or before the name of a call that is forced, does not come out.
  *
  * Pure: no clocks, no ids of its own (the sink makes them). Owner: output_parser_create() gives an
  * object for output_parser_destroy(). Thread: one at a time.

@@ -433,36 +433,30 @@ Test(output_parser, harmony)
          .text = "<|channel|>commentary to=functions.f<|message|>nonsense<|call|>",
          .want = "|C:<|channel|>commentary to=functions.f<|message|>nonsense"},
         {.reasoning = "harmony", .text = "<|channel|>final<|message|>a<|end|>", .want = "|C:a"},
+        /* cut within a header: it is neither an answer nor a call */
+        {.tools = "harmony",
+         .reasoning = "harmony",
+         .cut = true,
+         .text = "<|chan",
+         .want = "|C:<|chan"},
+        {.tools = "harmony",
+         .reasoning = "harmony",
+         .cut = true,
+         .text = "\x01<|channel|>\x02"
+                 "analysis",
+         .want = ""},
+        {.tools = "harmony",
+         .reasoning = "harmony",
+         .cut = true,
+         .keep_special = true,
+         .text = "<|channel|>analysis<|message|>t<|end|><|start|>assistant<|channel|>commentary "
+                 "to=functions.f",
+         .want = "|R:t"},
+        {.reasoning = "harmony",
+         .text = "<|channel|>analysis<|message|>t<|end|><|start|>assistant",
+         .want = "|R:t|C:<|start|>assistant"},
     };
     CHECK(e);
-}
-
-Test(output_parser, forced)
-{
-    struct output_args one = {.forced_name = "f", .skip_special = true},
-                       any = {.forced = true, .skip_special = true};
-    for (size_t most = 0; most < 9; most++) {
-        struct buf a = rig_run(one, " {\"a\": {\"name\": 1}} ", most, most, false);
-        cr_assert_str_eq(a.data, "|B0:f|A:{\"a\": {\"name\": 1}}|E");
-        struct buf b = rig_run(any,
-                               "[{\"name\": \"f\", \"parameters\": {}}, {\"name\": \"g\", "
-                               "\"parameters\": {\"x\": 1}}]",
-                               most, most, false);
-        cr_assert_str_eq(b.data, "|B0:f|A:{}|E|B1:g|A:{\"x\": 1}|E");
-        struct buf c = rig_run(one, "no", most, most, false);
-        cr_assert_str_eq(c.data, "|C:no");
-        struct output_args odd = {.forced_name = " <|end|> \"\xe5\x90\x8d ", .skip_special = true};
-        struct buf d = rig_run(odd, "{}", most, most, false);
-        cr_assert_str_eq(d.data, "|B0: <|end|> \"\xe5\x90\x8d |A:{}|E");
-        struct buf e =
-            rig_run(any, "[{\"name\": \" <a b>\\n\", \"parameters\": {}}]", most, most, false);
-        cr_assert_str_eq(e.data, "|B0: <a b>\n|A:{}|E");
-        buf_fini(&a);
-        buf_fini(&b);
-        buf_fini(&c);
-        buf_fini(&d);
-        buf_fini(&e);
-    }
 }
 
 /* Texts made of markers and scraps in any order: whatever they are, how they are cut changes
