@@ -102,13 +102,26 @@ static int settle(struct api_text *t, size_t from, struct buf *out)
     return -1;
 }
 
-/* A special token ends what was held: no character and no stop string goes across it. */
+/* The stop string that is just this text. */
+static int stop_of(const struct api_text *t, const char *text, size_t len)
+{
+    for (size_t i = 0; i < t->args.n_stops; i++) {
+        const struct api_text_ref *s = &t->args.stops[i];
+        if (s->len == len && memcmp(s->text, text, len) == 0)
+            return (int)i;
+    }
+    return -1;
+}
+
+/* A special token ends what was held: no character and no stop string goes across it, and only one
+ * that is the whole token is found in it. */
 static int push_special(struct api_text *t, int32_t id, struct buf *out)
 {
+    bool look = t->args.n_stops && t->tokens > t->args.min_tokens;
     size_t from = t->held.len;
     int stop = -1;
     detok_flush(t->detok, &t->held);
-    if (t->held.len > from && t->args.n_stops && t->tokens > t->args.min_tokens)
+    if (look && t->held.len > from)
         stop = settle(t, from, out);
     if (stop >= 0)
         return stop;
@@ -118,7 +131,13 @@ static int push_special(struct api_text *t, int32_t id, struct buf *out)
     from = out->len;
     tokenizer_token_bytes(t->args.tokenizer, id, out);
     t->special = out->len - from;
-    return -1;
+    if (look && t->special)
+        stop = stop_of(t, out->data + from, t->special);
+    if (stop >= 0 && !t->args.include_stop) {
+        out->len = from;
+        t->special = 0;
+    }
+    return stop;
 }
 
 size_t api_text_special_bytes(const struct api_text *t)

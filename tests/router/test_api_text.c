@@ -164,3 +164,47 @@ Test(api_text, invalid_and_cut_characters)
     cr_assert_str_eq(o.text, "a");
     tokenizer_free(t);
 }
+
+/* A special token is told apart, and stops what only all of its text asks for. */
+Test(api_text, special_tokens)
+{
+    static const struct {
+        const char *stops[3];
+        bool include;
+        int32_t min;
+        int stop;
+        const char *want;
+        size_t special;
+    } cases[] = {
+        {{NULL}, false, 0, -1, "a<|user|>", 8},
+        {{"<|user|>"}, false, 0, 0, "a", 0},
+        {{"a<", "<|user|>"}, true, 0, 1, "a<|user|>", 8},
+        {{"<|user|>"}, false, 2, -1, "a<|user|>", 8},
+        {{"user", "<|user|>b"}, false, 0, -1, "a<|user|>", 8},
+    };
+    struct tokenizer *t = rig_tokenizer();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct api_text_ref stops[2] = {{0}};
+        size_t n = 0;
+        for (; cases[i].stops[n]; n++)
+            stops[n] = (struct api_text_ref){cases[i].stops[n], strlen(cases[i].stops[n])};
+        struct api_text *x =
+            api_text_create(&(struct api_text_args){.tokenizer = t,
+                                                    .stops = stops,
+                                                    .n_stops = n,
+                                                    .include_stop = cases[i].include,
+                                                    .skip_special = true,
+                                                    .tell_special = true,
+                                                    .min_tokens = cases[i].min},
+                            (struct msg_ids){0});
+        struct buf out = {0};
+        cr_assert_eq(api_text_push(x, 'a', &out), -1);
+        cr_assert_eq(api_text_push(x, 258, &out), cases[i].stop, "case %zu", i);
+        cr_assert_eq(api_text_special_bytes(x), cases[i].special, "case %zu", i);
+        cr_assert_eq(out.len, strlen(cases[i].want), "case %zu", i);
+        cr_assert(memcmp(out.data, cases[i].want, out.len) == 0, "case %zu", i);
+        buf_fini(&out);
+        api_text_destroy(x);
+    }
+    tokenizer_free(t);
+}
