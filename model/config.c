@@ -103,6 +103,18 @@ static bool read_layer_types(struct config_reader *r, struct model_config *out, 
     return true;
 }
 
+bool config_every_layer(const struct model_config *c, int32_t layer, int32_t unused)
+{
+    (void)c, (void)layer, (void)unused;
+    return true;
+}
+
+bool config_even_layers(const struct model_config *c, int32_t layer, int32_t unused)
+{
+    (void)c, (void)unused;
+    return layer % 2 == 0;
+}
+
 void config_read_windows(struct config_reader *r, struct model_config *out, layer_rule *is_sliding,
                          int32_t argument)
 {

@@ -13,14 +13,7 @@ static void read_gemma(struct config_reader *r, struct model_config *out)
     out->qkv_bias = out->o_bias = config_bool(r, r->root, "attention_bias", false);
     out->norm_offset = 1;
     out->embed_scale = sqrtf((float)out->hidden);
-    out->tied = config_bool(r, r->root, "tie_word_embeddings", true);
     config_read_rope(r, out);
-}
-
-static bool even(const struct model_config *c, int32_t layer, int32_t unused)
-{
-    (void)c, (void)unused;
-    return layer % 2 == 0;
 }
 
 static bool not_each(const struct model_config *c, int32_t layer, int32_t pattern)
@@ -52,7 +45,7 @@ static void read_gemma2(struct config_reader *r, struct model_config *out)
     read_local(r, out);
     out->attention_softcap = read_cap(r, "attn_logit_softcapping", 50);
     out->final_softcap = read_cap(r, "final_logit_softcapping", 30);
-    config_read_windows(r, out, even, 0);
+    config_read_windows(r, out, config_even_layers, 0);
 }
 
 static void read_gemma3(struct config_reader *r, struct model_config *out)
@@ -62,13 +55,8 @@ static void read_gemma3(struct config_reader *r, struct model_config *out)
     out->qk_norm = QK_NORM_HEAD;
     int64_t pattern = config_int(r, r->root, "sliding_window_pattern", 1, 1 << 20, 6);
     config_read_windows(r, out, not_each, (int32_t)pattern);
-    if (!config_object(r, config_object(r, r->root, "rope_parameters"), "sliding_attention")) {
-        out->ropes[1].kind = ROPE_DEFAULT;
-        out->ropes[1].attention_factor = 1;
+    if (!config_read_local_rope(r, out))
         out->ropes[1].theta = config_real(r, r->root, "rope_local_base_freq", 1, 1e15, 10000.0);
-    }
-    for (int32_t i = 0; i < out->layers; i++)
-        out->layer[i].rope = out->layer[i].window > 0;
 }
 
 static const struct size_defaults gemma_defaults = {.head_dim = 256, .tied = true};

@@ -53,6 +53,15 @@ void config_read_activation(struct config_reader *r, const char *key, const char
 typedef bool layer_rule(const struct model_config *c, int32_t layer, int32_t argument);
 void config_read_windows(struct config_reader *r, struct model_config *out, layer_rule *is_sliding,
                          int32_t argument);
+layer_rule config_every_layer, config_even_layers; /* the argument is not used */
+/* Sliding layers rotate with the second set of frequencies. Returns whether the file describes it;
+ * where not, it is the first without its scaling. */
+bool config_read_local_rope(struct config_reader *r, struct model_config *out);
+/* Granite's four scales. */
+void config_read_multipliers(struct config_reader *r, struct model_config *out);
+/* Hunyuan's norm of queries and keys, and cross-layer attention (Brandon et al. 2024): of each
+ * cla_share_factor layers the first stores keys and values for all. */
+void config_read_shared_keys(struct config_reader *r, struct model_config *out);
 /* Router and experts: names of the keys differ, their meaning does not. */
 void config_read_experts(struct config_reader *r, struct model_config *out, const char *ffn_key);
 /* The key that holds the number of experts; NULL: none. */

@@ -5,12 +5,6 @@
 
 #include "model/config_internal.h"
 
-static bool always(const struct model_config *c, int32_t layer, int32_t unused)
-{
-    (void)c, (void)layer, (void)unused;
-    return true;
-}
-
 static bool from_layer(const struct model_config *c, int32_t layer, int32_t first)
 {
     (void)c;
@@ -28,7 +22,7 @@ static void read_llama(struct config_reader *r, struct model_config *out)
 static void read_mistral(struct config_reader *r, struct model_config *out)
 {
     config_read_activation(r, "hidden_act", "silu", out);
-    config_read_windows(r, out, always, 0);
+    config_read_windows(r, out, config_every_layer, 0);
     config_read_rope(r, out);
 }
 
@@ -96,43 +90,37 @@ static bool not_each_fourth(const struct model_config *c, int32_t layer, int32_t
     return (layer + 1) % 4 != 0;
 }
 
-/* Sliding layers rotate without the scaling of the others. */
 static void read_olmo3(struct config_reader *r, struct model_config *out)
 {
     read_olmo2(r, out);
     config_read_windows(r, out, not_each_fourth, 0);
-    if (!config_object(r, config_object(r, r->root, "rope_parameters"), "sliding_attention")) {
-        out->ropes[1].kind = ROPE_DEFAULT;
-        out->ropes[1].attention_factor = 1;
-    }
-    for (int32_t i = 0; i < out->layers; i++)
-        out->layer[i].rope = out->layer[i].window > 0;
+    config_read_local_rope(r, out);
 }
 
-static void read_granite(struct config_reader *r, struct model_config *out)
+void config_read_multipliers(struct config_reader *r, struct model_config *out)
 {
-    read_llama(r, out);
     out->embed_scale = (float)config_real(r, r->root, "embedding_multiplier", 1e-6, 1e6, 1);
     out->residual_scale = (float)config_real(r, r->root, "residual_multiplier", 1e-6, 1e6, 1);
     out->attention_scale = (float)config_real(r, r->root, "attention_multiplier", 1e-9, 1e6, 1);
     out->logits_scale = 1 / (float)config_real(r, r->root, "logits_scaling", 1e-6, 1e6, 1);
 }
 
+static void read_granite(struct config_reader *r, struct model_config *out)
+{
+    read_llama(r, out);
+    config_read_multipliers(r, out);
+}
+
 static void read_phi3(struct config_reader *r, struct model_config *out)
 {
     config_read_activation(r, "hidden_act", "silu", out);
     out->naming = NAMING_PHI3;
-    config_read_windows(r, out, always, 0);
+    config_read_windows(r, out, config_every_layer, 0);
     config_read_rope(r, out);
 }
 
-/* Cross-layer attention (Brandon et al. 2024): of each cla_share_factor layers the first stores
- * keys and values for all. */
-static void read_hunyuan(struct config_reader *r, struct model_config *out)
+void config_read_shared_keys(struct config_reader *r, struct model_config *out)
 {
-    read_llama(r, out);
-    out->naming = NAMING_HUNYUAN;
-    out->mlp_bias = false;
     if (config_bool(r, r->root, "use_qk_norm", true))
         out->qk_norm = QK_NORM_AFTER_ROPE;
     int64_t share = config_int(r, r->root, "cla_share_factor", 1, MODEL_LAYERS_MAX, 1);
@@ -140,6 +128,14 @@ static void read_hunyuan(struct config_reader *r, struct model_config *out)
         share = 1;
     for (int32_t i = 0; i < out->layers; i++)
         out->layer[i].kv_from = i - i % (int32_t)share;
+}
+
+static void read_hunyuan(struct config_reader *r, struct model_config *out)
+{
+    read_llama(r, out);
+    out->naming = NAMING_HUNYUAN;
+    out->mlp_bias = false;
+    config_read_shared_keys(r, out);
 }
 
 static const struct size_defaults mistral_defaults = {.window = 4096};

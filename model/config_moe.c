@@ -35,17 +35,11 @@ void config_read_experts(struct config_reader *r, struct model_config *out, cons
         out->layer[i].mlp = MLP_MOE;
 }
 
-static bool always(const struct model_config *c, int32_t layer, int32_t unused)
-{
-    (void)c, (void)layer, (void)unused;
-    return true;
-}
-
 static void read_mixtral(struct config_reader *r, struct model_config *out)
 {
     config_read_activation(r, "hidden_act", "silu", out);
     out->naming = NAMING_MIXTRAL;
-    config_read_windows(r, out, always, 0);
+    config_read_windows(r, out, config_every_layer, 0);
     config_read_rope(r, out);
     config_read_experts(r, out, "intermediate_size");
     out->moe.score = ROUTE_SOFTMAX_TOP;
@@ -101,7 +95,7 @@ static void read_qwen3_moe(struct config_reader *r, struct model_config *out)
     out->qkv_bias = out->o_bias = config_bool(r, r->root, "attention_bias", false);
     out->qk_norm = QK_NORM_HEAD;
     if (config_bool(r, r->root, "use_sliding_window", false))
-        config_read_windows(r, out, always, 0);
+        config_read_windows(r, out, config_every_layer, 0);
 }
 
 static void read_olmoe(struct config_reader *r, struct model_config *out)
@@ -122,21 +116,12 @@ static void read_granite_moe(struct config_reader *r, struct model_config *out)
     config_read_activation(r, "hidden_act", "silu", out);
     out->naming = NAMING_GRANITE_MOE;
     out->qkv_bias = out->o_bias = config_bool(r, r->root, "attention_bias", false);
-    out->embed_scale = (float)config_real(r, r->root, "embedding_multiplier", 1e-6, 1e6, 1);
-    out->residual_scale = (float)config_real(r, r->root, "residual_multiplier", 1e-6, 1e6, 1);
-    out->attention_scale = (float)config_real(r, r->root, "attention_multiplier", 1e-9, 1e6, 1);
-    out->logits_scale = 1 / (float)config_real(r, r->root, "logits_scaling", 1e-6, 1e6, 1);
+    config_read_multipliers(r, out);
     config_read_rope(r, out);
     config_read_experts(r, out, "intermediate_size");
     out->moe.score = ROUTE_SOFTMAX_TOP;
     out->moe.shared_ffn =
         (int32_t)config_int(r, r->root, "shared_intermediate_size", 0, FFN_MAX, 0);
-}
-
-static bool even(const struct model_config *c, int32_t layer, int32_t unused)
-{
-    (void)c, (void)unused;
-    return layer % 2 == 0;
 }
 
 static void read_gpt_oss(struct config_reader *r, struct model_config *out)
@@ -147,7 +132,7 @@ static void read_gpt_oss(struct config_reader *r, struct model_config *out)
     out->glu_alpha = (float)config_real(r, r->root, "swiglu_alpha", 1e-3, 1e3, 1.702);
     out->qkv_bias = out->o_bias = config_bool(r, r->root, "attention_bias", true);
     out->sinks = true;
-    config_read_windows(r, out, even, 0);
+    config_read_windows(r, out, config_even_layers, 0);
     config_read_rope(r, out);
     config_read_experts(r, out, "intermediate_size");
     out->moe.score = ROUTE_SOFTMAX_TOP;
@@ -193,9 +178,8 @@ static void read_hunyuan_moe(struct config_reader *r, struct model_config *out)
     config_read_activation(r, "hidden_act", "silu", out);
     out->naming = NAMING_HUNYUAN;
     out->qkv_bias = out->o_bias = config_bool(r, r->root, "attention_bias", false);
-    if (config_bool(r, r->root, "use_qk_norm", true))
-        out->qk_norm = QK_NORM_AFTER_ROPE;
     config_read_rope(r, out);
+    config_read_shared_keys(r, out);
     struct moe_config *m = &out->moe;
     const char *key = config_experts_key(r);
     m->experts = read_per_layer(r, key ? key : "num_experts", OPS_EXPERTS_MAX, 1);
@@ -208,13 +192,8 @@ static void read_hunyuan_moe(struct config_reader *r, struct model_config *out)
     if (!r->status && (int64_t)m->experts * out->layers > PARTS_MAX)
         config_fail(r, ST_INVALID, "num_experts: expected at most %d in all layers together",
                     PARTS_MAX);
-    int64_t share = config_int(r, r->root, "cla_share_factor", 1, MODEL_LAYERS_MAX, 1);
-    if (!config_bool(r, r->root, "use_cla", false))
-        share = 1;
-    for (int32_t i = 0; i < out->layers; i++) {
+    for (int32_t i = 0; i < out->layers; i++)
         out->layer[i].mlp = MLP_MOE;
-        out->layer[i].kv_from = i - i % (int32_t)share;
-    }
 }
 
 static const struct size_defaults mixtral_defaults = {.theta = 1e6, .eps = 1e-5f};

@@ -171,6 +171,19 @@ void config_read_rope(struct config_reader *r, struct model_config *out)
         read_set(r, sliding, 10000.0, out, &out->ropes[1]);
 }
 
+bool config_read_local_rope(struct config_reader *r, struct model_config *out)
+{
+    const json *parameters = config_object(r, r->root, "rope_parameters");
+    bool described = config_object(r, parameters, "sliding_attention") != NULL;
+    if (!described) {
+        out->ropes[1].kind = ROPE_DEFAULT;
+        out->ropes[1].attention_factor = 1;
+    }
+    for (int32_t i = 0; i < out->layers; i++)
+        out->layer[i].rope = out->layer[i].window > 0;
+    return described;
+}
+
 /* Rounded to float where transformers is in float: the angles of late positions depend on it. */
 static float base_frequency(const struct rope_config *r, int32_t i)
 {

@@ -41,21 +41,33 @@ INLINE vec glu_vec(const struct op_glu *a, vec gate, vec up)
     }
 }
 
+/* What part `part` of a [tokens][dim] does: whole rows, or the same columns of all of them. */
+struct units_share {
+    size_t row, row_end, col, col_end;
+};
+
+INLINE struct units_share units_split(int32_t tokens, int32_t dim, int part, int parts)
+{
+    struct units_share s = {0, (size_t)tokens, 0, (size_t)dim};
+    if (tokens >= parts)
+        team_split(s.row_end, 1, part, parts, &s.row, &s.row_end);
+    else
+        team_split(s.col_end, 64, part, parts, &s.col, &s.col_end);
+    return s;
+}
+
 static void rows_glu(const struct op_glu *a, int part, int parts)
 {
     size_t stride = (size_t)(a->in_stride ? a->in_stride : a->dim);
-    size_t m_begin = 0, m_end = (size_t)a->tokens, begin = 0, end = (size_t)a->dim, i;
-    if (a->tokens >= parts)
-        team_split(m_end, 1, part, parts, &m_begin, &m_end);
-    else
-        team_split(end, 64, part, parts, &begin, &end);
-    for (size_t m = m_begin; m < m_end; m++) {
+    const struct units_share s = units_split(a->tokens, a->dim, part, parts);
+    for (size_t m = s.row; m < s.row_end; m++) {
         const float *gate = a->gate + m * stride, *up = a->up + m * stride;
         float *out = a->out + m * (size_t)a->dim;
-        for (i = begin; i + LANES <= end; i += LANES)
+        size_t i = s.col;
+        for (; i + LANES <= s.col_end; i += LANES)
             vec_store(out + i, glu_vec(a, vec_load(gate + i), vec_load(up + i)));
-        if (i < end) {
-            int n = (int)(end - i);
+        if (i < s.col_end) {
+            int n = (int)(s.col_end - i);
             vec v = glu_vec(a, vec_load_n(gate + i, n), vec_load_n(up + i, n));
             vec_store_n(out + i, v, n);
         }
@@ -101,16 +113,13 @@ INLINE void combine_put(const struct op_combine *a, size_t m, size_t i, int n)
 
 static void rows_combine(const struct op_combine *a, int part, int parts)
 {
-    size_t m_begin = 0, m_end = (size_t)a->tokens, begin = 0, end = (size_t)a->dim, i;
-    if (a->tokens >= parts)
-        team_split(m_end, 1, part, parts, &m_begin, &m_end);
-    else
-        team_split(end, 64, part, parts, &begin, &end);
-    for (size_t m = m_begin; m < m_end; m++) {
-        for (i = begin; i + LANES <= end; i += LANES)
+    const struct units_share s = units_split(a->tokens, a->dim, part, parts);
+    for (size_t m = s.row; m < s.row_end; m++) {
+        size_t i = s.col;
+        for (; i + LANES <= s.col_end; i += LANES)
             combine_put(a, m, i, 0);
-        if (i < end)
-            combine_put(a, m, i, (int)(end - i));
+        if (i < s.col_end)
+            combine_put(a, m, i, (int)(s.col_end - i));
     }
 }
 
