@@ -39,9 +39,6 @@ static void print_attention(const struct model_facts *f)
     else
         printf("%d KV heads, head dimension %d", c->kv_heads, c->head_dim);
     printf("%s%s\n", c->qkv_bias ? ", bias" : "", c->sinks ? ", sinks" : "");
-    if (f->window_layers > 0)
-        printf("windows         %d of %d layers see %d tokens\n", f->window_layers, c->layers,
-               f->window_tokens);
     if (c->kv_layers < c->layers)
         printf("shared KV       %d of %d layers store keys and values\n", c->kv_layers, c->layers);
 }
@@ -167,8 +164,6 @@ static void put_config(struct jw *w, const struct model_facts *f)
     jw_key(w, "attention");
     jw_str(w, model_attention_name(c->attention));
     put_uint(w, "kv_layers", (uint64_t)c->kv_layers);
-    put_uint(w, "window_layers", (uint64_t)f->window_layers);
-    put_uint(w, "window_tokens", (uint64_t)f->window_tokens);
     put_uint(w, "expert_layers", (uint64_t)f->expert_layers);
     put_uint(w, "experts", (uint64_t)c->moe.experts);
     put_uint(w, "experts_per_token", (uint64_t)c->moe.top_k);

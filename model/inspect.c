@@ -72,12 +72,8 @@ static void count_layer(struct model_facts *f, int32_t window)
 static void count_config(struct model_facts *f)
 {
     const struct model_config *c = &f->config;
-    for (int32_t i = 0; i < c->layers; i++) {
-        f->window_layers += c->layer[i].window > 0;
-        f->window_tokens =
-            c->layer[i].window > f->window_tokens ? c->layer[i].window : f->window_tokens;
+    for (int32_t i = 0; i < c->layers; i++)
         f->expert_layers += c->layer[i].mlp == MLP_MOE;
-    }
     f->parameters = model_config_parameters(c);
     f->active_parameters = model_config_active_parameters(c);
     for (int32_t i = 0; i < c->kv_layers; i++)

@@ -25,8 +25,7 @@ struct model_facts {
     struct generation_defaults defaults;
     uint64_t parameters;
     uint64_t active_parameters; /* read per token: for a dense model all but an untied embedding */
-    int32_t window_layers, window_tokens; /* layers that see so many positions at most */
-    int32_t expert_layers;                /* layers with a mixture of experts */
+    int32_t expert_layers;      /* layers with a mixture of experts */
     uint64_t tensors, tensors_unused, tensors_converted, files;
     struct {
         char name[40];

@@ -74,7 +74,8 @@ class Commands(unittest.TestCase):
         goldens = os.path.join(SOURCE, "tests/model/goldens")
         facts = json.loads(self.baton("inspect", "--json", os.path.join(goldens, "gguf/quantized-k.gguf")).stdout)
         self.assertEqual((facts["problems"], facts["quantization"], facts["tensors_converted"]), ([], "gguf", 9))
-        for name, words in (("gpt-oss", ("1 of 2 layers see 9 tokens", "sinks")), ("deepseek-v3", ("latent", "28 values")),
+        for name, words in (("gpt-oss", ("1 layer keeps the last 9 tokens", "1 layer keeps every token", "sinks")),
+                            ("deepseek-v3", ("latent", "28 values")),
                             ("hunyuan-cla", ("3 of 5 layers store",)), ("quant/gptq", ("GPTQ 4 bits", "14 tensors"))):
             text = self.baton("inspect", os.path.join(goldens, name), status=1).stdout
             for word in (*words, "no tokenizer"):
