@@ -121,10 +121,8 @@ enum landing_verdict landing_offer(struct landing *l, const struct kv_slice *off
     if (offered->layer_begin < l->need.layer_begin || offered->layer_end > l->need.layer_end)
         return LANDING_WRONG;
     if (!kv_slice_intersect(offered, &l->need, take) || !clip_to_needed(l, take) ||
-        box_apply(l, take, ROW_COUNT_NEW) == 0) {
-        l->dropped++;
+        box_apply(l, take, ROW_COUNT_NEW) == 0)
         return LANDING_HAVE;
-    }
     box_apply(l, take, ROW_TAKE);
     l->in_flight++;
     return LANDING_TAKE;

@@ -53,7 +53,6 @@ struct landing {
     int64_t missing;                /* (layer, token, head) not landed */
     int32_t in_flight;              /* takes without landing_settle() */
     bool answer;                    /* Filled came and is not answered */
-    int64_t dropped, bad_crc;       /* counted for the metrics */
 };
 
 /* Bytes of memory that landing_init() needs for its two bitmaps. */

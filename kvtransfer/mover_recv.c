@@ -93,7 +93,6 @@ static void land(struct mover *m, struct plan *p, const struct staging *s, uint3
     bool good = crc == s->crc;
     if (!good) {
         m->stats.checksum_failures++;
-        p->landing.bad_crc++;
         log_warn("slice_damaged", "layers=%d-%d tokens=%d-%d", s->slice.layer_begin,
                  s->slice.layer_end, s->slice.token_begin, s->slice.token_end);
     }

@@ -70,7 +70,7 @@ struct shm_link {
     struct shm_event down_event; /* part of the link, so that DOWN cannot get lost */
     struct list in_shm;
     int fd, pid_fd;
-    bool greeted, heard, down, wants_out; /* our hello is out; the peer's is in; DOWN is queued */
+    bool heard, down, wants_out; /* the peer's hello is in; DOWN is queued */
     int64_t born_ns;
     struct kv_pool_view peer;
     size_t peer_bytes;
@@ -261,7 +261,6 @@ static void greet(struct shm *s, struct shm_link *l)
     /* The first packet of a fresh socket always fits its buffer. */
     if (sendmsg(l->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
         link_down(s, l, "hello not sent");
-    l->greeted = !l->down;
 }
 
 static void flush(struct shm *s, struct shm_link *l)
