@@ -45,14 +45,15 @@ enum landing_verdict { LANDING_TAKE, LANDING_HAVE, LANDING_WRONG };
 
 struct landing {
     enum landing_state state;
-    struct kv_slice
-        need; /* the box that must land: all layers, this rank's heads, tokens have..end */
-    const struct kv_groups *groups; /* but of sliding layers only what they need to go on */
-    int32_t words;                  /* 64-bit words of a row; a row is one (layer, head) */
-    uint64_t *landed, *taken;       /* [layers * heads * words] */
-    int64_t missing;                /* (layer, token, head) not landed */
-    int32_t in_flight;              /* takes without landing_settle() */
-    bool answer;                    /* Filled came and is not answered */
+    /* The box that must land: all layers, this rank's heads, tokens have..end; but of sliding
+     * layers only what they need to go on. */
+    struct kv_slice need;
+    const struct kv_groups *groups;
+    int32_t words;            /* 64-bit words of a row; a row is one (layer, head) */
+    uint64_t *landed, *taken; /* [layers * heads * words] */
+    int64_t missing;          /* (layer, token, head) not landed */
+    int32_t in_flight;        /* takes without landing_settle() */
+    bool answer;              /* Filled came and is not answered */
 };
 
 /* Bytes of memory that landing_init() needs for its two bitmaps. */

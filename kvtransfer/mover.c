@@ -39,13 +39,14 @@ void mover_count_in(struct mover *m, int32_t way, size_t bytes)
         metric_add(m->m_in[way], (double)bytes);
 }
 
-int32_t *mover_copy_blocks(const struct kv_layout *l, const int32_t *blocks, int32_t n_blocks,
+int32_t *mover_copy_blocks(const struct mover *m, const int32_t *blocks, int32_t n_blocks,
                            int32_t stride)
 {
-    int32_t *copy = malloc(sizeof(*copy) * (size_t)kv_groups_of(l) * (size_t)n_blocks);
-    for (int32_t g = 0; copy && g < kv_groups_of(l); g++)
-        memcpy(copy + (size_t)g * (size_t)n_blocks, blocks + (size_t)g * (size_t)stride,
-               sizeof(*copy) * (size_t)n_blocks);
+    const struct kv_layout *l = &m->args.pool.layout;
+    const struct kv_blocks_view from = {blocks, n_blocks, 0, stride};
+    int32_t *copy = malloc(kv_blocks_bytes(l, n_blocks));
+    if (copy)
+        kv_blocks_copy(l, copy, &from);
     return copy;
 }
 

@@ -103,10 +103,10 @@ struct mover {
 int32_t mover_transport_index(const struct mover *m, const struct transport *t);
 /* Bytes that did cross. */
 void mover_count_in(struct mover *m, int32_t way, size_t bytes);
-/* Blocks of all groups, one group's behind the other's; NULL: no memory. */
-int32_t *mover_copy_blocks(const struct kv_layout *l, const int32_t *blocks, int32_t n_blocks,
-                           int32_t stride);
 void mover_count_out(struct mover *m, int32_t way, size_t bytes);
+/* Blocks of all groups, one group's behind the other's; NULL: no memory. */
+int32_t *mover_copy_blocks(const struct mover *m, const int32_t *blocks, int32_t n_blocks,
+                           int32_t stride);
 struct staging *mover_staging_take(struct mover *m, enum staging_use use);
 void mover_staging_free(struct mover *m, struct staging *s);
 

@@ -44,7 +44,7 @@ enum status mover_expect(struct mover *m, const struct mover_plan *plan)
                             m->args.pool.head_base + l->kv_heads};
     memset(p, 0, sizeof(*p));
     p->landing_memory = malloc(landing_bytes(&need));
-    p->blocks = mover_copy_blocks(l, plan->blocks, plan->n_blocks, plan->stride);
+    p->blocks = mover_copy_blocks(m, plan->blocks, plan->n_blocks, plan->stride);
     if (!p->landing_memory || !p->blocks) {
         free(p->landing_memory);
         free(p->blocks);

@@ -80,7 +80,7 @@ enum status mover_open(struct mover *m, const struct mover_send *send, int64_t n
     assert((int64_t)send->n_blocks * m->args.pool.layout.block_tokens >= send->token_end);
     memset(s, 0, sizeof(*s));
     s->ranks = calloc((size_t)send->n_ranks, sizeof(*s->ranks));
-    s->blocks = mover_copy_blocks(&m->args.pool.layout, send->blocks, send->n_blocks, send->stride);
+    s->blocks = mover_copy_blocks(m, send->blocks, send->n_blocks, send->stride);
     enum status st = s->ranks && s->blocks ? ST_OK : ST_NO_MEMORY;
     s->n_ranks = s->ranks ? send->n_ranks : 0;
     for (int32_t i = 0; i < send->n_ranks && st == ST_OK; i++)

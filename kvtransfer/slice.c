@@ -10,6 +10,13 @@ static const int32_t *blocks_of(const struct kv_pool_view *pool,
     return blocks->blocks + (size_t)kv_group_of(&pool->layout, layer) * (size_t)blocks->stride;
 }
 
+void kv_blocks_copy(const struct kv_layout *l, int32_t *to, const struct kv_blocks_view *from)
+{
+    size_t n = (size_t)from->n_blocks;
+    for (size_t g = 0; g < (size_t)kv_groups_of(l); g++)
+        memcpy(to + g * n, from->blocks + g * (size_t)from->stride, n * sizeof(*to));
+}
+
 bool kv_slice_fits(const struct kv_slice *s, const struct kv_pool_view *pool,
                    const struct kv_blocks_view *blocks)
 {

@@ -31,6 +31,12 @@ struct kv_blocks_view {
     int32_t stride;
 };
 
+/* Copies n_blocks of each group to `to`, one group's behind the other's (a stride of n_blocks). */
+void kv_blocks_copy(const struct kv_layout *l, int32_t *to, const struct kv_blocks_view *from);
+static inline size_t kv_blocks_bytes(const struct kv_layout *l, int32_t n_blocks)
+{
+    return sizeof(int32_t) * (size_t)kv_groups_of(l) * (size_t)n_blocks;
+}
 bool kv_slice_fits(const struct kv_slice *s, const struct kv_pool_view *pool,
                    const struct kv_blocks_view *blocks);
 /* Canonical bytes of the slice to dst (NULL: only the CRC). Returns their CRC32C. */

@@ -190,22 +190,11 @@ static void refuse(struct transfer *t, uint64_t user)
                &(struct mover_event){.kind = MOVER_FAILED, .user = user, .status = ST_NO_MEMORY});
 }
 
-static size_t blocks_bytes(const struct transfer *t, int32_t n_blocks)
-{
-    return sizeof(int32_t) * (size_t)kv_groups_of(&t->args.pool.layout) * (size_t)n_blocks;
-}
-
-static void copy_blocks(const struct transfer *t, int32_t *to, const int32_t *from,
-                        int32_t n_blocks, int32_t stride)
-{
-    for (int32_t g = 0; g < kv_groups_of(&t->args.pool.layout); g++)
-        memcpy(to + (size_t)g * (size_t)n_blocks, from + (size_t)g * (size_t)stride,
-               sizeof(int32_t) * (size_t)n_blocks);
-}
-
 void transfer_expect(struct transfer *t, const struct mover_plan *plan)
 {
-    size_t blocks = blocks_bytes(t, plan->n_blocks);
+    const struct kv_layout *l = &t->args.pool.layout;
+    const struct kv_blocks_view from = {plan->blocks, plan->n_blocks, 0, plan->stride};
+    size_t blocks = kv_blocks_bytes(l, plan->n_blocks);
     struct expect_memory *m = malloc(sizeof(*m) + blocks);
     if (!m) {
         refuse(t, plan->user);
@@ -214,7 +203,7 @@ void transfer_expect(struct transfer *t, const struct mover_plan *plan)
     m->plan = *plan;
     m->plan.blocks = m->blocks;
     m->plan.stride = plan->n_blocks;
-    copy_blocks(t, m->blocks, plan->blocks, plan->n_blocks, plan->stride);
+    kv_blocks_copy(l, m->blocks, &from);
     give(t, &(struct command){.kind = CMD_EXPECT, .user = plan->user, .memory = m});
 }
 
@@ -236,7 +225,9 @@ static const void *stow(char **at, const void *data, size_t bytes)
 void transfer_open(struct transfer *t, const struct mover_send *send)
 {
     assert(send->n_ranks <= MSG_RANKS_MAX);
-    size_t blocks = blocks_bytes(t, send->n_blocks), text = 0;
+    const struct kv_layout *l = &t->args.pool.layout;
+    const struct kv_blocks_view from = {send->blocks, send->n_blocks, 0, send->stride};
+    size_t blocks = kv_blocks_bytes(l, send->n_blocks), text = 0;
     for (int32_t i = 0; i < send->n_ranks; i++) {
         const struct msg_rank_address *a = &send->ranks[i];
         text += strlen(a->host ? a->host : "") + strlen(a->shm ? a->shm : "") + 2 + a->ucx_bytes;
@@ -249,7 +240,7 @@ void transfer_open(struct transfer *t, const struct mover_send *send)
     m->send = *send;
     m->send.blocks = m->blocks;
     m->send.stride = send->n_blocks;
-    copy_blocks(t, m->blocks, send->blocks, send->n_blocks, send->stride);
+    kv_blocks_copy(l, m->blocks, &from);
     m->send.ranks = m->ranks;
     char *at = (char *)m->blocks + blocks;
     for (int32_t i = 0; i < send->n_ranks; i++) {
