@@ -194,11 +194,17 @@ static struct engine_events decode_engine_events(struct role *r)
 
 /* ---- what the router says ---- */
 
-static void send_event(struct role *r, struct call *c, const struct msg_decode_event *ev)
+static enum status try_event(struct role *r, struct call *c, const struct msg_decode_event *ev)
 {
     buf_clear(&r->base.out);
     codec_put_decode_event(&r->base.out, ev);
-    role_send(&r->base, &c->base);
+    return role_send(&r->base, &c->base);
+}
+
+static void send_event(struct role *r, struct call *c, const struct msg_decode_event *ev)
+{
+    if (try_event(r, c, ev) != ST_OK)
+        role_fail(&c->base, ST_BUSY, "the router does not read its events");
 }
 
 static void reject(struct role *r, struct call *c, enum status status, const char *why)
@@ -231,8 +237,6 @@ static void accept_call(struct role *r, struct call *c, int32_t have)
     if (c->has_plan) {
         ev.accepted.ticket.w[0] = r->base.args.effects.random(r->base.args.effects.ctx);
         ev.accepted.ticket.w[1] = r->base.args.effects.random(r->base.args.effects.ctx);
-    }
-    if (c->has_plan) {
         struct mover_plan plan = {.user = c->base.id,
                                   .ticket = ev.accepted.ticket,
                                   .token_begin = have,
@@ -389,14 +393,10 @@ static void decode_on_mover(struct role *r, const struct mover_event *ev, int64_
 static bool say_scores(struct role *r, struct call *c)
 {
     struct msg_score piece[NODE_SCORES_PIECE];
-    struct role_base *b = &r->base;
     while (node_scores_left(&c->scores) > 0) {
         uint32_t n = node_scores_piece(&c->scores, piece);
         struct msg_decode_event ev = {.kind = MSG_D_SCORES, .scores = piece, .n_scores = n};
-        buf_clear(&b->out);
-        codec_put_decode_event(&b->out, &ev);
-        if (b->out.failed ||
-            b->args.effects.send(b->args.effects.ctx, c->base.rpc, &b->out) != ST_OK)
+        if (try_event(r, c, &ev) != ST_OK)
             return false;
         node_scores_said(&c->scores, n);
     }
@@ -414,10 +414,7 @@ static bool say_tokens(struct role *r, struct call *c)
             tokens[i] = said_get(&c->said[done + i]);
         struct msg_decode_event ev = {
             .kind = MSG_D_TOKENS, .tokens = tokens, .n_tokens = (uint32_t)n};
-        buf_clear(&r->base.out);
-        codec_put_decode_event(&r->base.out, &ev);
-        if (r->base.out.failed ||
-            r->base.args.effects.send(r->base.args.effects.ctx, c->base.rpc, &r->base.out) != ST_OK)
+        if (try_event(r, c, &ev) != ST_OK)
             break;
         done += n;
     }
@@ -430,12 +427,7 @@ static bool say_tokens(struct role *r, struct call *c)
 /* False: it waits for the outbox, or the call has failed. */
 static bool say_last(struct role *r, struct call *c, const struct msg_decode_event *ev)
 {
-    struct role_base *b = &r->base;
-    buf_clear(&b->out);
-    codec_put_decode_event(&b->out, ev);
-    enum status st = b->out.failed
-                         ? ST_NO_MEMORY
-                         : b->args.effects.send(b->args.effects.ctx, c->base.rpc, &b->out);
+    enum status st = try_event(r, c, ev);
     if (st != ST_OK && st != ST_BUSY)
         role_fail(&c->base, st, "the router does not take its events");
     return st == ST_OK;

@@ -263,7 +263,6 @@ static enum status start_role(struct node *n, struct error *err)
         .ranks = &n->address,
         .n_ranks = 1,
         .max_context = mc->max_context,
-        .vocab = mc->vocab,
         .fingerprint = {f.w[0], f.w[1]},
         .request_ns = n->config->timeouts.request_ns,
         .metrics = n->metrics,

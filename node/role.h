@@ -38,7 +38,7 @@ struct node_role_args {
     const struct msg_rank_address
         *ranks; /* how to reach this node's ranks: lives as long as the role */
     int32_t n_ranks;
-    int32_t max_context, vocab;
+    int32_t max_context;
     uint64_t fingerprint[2];
     int64_t request_ns;      /* the time of a call whose caller gives none; 0: no end */
     struct metrics *metrics; /* may be NULL */

@@ -127,10 +127,11 @@ void role_check_time(struct role_call *c, int64_t now_ns)
         role_fail(c, ST_DEADLINE, "no request came");
 }
 
-void role_send(struct role_base *b, struct role_call *c)
+enum status role_send(struct role_base *b, struct role_call *c)
 {
-    if (b->out.failed || b->args.effects.send(b->args.effects.ctx, c->rpc, &b->out) != ST_OK)
-        role_fail(c, ST_BUSY, "the router does not read its events");
+    if (b->out.failed)
+        return ST_NO_MEMORY;
+    return b->args.effects.send(b->args.effects.ctx, c->rpc, &b->out);
 }
 
 void role_finish(struct role_base *b, struct role_call *c, enum status status, const char *text)

@@ -65,8 +65,8 @@ void role_call_begin(const struct role_base *b, struct role_call *c, const char 
 void role_fail(struct role_call *c, enum status status, const char *text);
 /* Fails the call when its time is up. */
 void role_check_time(struct role_call *c, int64_t now_ns);
-/* Sends what `out` holds; a caller that does not read fails the call. */
-void role_send(struct role_base *b, struct role_call *c);
+/* Sends what `out` holds. ST_BUSY: the outbox is full, a flush follows when it is not. */
+enum status role_send(struct role_base *b, struct role_call *c);
 /* Says the end, once. */
 void role_finish(struct role_base *b, struct role_call *c, enum status status, const char *text);
 /* The last of a call that was cancelled at `closed_ns`: for the metric. */

@@ -342,18 +342,21 @@ static void prefill_on_mover(struct role *r, const struct mover_event *ev, int64
 
 /* ---- what we say ---- */
 
+static enum status try_event(struct role *r, struct call *c, const struct msg_prefill_event *ev)
+{
+    buf_clear(&r->base.out);
+    codec_put_prefill_event(&r->base.out, ev);
+    return role_send(&r->base, &c->base);
+}
+
 /* All scores but the last piece, which goes with the first tokens; false: the outbox is full. */
 static bool say_scores(struct role *r, struct call *c)
 {
     struct msg_score piece[NODE_SCORES_PIECE];
-    struct role_base *b = &r->base;
     while (node_scores_left(&c->scores) > NODE_SCORES_PIECE) {
         uint32_t n = node_scores_piece(&c->scores, piece);
         struct msg_prefill_event ev = {.scores = piece, .n_scores = n};
-        buf_clear(&b->out);
-        codec_put_prefill_event(&b->out, &ev);
-        if (b->out.failed ||
-            b->args.effects.send(b->args.effects.ctx, c->base.rpc, &b->out) != ST_OK)
+        if (try_event(r, c, &ev) != ST_OK)
             return false;
         node_scores_said(&c->scores, n);
     }
@@ -379,11 +382,7 @@ static void say_first(struct role *r, struct call *c)
         tokens[i] = said_get(&c->first[i]);
     ev.queue_us = (c->first_step_ns - c->at_ns[CALL_COMPUTING]) / NS_PER_US;
     ev.compute_us = (b->now_ns - c->first_step_ns) / NS_PER_US;
-    buf_clear(&b->out);
-    codec_put_prefill_event(&b->out, &ev);
-    enum status st = b->out.failed
-                         ? ST_NO_MEMORY
-                         : b->args.effects.send(b->args.effects.ctx, c->base.rpc, &b->out);
+    enum status st = try_event(r, c, &ev);
     if (st == ST_BUSY && ev.n_scores > 0) {
         free(tokens);
         return;

@@ -250,7 +250,6 @@ static void rig_open(const struct node_role_ops *ops, int32_t blocks, bool aggre
                                         .ranks = &rig_rank,
                                         .n_ranks = 1,
                                         .max_context = rig.model.max_context,
-                                        .vocab = rig.model.vocab,
                                         .fingerprint = {7, 7},
                                         .request_ns = RIG_REQUEST_NS,
                                         .aggregated = aggregated};

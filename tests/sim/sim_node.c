@@ -110,7 +110,6 @@ void sim_node_boot(struct world *w, struct sim_node *n)
         .ranks = &n->address,
         .n_ranks = 1,
         .max_context = n->model.max_context,
-        .vocab = n->model.vocab,
         .fingerprint = {7, 7},
         .aggregated = n->aggregated};
     sim_role_calls(&ra.effects);
