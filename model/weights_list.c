@@ -113,28 +113,25 @@ static void list_gqa(struct lister *l, bool stores)
         floats(l, W_O_BIAS, in, &w->o_bias);
 }
 
-/* Keys' and values' up-projections, head by head: in one tensor in turns, or each in its own. */
-static void list_latent_heads(struct lister *l)
+/* Keys' and values' up-projections, head by head: each in a tensor of its own. */
+static void list_split_heads(struct lister *l)
 {
     const struct latent_config *a = &l->c->latent;
-    for (int32_t h = 0; l->c->latent_split && h < l->c->heads; h++) {
-        struct weight_spec k = {.experts = l->c->heads,
-                                .expert = h,
-                                .rows = a->kv_rank,
-                                .cols = a->nope_dim,
-                                .is_active = true,
-                                .matrix = l->w ? &l->at->absorb_k[h] : NULL};
-        struct weight_spec v = {.experts = l->c->heads,
-                                .expert = h,
-                                .rows = a->value_dim,
-                                .cols = a->kv_rank,
-                                .is_active = true,
-                                .matrix = l->w ? &l->at->absorb_v[h] : NULL};
-        emit(l, W_K_B, k);
-        emit(l, W_V_B, v);
+    for (int32_t h = 0; h < l->c->heads; h++) {
+        struct weight_spec s = {.experts = l->c->heads, .expert = h, .is_active = true};
+        s.rows = a->kv_rank, s.cols = a->nope_dim;
+        s.matrix = l->w ? &l->at->absorb_k[h] : NULL;
+        emit(l, W_K_B, s);
+        s.rows = a->value_dim, s.cols = a->kv_rank;
+        s.matrix = l->w ? &l->at->absorb_v[h] : NULL;
+        emit(l, W_V_B, s);
     }
-    if (l->c->latent_split)
-        return;
+}
+
+/* The same in one tensor, each head's key and value in turns. */
+static void list_joined_heads(struct lister *l)
+{
+    const struct latent_config *a = &l->c->latent;
     const int32_t both = a->nope_dim + a->value_dim;
     for (int32_t h = 0; h < l->c->heads; h++) {
         struct weight_spec k = {.rows = l->c->heads * both,
@@ -176,7 +173,10 @@ static void list_latent(struct lister *l)
     norm(l, W_KV_A_NORM, a->kv_rank, &w->kv_a_norm);
     if (c->qkv_bias)
         floats(l, W_KV_A_BIAS, kv, &w->kv_a_bias);
-    list_latent_heads(l);
+    if (c->latent_split)
+        list_split_heads(l);
+    else
+        list_joined_heads(l);
     matrix(l, W_O, c->hidden, c->heads * a->value_dim, &w->o);
     if (c->o_bias)
         floats(l, W_O_BIAS, c->hidden, &w->o_bias);
