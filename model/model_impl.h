@@ -106,7 +106,7 @@ struct op_gemm run_block_out(const struct layer_run *l);
 void mixer_gqa(const struct layer_run *l);
 void mixer_latent(const struct layer_run *l);
 void mixer_moa(const struct layer_run *l);
-/* The feed-forward block, from l->h to where run_block_out() says. */
+/* The feed-forward block, from l->in to where run_block_out() says. */
 void mlp_dense(const struct layer_run *l);
 void mlp_moe(const struct layer_run *l);
 /* Chooses experts for `tokens` rows of x and sorts the pairs by expert. Meets before and after. */
