@@ -26,6 +26,9 @@ static bool take(struct found *f, const char *param, enum msg_grammar_kind kind)
 {
     if (f->p->err->status)
         return false;
+    if (f->r->grammar_param && strcmp(param, f->r->grammar_param) == 0)
+        return api_fail(f->p->err, 400, "invalid_value", param,
+                        "'%s' asks for several things: only one of them can hold.", param);
     if (f->r->sampling.grammar.kind != MSG_GRAMMAR_NONE)
         return api_fail(f->p->err, 400, "invalid_value", param,
                         "'%s' and '%s' are given: only one of them can hold.", param,

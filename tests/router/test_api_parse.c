@@ -121,6 +121,8 @@ Test(api_parse, bad_completions)
         {"{" P ",\"structured_outputs\":{\"structural_tag\":{}}}", "unsupported_value",
          "structured_outputs"},
         {"{" P ",\"grammar\":\"root ::= x\",\"regex\":\"a\"}", "invalid_value", "regex"},
+        {"{" P ",\"structured_outputs\":{\"regex\":\"a\",\"choice\":[\"a\"]}}", "invalid_value",
+         "structured_outputs"},
         {"{" P ",\"response_format\":\"text\"}", "invalid_type", "response_format"},
         {"{" P ",\"use_beam_search\":true}", "unsupported_parameter", "use_beam_search"},
         {"{" P ",\"user\":1}", "invalid_type", "user"},
