@@ -249,6 +249,11 @@ bool desk_is_idle(const struct desk *d)
     return d->n_jobs == 0;
 }
 
+size_t desk_jobs(const struct desk *d)
+{
+    return d->n_jobs;
+}
+
 enum status desk_submit(struct desk *d, struct desk_job *job, int64_t now_ns)
 {
     if (d->n_jobs > 0 && (d->n_jobs >= DESK_JOBS_MAX || d->bytes + job->bytes > d->args.bytes_max))

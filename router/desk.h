@@ -62,6 +62,7 @@ void desk_destroy(struct desk *d);
 int desk_fd(const struct desk *d); /* readable when desk_poll() has something to do */
 void desk_poll(struct desk *d, int64_t now_ns);
 bool desk_is_idle(const struct desk *d);
+size_t desk_jobs(const struct desk *d); /* of those that it may hold: DESK_JOBS_MAX */
 /* ST_BUSY: it is full, and the job is still its maker's. */
 enum status desk_submit(struct desk *d, struct desk_job *job, int64_t now_ns);
 /* The maker does not care any more. */

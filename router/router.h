@@ -66,6 +66,7 @@ struct router {
     int32_t answers; /* HTTP and gRPC answers under way */
     struct buf scratch;
     _Atomic uint64_t grammars_seen[ROUTER_GRAMMARS_SEEN]; /* hashes of those that were right */
+    struct metric *desk_jobs;
     struct {
         struct metric *running, *waiting, *kv_usage, *prompt_tokens, *generated, *stop, *length;
         struct metric *ttft, *itl, *e2e;

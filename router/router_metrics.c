@@ -1,5 +1,5 @@
-/* The vllm: names that endpoint pickers and dashboards look for, where config asks for them. The
- * core counts its own (baton_); these are fed from the same places. */
+/* How full the desk is, and the vllm: names that endpoint pickers and dashboards look for, where
+ * config asks for them. The core counts its own (baton_); these are fed from the same places. */
 #include <stdio.h>
 
 #include "router/router.h"
@@ -16,6 +16,8 @@ void router_metrics_register(struct router *r)
 {
     struct metrics *m = r->metrics;
     struct buf labels = {0};
+    r->desk_jobs = metrics_gauge(m, "baton_desk_jobs", "",
+                                 "Large requests that are being read or wait for it.");
     if (!r->config->metrics.vllm_names)
         return;
     metrics_label(&labels, "model_name", r->config->model.name);
@@ -51,6 +53,7 @@ void router_metrics_register(struct router *r)
 
 void router_metrics_refresh(struct router *r)
 {
+    metric_set(r->desk_jobs, (double)desk_jobs(r->desk));
     if (!r->vllm.running)
         return;
     struct core_load load;

@@ -65,6 +65,7 @@ static inline void set_up(int64_t queue_max)
     r.eos[0] = RIG_EOS;
     r.n_eos = 1;
     r.metrics = metrics_create("");
+    router_metrics_register(&r);
     cr_assert_eq(template_parse(template_text, sizeof template_text - 1, &r.chat_template, &err),
                  ST_OK);
     struct core_args core = {

@@ -58,6 +58,8 @@ Test(http_desk, large_requests_wait_and_small_ones_pass)
     UNTIL(r.answers == 1);
     turns(5);
     cr_assert_eq(n_calls, 0, "it is not read yet");
+    int metrics = send_request("/metrics", "", "");
+    expect(metrics, "\nbaton_desk_jobs 3\n");
     int small = send_request("/v1/completions", "", "{\"prompt\":\"small\",\"max_tokens\":1}");
     finish_call(0);
     expect(small, "\"usage\"");
@@ -67,6 +69,7 @@ Test(http_desk, large_requests_wait_and_small_ones_pass)
     expect(large, "\"usage\"");
     cr_assert(strstr(text, "200 OK"), "%s", text);
     cr_assert_str_eq(start_call(1)->prompt, "large");
+    close(metrics);
     close(small);
     close(large);
     tear_down();
