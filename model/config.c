@@ -398,12 +398,6 @@ enum status model_config_parse(const char *text, size_t len, struct model_config
     return st;
 }
 
-static bool has_suffix(const char *s, const char *suffix)
-{
-    size_t n = strlen(s), m = strlen(suffix);
-    return n > m && strcmp(s + n - m, suffix) == 0;
-}
-
 static enum status read_gguf(const char *path, struct model_config *out, struct error *err)
 {
     struct weight_source *source = NULL;
@@ -430,7 +424,8 @@ static enum status read_json(const char *path, struct model_config *out, struct 
     return st;
 }
 
-/* generation_config.json may be missing. */
+/* generation_config.json may be missing; beside a GGUF file that is named itself it is not looked
+ * for (nothing lies within a file). */
 static enum status read_defaults(const char *path, struct model_config *config,
                                  struct generation_defaults *out, struct error *err)
 {
@@ -467,8 +462,7 @@ enum status model_config_read(const char *dir, struct model_config *out,
         return st;
     if (snprintf(path, sizeof path, "%s/generation_config.json", dir) >= (int)sizeof path)
         return err_set(err, ST_INVALID, "%.200s: path too long", dir);
-    if (!has_suffix(dir, ".gguf"))
-        st = read_defaults(path, &config, &generation, err);
+    st = read_defaults(path, &config, &generation, err);
     if (st)
         return st;
     *out = config;

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/log.h"
 #include "formats/weight_source.h"
@@ -55,7 +54,8 @@ static void read_defaults(struct router *r, const json *v)
     d->logprobs = -1;
 }
 
-/* NULL: not there. A file that is there and cannot be read is an error. */
+/* NULL: not there, as nothing is where the model is a file. One that is there and cannot be read is
+ * an error. */
 static enum status read_json(const struct router *r, const char *file, bool needed, json **out,
                              struct error *err)
 {
@@ -122,13 +122,10 @@ static enum status read_config(struct router *r, const json *generation, struct 
 static enum status read_files(struct router *r, struct error *err)
 {
     json *generation = NULL;
-    struct stat info;
-    bool folder = stat(r->config->model.path, &info) == 0 && S_ISDIR(info.st_mode);
     r->eos = calloc(EOS_MAX, sizeof *r->eos);
     if (!r->eos)
         return err_set(err, ST_NO_MEMORY, "no memory for the model");
-    enum status st =
-        folder ? read_json(r, "generation_config.json", false, &generation, err) : ST_OK;
+    enum status st = read_json(r, "generation_config.json", false, &generation, err);
     if (st == ST_OK)
         st = read_config(r, generation, err);
     if (st == ST_OK)

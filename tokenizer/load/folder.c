@@ -183,7 +183,7 @@ enum status tokenizer_load(const char *path, struct tokenizer **out, struct erro
         if (st)
             err_prefix(err, "%s%s", path, is_file(path) ? "" : "/tokenizer.json");
     }
-    if (!st && !is_file(path))
+    if (!st)
         st = read_templates(path, t, err);
     if (st)
         tokenizer_free(t);
