@@ -82,12 +82,11 @@ static void rows_rmsnorm(const struct op_rmsnorm *a, int part, int parts)
 }
 
 /* Dynamic NTK scaling: the base grows with the context. */
-static float rope_dynamic(const struct op_rope *a, int32_t position, int32_t i)
+static double rope_dynamic_theta(const struct op_rope *a, int32_t position)
 {
     double dim = a->head_dim, factor = a->dynamic_factor;
     double grown = factor * (position + 1) / a->dynamic_from - (factor - 1);
-    double theta = a->dynamic_theta * pow(grown, dim / (dim - 2));
-    return (float)(1 / pow(theta, 2.0 * i / dim));
+    return a->dynamic_theta * pow(grown, dim / (dim - 2));
 }
 
 /* The angle is rounded to fp32, as the models were trained with; its sine and cosine are then taken
@@ -98,8 +97,9 @@ static void rope_angles(const struct op_rope *a, size_t m, float *c, float *s)
     bool is_long = a->is_long && a->is_long[a->seq_of[m]];
     bool dynamic = a->dynamic_from > 0 && position >= a->dynamic_from;
     const float *inv_freq = is_long ? a->long_inv_freq : a->inv_freq;
+    double theta = dynamic ? rope_dynamic_theta(a, position) : 0;
     for (int32_t i = 0; i < a->head_dim / 2; i++) {
-        float f = dynamic ? rope_dynamic(a, position, i) : inv_freq[i];
+        float f = dynamic ? (float)(1 / pow(theta, 2.0 * i / a->head_dim)) : inv_freq[i];
         float angle = (float)position * f;
         c[i] = (float)cos((double)angle) * a->attention_factor;
         s[i] = (float)sin((double)angle) * a->attention_factor;
