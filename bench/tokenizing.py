@@ -10,6 +10,7 @@ tokenizers.
 import argparse
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -71,7 +72,7 @@ def main():
     rows = [measure(a, os.path.join(a.bin, "tok_tool"), folder, text, pieces) for folder in a.folders]
     if a.json:
         with open(a.json, "w", encoding="utf-8") as f:
-            json.dump({"command": "bench/tokenizing.py --turns %d" % a.turns, "revision": revision,
+            json.dump({"command": shlex.join(["bench/tokenizing.py", *sys.argv[1:]]), "revision": revision,
                        "peer": "tokenizers " + tokenizers.__version__, "text": os.path.basename(a.text),
                        "formula": "text bytes / processor seconds of encoding, one thread; ratio per turn, order A B B A",
                        "probe": probe, "rows": rows}, f, indent=1)
