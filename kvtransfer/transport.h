@@ -80,7 +80,7 @@ struct transport {
 };
 
 /* One host's shared memory: the pool is a memfd that receivers map read-only. `pool_fd` is that
- * memfd. `name` distinguishes this rank's abstract socket. Liveness by pidfd and the socket. */
+ * memfd. Liveness by pidfd and the socket. */
 struct transport_shm_args {
     int pool_fd;
     struct kv_pool_view pool;

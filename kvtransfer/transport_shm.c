@@ -6,10 +6,7 @@
  * its pool's memfd, which must be sealed against shrinking (a pool that shrank would fault its
  * readers). Only processes of the same user are let in. Death of the peer shows on the socket and
  * on its pidfd, at once. Frames are cut into packets, because a packet must fit the socket's
- * buffer.
- *
- * over 600 lines because the handshake, the packets and the death of a link share state that
- * nothing else should see. */
+ * buffer. The beginning of a link is in transport_shm_hello.c. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -19,8 +16,6 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -29,93 +24,16 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "base/rng.h"
-#include "kvtransfer/transport.h"
+#include "kvtransfer/transport_shm_internal.h"
 
-#define SHM_VERSION 2
 #define LINKS_MAX 256
 #define OUTBOX_BYTES_MAX (64u << 20)
-#define PACKET_DATA_BYTES (48u << 10)
-#define HELLO_NS (5 * NS_PER_S)
-
-enum packet_kind { PACKET_HELLO = 0x42744831, PACKET_FRAME = 0x42744631 };
-
-struct packet {
-    uint32_t kind, total, offset, bytes; /* of the frame, where this piece begins, its length */
-    uint8_t data[PACKET_DATA_BYTES];
-};
-#define PACKET_HEAD_BYTES offsetof(struct packet, data)
-
-struct hello {
-    uint32_t version, dtype;
-    int32_t layers, kv_heads, head_dim, value_dim, block_tokens, blocks, head_base;
-    uint64_t pool_bytes;
-};
 
 struct outgoing {
     struct list queue;
     size_t bytes, sent;
     uint8_t frame[];
 };
-
-struct shm_event {
-    struct list queue;
-    enum transport_event_kind kind;
-    struct shm_link *link;
-    size_t frame_bytes;
-    uint8_t *frame;
-};
-
-struct shm_link {
-    struct transport_link base;
-    struct shm_event down_event; /* part of the link, so that DOWN cannot get lost */
-    struct list in_shm;
-    int fd, pid_fd;
-    bool heard, down, wants_out; /* the peer's hello is in; DOWN is queued */
-    int64_t born_ns;
-    struct kv_pool_view peer;
-    size_t peer_bytes;
-    struct list outbox;
-    size_t outbox_bytes;
-    uint8_t *inbox; /* a frame being put together */
-    uint32_t inbox_total, inbox_have;
-};
-
-struct shm {
-    struct transport base;
-    struct transport_shm_args args;
-    int epoll_fd, listen_fd, timer_fd, share_fd;
-    char name[40];
-    struct list links, events;
-    int32_t n_links, n_unheard;
-    struct shm_event *last; /* lent to the last poll's caller */
-    struct packet packet;
-};
-
-static const struct transport_ops shm_ops;
-
-/* Whom identify() would let in, and who can find an abstract socket: the same user, of the same
- * network namespace, of the same boot. */
-const char *transport_shm_host(void)
-{
-    static char host[160];
-    if (host[0])
-        return host;
-    char boot[64] = "";
-    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
-    if (f) {
-        if (!fgets(boot, sizeof(boot), f))
-            boot[0] = '\0';
-        fclose(f);
-    }
-    boot[strcspn(boot, "\n")] = '\0';
-    struct stat net, user;
-    if (boot[0] && stat("/proc/self/ns/net", &net) == 0 && stat("/proc/self/ns/user", &user) == 0)
-        snprintf(host, sizeof(host), "%s/%llu/%llu/%u", boot, (unsigned long long)net.st_ino,
-                 (unsigned long long)user.st_ino, (unsigned)geteuid());
-    else /* no telling: then nobody is */
-        snprintf(host, sizeof(host), "unknown/%016llx", (unsigned long long)rng_entropy());
-    return host;
-}
 
 /* ---- events ---- */
 
@@ -142,27 +60,16 @@ static void event_free(struct shm_event *ev)
     free(ev);
 }
 
-static void set_timer(struct shm *s)
-{
-    /* Ticks only while somebody has connected and not said hello. */
-    struct itimerspec t = {0};
-    if (s->n_unheard > 0)
-        t.it_value.tv_sec = t.it_interval.tv_sec = 1;
-    timerfd_settime(s->timer_fd, 0, &t, NULL);
-}
-
 /* ---- links ---- */
 
-static void link_down(struct shm *s, struct shm_link *l, const char *why)
+void shm_link_down(struct shm *s, struct shm_link *l, const char *why)
 {
     if (l->down)
         return;
     log_debug("shm_link_down", "reason=\"%s\"", why);
     l->down = true;
-    if (!l->heard) {
-        s->n_unheard--;
-        set_timer(s);
-    }
+    if (!l->heard)
+        shm_hello_settled(s);
     close(l->fd);
     if (l->pid_fd >= 0)
         close(l->pid_fd);
@@ -188,24 +95,10 @@ static void link_free(struct shm *s, struct shm_link *l)
     free(l);
 }
 
-static bool watch(struct shm *s, int op, int fd, uint32_t events, void *what)
+bool shm_watch(struct shm *s, int op, int fd, uint32_t events, void *what)
 {
     struct epoll_event ev = {.events = events, .data.ptr = what};
     return epoll_ctl(s->epoll_fd, op, fd, &ev) == 0;
-}
-
-/* Who is at the other end; false when it is not to be trusted. */
-static bool identify(struct shm *s, struct shm_link *l)
-{
-    struct ucred who;
-    socklen_t size = sizeof(who);
-    if (getsockopt(l->fd, SOL_SOCKET, SO_PEERCRED, &who, &size) != 0 || who.uid != geteuid())
-        return false;
-    l->pid_fd = (int)syscall(SYS_pidfd_open, who.pid, 0);
-    /* Without a pidfd (another pid namespace) the socket alone tells of its death. */
-    if (l->pid_fd >= 0)
-        watch(s, EPOLL_CTL_ADD, l->pid_fd, EPOLLIN, l);
-    return true;
 }
 
 static struct shm_link *link_create(struct shm *s, int fd)
@@ -221,46 +114,10 @@ static struct shm_link *link_create(struct shm *s, int fd)
     list_init(&l->down_event.queue);
     list_push_back(&s->links, &l->in_shm);
     s->n_links++;
-    s->n_unheard++;
-    set_timer(s);
-    if (!watch(s, EPOLL_CTL_ADD, fd, EPOLLIN, l))
-        link_down(s, l, "epoll");
+    shm_hello_awaited(s);
+    if (!shm_watch(s, EPOLL_CTL_ADD, fd, EPOLLIN, l))
+        shm_link_down(s, l, "epoll");
     return l;
-}
-
-static void greet(struct shm *s, struct shm_link *l)
-{
-    const struct kv_layout *k = &s->args.pool.layout;
-    struct hello h = {.version = SHM_VERSION,
-                      .dtype = (uint32_t)k->dtype,
-                      .layers = k->layers,
-                      .kv_heads = k->kv_heads,
-                      .head_dim = k->head_dim,
-                      .value_dim = k->value_dim,
-                      .block_tokens = k->block_tokens,
-                      .blocks = k->blocks,
-                      .head_base = s->args.pool.head_base,
-                      .pool_bytes = kv_pool_bytes(k)};
-    struct packet *p = &s->packet;
-    *p = (struct packet){.kind = PACKET_HELLO, .total = sizeof(h), .bytes = sizeof(h)};
-    memcpy(p->data, &h, sizeof(h));
-    struct iovec io = {.iov_base = p, .iov_len = PACKET_HEAD_BYTES + sizeof(h)};
-    union {
-        char bytes[CMSG_SPACE(sizeof(int))];
-        struct cmsghdr align;
-    } control = {0};
-    struct msghdr m = {.msg_iov = &io,
-                       .msg_iovlen = 1,
-                       .msg_control = control.bytes,
-                       .msg_controllen = sizeof(control.bytes)};
-    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-    c->cmsg_level = SOL_SOCKET;
-    c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(c), &s->share_fd, sizeof(int));
-    /* The first packet of a fresh socket always fits its buffer. */
-    if (sendmsg(l->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
-        link_down(s, l, "hello not sent");
 }
 
 static void flush(struct shm *s, struct shm_link *l)
@@ -277,7 +134,7 @@ static void flush(struct shm *s, struct shm_link *l)
         memcpy(p->data, o->frame + o->sent, n);
         if (send(l->fd, p, PACKET_HEAD_BYTES + n, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
             if (errno != EAGAIN && errno != EWOULDBLOCK && errno != ENOBUFS)
-                link_down(s, l, strerror(errno));
+                shm_link_down(s, l, strerror(errno));
             break;
         }
         o->sent += n;
@@ -289,63 +146,12 @@ static void flush(struct shm *s, struct shm_link *l)
     }
     bool want = !l->down && !list_empty(&l->outbox);
     if (!l->down && want != l->wants_out) {
-        watch(s, EPOLL_CTL_MOD, l->fd, want ? EPOLLIN | EPOLLOUT : EPOLLIN, l);
+        shm_watch(s, EPOLL_CTL_MOD, l->fd, want ? EPOLLIN | EPOLLOUT : EPOLLIN, l);
         l->wants_out = want;
     }
 }
 
 /* ---- reading ---- */
-
-static bool hello_sane(const struct shm *s, const struct hello *h, struct kv_layout *k)
-{
-    if (h->version != SHM_VERSION || h->dtype >= DTYPE_COUNT || h->layers < 1 || h->layers > 4096 ||
-        h->kv_heads < 1 || h->kv_heads > 65536 || h->head_dim < 1 || h->head_dim > 65536 ||
-        h->value_dim < 0 || h->value_dim > 65536 || h->block_tokens < 1 ||
-        h->block_tokens > 65536 || h->blocks < 1 || h->head_base < 0 || h->head_base > 65536)
-        return false;
-    *k = (struct kv_layout){.layers = h->layers,
-                            .kv_heads = h->kv_heads,
-                            .head_dim = h->head_dim,
-                            .value_dim = h->value_dim,
-                            .block_tokens = h->block_tokens,
-                            .blocks = h->blocks,
-                            .dtype = (enum dtype)h->dtype};
-    /* The groups follow from the model. Of another model nothing will ever be read. */
-    if (k->layers == s->args.pool.layout.layers)
-        k->groups = s->args.pool.layout.groups;
-    /* In floating point first: the product of hostile sizes must not wrap. */
-    double bytes = 1.0 * k->layers * k->kv_heads * ((double)k->head_dim + k->value_dim) *
-                   k->block_tokens * (double)k->blocks * (double)dtype_bytes(k->dtype);
-    return bytes < 1e15 && kv_pool_bytes(k) == h->pool_bytes;
-}
-
-static void take_hello(struct shm *s, struct shm_link *l, const struct packet *p, int fd)
-{
-    struct hello h;
-    struct kv_layout k;
-    struct stat st;
-    if (p->bytes != sizeof(h) || l->heard || fd < 0) {
-        link_down(s, l, "a bad hello");
-        return;
-    }
-    memcpy(&h, p->data, sizeof(h));
-    int seals = fcntl(fd, F_GET_SEALS);
-    if (!hello_sane(s, &h, &k) || fstat(fd, &st) != 0 || (uint64_t)st.st_size < h.pool_bytes ||
-        seals < 0 || !(seals & F_SEAL_SHRINK)) {
-        link_down(s, l, "a pool that cannot be mapped");
-        return;
-    }
-    void *base = mmap(NULL, h.pool_bytes, PROT_READ, MAP_SHARED, fd, 0);
-    if (base == MAP_FAILED) {
-        link_down(s, l, "mmap");
-        return;
-    }
-    l->peer = (struct kv_pool_view){.base = base, .layout = k, .head_base = h.head_base};
-    l->peer_bytes = h.pool_bytes;
-    l->heard = true;
-    s->n_unheard--;
-    set_timer(s);
-}
 
 static void take_piece(struct shm *s, struct shm_link *l, const struct packet *p)
 {
@@ -354,7 +160,7 @@ static void take_piece(struct shm *s, struct shm_link *l, const struct packet *p
                 p->offset == (first ? 0 : l->inbox_have) && p->bytes <= p->total - p->offset &&
                 (first || p->total == l->inbox_total) && (!first || !l->inbox);
     if (!sane) {
-        link_down(s, l, "a packet that makes no sense");
+        shm_link_down(s, l, "a packet that makes no sense");
         return;
     }
     if (first) {
@@ -363,7 +169,7 @@ static void take_piece(struct shm *s, struct shm_link *l, const struct packet *p
         l->inbox_have = 0;
     }
     if (!l->inbox) {
-        link_down(s, l, "no memory for a frame");
+        shm_link_down(s, l, "no memory for a frame");
         return;
     }
     memcpy(l->inbox + p->offset, p->data, p->bytes);
@@ -399,16 +205,16 @@ static bool read_packet(struct shm *s, struct shm_link *l)
             memcpy(&fds[n_fds++], CMSG_DATA(c) + i * sizeof(int), sizeof(int));
     }
     if (n <= 0)
-        link_down(s, l, n == 0 ? "closed" : strerror(errno));
+        shm_link_down(s, l, n == 0 ? "closed" : strerror(errno));
     else if ((size_t)n < PACKET_HEAD_BYTES || (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ||
              (size_t)n != PACKET_HEAD_BYTES + p->bytes)
-        link_down(s, l, "a malformed packet");
+        shm_link_down(s, l, "a malformed packet");
     else if (p->kind == PACKET_HELLO)
-        take_hello(s, l, p, n_fds == 1 ? fds[0] : -1);
+        shm_take_hello(s, l, p, n_fds == 1 ? fds[0] : -1);
     else if (p->kind == PACKET_FRAME)
         take_piece(s, l, p);
     else
-        link_down(s, l, "an unknown packet");
+        shm_link_down(s, l, "an unknown packet");
     for (int i = 0; i < n_fds; i++)
         close(fds[i]);
     return !l->down;
@@ -425,24 +231,10 @@ static void accept_links(struct shm *s)
             close(fd);
             continue;
         }
-        if (!l->down && !identify(s, l))
-            link_down(s, l, "another user's process");
+        if (!l->down && !shm_identify(s, l))
+            shm_link_down(s, l, "another user's process");
         if (!l->down)
-            greet(s, l);
-    }
-}
-
-static void check_hellos(struct shm *s)
-{
-    uint64_t ticks;
-    ssize_t got = read(s->timer_fd, &ticks, sizeof(ticks));
-    int64_t now = clock_now_ns();
-    (void)got;
-    list_for_each_safe(it, next, &s->links)
-    {
-        struct shm_link *l = list_entry(it, struct shm_link, in_shm);
-        if (!l->down && !l->heard && now - l->born_ns > HELLO_NS)
-            link_down(s, l, "no hello");
+            shm_greet(s, l);
     }
 }
 
@@ -461,7 +253,7 @@ static void serve_link(struct shm *s, struct shm_link *l, uint32_t events)
         return;
     uint8_t byte;
     if (recv(l->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0)
-        link_down(s, l, "the peer has died");
+        shm_link_down(s, l, "the peer has died");
 }
 
 static void serve(struct shm *s)
@@ -472,7 +264,7 @@ static void serve(struct shm *s)
         if (evs[i].data.ptr == &s->listen_fd)
             accept_links(s);
         else if (evs[i].data.ptr == &s->timer_fd)
-            check_hellos(s);
+            shm_check_hellos(s);
         else if (!((struct shm_link *)evs[i].data.ptr)->down)
             serve_link(s, evs[i].data.ptr, evs[i].events);
     }
@@ -520,17 +312,17 @@ static enum status shm_connect(struct transport *t, const void *address, size_t 
     if (l->down)
         return ST_OK;
     if (connect(fd, (struct sockaddr *)&a, len) != 0)
-        link_down(s, l, strerror(errno));
-    else if (!identify(s, l))
-        link_down(s, l, "another user's process");
+        shm_link_down(s, l, strerror(errno));
+    else if (!shm_identify(s, l))
+        shm_link_down(s, l, "another user's process");
     else
-        greet(s, l);
+        shm_greet(s, l);
     return ST_OK;
 }
 
 static void shm_disconnect(struct transport_link *l)
 {
-    link_down((struct shm *)l->transport, (struct shm_link *)l, "disconnected");
+    shm_link_down((struct shm *)l->transport, (struct shm_link *)l, "disconnected");
 }
 
 static enum status shm_send(struct transport_link *link, const void *frame, size_t frame_bytes,
@@ -609,7 +401,7 @@ static void shm_destroy(struct transport *t)
         event_free(s->last);
     list_for_each_safe(it, next, &s->links)
     {
-        link_down(s, list_entry(it, struct shm_link, in_shm), "shutting down");
+        shm_link_down(s, list_entry(it, struct shm_link, in_shm), "shutting down");
     }
     list_for_each_safe(it, next, &s->events)
     {
@@ -669,8 +461,8 @@ enum status transport_shm_create(const struct transport_shm_args *args, struct t
     socklen_t len = abstract_address(&a, s->name, strlen(s->name));
     if (s->share_fd < 0 || s->epoll_fd < 0 || s->timer_fd < 0 || s->listen_fd < 0 ||
         bind(s->listen_fd, (struct sockaddr *)&a, len) != 0 || listen(s->listen_fd, 64) != 0 ||
-        !watch(s, EPOLL_CTL_ADD, s->listen_fd, EPOLLIN, &s->listen_fd) ||
-        !watch(s, EPOLL_CTL_ADD, s->timer_fd, EPOLLIN, &s->timer_fd)) {
+        !shm_watch(s, EPOLL_CTL_ADD, s->listen_fd, EPOLLIN, &s->listen_fd) ||
+        !shm_watch(s, EPOLL_CTL_ADD, s->timer_fd, EPOLLIN, &s->timer_fd)) {
         enum status st = err_set(err, ST_IO, "the shm transport: %s", strerror(errno));
         shm_destroy(&s->base);
         return st;
