@@ -118,6 +118,8 @@ bool api_chat_ids(const struct api_chat *c, const struct api_request *r, struct 
 /* Fills in messages, tools and the like of `body` with checks: for chats and for /tokenize. */
 bool api_parse_chat(struct api_request *r, const json *body, const struct api_rules *rules,
                     struct api_error *err);
+/* The "function" of the tool of that name, in a list of tools; NULL: there is none. */
+const json *api_tool_find(const json *tools, const char *name);
 /* Whether tool_choice lets this tool be called. */
 bool api_tool_allowed(const struct api_request *r, const json *tool);
 

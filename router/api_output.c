@@ -10,32 +10,18 @@
 
 /* ---- the plan ---- */
 
-static const json *parameters_of(const struct api_output_plan *plan, const char *tool)
-{
-    for (size_t i = 0; i < json_count(plan->tools); i++) {
-        const json *f = json_get(json_at(plan->tools, i), "function");
-        if (strcmp(json_as_str(json_get(f, "name"), ""), tool) == 0)
-            return json_get(json_get(f, "parameters"), "properties");
-    }
-    return NULL;
-}
-
 static bool known(void *owner, const char *tool)
 {
     const struct api_output *o = owner;
-    for (size_t i = 0; i < json_count(o->plan->tools); i++) {
-        const json *f = json_get(json_at(o->plan->tools, i), "function");
-        if (strcmp(json_as_str(json_get(f, "name"), ""), tool) == 0)
-            return true;
-    }
-    return false;
+    return api_tool_find(o->plan->tools, tool) != NULL;
 }
 
 /* "type" may be a word or an array of such; one that allows a string beside others says nothing. */
 static enum output_type type_of(void *owner, const char *tool, const char *parameter)
 {
     const struct api_output *o = owner;
-    const json *schema = json_get(parameters_of(o->plan, tool), parameter);
+    const json *parameters = json_get(api_tool_find(o->plan->tools, tool), "parameters");
+    const json *schema = json_get(json_get(parameters, "properties"), parameter);
     const json *type = json_get(schema, "type");
     if (json_kind_of(type) == JSON_STR)
         return strcmp(json_as_str(type, ""), "string") == 0 ? OUTPUT_TYPE_STRING

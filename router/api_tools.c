@@ -25,14 +25,14 @@ static bool check_tool(struct fields *p, const json *tool, size_t i)
     return true;
 }
 
-static bool is_tool(const struct api_request *r, const char *name)
+const json *api_tool_find(const json *tools, const char *name)
 {
-    for (size_t i = 0; i < json_count(r->tools); i++) {
-        const json *f = json_get(json_at(r->tools, i), "function");
+    for (size_t i = 0; i < json_count(tools); i++) {
+        const json *f = json_get(json_at(tools, i), "function");
         if (strcmp(json_as_str(json_get(f, "name"), ""), name) == 0)
-            return true;
+            return f;
     }
-    return false;
+    return NULL;
 }
 
 static bool check_named(struct fields *p, const struct api_request *r, const json *choice,
@@ -45,7 +45,7 @@ static bool check_named(struct fields *p, const struct api_request *r, const jso
         return api_fail(p->err, 400, "invalid_value", "tool_choice",
                         "A named tool choice must be {\"type\": \"function\", \"function\": "
                         "{\"name\": ...}}.");
-    if (!is_tool(r, *name))
+    if (!api_tool_find(r->tools, *name))
         return api_fail(p->err, 400, "invalid_value", "tool_choice",
                         "The tool '%.200s' of 'tool_choice' is not among the tools.", *name);
     return true;
@@ -83,12 +83,7 @@ static void choose_allowed(struct fields *p, struct api_request *r, const json *
 bool api_tool_allowed(const struct api_request *r, const json *tool)
 {
     const char *name = json_as_str(json_get(json_get(tool, "function"), "name"), "");
-    for (size_t i = 0; i < json_count(r->allowed); i++) {
-        const json *f = json_get(json_at(r->allowed, i), "function");
-        if (strcmp(json_as_str(json_get(f, "name"), ""), name) == 0)
-            return true;
-    }
-    return !r->allowed;
+    return !r->allowed || api_tool_find(r->allowed, name);
 }
 
 void api_parse_tools(struct fields *p, struct api_request *r)
