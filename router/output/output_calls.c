@@ -79,11 +79,8 @@ static bool by_family(struct output_parser *p)
 /* An open marker again: kept, should no call follow it. */
 static bool reopen(struct output_parser *p, size_t n)
 {
-    if (!p->keep_raw) {
-        buf_clear(&p->raw.text);
-        buf_clear(&p->raw.special);
-    }
-    p->keep_raw = p->opened = true;
+    output_keep(p);
+    p->opened = true;
     p->in_array = false;
     output_take(p, n);
     return true;

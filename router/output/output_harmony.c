@@ -14,11 +14,7 @@ static const char *const body_stops[] = {"<|start|>", "<|channel|>", NULL};
 
 static void begin_header(struct output_parser *p)
 {
-    if (!p->keep_raw) {
-        buf_clear(&p->raw.text);
-        buf_clear(&p->raw.special);
-    }
-    p->keep_raw = true;
+    output_keep(p);
     buf_clear(&p->token);
     output_go(p, S_HARMONY_HEAD);
 }

@@ -111,7 +111,8 @@ bool output_is_blank(unsigned char c);
 bool output_skip_blanks(struct output_parser *p);
 
 /* one call, said when it may be */
-void output_call_start(struct output_parser *p); /* what is taken from now on is kept */
+void output_keep(struct output_parser *p);       /* what is taken from now on, with what is kept */
+void output_call_start(struct output_parser *p); /* and that */
 void output_call_begin(struct output_parser *p);
 void output_call_arguments(struct output_parser *p, const char *s, size_t n);
 void output_call_flush(struct output_parser *p);

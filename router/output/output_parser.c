@@ -142,13 +142,19 @@ void output_text(struct output_parser *p, enum output_event_kind kind, size_t n)
 
 /* ---- calls: what is said of them, and when ---- */
 
-void output_call_start(struct output_parser *p)
+void output_keep(struct output_parser *p)
 {
     if (!p->keep_raw) {
         buf_clear(&p->raw.text);
         buf_clear(&p->raw.special);
     }
-    p->keep_raw = p->active = true;
+    p->keep_raw = true;
+}
+
+void output_call_start(struct output_parser *p)
+{
+    output_keep(p);
+    p->active = true;
     p->begun = p->named = p->has_arguments = p->any_parameter = p->opened = false;
     p->first_key = true;
     p->level = 0;
@@ -288,9 +294,8 @@ void output_call_fail(struct output_parser *p)
 /* Takes the marker that opens a section, or leaves one that opens a call. */
 static bool open_section(struct output_parser *p, size_t n)
 {
-    buf_clear(&p->raw.text);
-    buf_clear(&p->raw.special);
-    p->keep_raw = p->opened = true;
+    output_keep(p);
+    p->opened = true;
     p->strict = p->in_array = p->active = false;
     output_take(p, n);
     output_go(p, S_CALLS);
