@@ -8,20 +8,9 @@
 
 #include "base/buf.h"
 #include "formats/dequant.h"
+#include "support/read_file.h"
 
-static struct buf read_golden(const char *name)
-{
-    char path[512], block[4096];
-    struct buf b = {0};
-    size_t n;
-    snprintf(path, sizeof path, BATON_SOURCE_DIR "/tests/formats/goldens/%s", name);
-    FILE *f = fopen(path, "rb");
-    cr_assert_not_null(f, "%s", path);
-    while ((n = fread(block, 1, sizeof block, f)) > 0)
-        buf_append(&b, block, n);
-    fclose(f);
-    return b;
-}
+#define GOLDENS BATON_SOURCE_DIR "/tests/formats/goldens/"
 
 static void expect_floats(const char *what, const float *got, const char *want, size_t n)
 {
@@ -37,7 +26,7 @@ static void expect_floats(const char *what, const float *got, const char *want, 
 
 Test(dequant, ggml_types_bit_for_bit)
 {
-    struct buf b = read_golden("dequant.bin");
+    struct buf b = read_file(GOLDENS "dequant.bin");
     size_t kinds = 0;
     for (size_t at = 0; at < b.len; kinds++) {
         uint32_t head[3];
@@ -65,7 +54,7 @@ Test(dequant, fp8_tables)
 {
     static const enum tensor_type types[] = {TENSOR_F8_E4M3, TENSOR_F8_E5M2, TENSOR_F8_E4M3FNUZ,
                                              TENSOR_F8_E5M2FNUZ};
-    struct buf b = read_golden("fp8.bin");
+    struct buf b = read_file(GOLDENS "fp8.bin");
     uint8_t bytes[512];
     float out[512];
     cr_assert_eq(b.len, 4 * 256 * sizeof(float));

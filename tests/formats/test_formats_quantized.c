@@ -10,21 +10,9 @@
 #include "base/buf.h"
 #include "base/json.h"
 #include "formats/weight_source.h"
+#include "support/read_file.h"
 
 #define GOLDENS BATON_SOURCE_DIR "/tests/formats/goldens/quantized/"
-
-static struct buf read_file(const char *path)
-{
-    char block[4096];
-    struct buf b = {0};
-    size_t n;
-    FILE *f = fopen(path, "rb");
-    cr_assert_not_null(f, "%s", path);
-    while ((n = fread(block, 1, sizeof block, f)) > 0)
-        buf_append(&b, block, n);
-    fclose(f);
-    return b;
-}
 
 static void expect_rows(const char *name, const struct weight *w, const struct weight *want)
 {
@@ -57,7 +45,7 @@ static void run_case(const char *name, const json *config)
     struct weight_source *s;
     struct error err = {0};
     snprintf(path, sizeof path, GOLDENS "%s.safetensors", name);
-    struct buf b = read_file(path);
+    struct buf b = read_file("%s", path);
     json_dump(config, &text);
     struct weight_bytes in = {b.data, b.len, text.data, text.len};
     cr_assert_eq(weight_source_open_bytes(&in, &s, &err), ST_OK, "%s: %s", name, err.text);

@@ -58,111 +58,8 @@ static void check_gemm(const struct check *c)
 static void check_rope(const struct check *c)
 {
     int tokens = c->g->ints[0], heads = c->g->ints[1], dim = c->g->ints[2];
-    size_t n = (size_t)(tokens * heads * dim);
-    const float *inv_freq = c->data + tokens, *x = inv_freq + dim / 2, *want = x + n;
-    float *out = kt_copy(x, n);
-    int32_t positions[16];
-    cr_assert_leq(tokens, 16);
-    for (int i = 0; i < tokens; i++)
-        positions[i] = (int32_t)c->data[i];
-    struct op_rope a = {.x = out,
-                        .positions = positions,
-                        .inv_freq = inv_freq,
-                        .attention_factor = c->g->reals[0],
-                        .tokens = tokens,
-                        .heads = heads,
-                        .head_dim = dim};
-    c->ops->rope(&a, 0, 1);
-    kt_near(c->what, out, want, n, (struct kt_tolerance){1e-6, 1e-6});
-    free(out);
-}
-
-static void check_attention(const struct check *c)
-{
-    int tokens = c->g->ints[0], heads = c->g->ints[1];
-    size_t n_q = (size_t)(tokens * heads * c->g->ints[3]);
-    size_t n_kv = (size_t)(tokens * c->g->ints[2] * c->g->ints[3]);
-    const float *k = c->data + n_q, *v = k + n_kv, *want = v + n_kv;
-    struct kv_layout l = {.layers = 1,
-                          .kv_heads = c->g->ints[2],
-                          .head_dim = c->g->ints[3],
-                          .value_dim = c->g->ints[3],
-                          .block_tokens = 16,
-                          .blocks = tokens / 16 + 1,
-                          .dtype = (enum dtype)c->g->ints[4]};
-    struct kt_batch b = kt_batch_make(&(struct kt_spec){1, {0}, {tokens}}, 16, l.blocks);
-    void *pool = kt_pool_make(&l);
-    float *out = malloc(n_q * sizeof *out);
-    struct op_kv_store store = {.pool = pool, .layout = &l, .k = k, .v = v, .rows = &b.rows};
-    struct op_attention a = {.out = out,
-                             .q = c->data,
-                             .pool = pool,
-                             .layout = &l,
-                             .heads = heads,
-                             .scale = c->g->reals[0],
-                             .rows = &b.rows};
-    c->ops->kv_store(&store, 0, 1);
-    c->ops->attention(&a, 0, 1);
-    kt_near(c->what, out, want, n_q, (struct kt_tolerance){4e-6, 2e-6});
-    free(out);
-    free(pool);
-    kt_batch_free(&b);
-}
-
-static void check_silu_mul(const struct check *c)
-{
-    int tokens = c->g->ints[0], dim = c->g->ints[1];
-    size_t n = (size_t)(tokens * dim);
-    float *out = malloc(n * sizeof *out);
-    struct op_glu a = {
-        .out = out, .gate = c->data, .up = c->data + n, .tokens = tokens, .dim = dim};
-    c->ops->glu(&a, 0, 1);
-    kt_near(c->what, out, c->data + 2 * n, n, (struct kt_tolerance){1e-9, 2e-6});
-    free(out);
-}
-
-/* Windows, caps, sinks, values of another size, latents. */
-static void check_attend(const struct check *c)
-{
-    const int *n = c->g->ints;
-    int tokens = n[0], heads = n[1], out_dim = n[5];
-    const float *k = c->data + tokens * heads * n[3], *v = k + tokens * n[2] * n[3];
-    const float *sinks = v + tokens * n[2] * n[4], *want = sinks + heads;
-    size_t n_out = (size_t)(tokens * heads * out_dim);
-    struct kv_layout l = {.layers = 1,
-                          .kv_heads = n[2],
-                          .head_dim = n[3],
-                          .value_dim = n[4],
-                          .block_tokens = 16,
-                          .blocks = tokens / 16 + 1,
-                          .dtype = (enum dtype)(n[6] % 16)};
-    struct kt_batch b = kt_batch_make(&(struct kt_spec){1, {0}, {tokens}}, 16, l.blocks);
-    void *pool = kt_pool_make(&l);
-    float *out = malloc(n_out * sizeof *out);
-    struct op_kv_store store = {.pool = pool, .layout = &l, .k = k, .v = v, .rows = &b.rows};
-    struct op_attention a = {.out = out,
-                             .q = c->data,
-                             .out_dim = out_dim,
-                             .pool = pool,
-                             .layout = &l,
-                             .heads = heads,
-                             .window = n[7],
-                             .scale = c->g->reals[0],
-                             .softcap = c->g->reals[1],
-                             .sinks = n[6] >= 16 ? sinks : NULL,
-                             .rows = &b.rows};
-    c->ops->kv_store(&store, 0, 1);
-    c->ops->attention(&a, 0, 1);
-    kt_near(c->what, out, want, n_out, (struct kt_tolerance){4e-6, 2e-6});
-    free(out);
-    free(pool);
-    kt_batch_free(&b);
-}
-
-static void check_rope_part(const struct check *c)
-{
-    int tokens = c->g->ints[0], heads = c->g->ints[1], dim = c->g->ints[2];
-    size_t n = (size_t)(tokens * heads * c->g->ints[3]);
+    int stride = c->g->ints[3] ? c->g->ints[3] : dim; /* of "rope_part" */
+    size_t n = (size_t)(tokens * heads * stride);
     const float *inv_freq = c->data + tokens, *x = inv_freq + dim / 2, *want = x + n;
     float *out = kt_copy(x, n);
     int32_t positions[16];
@@ -181,6 +78,73 @@ static void check_rope_part(const struct check *c)
     c->ops->rope(&a, 0, 1);
     kt_near(c->what, out, want, n, (struct kt_tolerance){1e-6, 1e-6});
     free(out);
+}
+
+/* Stores keys and values that follow the queries, and attends to them with what `a` says beside. */
+static void run_attention(const struct check *c, struct kv_layout l, struct op_attention a,
+                          const float *want, int out_dim)
+{
+    int tokens = c->g->ints[0];
+    const float *k = c->data + tokens * a.heads * l.head_dim;
+    const float *v = k + tokens * l.kv_heads * l.head_dim;
+    size_t n_out = (size_t)(tokens * a.heads * out_dim);
+    l.layers = 1;
+    l.block_tokens = 16;
+    l.blocks = tokens / 16 + 1;
+    struct kt_batch b = kt_batch_make(&(struct kt_spec){1, {0}, {tokens}}, 16, l.blocks);
+    void *pool = kt_pool_make(&l);
+    float *out = malloc(n_out * sizeof *out);
+    struct op_kv_store store = {.pool = pool, .layout = &l, .k = k, .v = v, .rows = &b.rows};
+    a.out = out;
+    a.q = c->data;
+    a.pool = pool;
+    a.layout = &l;
+    a.rows = &b.rows;
+    c->ops->kv_store(&store, 0, 1);
+    c->ops->attention(&a, 0, 1);
+    kt_near(c->what, out, want, n_out, (struct kt_tolerance){4e-6, 2e-6});
+    free(out);
+    free(pool);
+    kt_batch_free(&b);
+}
+
+static void check_attention(const struct check *c)
+{
+    const int *n = c->g->ints;
+    const float *want = c->data + n[0] * (n[1] + 2 * n[2]) * n[3];
+    struct kv_layout l = {
+        .kv_heads = n[2], .head_dim = n[3], .value_dim = n[3], .dtype = (enum dtype)n[4]};
+    struct op_attention a = {.heads = n[1], .scale = c->g->reals[0]};
+    run_attention(c, l, a, want, n[3]);
+}
+
+static void check_silu_mul(const struct check *c)
+{
+    int tokens = c->g->ints[0], dim = c->g->ints[1];
+    size_t n = (size_t)(tokens * dim);
+    float *out = malloc(n * sizeof *out);
+    struct op_glu a = {
+        .out = out, .gate = c->data, .up = c->data + n, .tokens = tokens, .dim = dim};
+    c->ops->glu(&a, 0, 1);
+    kt_near(c->what, out, c->data + 2 * n, n, (struct kt_tolerance){1e-9, 2e-6});
+    free(out);
+}
+
+/* Windows, caps, sinks, values of another size, latents. */
+static void check_attend(const struct check *c)
+{
+    const int *n = c->g->ints;
+    int tokens = n[0], heads = n[1];
+    const float *sinks = c->data + tokens * (heads * n[3] + n[2] * (n[3] + n[4]));
+    struct kv_layout l = {
+        .kv_heads = n[2], .head_dim = n[3], .value_dim = n[4], .dtype = (enum dtype)(n[6] % 16)};
+    struct op_attention a = {.out_dim = n[5],
+                             .heads = heads,
+                             .window = n[7],
+                             .scale = c->g->reals[0],
+                             .softcap = c->g->reals[1],
+                             .sinks = n[6] >= 16 ? sinks : NULL};
+    run_attention(c, l, a, sinks + heads, n[5]);
 }
 
 static void check_glu(const struct check *c)
@@ -249,11 +213,11 @@ static void check_softcap(const struct check *c)
 static const struct {
     const char *op;
     void (*check)(const struct check *c);
-} checks[] = {{"rmsnorm", check_rmsnorm},     {"gemm", check_gemm},
-              {"rope", check_rope},           {"attention", check_attention},
-              {"silu_mul", check_silu_mul},   {"attend", check_attend},
-              {"rope_part", check_rope_part}, {"glu", check_glu},
-              {"route", check_route},         {"softcap", check_softcap}};
+} checks[] = {{"rmsnorm", check_rmsnorm},   {"gemm", check_gemm},
+              {"rope", check_rope},         {"attention", check_attention},
+              {"silu_mul", check_silu_mul}, {"attend", check_attend},
+              {"rope_part", check_rope},    {"glu", check_glu},
+              {"route", check_route},       {"softcap", check_softcap}};
 
 static int check_record(const struct golden *g, const float *data)
 {

@@ -4,20 +4,13 @@
 
 #include "base/buf.h"
 #include "rpc_pair.h"
+#include "support/read_file.h"
 
 static char dir[64];
 
 static char *slurp(const char *name)
 {
-    char path[128], chunk[4096];
-    struct buf b = {0};
-    size_t n;
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    FILE *f = fopen(path, "r");
-    cr_assert_not_null(f, "%s", path);
-    while ((n = fread(chunk, 1, sizeof chunk, f)) > 0)
-        buf_append(&b, chunk, n);
-    fclose(f);
+    struct buf b = read_file("%s/%s", dir, name);
     return buf_take(&b, NULL);
 }
 

@@ -9,6 +9,7 @@
 #include "base/buf.h"
 #include "base/config_table.h"
 #include "router/output/output_format.h"
+#include "support/read_file.h"
 
 static const char *format_of(const char *text)
 {
@@ -85,15 +86,7 @@ Test(output_format, published_templates)
     if (stat(folder, &st) != 0)
         cr_skip_test("no chat templates at %s", folder);
     for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
-        char path[1024];
-        struct buf text = {0};
-        snprintf(path, sizeof path, "%s/%s", folder, want[i][0]);
-        FILE *f = fopen(path, "rb");
-        cr_assert_not_null(f, "%s", path);
-        char chunk[4096];
-        for (size_t n; (n = fread(chunk, 1, sizeof chunk, f)) > 0;)
-            buf_append(&text, chunk, n);
-        fclose(f);
+        struct buf text = read_file("%s/%s", folder, want[i][0]);
         cr_assert_str_eq(format_of(text.data), want[i][1], "%s: %s", want[i][0],
                          format_of(text.data));
         cr_assert_str_eq(reasoning_of(text.data), want[i][2], "%s: %s", want[i][0],

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "base/buf.h"
+#include "support/read_file.h"
 #include "tokenizer/template.h"
 
 #define DATA BATON_SOURCE_DIR "/../shared/data/"
@@ -16,21 +17,6 @@ static bool have(const char *path)
 {
     struct stat st;
     return stat(path, &st) == 0;
-}
-
-static struct buf read_file(const char *folder, const char *name)
-{
-    char path[1024];
-    struct buf b = {0};
-    size_t n;
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *f = fopen(path, "rb");
-    cr_assert_not_null(f, "%s", path);
-    char chunk[4096];
-    while ((n = fread(chunk, 1, sizeof chunk, f)) > 0)
-        buf_append(&b, chunk, n);
-    fclose(f);
-    return b;
 }
 
 static json *read_json(const char *folder, const char *name)
@@ -80,7 +66,7 @@ static void check_item(const json *item, const json *index)
     char name[256];
     struct error err;
     struct template_result r = {0};
-    struct buf text = read_file(DATA "chat_templates", file);
+    struct buf text = read_file(DATA "chat_templates/%s", file);
     snprintf(name, sizeof name, "%s.json", context);
     json *variables = read_json(DATA "chat_templates/contexts", name);
     struct template_args args = {
@@ -97,7 +83,8 @@ static void check_item(const json *item, const json *index)
         cr_assert(own != NULL ? strcmp(err.text, own) == 0 : strstr(err.text, error) != NULL,
                   "%s, %s: '%s', want '%s'", file, context, err.text, error);
     } else {
-        struct buf want = read_file(DATA "chat_goldens", json_as_str(json_get(item, "golden"), ""));
+        struct buf want =
+            read_file(DATA "chat_goldens/%s", json_as_str(json_get(item, "golden"), ""));
         cr_assert_eq(st, ST_OK, "%s, %s: %s", file, context, err.text);
         cr_assert(r.text.len == want.len && memcmp(r.text.data, want.data, want.len) == 0,
                   "%s, %s:\n%s\nwant:\n%s", file, context, r.text.data, want.data);

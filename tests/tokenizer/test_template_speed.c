@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "base/buf.h"
+#include "support/read_file.h"
 #include "tokenizer/template.h"
 #include "tokenizer/tokenizer.h"
 
@@ -84,16 +85,9 @@ Test(template_speed, published_templates)
         cr_skip_test("no chat templates at %s", FOLDER);
     json *v = ten_messages();
     for (struct dirent *e; (e = readdir(folder));) {
-        char path[1024], chunk[4096];
-        struct buf text = {0};
         if (!strstr(e->d_name, ".jinja"))
             continue;
-        snprintf(path, sizeof path, FOLDER "/%s", e->d_name);
-        FILE *f = fopen(path, "rb");
-        cr_assert_not_null(f);
-        for (size_t n; (n = fread(chunk, 1, sizeof chunk, f)) > 0;)
-            buf_append(&text, chunk, n);
-        fclose(f);
+        struct buf text = read_file(FOLDER "/%s", e->d_name);
         double us = best_us(text.data, text.len, v);
         cr_assert(us < LIMIT_US, "%s: %.1f us", e->d_name, us);
         buf_fini(&text);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "support/read_file.h"
 #include "tokenizer/template.h"
 
 #define FOLDER BATON_SOURCE_DIR "/../shared/data/chat_templates"
@@ -67,17 +68,10 @@ Test(template_trust, published_templates)
         cr_skip_test("no chat templates at %s", FOLDER);
     size_t found = 0;
     for (struct dirent *e; (e = readdir(folder));) {
-        char path[1024], chunk[4096];
-        struct buf text = {0};
         struct chat_template *t = NULL;
         if (!strstr(e->d_name, ".jinja"))
             continue;
-        snprintf(path, sizeof path, FOLDER "/%s", e->d_name);
-        FILE *f = fopen(path, "rb");
-        cr_assert_not_null(f);
-        for (size_t n; (n = fread(chunk, 1, sizeof chunk, f)) > 0;)
-            buf_append(&text, chunk, n);
-        fclose(f);
+        struct buf text = read_file(FOLDER "/%s", e->d_name);
         cr_assert_eq(template_parse(text.data, text.len, &t, NULL), ST_OK, "%s", e->d_name);
         for (int i = 0; i < 3; i++) {
             struct error err = {0};

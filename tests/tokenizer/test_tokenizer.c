@@ -10,6 +10,7 @@
 #include "base/buf.h"
 #include "base/rng.h"
 #include "base/utf8.h"
+#include "support/read_file.h"
 #include "tokenizer/tokenizer.h"
 
 #define GOLDENS BATON_SOURCE_DIR "/tests/tokenizer/goldens/"
@@ -29,15 +30,7 @@ static struct tokenizer *load_text(const char *text, const char *config)
 
 static struct tokenizer *load_golden(const char *name)
 {
-    char path[512], block[4096];
-    struct buf b = {0};
-    size_t n;
-    snprintf(path, sizeof(path), GOLDENS "base_%s.json", name);
-    FILE *f = fopen(path, "rb");
-    cr_assert_not_null(f, "%s", path);
-    while ((n = fread(block, 1, sizeof(block), f)) > 0)
-        buf_append(&b, block, n);
-    fclose(f);
+    struct buf b = read_file(GOLDENS "base_%s.json", name);
     struct tokenizer *t = load_text(b.data, NULL);
     buf_fini(&b);
     return t;

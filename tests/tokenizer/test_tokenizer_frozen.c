@@ -9,6 +9,7 @@
 
 #include "base/buf.h"
 #include "base/json.h"
+#include "support/read_file.h"
 #include "tokenizer/tokenizer.h"
 
 #define GOLDENS BATON_SOURCE_DIR "/tests/tokenizer/goldens/"
@@ -39,19 +40,6 @@ static const struct {
     {"qwen2", DATA "qwen2", true},
 };
 
-static struct buf read_file(const char *path)
-{
-    char block[4096];
-    struct buf b = {0};
-    size_t n;
-    FILE *f = fopen(path, "rb");
-    cr_assert_not_null(f, "%s", path);
-    while ((n = fread(block, 1, sizeof block, f)) > 0)
-        buf_append(&b, block, n);
-    fclose(f);
-    return b;
-}
-
 static struct tokenizer *load(const char *path)
 {
     struct tokenizer *t = NULL;
@@ -61,7 +49,7 @@ static struct tokenizer *load(const char *path)
         cr_assert_eq(tokenizer_load(path, &t, &err), ST_OK, "%s", err.text);
         return t;
     }
-    struct buf text = read_file(path);
+    struct buf text = read_file("%s", path);
     cr_assert_eq(tokenizer_load_text(text.data, text.len, NULL, 0, &t, &err), ST_OK, "%s",
                  err.text);
     buf_fini(&text);
@@ -79,9 +67,7 @@ static uint32_t hash_ids(const struct ids *ids)
 
 static void run_tokenizer(size_t k, const json *texts)
 {
-    char path[512];
-    snprintf(path, sizeof path, GOLDENS "frozen/%s.bin", tokenizers[k].name);
-    struct buf want = read_file(path);
+    struct buf want = read_file(GOLDENS "frozen/%s.bin", tokenizers[k].name);
     struct tokenizer *t = load(tokenizers[k].path);
     cr_assert_eq(want.len, 4 * json_count(texts));
     for (size_t i = 0; i < json_count(texts); i++) {

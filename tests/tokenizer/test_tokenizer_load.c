@@ -13,6 +13,7 @@
 #include "base/utf8.h"
 #include "formats/gguf.h"
 #include "formats/gguf_maker.h"
+#include "support/read_file.h"
 #include "tokenizer/tokenizer.h"
 
 #define GOLDENS BATON_SOURCE_DIR "/tests/tokenizer/goldens/load/"
@@ -206,14 +207,8 @@ static struct buf make_gguf(const char *model, const char *pre, uint64_t scores,
 /* "EncodingName: ..", "Sample: ..", "Encoded: [..]", a blank line. */
 static size_t run_plans(const struct tokenizer *t, const char *encoding)
 {
-    char block[65536];
-    struct buf plans = {0};
-    size_t n, cases = 0;
-    FILE *f = fopen(DATA "tokenizers/tiktoken/TestPlans.txt", "rb");
-    cr_assert_not_null(f);
-    while ((n = fread(block, 1, sizeof block, f)) > 0)
-        buf_append(&plans, block, n);
-    fclose(f);
+    struct buf plans = read_file(DATA "tokenizers/tiktoken/TestPlans.txt");
+    size_t cases = 0;
     for (char *p = strstr(plans.data, "EncodingName: "); p; p = strstr(p, "EncodingName: ")) {
         char *name = p + strlen("EncodingName: "), *sample = strstr(p, "\nSample: ");
         char *ids = strstr(sample, "\nEncoded: ["), *end = strchr(ids, ']');
