@@ -125,6 +125,27 @@ void facts_put_probe(struct jw *w, const struct kernels_probe *probe, int thread
     jw_end_obj(w);
 }
 
+void facts_put_formulas(struct jw *w, const char *const (*formulas)[2])
+{
+    jw_key(w, "formulas");
+    jw_obj(w);
+    for (size_t i = 0; formulas[i][0]; i++) {
+        jw_key(w, formulas[i][0]);
+        jw_str(w, formulas[i][1]);
+    }
+    jw_end_obj(w);
+}
+
+void facts_print_formulas(const char *const (*formulas)[2])
+{
+    int width = 0;
+    for (size_t i = 0; formulas[i][0]; i++)
+        width = (int)strlen(formulas[i][0]) > width ? (int)strlen(formulas[i][0]) : width;
+    printf("\n");
+    for (size_t i = 0; formulas[i][0]; i++)
+        printf("  %-*s = %s\n", width, formulas[i][0], formulas[i][1]);
+}
+
 enum status facts_write_file(const char *path, const struct buf *text, struct error *err)
 {
     char part[4096];

@@ -29,6 +29,10 @@ enum status facts_probe(int threads, struct kernels_probe *out, struct error *er
 void facts_put_run(struct jw *w, const char *program, int argc, char **argv);
 /* Writes "probe": {...}: the machine and, where `probe` is not NULL, its limits with `threads`. */
 void facts_put_probe(struct jw *w, const struct kernels_probe *probe, int threads);
+/* What the figures mean: pairs of name and formula, {NULL, NULL} last. Writes "formulas": {...};
+ * prints a line for each. */
+void facts_put_formulas(struct jw *w, const char *const (*formulas)[2]);
+void facts_print_formulas(const char *const (*formulas)[2]);
 /* Writes the finished text and a newline to `path` ("-": stdout), replacing it whole. */
 enum status facts_write_file(const char *path, const struct buf *text, struct error *err);
 

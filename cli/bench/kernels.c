@@ -63,11 +63,7 @@ static enum status write_json(const struct run *run, const struct kernels_bench 
     for (size_t i = 0; i < b->n; i++)
         put_row(&w, &b->rows[i]);
     jw_end_arr(&w);
-    jw_key(&w, "formulas");
-    jw_obj(&w);
-    for (size_t i = 0; formulas[i][0]; i++)
-        put_str(&w, formulas[i][0], formulas[i][1]);
-    jw_end_obj(&w);
+    facts_put_formulas(&w, formulas);
     jw_end_obj(&w);
     enum status st = facts_write_file(run->json, &text, err);
     buf_fini(&text);
@@ -91,9 +87,7 @@ static void print_table(const struct kernels_bench *b, int threads)
                r->shape, r->dtype, r->seconds * 1e6, r->achieved, r->limit, r->unit,
                100 * r->fraction);
     }
-    printf("\n");
-    for (size_t i = 0; formulas[i][0]; i++)
-        printf("  %-9s = %s\n", formulas[i][0], formulas[i][1]);
+    facts_print_formulas(formulas);
 }
 
 static int all_threads(int64_t asked)

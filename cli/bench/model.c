@@ -297,9 +297,7 @@ static void print_table(const struct bench *b, const struct options *o)
                r->batch, r->depth, (long long)r->tokens, r->seconds, (double)r->tokens / r->seconds,
                100 * r->fraction);
     }
-    printf("\n");
-    for (size_t i = 0; formulas[i][0]; i++)
-        printf("  %-8s = %s\n", formulas[i][0], formulas[i][1]);
+    facts_print_formulas(formulas);
 }
 
 static void put_row(struct jw *w, const struct row *r)
@@ -339,13 +337,7 @@ static enum status write_json(const struct bench *b, const struct options *o, in
     for (size_t i = 0; i < b->n_rows; i++)
         put_row(&w, &b->rows[i]);
     jw_end_arr(&w);
-    jw_key(&w, "formulas");
-    jw_obj(&w);
-    for (size_t i = 0; formulas[i][0]; i++) {
-        jw_key(&w, formulas[i][0]);
-        jw_str(&w, formulas[i][1]);
-    }
-    jw_end_obj(&w);
+    facts_put_formulas(&w, formulas);
     jw_end_obj(&w);
     enum status st = facts_write_file(o->json, &text, err);
     buf_fini(&text);

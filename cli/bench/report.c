@@ -70,9 +70,7 @@ void bench_report_table(const struct bench_report *r)
         printf("  goodput     %.2f requests/s (%zu requests) with %s\n", s->goodput, s->good,
                bounds);
     }
-    printf("\n");
-    for (size_t i = 0; bench_formulas[i][0]; i++)
-        printf("  %-23s = %s\n", bench_formulas[i][0], bench_formulas[i][1]);
+    facts_print_formulas(bench_formulas);
 }
 
 /* ---- JSON ---- */
@@ -140,15 +138,6 @@ static void put_failures(struct jw *w, const struct bench_summary *s)
     jw_end_obj(w);
 }
 
-static void put_formulas(struct jw *w)
-{
-    jw_key(w, "formulas");
-    jw_obj(w);
-    for (size_t i = 0; bench_formulas[i][0]; i++)
-        put_str(w, bench_formulas[i][0], bench_formulas[i][1]);
-    jw_end_obj(w);
-}
-
 static void put_record(struct jw *w, const struct bench_report *r, const struct bench_record *x)
 {
     jw_obj(w);
@@ -213,7 +202,7 @@ void bench_report_json(const struct bench_report *r, struct buf *out)
     put_figures(&w, "tpot_ms", &s->tpot);
     put_figures(&w, "e2e_ms", &s->e2e);
     put_failures(&w, s);
-    put_formulas(&w);
+    facts_put_formulas(&w, bench_formulas);
     if (r->details) {
         jw_key(&w, "requests");
         jw_arr(&w);

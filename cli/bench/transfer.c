@@ -349,7 +349,7 @@ static enum status measure_pair(struct bench *b, struct pair *p, bool *unsupport
         int status = 0;
         if (p->pids[i] <= 0)
             continue;
-        if (!whole && st != ST_OK)
+        if (st != ST_OK)
             kill(p->pids[i], SIGKILL);
         if (waitpid(p->pids[i], &status, 0) != p->pids[i])
             continue;
@@ -371,7 +371,8 @@ static enum status measure(struct bench *b, const char *transports, struct error
         for (int converted = 0; converted < 2 && st == ST_OK; converted++) {
             struct pair p = {.transport = names[i],
                              .layout = converted ? "converted" : "equal",
-                             .receiver = sender_layout};
+                             .receiver = sender_layout,
+                             .result = {-1, -1}};
             bool unsupported;
             if (converted) {
                 p.receiver.block_tokens = 32;
@@ -400,9 +401,7 @@ static void print_table(const struct bench *b)
                (long long)r->bytes, r->seconds * 1e6, rate(r),
                100 * rate(r) / b->probe.gbytes_per_second);
     }
-    printf("\n");
-    for (size_t i = 0; formulas[i][0]; i++)
-        printf("  %-17s = %s\n", formulas[i][0], formulas[i][1]);
+    facts_print_formulas(formulas);
 }
 
 static void put_row(struct jw *w, const struct bench *b, const struct row *r)
@@ -438,13 +437,7 @@ static enum status write_json(const struct bench *b, const char *path, int argc,
     for (size_t i = 0; i < b->n_rows; i++)
         put_row(&w, b, &b->rows[i]);
     jw_end_arr(&w);
-    jw_key(&w, "formulas");
-    jw_obj(&w);
-    for (size_t i = 0; formulas[i][0]; i++) {
-        jw_key(&w, formulas[i][0]);
-        jw_str(&w, formulas[i][1]);
-    }
-    jw_end_obj(&w);
+    facts_put_formulas(&w, formulas);
     jw_end_obj(&w);
     enum status st = facts_write_file(path, &text, err);
     buf_fini(&text);
