@@ -192,11 +192,6 @@ enum json_step json_scan_push(struct json_scan *s, unsigned char c)
     }
 }
 
-bool json_scan_in_string(const struct json_scan *s)
-{
-    return s->state == JSON_SCAN_STRING;
-}
-
 void json_scan_copy(const struct json_scan *s, unsigned char c, struct buf *out)
 {
     if (c >= 0x20 || s->state != JSON_SCAN_STRING)

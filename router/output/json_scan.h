@@ -1,7 +1,6 @@
 /* A JSON value checked byte by byte (RFC 8259), without building anything: whether it can still
  * become valid, and where it ends. Depth is bounded. The one leniency: control bytes within strings
- * pass, for models write newlines there; whoever copies the text escapes them
- * (json_scan_in_string()).
+ * pass, for models write newlines there; json_scan_copy() escapes them.
  *
  * Zero-initialise. Pure.
  */
@@ -54,7 +53,6 @@ struct json_scan {
 };
 
 enum json_step json_scan_push(struct json_scan *s, unsigned char c);
-bool json_scan_in_string(const struct json_scan *s);
 /* Appends a byte of the value, escaped where it is a control byte within a string. Call before
  * pushing it. */
 void json_scan_copy(const struct json_scan *s, unsigned char c, struct buf *out);
