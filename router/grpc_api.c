@@ -41,8 +41,9 @@ struct grpc_call {
 
 static void finish(struct grpc_call *g, enum status status, const char *text)
 {
-    if (!g->finished)
-        rpc_call_finish(g->call, status, text);
+    if (g->finished)
+        return;
+    rpc_call_finish(g->call, status, text);
     g->finished = true;
     g->since_ns = g->r->now_ns;
 }
