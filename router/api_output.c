@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/rng.h"
+#include "router/api_tool_grammar.h"
 
 #define CALLS_MAX 4096 /* of one choice; further ones are dropped */
 
@@ -51,7 +52,7 @@ bool api_output_plan_init(struct api_output_plan *p, const struct api_request *r
                           struct api_output_formats formats, bool inside_reasoning)
 {
     bool calls = r->tools && r->tool_choice != API_TOOLS_NONE;
-    bool forced = calls && r->tool_choice != API_TOOLS_AUTO;
+    bool forced = api_tool_must(r);
     *p = (struct api_output_plan){.parallel = r->parallel_calls,
                                   .include_reasoning = r->include_reasoning};
     if (forced && r->tool_name)

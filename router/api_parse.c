@@ -10,7 +10,7 @@
 #include "router/api_fields.h"
 #include "router/api_tool_grammar.h"
 
-/* Bodies are read on the loop: what they may cost is its time, everybody's. */
+/* What reading one body may cost, on the loop or at the desk. */
 #define BODY_DEPTH_MAX 64
 #define BODY_MEMORY_MAX (64u << 20)
 #define BODY_MEMBERS_MAX (128u << 10)
