@@ -110,9 +110,7 @@ static void share_blocks(struct engine *e, struct group *g, const struct seq *le
     s->computed = lead->computed;
     s->entered = lead->entered;
     s->enter = lead->enter;
-    s->node = lead->node;
-    if (e->prefix)
-        prefix_hold(e->prefix, s->node);
+    seq_stand_on(e, s, lead->node);
 }
 
 void group_fork(struct engine *e, struct group *g)

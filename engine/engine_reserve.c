@@ -243,9 +243,7 @@ static enum status take_blocks(struct engine *e, struct group *g, bool match, st
     }
     for (int32_t k = 0; k < e->kv_groups && all; k++)
         last[k] = seq_table(g, s, k)[shared];
-    if (e->prefix)
-        prefix_hold(e->prefix, node);
-    s->node = node;
+    seq_stand_on(e, s, node);
     g->hit_blocks = s->entered = shared;
     promise(e, g);
     if (all)

@@ -23,14 +23,20 @@ void engine_drop_block(struct engine *e, int32_t block)
         prefix_release(e->prefix, block);
 }
 
-void seq_leave_chain(struct engine *e, struct seq *s, int32_t blocks)
+void seq_stand_on(struct engine *e, struct seq *s, int32_t node)
 {
-    for (; s->entered > blocks; s->entered--) {
-        int32_t parent = prefix_parent(e->prefix, s->node);
-        prefix_hold(e->prefix, parent);
-        prefix_let_go(e->prefix, s->node);
-        s->node = parent;
-    }
+    if (e->prefix == NULL)
+        return;
+    prefix_hold(e->prefix, node);
+    prefix_let_go(e->prefix, s->node);
+    s->node = node;
+}
+
+/* The sequence leaves the index' chain behind its block `blocks`. */
+static void leave_chain(struct engine *e, struct seq *s, int32_t blocks)
+{
+    for (; s->entered > blocks; s->entered--)
+        seq_stand_on(e, s, prefix_parent(e->prefix, s->node));
 }
 
 static void drop_entry(struct engine *e, struct group *g, int32_t *entry, bool forget)
@@ -48,9 +54,7 @@ static void drop_entry(struct engine *e, struct group *g, int32_t *entry, bool f
 void seq_drop_blocks(struct engine *e, struct group *g, struct seq *s, bool keep)
 {
     int32_t n = 0;
-    if (e->prefix)
-        prefix_let_go(e->prefix, s->node);
-    s->node = PREFIX_NONE;
+    seq_stand_on(e, s, PREFIX_NONE);
     for (int32_t k = 0; k < e->kv_groups; k++)
         n = s->span[k].n > n ? s->span[k].n : n;
     for (int32_t i = n - 1; i >= 0; i--)
@@ -85,9 +89,7 @@ void seq_enter_blocks(struct engine *e, struct group *g, struct seq *s)
             s->enter = false;
             return;
         }
-        prefix_hold(e->prefix, node);
-        prefix_let_go(e->prefix, s->node);
-        s->node = node;
+        seq_stand_on(e, s, node);
         s->entered++;
     }
 }
@@ -162,7 +164,7 @@ static bool make_room(struct engine *e, struct group *g, struct seq *s, int32_t 
         return false;
     engine_copy_block(e, table[at], block);
     kvpool_move(e->pool, block, BLOCK_RUNNING);
-    seq_leave_chain(e, s, at);
+    leave_chain(e, s, at);
     engine_drop_block(e, table[at]);
     table[at] = block;
     return true;

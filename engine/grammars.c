@@ -121,6 +121,11 @@ enum status grammars_take(struct grammars *g, const struct msg_grammar *what,
     return ST_OK;
 }
 
+static size_t bytes_of(const struct grammar_use *u)
+{
+    return grammar_bytes(u->grammar) + grammar_run_bytes(u->run) + u->len;
+}
+
 void grammars_give(struct grammars *g, struct grammar_use *u)
 {
     if (u == NULL || --u->count > 0)
@@ -131,12 +136,11 @@ void grammars_give(struct grammars *g, struct grammar_use *u)
     size_t bytes = 0;
     list_for_each(it, &g->idle)
     {
-        const struct grammar_use *i = list_entry(it, struct grammar_use, link);
-        bytes += grammar_bytes(i->grammar) + grammar_run_bytes(i->run) + i->len;
+        bytes += bytes_of(list_entry(it, struct grammar_use, link));
     }
     while (!list_empty(&g->idle) && (g->n_idle > GRAMMARS_MAX || bytes > GRAMMARS_BYTES_MAX)) {
         struct grammar_use *oldest = list_entry(g->idle.next, struct grammar_use, link);
-        bytes -= grammar_bytes(oldest->grammar) + grammar_run_bytes(oldest->run) + oldest->len;
+        bytes -= bytes_of(oldest);
         drop(g, oldest);
     }
 }

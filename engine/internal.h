@@ -148,8 +148,8 @@ bool seq_make_room(struct engine *e, struct group *g, struct seq *s);
 int32_t seq_extend(struct engine *e, struct group *g, struct seq *s, int32_t tokens);
 /* Gives back the blocks that no window will reach any more. */
 void seq_trim(struct engine *e, struct group *g, struct seq *s);
-/* The sequence leaves the index' chain behind its block `blocks`. */
-void seq_leave_chain(struct engine *e, struct seq *s, int32_t blocks);
+/* The sequence stands on a node of the prefix index, and on that before no more. */
+void seq_stand_on(struct engine *e, struct seq *s, int32_t node);
 static inline int32_t *seq_table(const struct group *g, const struct seq *s, int32_t kv_group)
 {
     return s->table + (size_t)kv_group * (size_t)g->cap_blocks;
