@@ -173,22 +173,12 @@ static void on_finish(void *ctx, void *user, const struct msg_finish *f)
     choice_over(c, f->choice);
 }
 
-static void on_chunk(void *ctx, void *user, int32_t begin, int32_t end)
-{
-}
-
-static void on_layer_done(void *ctx, int32_t layer)
-{
-}
-
 static struct engine_events decode_engine_events(struct role *r)
 {
     return (struct engine_events){.token = on_token,
                                   .score = on_score,
                                   .finish = on_finish,
                                   .failed = role_on_failed,
-                                  .chunk = on_chunk,
-                                  .layer_done = on_layer_done,
                                   .ctx = r};
 }
 

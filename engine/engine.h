@@ -62,10 +62,11 @@ struct engine_events {
     /* The group cannot go on: PREEMPTED (no block for the youngest) or INTERNAL. Its owner releases
      * it after the step. */
     void (*failed)(void *ctx, void *user, enum status status, const char *why);
-    /* Before a forward: KV of group's prompt positions [begin, end) will be written in this step,
-     * layer by layer. */
+    /* Before a forward, of the prefill role: KV of group's prompt positions [begin, end) will be
+     * written in this step, layer by layer. NULL: not wanted. */
     void (*chunk)(void *ctx, void *user, int32_t begin, int32_t end);
-    /* During the forward: KV of every chunk of this step is in the pool for this layer. */
+    /* During the forward: KV of every chunk of this step is in the pool for this layer. NULL: not
+     * wanted. */
     void (*layer_done)(void *ctx, int32_t layer);
     void *ctx;
 };
