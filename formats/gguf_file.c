@@ -30,19 +30,11 @@ static enum status cut_short(const struct cursor *c, const char *what)
                    (size_t)(c->at - c->begin));
 }
 
-static uint64_t load(const uint8_t *p, unsigned bytes)
-{
-    uint64_t v = 0;
-    for (unsigned i = bytes; i-- > 0;)
-        v = v << 8 | p[i];
-    return v;
-}
-
 static enum status read_uint(struct cursor *c, unsigned bytes, const char *what, uint64_t *out)
 {
     if (left(c) < bytes)
         return cut_short(c, what);
-    *out = load(c->at, bytes);
+    *out = gguf_load(c->at, bytes);
     c->at += bytes;
     return ST_OK;
 }
@@ -305,7 +297,7 @@ static enum status read_shape(struct cursor *c, struct gguf_tensor *t)
     return ST_OK;
 }
 
-/* Leaves the offset, not yet checked, as the address that it would be in `data`. */
+/* Whether the offset is within the data is for place_tensors() to say. */
 static enum status read_tensor(struct cursor *c, struct gguf_tensor *t, uint64_t *offset)
 {
     uint64_t type = 0;

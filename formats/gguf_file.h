@@ -23,6 +23,15 @@ struct gguf_file {
     size_t n_chunks, cap_chunks;
 };
 
+/* A little-endian number of up to 8 bytes. */
+static inline uint64_t gguf_load(const uint8_t *p, unsigned bytes)
+{
+    uint64_t v = 0;
+    for (unsigned i = bytes; i-- > 0;)
+        v = v << 8 | p[i];
+    return v;
+}
+
 enum status gguf_file_open(const char *path, struct gguf_file *f, struct error *err);
 enum status gguf_file_parse(const char *label, const void *bytes, size_t len, struct gguf_file *f,
                             struct error *err);

@@ -1,19 +1,11 @@
 /* Reading the values of a GGUF file's metadata; all lengths were checked when it was opened. */
 #include <string.h>
 
-#include "formats/gguf.h"
+#include "formats/gguf_file.h"
 
 static const uint8_t *item_at(const struct gguf_value *v, uint64_t i, unsigned bytes)
 {
     return v->data + i * bytes;
-}
-
-static uint64_t load(const uint8_t *p, unsigned bytes)
-{
-    uint64_t v = 0;
-    for (unsigned i = bytes; i-- > 0;)
-        v = v << 8 | p[i];
-    return v;
 }
 
 int64_t gguf_item_int(const struct gguf_value *v, uint64_t i, int64_t fallback)
@@ -27,18 +19,18 @@ int64_t gguf_item_int(const struct gguf_value *v, uint64_t i, int64_t fallback)
     case GGUF_I8:
         return (int8_t)*item_at(v, i, 1);
     case GGUF_U16:
-        return (int64_t)load(item_at(v, i, 2), 2);
+        return (int64_t)gguf_load(item_at(v, i, 2), 2);
     case GGUF_I16:
-        return (int16_t)load(item_at(v, i, 2), 2);
+        return (int16_t)gguf_load(item_at(v, i, 2), 2);
     case GGUF_U32:
-        return (int64_t)load(item_at(v, i, 4), 4);
+        return (int64_t)gguf_load(item_at(v, i, 4), 4);
     case GGUF_I32:
-        return (int32_t)load(item_at(v, i, 4), 4);
+        return (int32_t)gguf_load(item_at(v, i, 4), 4);
     case GGUF_U64:
-        big = load(item_at(v, i, 8), 8);
+        big = gguf_load(item_at(v, i, 8), 8);
         return big <= INT64_MAX ? (int64_t)big : fallback;
     case GGUF_I64:
-        return (int64_t)load(item_at(v, i, 8), 8);
+        return (int64_t)gguf_load(item_at(v, i, 8), 8);
     default:
         return fallback;
     }
@@ -49,13 +41,13 @@ double gguf_item_number(const struct gguf_value *v, uint64_t i, double fallback)
     if (!v || i >= v->count)
         return fallback;
     if (v->item == GGUF_F32) {
-        uint32_t bits = (uint32_t)load(item_at(v, i, 4), 4);
+        uint32_t bits = (uint32_t)gguf_load(item_at(v, i, 4), 4);
         float x;
         memcpy(&x, &bits, sizeof x);
         return (double)x;
     }
     if (v->item == GGUF_F64) {
-        uint64_t bits = load(item_at(v, i, 8), 8);
+        uint64_t bits = gguf_load(item_at(v, i, 8), 8);
         double x;
         memcpy(&x, &bits, sizeof x);
         return x;
