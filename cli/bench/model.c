@@ -22,11 +22,12 @@ static const char *const formulas[][2] = {
                 "token of all: tokens / seconds"},
     {"decode", "batch sequences with `depth` tokens before them, one token each per step: tokens / "
                "seconds; the median of the repetitions is shown"},
-    {"fraction", "time at the probe's limits (better of before and after) / seconds: weights once "
-                 "per step and KV of "
-                 "every sequence read from memory, or 2 operations per parameter and token plus 4 "
-                 "per head, head dimension, layer and earlier token, whichever takes longer; over "
-                 "1 where the model stays in cache"},
+    {"fraction",
+     "time at the probe's limits (better of before and after) / seconds: the weights that "
+     "one token needs once per step and KV of "
+     "every sequence read from memory, or 2 operations per parameter and token plus 4 "
+     "per head, head dimension, layer and earlier token, whichever takes longer; over "
+     "1 where the model stays in cache"},
     {NULL, NULL}};
 
 struct options {
@@ -194,8 +195,10 @@ static double limit_seconds(const struct bench *b, const struct work *w)
     const struct kv_layout *l = &b->local.layout;
     double kv = (double)l->layers * (double)kv_block_bytes(l) / l->block_tokens;
     double embedding = (double)c->vocab * c->hidden;
-    double matrices = (double)model_config_active_parameters(c) - embedding;
-    double bytes = w->passes * (double)model_weight_bytes(b->local.model) + w->kv_read * kv;
+    double active = (double)model_config_active_parameters(c), matrices = active - embedding;
+    double weights =
+        (double)model_weight_bytes(b->local.model) * active / (double)model_config_parameters(c);
+    double bytes = w->passes * weights + w->kv_read * kv;
     double flops = 2 * matrices * w->tokens + 2 * embedding * w->logits +
                    4.0 * c->layers * c->heads * c->head_dim * w->attended;
     return fmax(bytes / (b->probe.gbytes_per_second * 1e9), flops / (b->probe.gflops * 1e9));
