@@ -256,6 +256,34 @@ Test(grammar_masks, counts_share_masks)
     close_rig(&r);
 }
 
+/* Every reading of a text is followed at once: where there are too many, the request ends and the
+ * step does not take seconds. */
+Test(grammar_masks, ambiguity_is_bounded, .timeout = 20)
+{
+    static const char *const texts[] = {
+        "root ::= a\na ::= \"\" | [^x] a b? | [a-m] a a\nb ::= [a-z] b? | [^q] a",
+        "root ::= s{1000}\ns ::= [^x] | [^y] [^z] | [^w] s s | t\nt ::= [a-z] s [a-z] t?"};
+    struct rig r = {0};
+    open_rig(&r, BATON_SOURCE_DIR "/models/tiny");
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        const struct sample s = {GRAMMAR_GBNF, texts[i]};
+        struct error err = {0};
+        enum status st = ST_OK;
+        begin(&r, &s);
+        struct grammar_state at = grammar_begin(r.run);
+        for (int k = 0; k < 100 && st == ST_OK; k++) {
+            const uint64_t *mask;
+            st = grammar_mask(r.run, &at, &mask, &err);
+            if (st == ST_OK)
+                st = grammar_accept_bytes(r.run, &at, "abcdefgh", 8, &err);
+        }
+        cr_expect_eq(st, ST_UNSUPPORTED, "%s: %s", texts[i], err.text);
+        cr_expect(strstr(err.text, "too ambiguous"), "%s", err.text);
+        end(&r);
+    }
+    close_rig(&r);
+}
+
 /* A special token is no text, and stands where a structure names it. */
 Test(grammar_masks, special_tokens)
 {

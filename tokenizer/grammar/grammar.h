@@ -47,7 +47,8 @@ enum grammar_kind {
 struct grammar;
 /* ST_INVALID: the text is wrong; ST_UNSUPPORTED: it is right but not supported, or too large. The
  * error names the place: a JSON pointer for schemas, line and column for GBNF, a byte offset for
- * patterns. Bounded in time (a tenth of a second or so at worst), memory and depth. */
+ * patterns; what is too large as a whole has none. Bounded in time (some tenths of a second at
+ * worst, usually below a millisecond), memory and depth. */
 enum status grammar_compile(enum grammar_kind kind, const char *text, size_t len,
                             struct grammar **out, struct error *err);
 void grammar_free(struct grammar *g);
@@ -103,7 +104,8 @@ bool grammar_is_complete(const struct grammar_run *run, const struct grammar_sta
 /* Nothing can follow: a complete sentence that no other begins with. */
 bool grammar_is_over(const struct grammar_run *run, const struct grammar_state *s);
 /* Bit id % 64 of word id / 64: the token may follow. Read-only, valid until the next
- * grammar_run_tidy(). */
+ * grammar_run_tidy(). ST_UNSUPPORTED: too ambiguous to follow in a tenth of a second or two, or no
+ * token can follow. */
 enum status grammar_mask(struct grammar_run *run, const struct grammar_state *s,
                          const uint64_t **out, struct error *err);
 static inline bool grammar_mask_has(const uint64_t *mask, int32_t id)

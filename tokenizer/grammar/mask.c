@@ -98,6 +98,7 @@ static enum status make_mask(struct grammar_run *r, uint32_t state, struct error
     if (!mask)
         return err_set(err, ST_NO_MEMORY, "no memory for the grammar's masks");
     uint32_t alike;
+    r->spent = 0;
     r->walk++;
     r->n_met = 0;
     index = run_find_similar(r, state, &alike);

@@ -18,6 +18,11 @@ static enum status no_memory(struct error *err)
     return err_set(err, ST_NO_MEMORY, "no memory for the grammar's states");
 }
 
+static enum status too_ambiguous(struct error *err)
+{
+    return err_set(err, ST_UNSUPPORTED, "the grammar is too ambiguous to follow");
+}
+
 enum status grammar_run_create(const struct grammar *g, const struct grammar_vocab *vocab,
                                struct grammar_run **out, struct error *err)
 {
@@ -34,9 +39,13 @@ enum status grammar_run_create(const struct grammar *g, const struct grammar_voc
         r->mask_words = ((uint32_t)vocab->size + 63) / 64;
         r->path = calloc(vocab->depth_max + 1, sizeof *r->path);
     }
-    if (!r->pending || !r->due || (vocab && !r->path) || !run_make_begin(r)) {
+    if (!r->pending || !r->due || (vocab && !r->path)) {
         grammar_run_free(r);
         return no_memory(err);
+    }
+    if (!run_make_begin(r)) {
+        grammar_run_free(r);
+        return too_ambiguous(err);
     }
     *out = r;
     return ST_OK;
@@ -121,9 +130,10 @@ enum status grammar_accept_bytes(struct grammar_run *r, struct grammar_state *s,
 {
     assert(s->epoch == r->epoch);
     uint32_t at = s->at;
+    r->spent = 0;
     for (size_t i = 0; i < len; i++) {
         if (!run_next(r, at, (uint8_t)bytes[i], &at))
-            return err_set(err, ST_UNSUPPORTED, "the grammar is too ambiguous to follow");
+            return too_ambiguous(err);
         if (at == RUN_DEAD)
             return err_set(err, ST_INVALID, "the grammar does not go on like this");
     }

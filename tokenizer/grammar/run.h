@@ -78,6 +78,7 @@ struct grammar_run {
     uint64_t *due;  /* a bit per rank */
     uint32_t *seen; /* table over work: index + 1 */
     uint32_t seen_slots;
+    uint64_t spent; /* items and calls looked at for one mask, or one token: bounds the time */
 
     /* masks */
     uint64_t **masks;

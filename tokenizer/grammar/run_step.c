@@ -8,8 +8,16 @@
 #include "base/hash.h"
 #include "tokenizer/grammar/run.h"
 
-#define WORK_MAX (1u << 16) /* items of one step */
+#define WORK_MAX (1u << 16)  /* items of one step */
+#define SPENT_MAX (1u << 21) /* usual grammars need some thousands; each takes 50 to 100 ns */
+#define RANGES_PER_SPENT 16
 #define WALK_BYTES_MAX (64u << 20)
+
+static bool spend(struct grammar_run *r, uint32_t n)
+{
+    r->spent += n;
+    return r->spent <= SPENT_MAX;
+}
 
 static bool see(struct grammar_run *r, struct run_item item, bool *fresh)
 {
@@ -45,7 +53,7 @@ static bool add_work(struct grammar_run *r, uint32_t state, uint32_t context)
 {
     struct run_item item = {state, context};
     bool fresh;
-    if (r->n_work == WORK_MAX || !see(r, item, &fresh))
+    if (r->n_work == WORK_MAX || !spend(r, 1) || !see(r, item, &fresh))
         return false;
     if (!fresh)
         return true;
@@ -68,8 +76,9 @@ static bool keep(struct grammar_run *r, uint32_t state, uint32_t context)
 static bool enter(struct grammar_run *r, uint32_t rule, struct run_frame frame)
 {
     uint32_t n = r->pending[rule].n, rank = r->g->rules[rule].rank;
-    if (n >= WORK_MAX || !run_grow((void **)&r->pending[rule].v, &r->pending[rule].cap,
-                                   (uint64_t)n + 1, sizeof frame))
+    if (n >= WORK_MAX || !spend(r, 1) ||
+        !run_grow((void **)&r->pending[rule].v, &r->pending[rule].cap, (uint64_t)n + 1,
+                  sizeof frame))
         return false;
     r->pending[rule].v[n] = frame;
     r->pending[rule].n++;
@@ -198,6 +207,8 @@ bool run_make_next(struct grammar_run *r, uint32_t state, uint8_t byte, uint32_t
     for (uint32_t i = 0; i < from.n_items; i++) {
         struct run_item item = r->items[from.items + i];
         const struct ga_state *s = &r->g->states[item.state];
+        if (!spend(r, 1 + s->n_ranges / RANGES_PER_SPENT))
+            return false;
         for (uint32_t k = 0; k < s->n_ranges; k++) {
             const struct ga_range *range = &r->g->ranges[s->ranges + k];
             if (range->lo <= byte && byte <= range->hi && !add_work(r, range->to, item.context))
@@ -216,6 +227,7 @@ bool run_make_begin(struct grammar_run *r)
     uint32_t state;
     bool complete = r->g->nullable;
     begin_step(r);
+    r->spent = 0;
     if (!run_add_state(r, false, &state) || !run_add_state(r, false, &state))
         return false;
     for (uint32_t i = 0; i < r->g->n_classes; i++)
