@@ -29,11 +29,6 @@ float dequant_f16(uint16_t bits)
     return half(bits);
 }
 
-float dequant_bf16(uint16_t bits)
-{
-    return from_bits((uint32_t)bits << 16);
-}
-
 static void from_f16(const uint8_t *p, size_t n, float *out)
 {
     for (size_t i = 0; i < n; i++) {

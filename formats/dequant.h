@@ -34,6 +34,5 @@ void dequant_plain(enum tensor_type type, const void *data, size_t elements, flo
 void dequant_mxfp4_pairs(const uint8_t *blocks, const uint8_t *scales, size_t groups, float *out);
 
 float dequant_f16(uint16_t bits);
-float dequant_bf16(uint16_t bits);
 
 #endif

@@ -41,12 +41,8 @@ static uint64_t group_of(const struct weight_parts *p, uint64_t col)
     return p->order ? load_u32(p->order->data, col) : col / p->col_block;
 }
 
-static float zero_at(const struct weight_parts *p, uint64_t row, uint64_t group)
+static float packed_zero(const struct weight_parts *p, uint64_t row, uint64_t group)
 {
-    if (!p->zero)
-        return 0;
-    if (!p->zero_packed)
-        return load_one(p->zero, row * p->scale_cols + group);
     uint64_t per_word = 32 / p->bits,
              bit = p->dense ? row * p->bits : row / per_word * 32 + row % per_word * p->bits;
     uint64_t words = load_u32(p->zero->data, bit / 32 * p->scale_cols + group);
@@ -63,7 +59,7 @@ static void apply_scales(const struct weight_parts *p, uint64_t row, float *out)
         uint64_t g = group_of(p, at);
         uint64_t end = p->order ? at + 1 : least(at - at % p->col_block + p->col_block, cols);
         float scale = load_one(p->scale, first + g);
-        float zero = p->zero_packed ? zero_at(p, row, g)
+        float zero = p->zero_packed ? packed_zero(p, row, g)
                      : p->zero      ? load_one(p->zero, first + g)
                                     : 0;
         for (; at < end; at++)
