@@ -108,7 +108,9 @@ static bool has_safetensors(const char *dir)
 
 enum status weight_source_find_gguf(const char *path, char *out, size_t cap, struct error *err)
 {
-    if (has_suffix(path, ".gguf")) {
+    struct stat info;
+    const bool is_folder = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+    if (has_suffix(path, ".gguf") && !is_folder) {
         if (snprintf(out, cap, "%s", path) >= (int)cap)
             return err_set(err, ST_INVALID, "%.200s: path too long", path);
         return ST_OK;

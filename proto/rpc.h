@@ -97,7 +97,6 @@ void rpc_disconnect(struct rpc_channel *c); /* its calls must have been released
 enum status rpc_call_start(struct rpc_channel *c, const char *method, int64_t deadline_ns,
                            void *user, struct rpc_call **out);
 void rpc_call_set_user(struct rpc_call *c, void *user);
-void *rpc_call_user(const struct rpc_call *c);
 /* Server: the client's `authorization` metadata ("Bearer KEY"); NULL: none. */
 const char *rpc_call_authorization(const struct rpc_call *c);
 /* Copies the bytes into the outbox. ST_BUSY when full (nothing was taken, RPC_EV_DRAINED follows),

@@ -362,11 +362,6 @@ void rpc_call_set_user(struct rpc_call *c, void *user)
     c->user = user;
 }
 
-void *rpc_call_user(const struct rpc_call *c)
-{
-    return c->user;
-}
-
 static enum status enqueue(struct rpc_call *c, const uint8_t *data, size_t len)
 {
     struct rpc_out *o = calloc(1, sizeof *o);

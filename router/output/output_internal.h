@@ -133,5 +133,7 @@ bool output_pythonic_step(struct output_parser *p);
 bool output_harmony_step(struct output_parser *p);
 /* Appends the JSON of a Python literal; false: it is none. */
 bool output_python_value(const char *s, size_t n, struct buf *out);
+/* A code point as it stands in a JSON string. */
+void output_put_char(struct buf *out, uint32_t c);
 
 #endif

@@ -107,14 +107,11 @@ static bool body_step(struct output_parser *p)
 
 /* ---- values ---- */
 
+/* A byte of UTF-8. */
 static void put_escaped(struct buf *out, unsigned char c)
 {
-    static const char short_forms[] = "\nn\tt\rr\"\"\\\\";
-    const char *hit = c ? strchr(short_forms, c) : NULL;
-    if (hit && c != 'n' && c != 't' && c != 'r')
-        buf_printf(out, "\\%c", hit[1]);
-    else if (c < 0x20 || c == 0x7f)
-        buf_printf(out, "\\u%04x", c);
+    if (c < 0x80)
+        output_put_char(out, c);
     else
         buf_putc(out, (char)c);
 }

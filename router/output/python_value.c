@@ -28,13 +28,13 @@ static bool next_is(struct reader *r, char c)
     return true;
 }
 
-static void put_char(struct buf *out, uint32_t c)
+void output_put_char(struct buf *out, uint32_t c)
 {
+    static const char plain[] = "\"\\\n\t\r", escaped[] = "\"\\ntr";
+    const char *at = c && c < 0x80 ? strchr(plain, (int)c) : NULL;
     char utf8[4];
-    if (c == '"' || c == '\\')
-        buf_printf(out, "\\%c", (char)c);
-    else if (c == '\n')
-        buf_puts(out, "\\n");
+    if (at)
+        buf_printf(out, "\\%c", escaped[at - plain]);
     else if (c < 0x20 || c == 0x7f || (c >= 0xd800 && c < 0xe000))
         buf_printf(out, "\\u%04x", c);
     else
@@ -66,7 +66,7 @@ static bool escape(struct reader *r)
     char e = *r->s++;
     const char *at = e ? strchr(from, e) : NULL;
     if (at) {
-        put_char(r->out, (unsigned char)to[at - from]);
+        output_put_char(r->out, (unsigned char)to[at - from]);
         return true;
     }
     if (e == '\n')
@@ -79,10 +79,10 @@ static bool escape(struct reader *r)
                  &c) ||
             c > 0x10ffff || (c >= 0xd800 && c < 0xe000))
             return false;
-        put_char(r->out, c);
+        output_put_char(r->out, c);
         return true;
     }
-    put_char(r->out, '\\'); /* Python leaves unknown ones as they are */
+    output_put_char(r->out, '\\'); /* Python leaves unknown ones as they are */
     r->s--;
     return true;
 }
@@ -99,7 +99,7 @@ static bool string_body(struct reader *r, char quote)
         } else if ((unsigned char)c >= 0x80) {
             buf_putc(r->out, c);
         } else {
-            put_char(r->out, (unsigned char)c);
+            output_put_char(r->out, (unsigned char)c);
         }
     }
     return false;

@@ -108,6 +108,17 @@ Test(folders, gguf_beside_a_config, .init = make_folder, .fini = remove_folder)
     check_loads("Qwen3ForCausalLM");
 }
 
+Test(folders, a_folder_may_be_named_like_a_file, .init = make_folder, .fini = remove_folder)
+{
+    char name[sizeof folder];
+    cr_assert_lt(snprintf(name, sizeof name, "%s.gguf", folder), (int)sizeof name);
+    cr_assert_eq(rename(folder, name), 0);
+    memcpy(folder, name, sizeof folder);
+    copy_config("qwen3/config.json", "{", "{");
+    link_file("qwen3/model.safetensors", "model.safetensors");
+    check_loads("Qwen3ForCausalLM");
+}
+
 /* Two nodes whose models give other logits must not take each other for the same. */
 Test(folders, all_that_changes_logits_is_in_the_fingerprint, .init = make_folder,
      .fini = remove_folder)
