@@ -279,6 +279,9 @@ Test(grammar_masks, ambiguity_is_bounded, .timeout = 20)
         }
         cr_expect_eq(st, ST_UNSUPPORTED, "%s: %s", texts[i], err.text);
         cr_expect(strstr(err.text, "too ambiguous"), "%s", err.text);
+        cr_expect_gt(grammar_run_bytes(r.run), 1u << 20);
+        grammar_run_forget(r.run);
+        cr_expect_lt(grammar_run_bytes(r.run), 1u << 16);
         end(&r);
     }
     close_rig(&r);

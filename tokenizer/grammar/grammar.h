@@ -84,11 +84,11 @@ enum status grammar_run_create(const struct grammar *g, const struct grammar_voc
 void grammar_run_free(struct grammar_run *run);
 /* Bounds of what a run keeps; for tests. */
 void grammar_run_bound(struct grammar_run *run, size_t state_bytes, size_t mask_bytes);
-size_t grammar_run_bytes(const struct grammar_run *run);
+size_t grammar_run_bytes(const struct grammar_run *run); /* memory it takes, scratch and all */
 
 /* States and masks handed out before it may be stale after it; call it between steps only. */
 void grammar_run_tidy(struct grammar_run *run);
-void grammar_run_forget(struct grammar_run *run); /* everything */
+void grammar_run_forget(struct grammar_run *run); /* everything; its memory goes back */
 bool grammar_is_stale(const struct grammar_run *run, const struct grammar_state *s);
 struct grammar_state grammar_begin(struct grammar_run *run);
 /* From the beginning through `n` ids. */

@@ -85,7 +85,7 @@ void grammar_run_bound(struct grammar_run *r, size_t state_bytes, size_t mask_by
     r->mask_bytes_max = mask_bytes;
 }
 
-size_t grammar_run_bytes(const struct grammar_run *r)
+size_t run_known_bytes(const struct grammar_run *r)
 {
     return r->n_items * sizeof *r->items + r->n_frames * sizeof *r->frames +
            r->n_contexts * (sizeof *r->contexts + 16) +
@@ -93,21 +93,61 @@ size_t grammar_run_bytes(const struct grammar_run *r)
            (size_t)r->n_masks * r->mask_words * sizeof **r->masks + r->n_words * sizeof *r->words;
 }
 
-void grammar_run_forget(struct grammar_run *r)
+static size_t table_bytes(const struct run_table *t)
+{
+    return 2 * (size_t)t->n_slots * sizeof *t->slots;
+}
+
+static size_t scratch_bytes(const struct grammar_run *r)
+{
+    return ((size_t)r->cap_work + r->cap_kept) * sizeof *r->work + r->seen_slots * sizeof *r->seen +
+           r->g->n_rules * sizeof *r->pending + r->cap_pending * sizeof *r->pending->v +
+           (r->g->n_rules + 63) / 64 * sizeof *r->due +
+           ((size_t)r->cap_met + r->cap_to_touch) * sizeof *r->met +
+           (r->vocab ? (r->vocab->depth_max + 1) * sizeof *r->path : 0);
+}
+
+size_t grammar_run_bytes(const struct grammar_run *r)
+{
+    return sizeof *r + r->cap_items * sizeof *r->items + r->cap_frames * sizeof *r->frames +
+           r->cap_contexts * sizeof *r->contexts + r->cap_states * sizeof *r->states +
+           r->cap_next * sizeof *r->next + table_bytes(&r->context_table) +
+           table_bytes(&r->state_table) + scratch_bytes(r) + r->cap_masks * sizeof *r->masks +
+           (size_t)r->n_masks * (r->mask_words + 1) * sizeof **r->masks +
+           r->cap_patterns * sizeof *r->patterns + r->cap_words * sizeof *r->words;
+}
+
+/* Begins again in the memory that is there. */
+static void forget_in_place(struct grammar_run *r)
 {
     run_forget_masks(r);
     run_forget_states(r);
-    r->epoch++;
-    r->stats.forgotten++;
-    bool ok = run_make_begin(r); /* in the memory that is there */
+    bool ok = run_make_begin(r);
     assert(ok);
     (void)ok;
+}
+
+void grammar_run_forget(struct grammar_run *r)
+{
+    struct grammar_run old = *r, *fresh = NULL;
+    if (grammar_run_create(r->g, r->vocab, &fresh, NULL) == ST_OK) {
+        *r = *fresh;
+        *fresh = old;
+        grammar_run_free(fresh); /* what was learned, memory and all */
+    } else {
+        forget_in_place(r);
+    }
+    r->state_bytes_max = old.state_bytes_max;
+    r->mask_bytes_max = old.mask_bytes_max;
+    r->stats = old.stats;
+    r->stats.forgotten++;
+    r->epoch = old.epoch + 1;
 }
 
 void grammar_run_tidy(struct grammar_run *r)
 {
     size_t masks = (size_t)r->n_masks * r->mask_words * sizeof **r->masks;
-    if (grammar_run_bytes(r) - masks > r->state_bytes_max) {
+    if (run_known_bytes(r) - masks > r->state_bytes_max) {
         grammar_run_forget(r);
     } else if (masks > r->mask_bytes_max) {
         run_forget_masks(r);

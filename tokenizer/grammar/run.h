@@ -74,9 +74,10 @@ struct grammar_run {
     struct {
         struct run_frame *v;
         uint32_t n, cap;
-    } * pending;    /* [rules] calls made at this place */
-    uint64_t *due;  /* a bit per rank */
-    uint32_t *seen; /* table over work: index + 1 */
+    } * pending;        /* [rules] calls made at this place */
+    size_t cap_pending; /* of all rules together */
+    uint64_t *due;      /* a bit per rank */
+    uint32_t *seen;     /* table over work: index + 1 */
     uint32_t seen_slots;
     uint64_t spent; /* items and calls looked at for one mask, or one token: bounds the time */
 
@@ -98,6 +99,7 @@ struct grammar_run {
 };
 
 bool run_grow(void **v, uint32_t *cap, uint64_t want, size_t bytes);
+size_t run_known_bytes(const struct grammar_run *r); /* of states and masks: what bounds hold */
 /* run_step.c: the state behind `byte`, which has to be worked out; false: out of bounds or memory.
  */
 bool run_make_next(struct grammar_run *r, uint32_t state, uint8_t byte, uint32_t *out);

@@ -75,11 +75,12 @@ static bool keep(struct grammar_run *r, uint32_t state, uint32_t context)
 
 static bool enter(struct grammar_run *r, uint32_t rule, struct run_frame frame)
 {
-    uint32_t n = r->pending[rule].n, rank = r->g->rules[rule].rank;
+    uint32_t n = r->pending[rule].n, cap = r->pending[rule].cap, rank = r->g->rules[rule].rank;
     if (n >= WORK_MAX || !spend(r, 1) ||
         !run_grow((void **)&r->pending[rule].v, &r->pending[rule].cap, (uint64_t)n + 1,
                   sizeof frame))
         return false;
+    r->cap_pending += r->pending[rule].cap - cap;
     r->pending[rule].v[n] = frame;
     r->pending[rule].n++;
     r->due[rank / 64] |= UINT64_C(1) << (rank % 64);
@@ -171,7 +172,7 @@ static void abandon(struct grammar_run *r)
 static bool within_bounds(const struct grammar_run *r)
 {
     /* A walk over the vocabulary may need more than the bound that tidying keeps to. */
-    return grammar_run_bytes(r) < r->state_bytes_max + r->mask_bytes_max + WALK_BYTES_MAX;
+    return run_known_bytes(r) < r->state_bytes_max + r->mask_bytes_max + WALK_BYTES_MAX;
 }
 
 static bool finish_step(struct grammar_run *r, bool *complete, uint32_t *out)
