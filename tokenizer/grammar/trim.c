@@ -133,6 +133,14 @@ static void reach(struct trim *t)
 #undef VISIT
 }
 
+/* Room that had been made for more goes back: grammars are kept. */
+static void fit(void **v, size_t n, size_t bytes)
+{
+    void *to = realloc(*v, (n > 0 ? n : 1) * bytes);
+    if (to)
+        *v = to;
+}
+
 /* Moves what lives to the front of each array and renumbers it. */
 static void compact(struct trim *t)
 {
@@ -171,6 +179,9 @@ static void compact(struct trim *t)
     g->n_states = n;
     g->n_ranges = n_ranges;
     g->n_calls = n_calls;
+    fit((void **)&g->states, n, sizeof *g->states);
+    fit((void **)&g->ranges, n_ranges, sizeof *g->ranges);
+    fit((void **)&g->calls, n_calls, sizeof *g->calls);
 }
 
 /* Where the end of a rule may be seen after one byte: it ends there, or there makes its last call,
