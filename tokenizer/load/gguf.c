@@ -161,19 +161,8 @@ static void write_escaped_spaces(struct jw *w, const struct pre_type *pre)
     jw_key(w, "normalizer");
     jw_raw(w, "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\xe2\x96\x81\"}");
     jw_key(w, "pre_tokenizer");
-    jw_obj(w);
-    made_key_str(w, "type", "Split");
-    jw_key(w, "pattern");
-    jw_obj(w);
-    made_key_str(w, "Regex", pre->patterns[0]);
-    jw_end_obj(w);
-    made_key_str(w, "behavior", "Isolated");
-    jw_end_obj(w);
-    jw_key(w, "decoder");
-    jw_raw(
-        w,
-        "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":"
-        "\"\xe2\x96\x81\"},\"content\":\" \"},{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"}]}");
+    made_split(w, pre->patterns[0]);
+    made_space_decoder(w, 0, 0);
 }
 
 static enum status load_bpe(struct tokens *t, struct made *out, struct error *err)

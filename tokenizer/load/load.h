@@ -39,6 +39,10 @@ enum status load_gguf(const struct gguf *g, struct made *out, struct error *err)
 /* For the above: pieces of a tokenizer.json. */
 void made_key_str(struct jw *w, const char *key, const char *s);
 void made_key_bool(struct jw *w, const char *key, bool v);
+/* A "Split" by this pattern. */
+void made_split(struct jw *w, const char *pattern);
+/* "decoder": U+2581 is a space, bytes are bytes; so many spaces go at the start and the end. */
+void made_space_decoder(struct jw *w, int64_t start, int64_t stop);
 /* "pre_tokenizer": the patterns as Splits, then ByteLevel; "decoder": ByteLevel. */
 void made_byte_level(struct jw *w, const char *const *patterns, size_t n);
 /* One element of "added_tokens". */

@@ -19,6 +19,18 @@ void made_key_bool(struct jw *w, const char *key, bool v)
     jw_bool(w, v);
 }
 
+void made_split(struct jw *w, const char *pattern)
+{
+    jw_obj(w);
+    made_key_str(w, "type", "Split");
+    jw_key(w, "pattern");
+    jw_obj(w);
+    made_key_str(w, "Regex", pattern);
+    jw_end_obj(w);
+    made_key_str(w, "behavior", "Isolated");
+    jw_end_obj(w);
+}
+
 static void write_byte_level(struct jw *w)
 {
     jw_obj(w);
@@ -35,21 +47,37 @@ void made_byte_level(struct jw *w, const char *const *patterns, size_t n)
     made_key_str(w, "type", "Sequence");
     jw_key(w, "pretokenizers");
     jw_arr(w);
-    for (size_t i = 0; i < n && patterns[i]; i++) {
-        jw_obj(w);
-        made_key_str(w, "type", "Split");
-        jw_key(w, "pattern");
-        jw_obj(w);
-        made_key_str(w, "Regex", patterns[i]);
-        jw_end_obj(w);
-        made_key_str(w, "behavior", "Isolated");
-        jw_end_obj(w);
-    }
+    for (size_t i = 0; i < n && patterns[i]; i++)
+        made_split(w, patterns[i]);
     write_byte_level(w);
     jw_end_arr(w);
     jw_end_obj(w);
     jw_key(w, "decoder");
     write_byte_level(w);
+}
+
+void made_space_decoder(struct jw *w, int64_t start, int64_t stop)
+{
+    jw_key(w, "decoder");
+    jw_obj(w);
+    made_key_str(w, "type", "Sequence");
+    jw_key(w, "decoders");
+    jw_arr(w);
+    jw_raw(w, "{\"type\":\"Replace\",\"pattern\":{\"String\":\"\xe2\x96\x81\"},\"content\":\" \"}");
+    jw_raw(w, "{\"type\":\"ByteFallback\"}");
+    jw_raw(w, "{\"type\":\"Fuse\"}");
+    if (start || stop) {
+        jw_obj(w);
+        made_key_str(w, "type", "Strip");
+        made_key_str(w, "content", " ");
+        jw_key(w, "start");
+        jw_int(w, start);
+        jw_key(w, "stop");
+        jw_int(w, stop);
+        jw_end_obj(w);
+    }
+    jw_end_arr(w);
+    jw_end_obj(w);
 }
 
 void made_added(struct jw *w, int64_t id, const char *s, size_t len, bool special)

@@ -43,21 +43,6 @@ static void write_normalizer(struct jw *w, const struct sp_model *m, struct buf 
     jw_end_obj(w);
 }
 
-#define DECODERS                                                                                   \
-    "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":"          \
-    "\"\xe2\x96\x81\"},\"content\":\" \"},{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"}"
-
-static void write_decoder(struct jw *w, const struct sp_model *m)
-{
-    jw_key(w, "decoder");
-    if (!m->prefix)
-        jw_raw(w, DECODERS "]}");
-    else if (m->suffix)
-        jw_raw(w, DECODERS ",{\"type\":\"Strip\",\"content\":\" \",\"start\":0,\"stop\":1}]}");
-    else
-        jw_raw(w, DECODERS ",{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}]}");
-}
-
 static void write_model(struct jw *w, const struct sp_model *m)
 {
     jw_key(w, "model");
@@ -125,7 +110,7 @@ enum status sp_model_write(const struct sp_model *m, struct made *out, struct er
     }
     jw_end_arr(&w);
     write_normalizer(&w, m, &base64);
-    write_decoder(&w, m);
+    made_space_decoder(&w, m->prefix && !m->suffix, m->prefix && m->suffix);
     made_template(&w, m->add_bos, m->add_eos);
     write_model(&w, m);
     jw_end_obj(&w);
