@@ -454,6 +454,28 @@ Test(grammar, listed_values_meet_patterns_soon, .timeout = 5)
     buf_fini(&text);
 }
 
+Test(grammar, references_are_found_soon, .timeout = 5)
+{
+    struct buf text = {0};
+    buf_puts(&text, "{\"$defs\":{");
+    for (int i = 0; i < 12000; i++)
+        buf_printf(&text, "%s\"a%d\":{}", i ? "," : "", i);
+    buf_puts(&text, "},\"enum\":[0");
+    for (int i = 1; i < 12000; i++)
+        buf_printf(&text, ",%d", i);
+    size_t len = text.len;
+    buf_puts(&text, "],\"allOf\":[{\"$ref\":\"#/$defs/a1\"}]}");
+    struct grammar *g = compile(GRAMMAR_JSON_SCHEMA, text.data), *none = NULL;
+    grammar_free(g);
+    text.len = len;
+    buf_puts(&text, "],\"allOf\":[{\"$ref\":\"#x\"}],\"properties\":{\"a\":{\"$anchor\":\"x\"}}}");
+    struct error err = {0};
+    cr_expect_eq(grammar_compile(GRAMMAR_JSON_SCHEMA, text.data, text.len, &none, &err),
+                 ST_UNSUPPORTED);
+    cr_expect(strstr(err.text, "references"), "%s", err.text);
+    buf_fini(&text);
+}
+
 /* ---- data of others ---- */
 
 static json *shared_json(const char *name)

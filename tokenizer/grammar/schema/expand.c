@@ -5,7 +5,8 @@
 #include "tokenizer/grammar/schema/schema.h"
 
 #define GROUPS_MAX 200
-#define ONE_OF_MAX 6 /* branches that are made exclusive */
+#define ONE_OF_MAX 6           /* branches that are made exclusive */
+#define LOOKED_AT_MAX 8000000u /* nodes, for all references: bounds the time */
 
 struct expansion {
     struct conj closed;
@@ -116,21 +117,25 @@ static enum below below(const char *key)
 }
 
 struct search {
-    const char *name; /* an id, or an anchor: NULL: `node` is looked for */
+    const char *name; /* an id, or an anchor; NULL: `node` is looked for */
     bool anchor;
-    const json *node;
+    const json *node; /* NULL too: any resource within the document */
+    uint32_t looked_at;
 };
 
 /* The node that has this id, anywhere, or this anchor, in the same resource; of a node its
  * resource. NULL: not there. `base` is the resource of `at`. */
-static const json *find(const struct search *q, const json *at, const json *base, bool by_name)
+static const json *find(struct search *q, const json *at, const json *base, bool by_name)
 {
     const json *found = NULL;
     bool object = json_kind_of(at) == JSON_OBJ;
+    q->looked_at++;
     if (object && !by_name) {
         if (is_resource(at) && at != base) {
             if (q->anchor)
                 return NULL;
+            if (!q->name && !q->node)
+                return at;
             base = at;
         }
         if (q->name ? is_named(at, q->name, q->anchor) : at == q->node)
@@ -146,23 +151,36 @@ static const json *find(const struct search *q, const json *at, const json *base
     return found;
 }
 
-static const json *find_named(const json *at, const char *name, bool anchor)
+static const json *look_for(struct schema *s, const json *at, struct search q)
 {
-    struct search q = {.name = name, .anchor = anchor};
-    return find(&q, at, at, false);
+    const json *found = find(&q, at, at, false);
+    s->looked_at += q.looked_at;
+    if (s->looked_at > LOOKED_AT_MAX)
+        schema_fail(s, ST_UNSUPPORTED, at, "the references are too much to look for");
+    return found;
+}
+
+/* The resource that a node is in. */
+static const json *base_of(struct schema *s, const json *node)
+{
+    if (!s->resources_known)
+        s->has_resources = look_for(s, s->root, (struct search){0}) != NULL;
+    s->resources_known = true;
+    const json *base =
+        s->has_resources ? look_for(s, s->root, (struct search){.node = node}) : s->root;
+    return base ? base : s->root; /* rewritten, or below a keyword that nobody knows */
 }
 
 const json *schema_resolve(struct schema *s, const json *at, const char *ref)
 {
     const char *hash = strchr(ref, '#');
-    struct search q = {.node = at};
-    const json *base = find(&q, s->root, s->root, false), *to = NULL;
-    if (!base)
-        base = s->root; /* rewritten, or below a keyword that nobody knows */
-    if (hash != ref) {
+    const json *base = s->root, *to = NULL;
+    if (hash == ref) {
+        base = base_of(s, at);
+    } else {
         struct buf id = {0};
         buf_append(&id, ref, hash ? (size_t)(hash - ref) : strlen(ref));
-        base = id.data ? find_named(s->root, id.data, false) : NULL;
+        base = id.data ? look_for(s, s->root, (struct search){.name = id.data}) : NULL;
         buf_fini(&id);
     }
     if (base && (!hash || !hash[1]))
@@ -170,7 +188,7 @@ const json *schema_resolve(struct schema *s, const json *at, const char *ref)
     else if (base && hash[1] == '/')
         to = follow(base, hash + 1);
     else if (base)
-        to = find_named(base, hash + 1, true);
+        to = look_for(s, base, (struct search){.name = hash + 1, .anchor = true});
     if (!to)
         schema_fail(s, hash == ref ? ST_INVALID : ST_UNSUPPORTED, at,
                     hash == ref ? "$ref %.100s leads nowhere"

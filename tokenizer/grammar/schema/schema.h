@@ -47,7 +47,8 @@ struct schema {
     struct schema_rule *rules;
     uint32_t n_rules, cap_rules, n_done;
     uint32_t *slots, n_slots;
-    uint32_t alternatives, checks;
+    uint32_t alternatives, checks, looked_at;
+    bool resources_known, has_resources; /* documents within the document */
     struct schema_made *made;
     uint32_t n_made;
     size_t made_bytes;
