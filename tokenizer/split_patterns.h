@@ -23,8 +23,8 @@
     SPLIT_PART_CONTRACTIONS "|" SPLIT_PART_PREFIX "\\p{L}+|\\p{N}" SPLIT_PART_OTHER SPLIT_PART_TAIL
 #define SPLIT_QWEN35                                                                               \
     SPLIT_PART_CONTRACTIONS                                                                        \
-        "|" SPLIT_PART_PREFIX                                                                      \
-        "[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*" SPLIT_PART_TAIL
+    "|" SPLIT_PART_PREFIX                                                                          \
+    "[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*" SPLIT_PART_TAIL
 #define SPLIT_CL100K                                                                               \
     "'(?i:[sdmt]|ll|ve|re)|" SPLIT_PART_PREFIX                                                     \
     "+\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+"
