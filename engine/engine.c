@@ -161,17 +161,26 @@ void engine_load(const struct engine *e, struct engine_load *out)
     }
 }
 
-/* Groups of layers that see everything need a block for each block_tokens tokens, sliding ones no
- * more than can be in use at once. */
+/* Of a sliding group: as many as can be in use at once, and in the prefill role those besides that
+ * a handoff brings, which may begin and end within a block. */
+static int64_t sliding_room(const struct engine *e, int32_t k, bool prefill)
+{
+    const struct kv_layout *l = &e->args.layout;
+    int32_t handed = kv_group_window(l, k) + (l->groups ? l->groups->slack : 0);
+    return (int64_t)e->alive_max[k] + (prefill ? blocks_for(e, handed - 1) + 1 : 0);
+}
+
+/* Groups of layers that see everything need a block for each block_tokens tokens, sliding ones a
+ * number that does not grow. */
 int64_t engine_room_tokens(const struct engine *e, bool prefill)
 {
     int64_t blocks = e->args.layout.blocks, kept = blocks / e->kv_groups, sliding = 0;
     int64_t full = 0, context = blocks_for(e, e->args.runner.max_context);
     for (int32_t k = 0; k < e->kv_groups; k++) {
         full += e->alive_max[k] == INT32_MAX;
-        sliding += e->alive_max[k] == INT32_MAX ? 0 : e->alive_max[k];
+        sliding += e->alive_max[k] == INT32_MAX ? 0 : sliding_room(e, k, prefill);
     }
-    if (prefill || sliding == 0 || sliding >= blocks)
+    if (sliding == 0 || sliding >= blocks)
         return kept * e->block_tokens;
     int64_t slid = full > 0 ? (blocks - sliding) / full : context + kept;
     return (slid > kept ? slid : kept) * e->block_tokens;
@@ -183,6 +192,8 @@ static void check_table(const struct engine *e, const struct group *g, const str
     const struct span *span = &s->span[k];
     assert(span->n <= g->cap_blocks && span->first <= span->n);
     assert(span->n == 0 || s->computed <= span->n * e->block_tokens);
+    assert(span->hole <= span->hole_end && span->hole_end <= span->n);
+    assert(span->hole == span->hole_end || s->computed <= span->hole * e->block_tokens);
     for (int32_t b = span->first; b < span->n; b++) {
         int32_t block = seq_table(g, s, k)[b];
         if (block < 0) {

@@ -61,6 +61,14 @@ static void shift_blocks(struct engine *e, struct group *g, int32_t k, int32_t f
     s->span[k].n = to + n;
 }
 
+static void move_blocks(struct engine *e, const int32_t *table, int32_t begin, int32_t end,
+                        enum block_state to)
+{
+    for (int32_t i = begin; i < end; i++)
+        if (table[i] >= 0)
+            kvpool_move(e->pool, table[i], to);
+}
+
 const int32_t *engine_begin_fill(struct engine *e, group_id id, int32_t *n_blocks)
 {
     struct group *g = group_get(e, id);
@@ -71,8 +79,7 @@ const int32_t *engine_begin_fill(struct engine *e, group_id id, int32_t *n_block
         int32_t begin = landing_begins(e, g, k);
         shift_blocks(e, g, k, g->hit / e->block_tokens, begin);
         assert(s->span[k].n >= *n_blocks);
-        for (int32_t i = begin; i < *n_blocks; i++)
-            kvpool_move(e->pool, seq_table(g, s, k)[i], BLOCK_RECEIVING);
+        move_blocks(e, seq_table(g, s, k), begin, *n_blocks, BLOCK_RECEIVING);
     }
     return s->table;
 }
@@ -100,7 +107,7 @@ static void share_table(struct engine *e, struct group *g, struct seq *s, int32_
         engine_copy_block(e, from[full], to[full]);
         kvpool_move(e->pool, to[full], BLOCK_RUNNING);
     }
-    s->span[k] = (struct span){lead->span[k].first, full + 1};
+    s->span[k] = (struct span){.first = lead->span[k].first, .n = full + 1};
 }
 
 static void share_blocks(struct engine *e, struct group *g, const struct seq *lead, struct seq *s)
@@ -152,9 +159,7 @@ static void take_landed(struct engine *e, struct group *g, int32_t k)
 {
     struct seq *lead = &g->seqs[g->lead];
     int32_t *table = seq_table(g, lead, k);
-    for (int32_t i = lead->span[k].first; i < blocks_for(e, g->target); i++)
-        if (table[i] >= 0)
-            kvpool_move(e->pool, table[i], BLOCK_RUNNING);
+    move_blocks(e, table, lead->span[k].first, blocks_for(e, g->target), BLOCK_RUNNING);
     int32_t from = kv_groups_need_from(e->args.layout.groups, k, g->target);
     int32_t partial = from / e->block_tokens;
     if (from <= g->hit || from % e->block_tokens == 0)
@@ -204,8 +209,7 @@ void engine_fill_here(struct engine *e, group_id id)
         return;
     for (int32_t k = 0; g->phase == GROUP_FILLING && k < e->kv_groups; k++) {
         int32_t begin = landing_begins(e, g, k);
-        for (int32_t i = begin; i < blocks_for(e, g->target); i++)
-            kvpool_move(e->pool, seq_table(g, lead, k)[i], BLOCK_RESERVED);
+        move_blocks(e, seq_table(g, lead, k), begin, blocks_for(e, g->target), BLOCK_RESERVED);
         shift_blocks(e, g, k, begin, g->hit / e->block_tokens);
     }
     group_move(g, GROUP_PREFILLING);

@@ -151,13 +151,28 @@ static int32_t live_choices(const struct group *g)
     return n;
 }
 
+/* Where the lead's table has a hole, in the prefill role: before what the handoff brings, behind as
+ * many blocks as can be in use at once. */
+static struct span with_hole(const struct engine *e, const struct group *g, int32_t k,
+                             int32_t shared)
+{
+    struct span s = {.n = blocks_for(e, g->target)};
+    int32_t handed = kv_groups_need_from(e->args.layout.groups, k, g->target) / e->block_tokens;
+    if (!g->prefill_only || handed - shared <= e->alive_max[k])
+        return s;
+    s.hole = shared + e->alive_max[k];
+    s.hole_end = handed;
+    return s;
+}
+
 /* Blocks of a group of layers to promise to the lead behind `shared`: those of the target tokens
  * and one to grow into (the prefill role generates nothing), but no more than are ever in use at
  * once: what comes later takes the place of what is given back, or of another's blocks as a
- * generation does. A prefill node gives nothing back before the handoff is over. */
+ * generation does. */
 static int32_t lead_blocks(const struct engine *e, const struct group *g, int32_t k, int32_t shared)
 {
-    int32_t n = blocks_for(e, g->target) - shared + (live_choices(g) > 0);
+    const struct span s = with_hole(e, g, k, shared);
+    int32_t n = s.n - (s.hole_end - s.hole) - shared + (live_choices(g) > 0);
     return g->prefill_only || n < e->alive_max[k] ? n : e->alive_max[k];
 }
 
@@ -189,7 +204,7 @@ static void match_prefix(struct engine *e, struct group *g, struct prefix_hit *h
     int32_t most = blocks_to_match(e, g), full = g->target / e->block_tokens;
     prefix_match(e->prefix, &as, most < full ? most : full, g->prefill_only ? g->target : 0, hit);
     for (int32_t k = 0; k < e->kv_groups; k++)
-        s->span[k] = (struct span){hit->first[k], hit->n_blocks};
+        s->span[k] = (struct span){.first = hit->first[k], .n = hit->n_blocks};
 }
 
 /* A hit's last block that cannot be shared is copied into the first block of our own. */
@@ -199,6 +214,20 @@ static void copy_last(struct engine *e, struct group *g, const int32_t *last)
         engine_copy_block(e, last[k], seq_table(g, &g->seqs[g->lead], k)[g->hit_blocks]);
         engine_drop_block(e, last[k]);
     }
+}
+
+/* Moves what the handoff brings to where it belongs. */
+static void open_hole(struct engine *e, struct group *g, int32_t k, int32_t shared)
+{
+    struct seq *s = &g->seqs[g->lead];
+    const struct span to = with_hole(e, g, k, shared);
+    int32_t *table = seq_table(g, s, k), hole = to.hole_end - to.hole;
+    if (hole == 0)
+        return;
+    memmove(table + to.hole_end, table + to.hole, (size_t)(to.n - to.hole_end) * sizeof *table);
+    for (int32_t i = to.hole; i < to.hole_end; i++)
+        table[i] = -1;
+    s->span[k] = (struct span){s->span[k].first, to.n, to.hole, to.hole_end};
 }
 
 static void promise(struct engine *e, struct group *g)
@@ -212,6 +241,7 @@ static void promise(struct engine *e, struct group *g)
         int32_t n = lead_blocks(e, g, k, shared);
         taken = taken && kvpool_take(e->pool, n, seq_table(g, s, k) + shared);
         s->span[k].n = shared + n;
+        open_hole(e, g, k, shared);
     }
     g->n_spare = spare_blocks(e, g);
     taken = taken && kvpool_take(e->pool, g->n_spare, g->spare);
@@ -235,7 +265,7 @@ static enum status take_blocks(struct engine *e, struct group *g, bool match, st
         node = prefix_parent(e->prefix, node);
     }
     int32_t fresh = blocks_to_promise(e, g, shared), available = kvpool_available(e->pool);
-    int32_t watermark = slots_count(e->groups) > 1 ? e->watermark : 0;
+    int32_t watermark = slots_count(e->groups) > 1 ? e->watermark + e->starved : 0;
     if (available < fresh + watermark) {
         seq_drop_blocks(e, g, s, true);
         return err_set(err, ST_BUSY, "needs %d KV blocks, %d are to be had", fresh + watermark,

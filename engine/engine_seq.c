@@ -66,15 +66,27 @@ void seq_drop_blocks(struct engine *e, struct group *g, struct seq *s, bool keep
     s->entered = 0;
 }
 
+/* A prefill takes for what is to come as many blocks as it has given back; there are none where
+ * others share those. */
+static void fill_hole(struct engine *e, struct group *g, struct seq *s, int32_t k)
+{
+    struct span *span = &s->span[k];
+    while (span->hole < span->hole_end && span->hole - span->first < e->alive_max[k] &&
+           engine_take_block(e, &seq_table(g, s, k)[span->hole]))
+        span->hole++;
+}
+
 void seq_trim(struct engine *e, struct group *g, struct seq *s)
 {
-    if (g->prefill_only) /* offers may still read them */
-        return;
     for (int32_t k = 0; k < e->kv_groups; k++) {
         struct span *span = &s->span[k];
         int32_t alive = prefix_first_alive(&e->args.layout, k, s->computed);
+        int32_t handed = kv_groups_need_from(e->args.layout.groups, k, g->target) / e->block_tokens;
+        if (g->prefill_only && handed < alive) /* offers may still read them */
+            alive = handed;
         for (; span->first < alive && span->first < span->n; span->first++)
             drop_entry(e, g, &seq_table(g, s, k)[span->first], false);
+        fill_hole(e, g, s, k);
     }
 }
 
@@ -146,6 +158,20 @@ void engine_copy_block(struct engine *e, int32_t from, int32_t to)
     }
 }
 
+static bool within_hole(const struct engine *e, const struct seq *s, int32_t k)
+{
+    int32_t at = s->computed / e->block_tokens;
+    return at >= s->span[k].hole && at < s->span[k].hole_end;
+}
+
+bool seq_is_starved(const struct engine *e, const struct group *g, const struct seq *s)
+{
+    for (int32_t k = 0; g->prefill_only && k < e->kv_groups; k++)
+        if (within_hole(e, s, k) && kvpool_available(e->pool) == 0)
+            return true;
+    return false;
+}
+
 /* The same for one table. */
 static bool make_room(struct engine *e, struct group *g, struct seq *s, int32_t k)
 {
@@ -157,6 +183,10 @@ static bool make_room(struct engine *e, struct group *g, struct seq *s, int32_t 
             return false;
         table[s->span[k].n++] = block;
         return true;
+    }
+    if (within_hole(e, s, k)) {
+        fill_hole(e, g, s, k);
+        return !within_hole(e, s, k);
     }
     if (kvpool_refs(e->pool, table[at]) == 1)
         return true;
@@ -185,7 +215,8 @@ int32_t seq_extend(struct engine *e, struct group *g, struct seq *s, int32_t tok
         struct span *span = &s->span[k];
         while (span->n < want && engine_take_block(e, &seq_table(g, s, k)[span->n]))
             span->n++;
-        int64_t room = (int64_t)span->n * e->block_tokens - s->computed;
+        int32_t end = span->hole < span->hole_end ? span->hole : span->n;
+        int64_t room = (int64_t)end * e->block_tokens - s->computed;
         tokens = room < tokens ? (int32_t)room : tokens;
     }
     return tokens;

@@ -8,8 +8,10 @@
  * Blocks: sequences hold one reference on each block of their tables, one table for each of the
  * layout's groups, from position 0 on; those behind the last computed position are promised, not
  * used. Of a sliding group those before the window are given back (seq_trim), and of a long prompt
- * only as many are promised as can be in use at once; the prefill role keeps all until the handoff
- * is over.
+ * only as many are promised as can be in use at once. The prefill role keeps those that the handoff
+ * brings until it is over, and they are promised from the start, where they are to be: offers name
+ * them. Those before are computed within a few that go round: a *hole* lies between the two, filled
+ * from its beginning as blocks are given back.
  *
  * It has over 150 lines because its structs are one state.
  */
@@ -39,9 +41,11 @@ enum group_phase {
     GROUP_PHASES
 };
 
-/* Entries [first, n) of a table are blocks, or -1 where none is needed; those before are -1. */
+/* Entries [first, n) of a table are blocks, or -1 where none is needed; those before are -1.
+ * [hole, hole_end) have none yet, in the prefill role. */
 struct span {
     int32_t first, n;
+    int32_t hole, hole_end;
 };
 
 struct seq {
@@ -93,6 +97,7 @@ struct group {
 struct runnable {
     struct group *group;
     struct seq *seq;
+    bool has_room;    /* for its next position */
     bool logits;      /* its last row's are computed in this step */
     int32_t n_scores; /* rows before that whose logits score the prompt */
 };
@@ -103,6 +108,7 @@ struct engine {
     int32_t block_tokens, watermark;
     int32_t kv_groups;                /* of the layout */
     int32_t alive_max[KV_GROUPS_MAX]; /* blocks of a sequence that can be in use at once */
+    int32_t starved;                  /* prefills that found no block in the last step */
     struct kvpool *pool;
     struct prefix *prefix; /* NULL: off */
     struct sampler *sampler;
@@ -141,12 +147,14 @@ bool engine_take_block(struct engine *e, int32_t *block); /* evicts; never preem
 void seq_drop_blocks(struct engine *e, struct group *g, struct seq *s, bool keep);
 void seq_enter_blocks(struct engine *e, struct group *g, struct seq *s);
 /* Makes room for position `computed`: grows the table, copies a block that others share, preempts
- * the youngest. False when the group itself had to go. */
+ * the youngest. False when the group itself had to go, or in the prefill role has to wait. */
 bool seq_make_room(struct engine *e, struct group *g, struct seq *s);
+/* Waits for a block that others have. */
+bool seq_is_starved(const struct engine *e, const struct group *g, const struct seq *s);
 /* How many of `tokens` positions from `computed` on have blocks, taking free ones but preempting
  * nobody. */
 int32_t seq_extend(struct engine *e, struct group *g, struct seq *s, int32_t tokens);
-/* Gives back the blocks that no window will reach any more. */
+/* Gives back the blocks that no window will reach any more, nor a handoff. */
 void seq_trim(struct engine *e, struct group *g, struct seq *s);
 /* The sequence stands on a node of the prefix index, and on that before no more. */
 void seq_stand_on(struct engine *e, struct seq *s, int32_t node);
