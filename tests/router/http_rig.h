@@ -133,7 +133,7 @@ static inline void expect(int fd, const char *want)
 /* The i-th Start that the node was asked for. */
 static inline struct node_call *start_call(size_t i)
 {
-    return i < n_calls ? &calls[CALLS_MAX + i] : NULL;
+    return i < n_calls ? &calls[POLLS_MAX + i] : NULL;
 }
 
 static inline void accept_call(size_t i)

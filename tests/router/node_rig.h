@@ -10,7 +10,8 @@
 #include "proto/codec.h"
 #include "router/router.h"
 
-#define CALLS_MAX 64
+#define POLLS_MAX 64   /* at a time */
+#define STARTS_MAX 256 /* of a test, over all its time */
 
 struct node_call {
     uint64_t user;
@@ -22,7 +23,7 @@ struct node_call {
 };
 
 static struct router r;
-static struct node_call calls[2 * CALLS_MAX];
+static struct node_call calls[POLLS_MAX + STARTS_MAX];
 static size_t n_calls;            /* starts */
 static int32_t rig_context = 100; /* tokens */
 
@@ -32,10 +33,10 @@ static inline void *call_start(void *ctx, int32_t node, const char *method, int6
                                uint64_t user)
 {
     bool is_start = strcmp(method, "/baton.v1.Decode/Start") == 0;
-    size_t i = is_start ? CALLS_MAX + n_calls++ : 0; /* polls first, starts in order behind them */
-    while (!is_start && i < CALLS_MAX && calls[i].live)
+    size_t i = is_start ? POLLS_MAX + n_calls++ : 0; /* polls first, starts in order behind them */
+    while (!is_start && i < POLLS_MAX && calls[i].live)
         i++;
-    cr_assert(is_start ? i < 2 * CALLS_MAX : i < CALLS_MAX);
+    cr_assert(is_start ? i < POLLS_MAX + STARTS_MAX : i < POLLS_MAX);
     struct node_call *c = &calls[i];
     *c = (struct node_call){.user = user, .live = true};
     c->is_start = is_start;
@@ -113,7 +114,7 @@ static inline void close_call(struct node_call *c, enum status status)
 /* Status polls are answered at once; calls that were cancelled end. */
 static inline void play_node(void)
 {
-    for (size_t i = 0; i < 2 * CALLS_MAX; i++) {
+    for (size_t i = 0; i < POLLS_MAX + STARTS_MAX; i++) {
         struct node_call *c = &calls[i];
         if (!c->live)
             continue;
