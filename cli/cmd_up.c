@@ -34,8 +34,9 @@ struct child {
     int out_fd;
     char line[LINE_MAX_BYTES]; /* of its stdout, as far as it has come */
     size_t line_bytes;
-    bool ready;
+    bool ready; /* a router: and it has all nodes */
     char grpc[300], http[300];
+    char ready_line[LINE_MAX_BYTES]; /* what a router says when it serves */
 };
 
 struct up {
@@ -164,24 +165,32 @@ static bool line_value(const char *line, const char *key, char *out, size_t cap)
     return false;
 }
 
-static void on_line(struct child *c, const char *line)
+static void on_node_line(struct child *c, const char *line)
 {
-    const char *word = c->role == ROLE_ROUTER ? "ready " : "node ";
-    if (strncmp(line, word, strlen(word)) != 0)
-        return;
-    if (!line_value(line, "grpc=", c->grpc, sizeof(c->grpc)) ||
+    static const char *const roles[] = {
+        [ROLE_PREFILL] = "prefill", [ROLE_DECODE] = "decode", [ROLE_BOTH] = "both"};
+    if (strncmp(line, "node ", 5) != 0 || !line_value(line, "grpc=", c->grpc, sizeof(c->grpc)) ||
         !line_value(line, "http=", c->http, sizeof(c->http)))
         return;
     c->ready = true;
-    if (c->role == ROLE_ROUTER) {
-        printf("%s\n", line);
-    } else {
-        static const char *const roles[] = {
-            [ROLE_PREFILL] = "prefill", [ROLE_DECODE] = "decode", [ROLE_BOTH] = "both"};
-        printf("node name=%s role=%s rank=0 pid=%d http=%s\n", c->name, roles[c->role], (int)c->pid,
-               c->http);
-    }
+    printf("node name=%s role=%s rank=0 pid=%d http=%s\n", c->name, roles[c->role], (int)c->pid,
+           c->http);
     fflush(stdout);
+}
+
+/* A router serves from its first decode node on; we are ready when it has all that were asked for:
+ * the first request is to be prefilled where the later ones are. */
+static void on_router_line(struct child *c, const char *line)
+{
+    if (strncmp(line, "ready ", 6) == 0) {
+        line_value(line, "grpc=", c->grpc, sizeof(c->grpc));
+        line_value(line, "http=", c->http, sizeof(c->http));
+        snprintf(c->ready_line, sizeof(c->ready_line), "%s", line);
+    } else if (strncmp(line, "complete ", 9) == 0 && !c->ready) {
+        c->ready = true;
+        printf("%s\n", c->ready_line);
+        fflush(stdout);
+    }
 }
 
 static void read_child(struct child *c)
@@ -199,7 +208,10 @@ static void read_child(struct child *c)
         char *begin = c->line, *end;
         while ((end = strchr(begin, '\n')) != NULL) {
             *end = '\0';
-            on_line(c, begin);
+            if (c->role == ROLE_ROUTER)
+                on_router_line(c, begin);
+            else
+                on_node_line(c, begin);
             begin = end + 1;
         }
         c->line_bytes -= (size_t)(begin - c->line);

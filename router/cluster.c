@@ -201,17 +201,30 @@ bool cluster_can_send(const struct cluster *c, int32_t decode, const struct clus
     return false;
 }
 
+int32_t cluster_count(const struct cluster *c, enum node_role role, enum node_state state)
+{
+    int32_t n = 0;
+    for (int32_t i = 0; i < c->n; i++)
+        n += c->nodes[i].state == state && c->nodes[i].role == role;
+    return n;
+}
+
 bool cluster_has(const struct cluster *c, enum node_role role)
 {
-    for (int32_t i = 0; i < c->n; i++)
-        if (c->nodes[i].state == NODE_UP && c->nodes[i].role == role)
-            return true;
-    return false;
+    return cluster_count(c, role, NODE_UP) > 0;
 }
 
 bool cluster_ready(const struct cluster *c)
 {
     return cluster_has(c, ROLE_DECODE) || cluster_has(c, ROLE_BOTH);
+}
+
+bool cluster_complete(const struct cluster *c)
+{
+    for (int32_t i = 0; i < c->n; i++)
+        if (c->nodes[i].state != NODE_UP)
+            return false;
+    return true;
 }
 
 void cluster_place(struct cluster *c, int32_t node, int64_t tokens)

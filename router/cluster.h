@@ -26,7 +26,7 @@
 #define CLUSTER_BUSY_NS (20 * NS_PER_MS)
 #define CLUSTER_AVOID_MAX 64
 
-enum node_state { NODE_UNKNOWN, NODE_UP, NODE_DRAINING, NODE_DOWN, NODE_REFUSED };
+enum node_state { NODE_UNKNOWN, NODE_UP, NODE_DRAINING, NODE_DOWN, NODE_REFUSED, NODE_STATES };
 
 struct cluster_node {
     enum node_role configured; /* PREFILL, DECODE, or BOTH: only an aggregated decode node */
@@ -101,6 +101,10 @@ bool cluster_can_send(const struct cluster *c, int32_t decode, const struct clus
 bool cluster_has(const struct cluster *c, enum node_role role); /* one that is up */
 /* True when some decode node is up: requests can be served. */
 bool cluster_ready(const struct cluster *c);
+/* How many nodes of that role are in that state. */
+int32_t cluster_count(const struct cluster *c, enum node_role role, enum node_state state);
+/* True when every node of the configuration is up. */
+bool cluster_complete(const struct cluster *c);
 void cluster_place(struct cluster *c, int32_t node, int64_t tokens);
 void cluster_unplace(struct cluster *c, int32_t node, int64_t tokens);
 

@@ -158,6 +158,12 @@ static void watch_ready(struct router *r)
                r->config->model.name);
         fflush(stdout);
     }
+    /* One decode node is enough to serve; who started the nodes may wait for all of them. */
+    if (ready && !r->said_complete && cluster_complete(core_cluster(r->core))) {
+        r->said_complete = true;
+        printf("complete nodes=%d\n", core_cluster(r->core)->n);
+        fflush(stdout);
+    }
 }
 
 /* True: the process may end. */

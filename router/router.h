@@ -59,14 +59,14 @@ struct router {
     int64_t started_s;        /* Unix time */
     int64_t now_ns, drain_ns; /* drain_ns: when draining began; 0: not */
     int signals;
-    bool ready, said_ready;
+    bool ready, said_ready, said_complete;
     struct list runs; /* of struct run */
     struct list grpc_calls;
     int64_t grpc_watch_ns;
     int32_t answers; /* HTTP and gRPC answers under way */
     struct buf scratch;
     _Atomic uint64_t grammars_seen[ROUTER_GRAMMARS_SEEN]; /* hashes of those that were right */
-    struct metric *desk_jobs;
+    struct metric *desk_jobs, *nodes[ROLE_BOTH + 1][NODE_STATES]; /* by role; none of a router */
     struct {
         struct metric *running, *waiting, *kv_usage, *prompt_tokens, *generated, *stop, *length;
         struct metric *ttft, *itl, *e2e;

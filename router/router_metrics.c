@@ -1,5 +1,6 @@
-/* How full the desk is, and the vllm: names that endpoint pickers and dashboards look for, where
- * config asks for them. The core counts its own (baton_); these are fed from the same places. */
+/* Which nodes are there, how full the desk is, and the vllm: names that endpoint pickers and
+ * dashboards look for, where config asks for them. The core counts its own (baton_); these are fed
+ * from the same places. */
 #include <stdio.h>
 
 #include "router/router.h"
@@ -12,10 +13,31 @@ static const double e2e_bounds[] = {.3, .5, .8, 1,  1.5, 2,   2.5, 5,   10,   15
                                     30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680};
 #define BOUNDS(a) a, sizeof a / sizeof *a
 
+static void register_nodes(struct router *r)
+{
+    static const char *const roles[] = {
+        [ROLE_PREFILL] = "prefill", [ROLE_DECODE] = "decode", [ROLE_BOTH] = "both"};
+    static const char *const states[NODE_STATES] = {[NODE_UNKNOWN] = "unknown",
+                                                    [NODE_UP] = "up",
+                                                    [NODE_DRAINING] = "draining",
+                                                    [NODE_DOWN] = "down",
+                                                    [NODE_REFUSED] = "refused"};
+    for (int role = ROLE_PREFILL; role <= ROLE_BOTH; role++)
+        for (int state = 0; state < NODE_STATES; state++) {
+            struct buf labels = {0};
+            metrics_label(&labels, "node_role", roles[role]);
+            metrics_label(&labels, "state", states[state]);
+            r->nodes[role][state] = metrics_gauge(r->metrics, "baton_nodes", labels.data,
+                                                  "Nodes of the cluster, by role and state.");
+            buf_fini(&labels);
+        }
+}
+
 void router_metrics_register(struct router *r)
 {
     struct metrics *m = r->metrics;
     struct buf labels = {0};
+    register_nodes(r);
     r->desk_jobs = metrics_gauge(m, "baton_desk_jobs", "",
                                  "Large requests that are being read or wait for it.");
     if (!r->config->metrics.vllm_names)
@@ -54,6 +76,10 @@ void router_metrics_register(struct router *r)
 void router_metrics_refresh(struct router *r)
 {
     metric_set(r->desk_jobs, (double)desk_jobs(r->desk));
+    for (int role = ROLE_PREFILL; role <= ROLE_BOTH; role++)
+        for (int state = 0; state < NODE_STATES; state++)
+            metric_set(r->nodes[role][state],
+                       cluster_count(core_cluster(r->core), role, (enum node_state)state));
     if (!r->vllm.running)
         return;
     struct core_load load;

@@ -42,8 +42,9 @@ Work waits in its queue; when that is full it answers 429 with
 .Li Retry-After .
 When a node dies its requests go on elsewhere as long as another node of that role is there.
 .Pp
-When it serves, it prints one line:
+When it serves, which takes one decode node, it prints one line, and another when all its nodes are up for the first time:
 .Dl ready http=http://HOST:PORT grpc=HOST:PORT model=NAME
+.Dl complete nodes=N
 """
 
 PREFILL = r"""

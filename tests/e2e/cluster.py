@@ -370,8 +370,14 @@ class Cluster:
             raise
 
     def wait_nodes_up(self, within_s=20):
-        """Until the router takes work."""
+        """Until the router takes work and every worker that lives is up in its eyes: from its first decode node on it takes
+        work, and that one may do it alone. A node that it refuses never is."""
+        def check():
+            m = self.router.metrics()
+            return m.get("baton_nodes", state="up") + m.get("baton_nodes", state="refused") >= len(self.workers())
+
         wait_until("the router is ready", lambda: self.router.get("/health/ready")[0] == 200, within_s)
+        wait_until("the router has all nodes", check, within_s)
 
     def kv_bytes(self, transport=None, direction="in"):
         """KV bytes that crossed so far, over all living nodes."""
@@ -427,7 +433,7 @@ def child_pid(parent, name):
 
 
 def up(prefill=1, decode=1, aggregated=0, model=TINY, transport="auto", more=()):
-    """`baton up`: nodes are named p0.., d0.., a0.. and router. A run for another transport says so in the environment."""
+    """`baton up`, which is ready when the router has all nodes: p0.., d0.., a0.. A run for another transport says so in the environment."""
     c = Cluster()
     transport = os.environ.get("BATON_E2E_TRANSPORT") or transport
     c.transport = "shm" if transport == "auto" else transport
@@ -446,7 +452,6 @@ def up(prefill=1, decode=1, aggregated=0, model=TINY, transport="auto", more=())
         f = fields(process.wait_line("ready ", on_line))
         c.model = f["model"]
         c.nodes["router"] = Node("router", "router", child_pid(process.pid, "baton-router"), f["http"], f["grpc"])
-        c.wait_nodes_up()
     except BaseException:
         c.close()
         raise

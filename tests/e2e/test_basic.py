@@ -287,6 +287,9 @@ class Basic(cluster.SharedCase):
         for name in ("baton_time_to_first_token_seconds_count", "baton_inter_token_latency_seconds_count"):
             self.assertGreater(m.get(name), 0, name)
         self.assertGreater(m.get("baton_request_seconds_count", phase="total"), 0)
+        for role in ("prefill", "decode"):
+            self.assertEqual(m.get("baton_nodes", node_role=role, state="up"), 1)
+        self.assertEqual(m.get("baton_nodes"), 2)
         for node in self.c.workers():
             m = node.metrics()
             states = {l["state"] for n, l, _ in m.samples if n == "baton_kv_blocks"}

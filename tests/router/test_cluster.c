@@ -86,6 +86,21 @@ Test(cluster, prefill_nodes_alone_serve_nobody, .init = setup)
     cr_assert_not(cluster_ready(&cluster));
 }
 
+Test(cluster, it_is_complete_with_the_last_node, .init = setup)
+{
+    struct msg_status s = status_of("both");
+    cr_assert(say(3, &s, NULL), "a decode node may do both");
+    cr_assert_eq(cluster_count(&cluster, ROLE_BOTH, NODE_UP), 1);
+    cr_assert_eq(cluster_count(&cluster, ROLE_BOTH, NODE_UNKNOWN), 1);
+    cr_assert_eq(cluster_count(&cluster, ROLE_PREFILL, NODE_UNKNOWN), 2);
+    cr_assert(cluster_ready(&cluster) && !cluster_complete(&cluster));
+    all_up();
+    cr_assert(cluster_complete(&cluster));
+    cluster_on_lost(&cluster, 0, 2);
+    cr_assert_eq(cluster_count(&cluster, ROLE_PREFILL, NODE_DOWN), 1);
+    cr_assert_not(cluster_complete(&cluster));
+}
+
 Test(cluster, another_model_is_refused_until_it_is_the_right_one, .init = setup)
 {
     const char *why;
