@@ -108,6 +108,11 @@ enum status engine_create(const struct engine_args *args, struct engine **out, s
     return ST_OK;
 }
 
+struct grammars *engine_grammars(struct engine *e)
+{
+    return e->grammars;
+}
+
 void engine_destroy(struct engine *e)
 {
     if (e == NULL)

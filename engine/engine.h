@@ -36,6 +36,7 @@
 #include "tokenizer/grammar/grammar.h"
 
 struct engine;
+struct grammars;
 typedef slot_id group_id;
 
 /* What runs a batch: a model, or a test's stand-in. As model_forward(). */
@@ -113,6 +114,10 @@ void engine_destroy(struct engine *e);
  * (prefix hit), at most transfer_tokens - 1. */
 enum status engine_reserve(struct engine *e, const struct engine_request *req, group_id *out,
                            int32_t *have, struct error *err);
+/* engine_reserve() would compile a grammar, which may take long: who has other things to do has it
+ * compiled by another thread and enters it in engine_grammars() before it reserves (grammars.h). */
+bool engine_lacks_grammar(const struct engine *e, const struct engine_request *req);
+struct grammars *engine_grammars(struct engine *e);
 /* Tokens whose KV a handoff must bring: the prompt, and the emitted ids too when n == 1. */
 int32_t engine_transfer_tokens(struct engine *e, group_id id);
 /* Blocks of the transferred tokens, in order, the tables of the layout's groups `stride` entries

@@ -294,6 +294,17 @@ static enum status reserve_blocks(struct engine *e, struct group *g, struct erro
     return st == ST_BUSY && e->prefix ? take_blocks(e, g, false, err) : st;
 }
 
+static bool follows_grammar(const struct engine_request *req)
+{
+    bool samples = !req->prefill_only || req->want_first;
+    return samples && req->sampling.grammar.kind != MSG_GRAMMAR_NONE;
+}
+
+bool engine_lacks_grammar(const struct engine *e, const struct engine_request *req)
+{
+    return follows_grammar(req) && grammars_lacks(e->grammars, &req->sampling.grammar);
+}
+
 enum status engine_reserve(struct engine *e, const struct engine_request *req, group_id *out,
                            int32_t *have, struct error *err)
 {
@@ -317,8 +328,7 @@ enum status engine_reserve(struct engine *e, const struct engine_request *req, g
     const struct engine_runner *runner = &e->args.runner;
     g->is_long = runner->is_long != NULL && runner->is_long(runner->ctx, g->n_prompt);
     g->salt = hash_bytes(rng_mix(e->args.salt + g->is_long), salt, strlen(salt));
-    bool samples = !req->prefill_only || req->want_first;
-    if (samples && req->sampling.grammar.kind != MSG_GRAMMAR_NONE) {
+    if (follows_grammar(req)) {
         st = grammars_take(e->grammars, &req->sampling.grammar, &g->grammar, err);
         if (st != ST_OK)
             goto fail;

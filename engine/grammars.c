@@ -24,6 +24,12 @@ struct grammar_use {
     char text[];
 };
 
+struct grammar_draft {
+    const struct grammar_vocab *vocab;
+    struct grammar_use *use;
+    struct error error;
+};
+
 struct grammars {
     const struct grammar_vocab *vocab;
     struct list used, idle;
@@ -41,13 +47,18 @@ struct grammars *grammars_create(const struct grammar_vocab *vocab)
     return g;
 }
 
+static void free_use(struct grammar_use *u)
+{
+    grammar_run_free(u->run);
+    grammar_free(u->grammar);
+    free(u);
+}
+
 static void drop(struct grammars *g, struct grammar_use *u)
 {
     list_remove(&u->link);
     g->n_idle--;
-    grammar_run_free(u->run);
-    grammar_free(u->grammar);
-    free(u);
+    free_use(u);
 }
 
 void grammars_destroy(struct grammars *g)
@@ -60,39 +71,116 @@ void grammars_destroy(struct grammars *g)
     free(g);
 }
 
+static uint64_t hash_of(const struct msg_grammar *what)
+{
+    return hash_bytes((uint64_t)what->kind, what->text, what->len);
+}
+
+static bool is_of(const struct grammar_use *u, const struct msg_grammar *what)
+{
+    return u->kind == what->kind && u->len == what->len &&
+           (what->len == 0 || memcmp(u->text, what->text, what->len) == 0);
+}
+
 static struct grammar_use *find(struct list *in, const struct msg_grammar *what, uint64_t hash)
 {
     list_for_each(it, in)
     {
         struct grammar_use *u = list_entry(it, struct grammar_use, link);
-        if (u->hash == hash && u->kind == what->kind && u->len == what->len &&
-            (what->len == 0 || memcmp(u->text, what->text, what->len) == 0))
+        if (u->hash == hash && is_of(u, what))
             return u;
     }
     return NULL;
 }
 
-static enum status make(struct grammars *g, const struct msg_grammar *what,
-                        struct grammar_use **out, struct error *err)
+/* One that is held, counted; NULL: none is. */
+static struct grammar_use *take_held(struct grammars *g, const struct msg_grammar *what)
 {
+    uint64_t hash = hash_of(what);
+    struct grammar_use *u = find(&g->used, what, hash);
+    if (u == NULL && (u = find(&g->idle, what, hash)) != NULL) {
+        list_remove(&u->link);
+        g->n_idle--;
+        list_push_back(&g->used, &u->link);
+    }
+    if (u != NULL)
+        u->count++;
+    return u;
+}
+
+bool grammars_lacks(struct grammars *g, const struct msg_grammar *what)
+{
+    uint64_t hash = hash_of(what);
+    return g->vocab != NULL && find(&g->used, what, hash) == NULL &&
+           find(&g->idle, what, hash) == NULL;
+}
+
+/* ---- drafts ---- */
+
+struct grammar_draft *grammars_draft(struct grammars *g, const struct msg_grammar *what)
+{
+    struct grammar_draft *d = calloc(1, sizeof *d);
     struct grammar_use *u = calloc(1, sizeof *u + what->len);
-    if (u == NULL)
-        return err_set(err, ST_NO_MEMORY, "no memory for a grammar");
+    if (d == NULL || u == NULL) {
+        free(d);
+        free(u);
+        return NULL;
+    }
+    list_init(&u->link);
+    u->hash = hash_of(what);
     u->kind = what->kind;
     u->len = what->len;
     if (what->len > 0)
         memcpy(u->text, what->text, what->len);
-    enum status st = grammar_compile_for(g->vocab, (enum grammar_kind)what->kind, u->text,
-                                         what->len, &u->grammar, err);
+    d->vocab = g->vocab;
+    d->use = u;
+    return d;
+}
+
+void grammar_draft_compile(struct grammar_draft *d)
+{
+    struct grammar_use *u = d->use;
+    enum status st = grammar_compile_for(d->vocab, (enum grammar_kind)u->kind, u->text, u->len,
+                                         &u->grammar, &d->error);
     if (st == ST_OK)
-        st = grammar_run_create(u->grammar, g->vocab, &u->run, err);
-    if (st != ST_OK) {
-        grammar_free(u->grammar);
-        free(u);
-        return st == ST_UNSUPPORTED ? ST_INVALID : st;
+        st = grammar_run_create(u->grammar, d->vocab, &u->run, &d->error);
+    if (st != ST_OK)
+        err_prefix(&d->error, "grammar");
+    d->error.status = st == ST_UNSUPPORTED ? ST_INVALID : st;
+}
+
+bool grammar_draft_is(const struct grammar_draft *d, const struct msg_grammar *what)
+{
+    return is_of(d->use, what);
+}
+
+const struct error *grammar_draft_error(const struct grammar_draft *d)
+{
+    return &d->error;
+}
+
+struct grammar_use *grammars_enter(struct grammars *g, struct grammar_draft *d)
+{
+    struct grammar_use *u = d->use;
+    const struct msg_grammar what = {u->kind, u->text, u->len};
+    assert(u->run != NULL);
+    struct grammar_use *held = take_held(g, &what);
+    if (held != NULL) {
+        grammar_draft_free(d);
+        return held;
     }
-    *out = u;
-    return ST_OK;
+    free(d);
+    list_push_back(&g->used, &u->link);
+    u->count = 1;
+    return u;
+}
+
+void grammar_draft_free(struct grammar_draft *d)
+{
+    if (d == NULL)
+        return;
+    free_use(d->use);
+    free(d);
 }
 
 enum status grammars_take(struct grammars *g, const struct msg_grammar *what,
@@ -100,25 +188,22 @@ enum status grammars_take(struct grammars *g, const struct msg_grammar *what,
 {
     if (g->vocab == NULL)
         return err_set(err, ST_INVALID, "grammar: this node has no tokenizer to follow one with");
-    uint64_t hash = hash_bytes((uint64_t)what->kind, what->text, what->len);
-    struct grammar_use *u = find(&g->used, what, hash);
-    if (u == NULL && (u = find(&g->idle, what, hash)) != NULL) {
-        list_remove(&u->link);
-        g->n_idle--;
-        list_push_back(&g->used, &u->link);
+    *out = take_held(g, what);
+    if (*out != NULL)
+        return ST_OK;
+    struct grammar_draft *d = grammars_draft(g, what);
+    if (d == NULL)
+        return err_set(err, ST_NO_MEMORY, "no memory for a grammar");
+    grammar_draft_compile(d);
+    enum status st = d->error.status;
+    if (st == ST_OK) {
+        *out = grammars_enter(g, d);
+        return ST_OK;
     }
-    if (u == NULL) {
-        enum status st = make(g, what, &u, err);
-        if (st != ST_OK) {
-            err_prefix(err, "grammar");
-            return st;
-        }
-        u->hash = hash;
-        list_push_back(&g->used, &u->link);
-    }
-    u->count++;
-    *out = u;
-    return ST_OK;
+    if (err != NULL)
+        *err = d->error;
+    grammar_draft_free(d);
+    return st;
 }
 
 static size_t bytes_of(const struct grammar_use *u)

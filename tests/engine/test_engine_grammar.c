@@ -5,48 +5,23 @@
 #include <stdio.h>
 
 #include "engine/grammars.h"
-
-/* One token for each of 60 characters. */
-static struct tokenizer *letters(void)
-{
-    static const char used[] = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUV,.";
-    struct buf text = {0};
-    struct tokenizer *t = NULL;
-    struct error err = {0};
-    buf_puts(&text, "{\"model\":{\"type\":\"BPE\",\"merges\":[],\"vocab\":{\"<eos>\":0");
-    for (int i = 0; used[i]; i++)
-        buf_printf(&text, ",\"%c\":%d", used[i], i + 1);
-    buf_puts(&text, "}},\"added_tokens\":[{\"id\":0,\"content\":\"<eos>\",\"special\":true}]}");
-    cr_assert_eq(tokenizer_load_text(text.data, text.len, NULL, 0, &t, &err), ST_OK, "%s",
-                 err.text);
-    buf_fini(&text);
-    return t;
-}
+#include "support/letters.h"
 
 struct setting {
-    struct tokenizer *tokenizer;
-    struct grammar_vocab *vocab;
+    struct letters letters;
     struct rig rig;
 };
 
 static void open_setting(struct setting *s)
 {
-    struct fake_model m = fake_model_default();
-    struct engine_runner runner = fake_runner(&m);
-    s->tokenizer = letters();
-    struct grammar_vocab_args args = {.tokenizer = s->tokenizer,
-                                      .size = runner.vocab,
-                                      .ends = runner.eos,
-                                      .n_ends = runner.n_eos};
-    cr_assert_eq(grammar_vocab_create(&args, &s->vocab, NULL), ST_OK);
-    rig_open(&s->rig, (struct rig_options){.vocab = s->vocab});
+    letters_init(&s->letters);
+    rig_open(&s->rig, (struct rig_options){.vocab = s->letters.vocab});
 }
 
 static void close_setting(struct setting *s)
 {
     rig_close(&s->rig);
-    grammar_vocab_free(s->vocab);
-    tokenizer_free(s->tokenizer);
+    letters_fini(&s->letters);
 }
 
 static struct ask *ask_for(uint64_t seed, int32_t n, enum msg_grammar_kind kind, const char *text)
@@ -61,8 +36,8 @@ static struct buf text_of(const struct setting *s, const struct ask *a, int32_t 
 {
     struct buf text = {0};
     for (int32_t i = 0; i < a->n_said[choice]; i++)
-        if (!tokenizer_is_special(s->tokenizer, a->said[choice][i]))
-            tokenizer_token_bytes(s->tokenizer, a->said[choice][i], &text);
+        if (!tokenizer_is_special(s->letters.tokenizer, a->said[choice][i]))
+            tokenizer_token_bytes(s->letters.tokenizer, a->said[choice][i], &text);
     return text;
 }
 
@@ -242,5 +217,55 @@ Test(engine_grammar, many_grammars)
         ask_release(&s.rig, a);
         free(a);
     }
+    close_setting(&s);
+}
+
+/* What another thread does: the engine has it when it is entered, and not a second time. */
+Test(engine_grammar, compiled_elsewhere)
+{
+    struct setting s;
+    open_setting(&s);
+    struct grammars *held = engine_grammars(s.rig.engine);
+    struct ask *a = ask_for(3, 1, MSG_GRAMMAR_REGEX, "[a-f]{9}[0-9]");
+    struct engine_request req = ask_request(a);
+    cr_assert(engine_lacks_grammar(s.rig.engine, &req));
+    struct grammar_draft *drafts[2];
+    for (int i = 0; i < 2; i++) {
+        drafts[i] = grammars_draft(held, &req.sampling.grammar);
+        grammar_draft_compile(drafts[i]);
+        cr_expect(grammar_draft_is(drafts[i], &req.sampling.grammar));
+        cr_expect_eq(grammar_draft_error(drafts[i])->status, ST_OK);
+    }
+    cr_expect(engine_lacks_grammar(s.rig.engine, &req));
+    struct grammar_use *first = grammars_enter(held, drafts[0]);
+    cr_expect_eq(grammars_enter(held, drafts[1]), first);
+    cr_expect_not(engine_lacks_grammar(s.rig.engine, &req));
+    ask_start(&s.rig, a);
+    grammars_give(held, first);
+    grammars_give(held, first);
+    rig_run(&s.rig);
+    expect_fits(&s, a, 0);
+    ask_release(&s.rig, a);
+    cr_expect_not(engine_lacks_grammar(s.rig.engine, &req), "kept for the next");
+    req.prefill_only = true;
+    req.sampling.grammar = (struct msg_grammar){MSG_GRAMMAR_REGEX, "new", 3};
+    cr_expect_not(engine_lacks_grammar(s.rig.engine, &req), "no token is wanted");
+    req.want_first = true;
+    cr_expect(engine_lacks_grammar(s.rig.engine, &req));
+    free(a);
+    close_setting(&s);
+}
+
+Test(engine_grammar, wrong_when_compiled_elsewhere)
+{
+    struct setting s;
+    open_setting(&s);
+    const struct msg_grammar wrong = {MSG_GRAMMAR_REGEX, "a(", 2};
+    struct grammar_draft *d = grammars_draft(engine_grammars(s.rig.engine), &wrong);
+    grammar_draft_compile(d);
+    cr_expect_eq(grammar_draft_error(d)->status, ST_INVALID);
+    cr_expect(strncmp(grammar_draft_error(d)->text, "grammar: ", 9) == 0);
+    grammar_draft_free(d);
+    grammar_draft_free(grammars_draft(engine_grammars(s.rig.engine), &wrong)); /* never compiled */
     close_setting(&s);
 }
