@@ -10,6 +10,7 @@
 
 enum call_state {
     CALL_OPENED,
+    CALL_COMPILING,
     CALL_FILLING,
     CALL_SWITCHING,
     CALL_RUNNING,
@@ -17,11 +18,12 @@ enum call_state {
     CALL_STATES
 };
 
-static const char *const state_names[CALL_STATES] = {"opened", "filling", "switching", "running",
-                                                     "closing"};
+static const char *const state_names[CALL_STATES] = {"opened",    "compiling", "filling",
+                                                     "switching", "running",   "closing"};
 #define BIT(s) (1u << (s))
 static const unsigned allowed[CALL_STATES] = {
-    [CALL_OPENED] = BIT(CALL_FILLING) | BIT(CALL_RUNNING) | BIT(CALL_CLOSING),
+    [CALL_OPENED] = BIT(CALL_COMPILING) | BIT(CALL_FILLING) | BIT(CALL_RUNNING) | BIT(CALL_CLOSING),
+    [CALL_COMPILING] = BIT(CALL_FILLING) | BIT(CALL_RUNNING) | BIT(CALL_CLOSING),
     [CALL_FILLING] = BIT(CALL_RUNNING) | BIT(CALL_SWITCHING) | BIT(CALL_CLOSING),
     [CALL_SWITCHING] = BIT(CALL_RUNNING) | BIT(CALL_CLOSING),
     [CALL_RUNNING] = BIT(CALL_CLOSING),
@@ -47,6 +49,8 @@ struct call {
     struct said *said; /* bounded by the credits that the router gave */
     int32_t n_said, said_cap;
     struct node_scores scores;
+    struct msg_start start; /* while it is compiling */
+    struct codec_arena kept;
 };
 
 struct role {
@@ -63,32 +67,13 @@ static void call_move(struct role *r, struct call *c, enum call_state to)
     c->at_ns[to] = r->base.now_ns;
 }
 
-static enum status decode_create(const struct node_role_args *args, struct role **out,
-                                 struct error *err)
-{
-    struct role *r = calloc(1, sizeof(*r));
-    if (!r)
-        return err_set(err, ST_NO_MEMORY, "no memory for the role");
-    enum status st = role_base_init(&r->base, args, sizeof(struct call), err);
-    if (st != ST_OK) {
-        free(r);
-        return st;
-    }
-    if (args->metrics)
-        r->m_fill =
-            metrics_histogram(args->metrics, "baton_kv_wait_seconds", "",
-                              "From a reservation to the KV being complete on the decode node.",
-                              metrics_latency_bounds, metrics_latency_bounds_n);
-    *out = r;
-    return ST_OK;
-}
-
 static void call_free_memory(struct call *c)
 {
     free(c->done);
     free(c->finish);
     free(c->said);
     node_scores_fini(&c->scores);
+    codec_arena_fini(&c->kept);
 }
 
 static void call_fini(struct role *r, struct call *c)
@@ -103,6 +88,8 @@ static void call_fini(struct role *r, struct call *c)
 static void call_release(struct role *r, struct call *c)
 {
     bool plan_live = c->has_plan && c->state != CALL_RUNNING;
+    role_compile_leave(&c->base);
+    codec_arena_fini(&c->kept);
     if (c->has_plan && !c->forgotten)
         r->base.args.effects.forget(r->base.args.effects.ctx, c->base.id);
     c->forgotten = true;
@@ -247,34 +234,25 @@ static void accept_call(struct role *r, struct call *c, int32_t have)
     send_event(r, c, &ev);
 }
 
-static void on_start(struct role *r, struct call *c, const struct msg_start *m)
+static struct engine_request request_of(const struct call *c, const struct msg_start *m)
+{
+    return (struct engine_request){.prompt = m->prompt,
+                                   .n = m->n,
+                                   .emitted = m->emitted,
+                                   .finished = m->finished,
+                                   .sampling = m->sampling,
+                                   .cache_salt = m->cache_salt ? m->cache_salt : "",
+                                   .credits = m->credits,
+                                   .scoring = m->scoring,
+                                   .user = role_user_of(&c->base)};
+}
+
+static void begin(struct role *r, struct call *c, const struct msg_start *m)
 {
     struct error err = {0};
-    if (c->state != CALL_OPENED || c->has_group) {
-        role_fail(&c->base, ST_PROTOCOL, "a second Start");
-        return;
-    }
-    role_call_begin(&r->base, &c->base, m->request_id, m->deadline_ms);
-    enum status st = check_start(r, m, &err);
     int32_t have = 0;
-    if (st == ST_OK) {
-        c->finish = calloc((size_t)m->n, sizeof(*c->finish));
-        c->done = calloc((size_t)m->n, sizeof(*c->done));
-        if (!c->finish || !c->done)
-            st = err_set(&err, ST_NO_MEMORY, "no memory for %d choices", m->n);
-    }
-    if (st == ST_OK) {
-        struct engine_request req = {.prompt = m->prompt,
-                                     .n = m->n,
-                                     .emitted = m->emitted,
-                                     .finished = m->finished,
-                                     .sampling = m->sampling,
-                                     .cache_salt = m->cache_salt ? m->cache_salt : "",
-                                     .credits = m->credits,
-                                     .scoring = m->scoring,
-                                     .user = role_user_of(&c->base)};
-        st = engine_reserve(r->base.engine, &req, &c->group, &have, &err);
-    }
+    const struct engine_request req = request_of(c, m);
+    enum status st = engine_reserve(r->base.engine, &req, &c->group, &have, &err);
     if (st != ST_OK) {
         reject(r, c, st, err.text);
         return;
@@ -290,6 +268,50 @@ static void on_start(struct role *r, struct call *c, const struct msg_start *m)
         if (m->finished && m->finished[i])
             choice_over(c, i);
     accept_call(r, c, have);
+}
+
+/* `arena` holds the message: taken where it is kept. */
+static void on_start(struct role *r, struct call *c, const struct msg_start *m,
+                     struct codec_arena *arena)
+{
+    struct error err = {0};
+    if (c->state != CALL_OPENED || c->has_group) {
+        role_fail(&c->base, ST_PROTOCOL, "a second Start");
+        return;
+    }
+    role_call_begin(&r->base, &c->base, m->request_id, m->deadline_ms);
+    enum status st = check_start(r, m, &err);
+    if (st == ST_OK) {
+        c->finish = calloc((size_t)m->n, sizeof(*c->finish));
+        c->done = calloc((size_t)m->n, sizeof(*c->done));
+        if (!c->finish || !c->done)
+            st = err_set(&err, ST_NO_MEMORY, "no memory for %d choices", m->n);
+    }
+    if (st != ST_OK) {
+        reject(r, c, st, err.text);
+        return;
+    }
+    const struct engine_request req = request_of(c, m);
+    if (!engine_lacks_grammar(r->base.engine, &req)) {
+        begin(r, c, m);
+        return;
+    }
+    c->start = *m;
+    c->kept = *arena;
+    *arena = (struct codec_arena){0};
+    call_move(r, c, CALL_COMPILING);
+    role_compile(&r->base, &c->base, &c->start.sampling.grammar);
+}
+
+static void go_on(struct role *r, struct role_call *waited, const struct error *failed)
+{
+    struct call *c = (struct call *)waited;
+    if (failed)
+        reject(r, c, failed->status, failed->text);
+    else
+        begin(r, c, &c->start);
+    codec_arena_fini(&c->kept);
+    r->base.args.effects.read(r->base.args.effects.ctx, c->base.rpc);
 }
 
 static void on_control(struct role *r, struct call *c, const struct msg_decode_control *m)
@@ -327,11 +349,12 @@ static void decode_on_message(struct role *r, void *handle, const uint8_t *data,
     if (codec_get_decode_request(data, len, &arena, &is_start, &start, &control) != ST_OK)
         role_fail(&c->base, ST_PROTOCOL, "malformed message");
     else if (is_start)
-        on_start(r, c, &start);
+        on_start(r, c, &start, &arena);
     else
         on_control(r, c, &control);
     codec_arena_fini(&arena);
-    r->base.args.effects.read(r->base.args.effects.ctx, c->base.rpc);
+    if (c->state != CALL_COMPILING)
+        r->base.args.effects.read(r->base.args.effects.ctx, c->base.rpc);
 }
 
 static void decode_on_closed(struct role *r, void *handle, int64_t now_ns)
@@ -462,6 +485,27 @@ static void decode_flush(struct role *r, int64_t now_ns)
     }
 }
 
+static enum status decode_create(const struct node_role_args *args, struct role **out,
+                                 struct error *err)
+{
+    struct role *r = calloc(1, sizeof(*r));
+    if (!r)
+        return err_set(err, ST_NO_MEMORY, "no memory for the role");
+    enum status st = role_base_init(&r->base, args, sizeof(struct call), err);
+    if (st != ST_OK) {
+        free(r);
+        return st;
+    }
+    r->base.go_on = go_on;
+    if (args->metrics)
+        r->m_fill =
+            metrics_histogram(args->metrics, "baton_kv_wait_seconds", "",
+                              "From a reservation to the KV being complete on the decode node.",
+                              metrics_latency_bounds, metrics_latency_bounds_n);
+    *out = r;
+    return ST_OK;
+}
+
 const struct node_role_ops decode_role_ops = {
     .name = "decode",
     .method = "/baton.v1.Decode/Start",
@@ -473,6 +517,7 @@ const struct node_role_ops decode_role_ops = {
     .on_message = decode_on_message,
     .on_closed = decode_on_closed,
     .on_mover = decode_on_mover,
+    .on_compiled = role_on_compiled,
     .flush = decode_flush,
     .drain = role_drain,
     .load = role_load,

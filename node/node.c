@@ -73,12 +73,15 @@ static void handle_events(struct node *n)
     struct rpc_event rpc;
     struct mover_event mover;
     struct http_event http;
+    struct grammar_draft *draft;
     handle_signals(n);
     for (int i = 0; i < 1024 && rpc_poll(n->rpc, &rpc); i++)
         handle_rpc(n, &rpc, now);
     transfer_clear(n->transfer);
     while (transfer_next(n->transfer, &mover))
         n->role_ops->on_mover(n->role, &mover, now);
+    while ((draft = compiler_next(n->compiler)) != NULL)
+        n->role_ops->on_compiled(n->role, draft, now);
     for (int i = 0; i < 64 && http_poll(n->http, &http); i++)
         if (http.kind == HTTP_EV_REQUEST)
             node_http(n, http.request);

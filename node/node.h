@@ -4,7 +4,8 @@
  * asleep when idle
  *
  * One loop thread owns all of it; kernel threads run inside a step, gRPC and HTTP have threads of
- * their own that only queue events, and one transfer thread moves KV. node_main() is the whole of a
+ * their own that only queue events, one transfer thread moves KV, and one compiles grammars.
+ * node_main() is the whole of a
  * program but for its role.
  */
 #ifndef NODE_NODE_H

@@ -6,6 +6,7 @@
 #include "base/team.h"
 #include "kvtransfer/shm_pool.h"
 #include "net/http_server.h"
+#include "node/compiler.h"
 #include "node/node.h"
 #include "node/transfer.h"
 #include "proto/rpc.h"
@@ -23,6 +24,7 @@ struct node {
     struct team *team;
     struct model *model;
     struct grammar_vocab *vocab; /* NULL: the model has no tokenizer */
+    struct compiler *compiler;
     struct shm_pool pool;
     struct kv_layout layout;
     struct role *role;

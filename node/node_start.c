@@ -105,6 +105,11 @@ static enum status start_vocabulary(struct node *n, struct error *err)
     return st;
 }
 
+static enum status start_compiler(struct node *n, struct error *err)
+{
+    return compiler_start(&n->compiler, err);
+}
+
 static enum status start_engine(struct node *n, struct error *err)
 {
     const struct config *c = n->config;
@@ -238,6 +243,11 @@ static void eff_close(void *ctx, uint64_t user)
     transfer_close(((struct node *)ctx)->transfer, user);
 }
 
+static void eff_compile(void *ctx, struct grammar_draft *draft)
+{
+    compiler_give(((struct node *)ctx)->compiler, draft);
+}
+
 static uint64_t eff_random(void *ctx)
 {
     return rng_entropy();
@@ -258,6 +268,7 @@ static enum status start_role(struct node *n, struct error *err)
                     .offer_layer = eff_layer,
                     .offer_fill = eff_fill,
                     .offer_close = eff_close,
+                    .compile = eff_compile,
                     .random = eff_random},
         .max_calls = max_calls(n),
         .ranks = &n->address,
@@ -336,7 +347,8 @@ static enum status start_loop(struct node *n, struct error *err)
     n->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (n->signal_fd < 0 || n->epoll_fd < 0)
         return err_set(err, ST_IO, "the event loop: %s", strerror(errno));
-    const int fds[] = {n->signal_fd, rpc_fd(n->rpc), transfer_fd(n->transfer), http_fd(n->http)};
+    const int fds[] = {n->signal_fd, rpc_fd(n->rpc), transfer_fd(n->transfer),
+                       compiler_fd(n->compiler), http_fd(n->http)};
     for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
         struct epoll_event ev = {.events = EPOLLIN, .data.fd = fds[i]};
         if (epoll_ctl(n->epoll_fd, EPOLL_CTL_ADD, fds[i], &ev) != 0)
@@ -362,8 +374,8 @@ static enum status start_metrics(struct node *n, struct error *err)
 enum status node_start(struct node *n, struct error *err)
 {
     static enum status (*const steps[])(struct node *, struct error *) = {
-        start_metrics, start_model,      start_vocabulary, start_pool, start_role,
-        start_engine,  start_transports, start_rpc,        start_http, start_loop};
+        start_metrics, start_model,      start_vocabulary, start_compiler, start_pool, start_role,
+        start_engine,  start_transports, start_rpc,        start_http,     start_loop};
     n->pool.fd = n->epoll_fd = -1;
     n->boot = rng_entropy();
     for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
@@ -389,6 +401,7 @@ void node_stop(struct node *n)
         n->transports[i]->ops->destroy(n->transports[i]);
     if (n->engine)
         engine_destroy(n->engine);
+    compiler_stop(n->compiler);
     grammar_vocab_free(n->vocab);
     if (n->role)
         n->role_ops->destroy(n->role);

@@ -8,6 +8,7 @@
 #define NODE_ROLE_H
 
 #include "engine/engine.h"
+#include "engine/grammars.h"
 #include "kvtransfer/mover.h"
 #include "proto/codec.h"
 
@@ -28,6 +29,9 @@ struct node_effects {
     void (*offer_layer)(void *ctx, uint64_t user, int32_t layer, int32_t tokens);
     void (*offer_fill)(void *ctx, uint64_t user, const struct msg_token *first, uint32_t n);
     void (*offer_close)(void *ctx, uint64_t user);
+    /* grammar_draft_compile() somewhere else, then on_compiled(). The draft is the world's until
+     * then, and when the role is gone before. One at a time. */
+    void (*compile)(void *ctx, struct grammar_draft *draft);
     uint64_t (*random)(void *ctx); /* for tickets */
 };
 
@@ -70,6 +74,7 @@ struct node_role_ops {
      * afterwards. */
     void (*on_closed)(struct role *r, void *handle, int64_t now_ns);
     void (*on_mover)(struct role *r, const struct mover_event *ev, int64_t now_ns);
+    void (*on_compiled)(struct role *r, struct grammar_draft *draft, int64_t now_ns);
     /* After each engine step, and whenever messages were handled: say what there is to say. */
     void (*flush)(struct role *r, int64_t now_ns);
     /* Draining: no new calls are admitted; `final` ends what is left with PREEMPTED. */

@@ -26,6 +26,7 @@ enum status role_base_init(struct role_base *b, const struct node_role_args *arg
                            size_t call_bytes, struct error *err)
 {
     b->args = *args;
+    list_init(&b->compiling);
     b->calls = slots_create((size_t)args->max_calls, call_bytes);
     if (!b->calls)
         return err_set(err, ST_NO_MEMORY, "no memory for %d calls", args->max_calls);
@@ -62,6 +63,7 @@ void *role_on_open(struct role *r, void *rpc, int64_t now_ns, int64_t deadline_n
     if (!c)
         return NULL;
     c->id = id;
+    list_init(&c->compiling);
     c->rpc = rpc;
     c->opened_ns = now_ns;
     c->deadline_ns = deadline_ns;
@@ -126,6 +128,76 @@ void role_check_time(struct role_call *c, int64_t now_ns)
     else if (!c->spoken && now_ns - c->opened_ns >= NODE_OPEN_NS)
         role_fail(c, ST_DEADLINE, "no request came");
 }
+
+/* ---- those whose grammar is compiled ---- */
+
+static struct role_call *compiling_of(struct list *link)
+{
+    return list_entry(link, struct role_call, compiling);
+}
+
+/* The oldest call's grammar comes next. */
+static void compile_next(struct role_base *b)
+{
+    while (!b->draft_is_out && !list_empty(&b->compiling)) {
+        struct role_call *c = compiling_of(b->compiling.next);
+        struct grammar_draft *draft = grammars_draft(engine_grammars(b->engine), c->grammar);
+        if (!draft) {
+            role_compile_leave(c);
+            role_fail(c, ST_NO_MEMORY, "no memory for a grammar");
+            continue;
+        }
+        b->draft_is_out = true;
+        b->args.effects.compile(b->args.effects.ctx, draft);
+    }
+}
+
+void role_compile(struct role_base *b, struct role_call *c, const struct msg_grammar *what)
+{
+    c->grammar = what;
+    list_push_back(&b->compiling, &c->compiling);
+    compile_next(b);
+}
+
+void role_compile_leave(struct role_call *c)
+{
+    list_remove(&c->compiling);
+    c->grammar = NULL;
+}
+
+void role_on_compiled(struct role *r, struct grammar_draft *draft, int64_t now_ns)
+{
+    struct role_base *b = base_of(r);
+    struct grammars *grammars = engine_grammars(b->engine);
+    const struct error why = *grammar_draft_error(draft);
+    struct list done;
+    b->now_ns = now_ns;
+    b->draft_is_out = false;
+    list_init(&done);
+    list_for_each_safe(it, next, &b->compiling)
+    {
+        if (!grammar_draft_is(draft, compiling_of(it)->grammar))
+            continue;
+        list_remove(it);
+        list_push_back(&done, it);
+    }
+    /* Taken meanwhile, so that it is there for all of them. */
+    struct grammar_use *use = NULL;
+    if (why.status == ST_OK)
+        use = grammars_enter(grammars, draft);
+    else
+        grammar_draft_free(draft);
+    while (!list_empty(&done)) {
+        struct role_call *c = compiling_of(done.next);
+        role_compile_leave(c);
+        if (c->failure == ST_OK)
+            b->go_on(r, c, use ? NULL : &why);
+    }
+    grammars_give(grammars, use);
+    compile_next(b);
+}
+
+/* ---- what they say ---- */
 
 enum status role_send(struct role_base *b, struct role_call *c)
 {

@@ -10,6 +10,7 @@
 
 enum call_state {
     CALL_OPENED,
+    CALL_COMPILING,
     CALL_COMPUTING,
     CALL_DELIVERING,
     CALL_DONE,
@@ -17,11 +18,12 @@ enum call_state {
     CALL_STATES
 };
 
-static const char *const state_names[CALL_STATES] = {"opened", "computing", "delivering", "done",
-                                                     "closing"};
+static const char *const state_names[CALL_STATES] = {"opened",     "compiling", "computing",
+                                                     "delivering", "done",      "closing"};
 #define BIT(s) (1u << (s))
 static const unsigned allowed[CALL_STATES] = {
-    [CALL_OPENED] = BIT(CALL_COMPUTING) | BIT(CALL_CLOSING),
+    [CALL_OPENED] = BIT(CALL_COMPILING) | BIT(CALL_COMPUTING) | BIT(CALL_CLOSING),
+    [CALL_COMPILING] = BIT(CALL_COMPUTING) | BIT(CALL_CLOSING),
     [CALL_COMPUTING] = BIT(CALL_DELIVERING) | BIT(CALL_CLOSING),
     [CALL_DELIVERING] = BIT(CALL_DONE) | BIT(CALL_CLOSING),
     [CALL_DONE] = BIT(CALL_CLOSING),
@@ -42,6 +44,8 @@ struct call {
     int32_t n, n_first;
     struct said *first; /* [n] */
     struct node_scores scores;
+    struct msg_prefill run; /* while it is compiling */
+    struct codec_arena kept;
 };
 
 /* What a step computes: whose layers to offer as they are done. */
@@ -66,54 +70,27 @@ static void call_move(struct role *r, struct call *c, enum call_state to)
     c->at_ns[to] = r->base.now_ns;
 }
 
+static void call_free_memory(struct call *c)
+{
+    free(c->first);
+    node_scores_fini(&c->scores);
+    codec_arena_fini(&c->kept);
+}
+
 static void prefill_destroy(struct role *r)
 {
     struct slots *calls = r->base.calls;
-    for (slot_id id = calls ? slots_next(calls, 0) : 0; id; id = slots_next(calls, id)) {
-        struct call *c = slots_get(calls, id);
-        free(c->first);
-        node_scores_fini(&c->scores);
-    }
+    for (slot_id id = calls ? slots_next(calls, 0) : 0; id; id = slots_next(calls, id))
+        call_free_memory(slots_get(calls, id));
     role_base_fini(&r->base);
     free(r->chunks);
     free(r);
 }
 
-static enum status prefill_create(const struct node_role_args *args, struct role **out,
-                                  struct error *err)
-{
-    struct role *r = calloc(1, sizeof(*r));
-    if (!r)
-        return err_set(err, ST_NO_MEMORY, "no memory for the role");
-    enum status st = role_base_init(&r->base, args, sizeof(struct call), err);
-    /* A call may have a cached part and a fresh one in one step. */
-    r->chunks = calloc(2 * (size_t)args->max_calls, sizeof(*r->chunks));
-    if (st == ST_OK && !r->chunks)
-        st = err_set(err, ST_NO_MEMORY, "no memory for %d calls", args->max_calls);
-    if (st != ST_OK) {
-        prefill_destroy(r);
-        return st;
-    }
-    if (args->metrics) {
-        r->m_transfer = metrics_histogram(
-            args->metrics, "baton_kv_transfer_seconds", "",
-            "From the first offer of a prompt's KV to its being complete on the decode node.",
-            metrics_latency_bounds, metrics_latency_bounds_n);
-        r->m_exposed =
-            metrics_histogram(args->metrics, "baton_kv_transfer_exposed_seconds", "",
-                              "The part of the KV transfer that no compute hid: from the end of "
-                              "prefill to the KV being complete.",
-                              metrics_latency_bounds, metrics_latency_bounds_n);
-    }
-    *out = r;
-    return ST_OK;
-}
-
 static void call_fini(struct role *r, struct call *c)
 {
     role_observe_quiet(&r->base, &c->base, c->at_ns[CALL_CLOSING]);
-    free(c->first);
-    node_scores_fini(&c->scores);
+    call_free_memory(c);
     slots_free(r->base.calls, c->base.id);
 }
 
@@ -121,6 +98,8 @@ static void call_fini(struct role *r, struct call *c)
  * QUIET. */
 static void call_release(struct role *r, struct call *c)
 {
+    role_compile_leave(&c->base);
+    codec_arena_fini(&c->kept);
     if (c->has_offering && !c->closed_offering)
         r->base.args.effects.offer_close(r->base.args.effects.ctx, c->base.id);
     c->closed_offering = true;
@@ -228,7 +207,45 @@ static enum status open_offering(struct role *r, struct call *c, const struct ms
     return ST_OK;
 }
 
-static void on_run(struct role *r, struct call *c, const struct msg_prefill *m)
+static struct engine_request request_of(const struct call *c, const struct msg_prefill *m)
+{
+    return (struct engine_request){.prompt = m->prompt,
+                                   .n = m->n,
+                                   .sampling = m->sampling,
+                                   .cache_salt = m->cache_salt ? m->cache_salt : "",
+                                   .credits = m->n,
+                                   .prefill_only = true,
+                                   .want_first = m->want_first,
+                                   .history_prompt = m->prompt_tokens,
+                                   .scoring = m->scoring,
+                                   .user = role_user_of(&c->base)};
+}
+
+static void refuse(struct role *r, struct call *c, const struct error *why)
+{
+    call_release(r, c);
+    role_finish(&r->base, &c->base, why->status, why->text);
+}
+
+static void begin(struct role *r, struct call *c, const struct msg_prefill *m)
+{
+    struct error err = {0};
+    const struct engine_request req = request_of(c, m);
+    enum status st = engine_reserve(r->base.engine, &req, &c->group, &c->cached_tokens, &err);
+    c->has_group = st == ST_OK;
+    c->total_tokens = (int32_t)m->prompt.n;
+    c->scores.n_top = m->scoring.top;
+    if (st == ST_OK)
+        st = open_offering(r, c, m, &err);
+    if (st == ST_OK)
+        call_move(r, c, CALL_COMPUTING);
+    else
+        refuse(r, c, &err);
+}
+
+/* `arena` holds the message: taken where it is kept. */
+static void on_run(struct role *r, struct call *c, const struct msg_prefill *m,
+                   struct codec_arena *arena)
 {
     struct error err = {0};
     role_call_begin(&r->base, &c->base, m->request_id, m->deadline_ms);
@@ -239,30 +256,30 @@ static void on_run(struct role *r, struct call *c, const struct msg_prefill *m)
         if (!c->first)
             st = err_set(&err, ST_NO_MEMORY, "no memory for %d choices", m->n);
     }
-    if (st == ST_OK) {
-        struct engine_request req = {.prompt = m->prompt,
-                                     .n = m->n,
-                                     .sampling = m->sampling,
-                                     .cache_salt = m->cache_salt ? m->cache_salt : "",
-                                     .credits = m->n,
-                                     .prefill_only = true,
-                                     .want_first = m->want_first,
-                                     .history_prompt = m->prompt_tokens,
-                                     .scoring = m->scoring,
-                                     .user = role_user_of(&c->base)};
-        st = engine_reserve(r->base.engine, &req, &c->group, &c->cached_tokens, &err);
-        c->has_group = st == ST_OK;
-    }
-    c->total_tokens = (int32_t)m->prompt.n;
-    c->scores.n_top = m->scoring.top;
-    if (st == ST_OK)
-        st = open_offering(r, c, m, &err);
-    if (st == ST_OK) {
-        call_move(r, c, CALL_COMPUTING);
+    if (st != ST_OK) {
+        refuse(r, c, &err);
         return;
     }
-    call_release(r, c);
-    role_finish(&r->base, &c->base, st, err.text);
+    const struct engine_request req = request_of(c, m);
+    if (!engine_lacks_grammar(r->base.engine, &req)) {
+        begin(r, c, m);
+        return;
+    }
+    c->run = *m;
+    c->kept = *arena;
+    *arena = (struct codec_arena){0};
+    call_move(r, c, CALL_COMPILING);
+    role_compile(&r->base, &c->base, &c->run.sampling.grammar);
+}
+
+static void go_on(struct role *r, struct role_call *waited, const struct error *failed)
+{
+    struct call *c = (struct call *)waited;
+    if (failed)
+        refuse(r, c, failed);
+    else
+        begin(r, c, &c->run);
+    codec_arena_fini(&c->kept);
 }
 
 static void prefill_on_message(struct role *r, void *handle, const uint8_t *data, size_t len,
@@ -279,7 +296,7 @@ static void prefill_on_message(struct role *r, void *handle, const uint8_t *data
     else if (codec_get_prefill(data, len, &arena, &m) != ST_OK)
         role_fail(&c->base, ST_PROTOCOL, "malformed message");
     else
-        on_run(r, c, &m);
+        on_run(r, c, &m, &arena);
     codec_arena_fini(&arena);
 }
 
@@ -419,6 +436,37 @@ static void prefill_flush(struct role *r, int64_t now_ns)
     }
 }
 
+static enum status prefill_create(const struct node_role_args *args, struct role **out,
+                                  struct error *err)
+{
+    struct role *r = calloc(1, sizeof(*r));
+    if (!r)
+        return err_set(err, ST_NO_MEMORY, "no memory for the role");
+    enum status st = role_base_init(&r->base, args, sizeof(struct call), err);
+    r->base.go_on = go_on;
+    /* A call may have a cached part and a fresh one in one step. */
+    r->chunks = calloc(2 * (size_t)args->max_calls, sizeof(*r->chunks));
+    if (st == ST_OK && !r->chunks)
+        st = err_set(err, ST_NO_MEMORY, "no memory for %d calls", args->max_calls);
+    if (st != ST_OK) {
+        prefill_destroy(r);
+        return st;
+    }
+    if (args->metrics) {
+        r->m_transfer = metrics_histogram(
+            args->metrics, "baton_kv_transfer_seconds", "",
+            "From the first offer of a prompt's KV to its being complete on the decode node.",
+            metrics_latency_bounds, metrics_latency_bounds_n);
+        r->m_exposed =
+            metrics_histogram(args->metrics, "baton_kv_transfer_exposed_seconds", "",
+                              "The part of the KV transfer that no compute hid: from the end of "
+                              "prefill to the KV being complete.",
+                              metrics_latency_bounds, metrics_latency_bounds_n);
+    }
+    *out = r;
+    return ST_OK;
+}
+
 const struct node_role_ops prefill_role_ops = {
     .name = "prefill",
     .method = "/baton.v1.Prefill/Run",
@@ -430,6 +478,7 @@ const struct node_role_ops prefill_role_ops = {
     .on_message = prefill_on_message,
     .on_closed = prefill_on_closed,
     .on_mover = prefill_on_mover,
+    .on_compiled = role_on_compiled,
     .flush = prefill_flush,
     .drain = role_drain,
     .load = role_load,

@@ -12,6 +12,7 @@
 #include "engine/sampler.h"
 #include "node/role.h"
 #include "support/fake_model.h"
+#include "support/letters.h"
 
 #define RIG_CALLS 16
 #define RIG_TOKENS 64
@@ -55,6 +56,9 @@ static struct {
     struct rig_handoff handoffs[RIG_USERS];
     int n_handoffs;
     enum status refuse_handoff;
+    struct letters letters;
+    struct grammar_draft *draft; /* under way */
+    int drafts;                  /* so far */
     bool aggregated;
 } rig;
 
@@ -218,6 +222,13 @@ static void rig_offer_close(void *ctx, uint64_t user)
     cr_assert_eq(handoff_of(user)->closed++, 0, "closed twice");
 }
 
+static void rig_compile(void *ctx, struct grammar_draft *draft)
+{
+    cr_assert_null(rig.draft, "one at a time");
+    rig.draft = draft;
+    rig.drafts++;
+}
+
 static uint64_t rig_random(void *ctx)
 {
     static uint64_t n = 1;
@@ -234,6 +245,8 @@ static void rig_open(const struct node_role_ops *ops, int32_t blocks, bool aggre
     rig.ops = ops;
     rig.now_ns = NS_PER_S;
     rig.model = fake_model_default();
+    letters_init(&rig.letters);
+    rig.model.grammars = rig.letters.vocab;
     rig.layout = fake_layout(&rig.model, DTYPE_F32, 4, blocks);
     rig.pool = calloc(1, kv_pool_bytes(&rig.layout));
     const struct node_role_args args = {.effects = {.send = rig_send,
@@ -245,6 +258,7 @@ static void rig_open(const struct node_role_ops *ops, int32_t blocks, bool aggre
                                                     .offer_layer = rig_offer_layer,
                                                     .offer_fill = rig_offer_fill,
                                                     .offer_close = rig_offer_close,
+                                                    .compile = rig_compile,
                                                     .random = rig_random},
                                         .max_calls = 4,
                                         .ranks = &rig_rank,
@@ -263,7 +277,8 @@ static void rig_open(const struct node_role_ops *ops, int32_t blocks, bool aggre
                                    .chunk_tokens_max = 16,
                                    .step_budget_ns = 50 * NS_PER_MS,
                                    .max_groups = 16,
-                                   .salt = 3};
+                                   .salt = 3,
+                                   .grammar_vocab = rig.letters.vocab};
     cr_assert_eq(engine_create(&ea, &rig.engine, &err), ST_OK, "%s", err.text);
     ops->set_engine(rig.role, rig.engine);
 }
@@ -359,6 +374,8 @@ static void rig_end(void)
     rig_check_empty();
     rig.ops->destroy(rig.role);
     engine_destroy(rig.engine);
+    grammar_draft_free(rig.draft);
+    letters_fini(&rig.letters);
     free(rig.pool);
 }
 

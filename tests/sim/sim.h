@@ -66,6 +66,9 @@ struct sim_coverage {
     int64_t offerings[SIM_FRAME_FAULTS][SIM_OFFERINGS]; /* and of the sender */
     int64_t events[SIM_EVENTS][REQUEST_STATES];         /* by state of the requests concerned */
     int64_t tokens, requests, resumed, prefix_hits, missing_rounds, crc_failures, handoffs;
+    /* Grammars that a node compiled, those whose calls had gone, those that several calls waited
+     * for; messages that waited meanwhile. */
+    int64_t compiled, compiled_for_none, compiled_for_many, held;
 };
 
 struct sim_result {

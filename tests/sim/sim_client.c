@@ -135,6 +135,18 @@ static void expect_scores(struct world *w, struct sim_client *k, const struct fa
         k->sampling.max_tokens = 0;
 }
 
+/* Few, so that some are asked for again, or twice at once. */
+static void ask_for_grammar(struct world *w, struct sim_client *k)
+{
+    static const char *const patterns[] = {"[a-m]{3,9}(,[0-9]{2}){0,4}\\.", "([a-z]+ ?,)*[A-V]{5}",
+                                           "(abc|def|[0-9]{4}){2,6}", "[a-zA-V,]*\\."};
+    struct rng own = rng_seed(w->seed ^ (0x6772616d6d6172 + (uint64_t)k->index));
+    if (w->letters == NULL || rng_below(&own, 2) == 0)
+        return;
+    const char *text = patterns[rng_below(&own, sizeof(patterns) / sizeof(patterns[0]))];
+    k->sampling.grammar = (struct msg_grammar){MSG_GRAMMAR_REGEX, text, (uint32_t)strlen(text)};
+}
+
 void sim_client_init(struct world *w, int index)
 {
     struct sim_client *k = &w->clients[index];
@@ -153,10 +165,12 @@ void sim_client_init(struct world *w, int index)
     if (world_chance(w, 0.2))
         k->sampling.logprobs = 2;
     k->sampling.ignore_eos = world_chance(w, 0.3);
+    ask_for_grammar(w, k);
     struct fake_model truth = fake_model_default();
     if (w->windows[1])
         fake_slide(&truth, w->windows, 2, w->slack);
     truth.vocab = 64;
+    truth.grammars = w->letters ? w->letters->vocab : NULL;
     if (world_chance(w, 0.25))
         expect_scores(w, k, &truth);
     for (int32_t c = 0; c < k->n; c++) {

@@ -85,6 +85,10 @@ static bool check_coverage(const struct sim_coverage *c)
            "failures %lld\n",
            (long long)c->requests, (long long)c->tokens, (long long)c->handoffs,
            (long long)c->prefix_hits, (long long)c->missing_rounds, (long long)c->crc_failures);
+    printf("grammars compiled %lld, for nobody %lld, for several calls %lld; messages held %lld\n",
+           (long long)c->compiled, (long long)c->compiled_for_none, (long long)c->compiled_for_many,
+           (long long)c->held);
+    ok &= c->compiled > 0 && c->compiled_for_none > 0 && c->compiled_for_many > 0;
     return ok && c->missing_rounds > 0 && c->crc_failures > 0 && c->prefix_hits > 0;
 }
 

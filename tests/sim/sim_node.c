@@ -41,6 +41,30 @@ static void eff_close(void *ctx, uint64_t user)
     mover_close(((struct sim_node *)ctx)->mover, user);
 }
 
+/* Takes its time, while calls come and go. */
+static void eff_compile(void *ctx, struct grammar_draft *draft)
+{
+    struct sim_node *n = ctx;
+    if (n->draft != NULL)
+        world_fail(n->world, "%s: two drafts at once", n->name);
+    n->draft = draft;
+    n->draft_ns = n->world->now_ns + world_between(n->world, 0, 40 * NS_PER_MS);
+}
+
+static void compile(struct world *w, struct sim_node *n)
+{
+    struct engine_load before, after;
+    struct grammar_draft *draft = n->draft;
+    n->draft = NULL;
+    grammar_draft_compile(draft);
+    engine_load(n->engine, &before);
+    n->ops->on_compiled(n->role, draft, w->now_ns);
+    engine_load(n->engine, &after);
+    w->coverage->compiled++;
+    w->coverage->compiled_for_none += after.groups == before.groups;
+    w->coverage->compiled_for_many += after.groups > before.groups + 1;
+}
+
 /* PLANT_LAW3: the role is told at once that what it forgets is quiet; the mover hears of it much
  * later. */
 static void forget_quietly(void *ctx, uint64_t user)
@@ -68,7 +92,8 @@ static void boot_engine(struct world *w, struct sim_node *n)
                                      .chunk_tokens_max = 24,
                                      .step_budget_ns = 5 * NS_PER_MS,
                                      .max_groups = 40,
-                                     .salt = 99};
+                                     .salt = 99,
+                                     .grammar_vocab = w->letters ? w->letters->vocab : NULL};
     if (engine_create(&args, &n->engine, &err) != ST_OK)
         world_fail(w, "engine_create: %s", err.text);
     n->ops->set_engine(n->role, n->engine);
@@ -105,7 +130,8 @@ void sim_node_boot(struct world *w, struct sim_node *n)
                     .offer_open = eff_open,
                     .offer_layer = eff_layer,
                     .offer_fill = eff_fill,
-                    .offer_close = eff_close},
+                    .offer_close = eff_close,
+                    .compile = eff_compile},
         .max_calls = 8,
         .ranks = &n->address,
         .n_ranks = 1,
@@ -122,6 +148,8 @@ void sim_node_fini(struct sim_node *n)
 {
     if (!n->role)
         return;
+    grammar_draft_free(n->draft);
+    n->draft = NULL;
     mover_destroy(n->mover);
     n->transport->ops->destroy(n->transport);
     engine_destroy(n->engine);
@@ -226,6 +254,10 @@ bool sim_node_work(struct world *w, struct sim_node *n)
             ev.kind == MOVER_FAILED)
             n->ops->on_mover(n->role, &ev, w->now_ns);
     }
+    if (n->draft && w->now_ns >= n->draft_ns) {
+        any = true;
+        compile(w, n);
+    }
     if (w->plant == PLANT_LAW4_LANDED_EARLY && n->ops == &decode_role_ops)
         plant_landed_early(w, n);
     n->ops->flush(n->role, w->now_ns);
@@ -247,6 +279,8 @@ int64_t sim_node_wake_ns(const struct sim_node *n)
     int64_t wake = timeless ? NS_NEVER : mover_wake_ns(n->mover);
     if (engine_runnable(n->engine) && n->busy_until_ns < wake)
         wake = n->busy_until_ns;
+    if (n->draft && n->draft_ns < wake)
+        wake = n->draft_ns;
     if (n->drain_ns && n->drain_ns < wake)
         wake = n->drain_ns;
     return wake;

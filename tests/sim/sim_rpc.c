@@ -65,6 +65,7 @@ static void *core_call_start(void *ctx, int32_t node, const char *method, int64_
     c->boot = c->node->boot;
     c->user = user;
     c->admin = strstr(method, "Admin") != NULL;
+    list_init(&c->held);
     list_push_back(&w->calls, &c->in_world);
     if (c->node->alive) {
         to_server(w, c, MSG_OPEN);
@@ -157,6 +158,11 @@ static enum status role_send(void *ctx, void *call, const struct buf *bytes)
 
 static void role_read(void *ctx, void *call)
 {
+    struct sim_node *n = ctx;
+    struct sim_call *c = call;
+    c->unread = false;
+    if (!list_empty(&c->held))
+        sim_post(n->world, n->world->now_ns, MSG_READ, c);
 }
 
 static void role_finish(void *ctx, void *call, enum status status, const char *text)
@@ -182,6 +188,16 @@ void sim_role_calls(struct node_effects *out)
 
 /* ---- delivery ---- */
 
+static void drop_held(struct sim_call *c)
+{
+    while (!list_empty(&c->held)) {
+        struct sim_msg *m = list_entry(c->held.next, struct sim_msg, queue);
+        list_remove(&m->queue);
+        buf_fini(&m->bytes);
+        free(m);
+    }
+}
+
 static void call_maybe_free(struct sim_call *c)
 {
     if (!c->client_ended || !c->server_ended || c->pinned)
@@ -196,6 +212,7 @@ static void call_maybe_free(struct sim_call *c)
         buf_fini(&m->bytes);
         free(m);
     }
+    drop_held(c);
     list_remove(&c->in_world);
     free(c);
 }
@@ -261,6 +278,28 @@ static void note_busy(struct world *w, struct sim_call *c, enum status status, c
         sim_count_event(w, SIM_PREEMPT, q);
 }
 
+/* As gRPC does it: the next message when the role has asked for it. */
+static void deliver_held(struct world *w, struct sim_call *c)
+{
+    while (!c->unread && !c->server_ended && !list_empty(&c->held)) {
+        struct sim_msg *m = list_entry(c->held.next, struct sim_msg, queue);
+        list_remove(&m->queue);
+        c->unread = true;
+        c->node->ops->on_message(c->node->role, c->handle, (uint8_t *)m->bytes.data, m->bytes.len,
+                                 w->now_ns);
+        buf_fini(&m->bytes);
+        free(m);
+    }
+}
+
+static void hold(struct sim_call *c, struct sim_msg *m)
+{
+    struct sim_msg *held = calloc(1, sizeof(*held));
+    held->bytes = m->bytes;
+    m->bytes = (struct buf){0};
+    list_push_back(&c->held, &held->queue);
+}
+
 void sim_deliver(struct world *w, struct sim_msg *m)
 {
     struct sim_call *c = m->call;
@@ -280,11 +319,17 @@ void sim_deliver(struct world *w, struct sim_msg *m)
     case MSG_TO_SERVER:
         if (!up || c->server_ended)
             break;
-        if (c->admin)
+        if (c->admin) {
             answer_admin(w, c);
-        else if (c->handle)
-            n->ops->on_message(n->role, c->handle, (uint8_t *)m->bytes.data, m->bytes.len,
-                               w->now_ns);
+        } else if (c->handle) {
+            w->coverage->held += c->unread;
+            hold(c, m);
+            deliver_held(w, c);
+        }
+        break;
+    case MSG_READ:
+        if (up && c->handle)
+            deliver_held(w, c);
         break;
     case MSG_TO_CLIENT:
         if (c->client_ended || w->router_dead)
@@ -379,6 +424,7 @@ void sim_rpc_fini(struct world *w)
     list_for_each_safe(it, next, &w->calls)
     {
         struct sim_call *c = list_entry(it, struct sim_call, in_world);
+        drop_held(c);
         list_remove(&c->in_world);
         free(c);
     }

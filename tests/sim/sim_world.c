@@ -96,6 +96,18 @@ static void make_windows(struct world *w)
     w->slack = (int32_t)rng_below(&own, 24);
 }
 
+/* In a share of the runs clients ask for grammars. The vocabulary is one for all runs. */
+static void make_letters(struct world *w)
+{
+    static struct letters letters;
+    struct rng own = rng_seed(w->seed ^ 0x6c657474657273);
+    if (rng_below(&own, 3) > 0)
+        return;
+    if (letters.vocab == NULL)
+        letters_init(&letters);
+    w->letters = &letters;
+}
+
 static void world_init(struct world *w)
 {
     struct error err = {0};
@@ -106,6 +118,7 @@ static void world_init(struct world *w)
     w->fabric = fabric_create(sim_frame_fate, w);
     sim_make_faults(w);
     make_windows(w);
+    make_letters(w);
     make_nodes(w);
     struct core_args args = {.config = &w->config,
                              .max_requests = 16,
@@ -265,6 +278,8 @@ static void check_end(struct world *w)
                        (long long)l.blocks.cached);
         if (s.plans != 0 || s.offerings != 0)
             world_fail(w, "%s: %d plans, %d offerings are left", n->name, s.plans, s.offerings);
+        if (n->draft)
+            world_fail(w, "%s: a grammar is being compiled for ever", n->name);
         w->coverage->prefix_hits += l.prefix_hit_tokens_total;
         w->coverage->missing_rounds += s.missing_rounds;
         w->coverage->crc_failures += s.checksum_failures;

@@ -10,6 +10,7 @@
 #include "router/core_internal.h"
 #include "sim/sim.h"
 #include "support/fake_model.h"
+#include "support/letters.h"
 
 #define SIM_NODES 4
 #define SIM_CLIENTS_MAX 12
@@ -35,6 +36,8 @@ struct sim_node {
     struct transport *transport;
     struct mover *mover;
     struct msg_rank_address address;
+    struct grammar_draft *draft; /* its compiling ends at draft_ns */
+    int64_t draft_ns;
     int64_t busy_until_ns;
     char name[16];
 };
@@ -48,13 +51,16 @@ struct sim_call {
     void *handle;  /* the role's; NULL before OPEN and for Admin */
     bool admin;
     bool client_ended, server_ended, server_opened;
-    bool pinned; /* a planted bug may still use it: freed at the end of the run */
+    bool unread;      /* the role has a message and has not asked for the next */
+    struct list held; /* messages that wait for that */
+    bool pinned;      /* a planted bug may still use it: freed at the end of the run */
     int64_t to_server_ns, to_client_ns; /* last delivery: streams keep their order */
 };
 
 enum sim_msg_kind {
     MSG_OPEN,
     MSG_TO_SERVER,
+    MSG_READ, /* the role has asked for what is held */
     MSG_TO_CLIENT,
     MSG_END_SERVER,
     MSG_END_CLIENT,
@@ -103,7 +109,8 @@ struct world {
     struct sim_result *result;
     int64_t now_ns;
     struct fabric *fabric;
-    int32_t windows[2], slack; /* of the model's layers; 0, 0: none slides */
+    const struct letters *letters; /* NULL: nobody asks for a grammar */
+    int32_t windows[2], slack;     /* of the model's layers; 0, 0: none slides */
     struct sim_node nodes[SIM_NODES];
     int n_nodes;
     struct config config;

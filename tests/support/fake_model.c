@@ -235,6 +235,48 @@ static bool ends(const struct fake_model *m, const struct msg_sampling *spec, in
     return stop && generated > spec->min_tokens;
 }
 
+/* What a text may be: all of it NULL where anything may. */
+struct bounds {
+    struct grammar *grammar;
+    struct grammar_run *run;
+    struct grammar_state at;
+};
+
+static void bounds_init(struct bounds *b, const struct fake_model *m,
+                        const struct msg_grammar *what)
+{
+    *b = (struct bounds){0};
+    if (what->kind == MSG_GRAMMAR_NONE || m->grammars == NULL)
+        return;
+    enum status st = grammar_compile_for(m->grammars, (enum grammar_kind)what->kind, what->text,
+                                         what->len, &b->grammar, NULL);
+    if (st == ST_OK)
+        st = grammar_run_create(b->grammar, m->grammars, &b->run, NULL);
+    assert(st == ST_OK);
+    b->at = grammar_begin(b->run);
+}
+
+static void bounds_fini(struct bounds *b)
+{
+    grammar_run_free(b->run);
+    grammar_free(b->grammar);
+}
+
+static void bounds_push(struct bounds *b, int32_t id)
+{
+    if (b->run != NULL && id != FAKE_EOS && grammar_accept(b->run, &b->at, id, NULL) != ST_OK)
+        assert(false);
+}
+
+static void bounds_mask(struct bounds *b, struct sampler_input *in)
+{
+    if (b->run == NULL)
+        return;
+    enum status st = grammar_mask(b->run, &b->at, &in->mask, NULL);
+    assert(st == ST_OK);
+    in->may_end = grammar_is_complete(b->run, &b->at);
+}
+
 int32_t fake_generate(const struct fake_model *m, const struct msg_ids *prompt,
                       const struct msg_ids *emitted, const struct msg_sampling *spec,
                       int32_t choice, int32_t *out, enum msg_finish_reason *reason)
@@ -243,16 +285,22 @@ int32_t fake_generate(const struct fake_model *m, const struct msg_ids *prompt,
     float *logits = calloc((size_t)m->vocab, sizeof *logits);
     struct sampler *sampler = sampler_create(m->vocab);
     struct oracle o = {{0}};
+    struct bounds bounds;
+    bounds_init(&bounds, m, &spec->grammar);
     int32_t before = (int32_t)(prompt->n + (emitted ? emitted->n : 0));
     assert(ids && logits && sampler && before <= m->max_context);
     for (; n < before; n++) {
         ids[n] = n < (int32_t)prompt->n ? prompt->v[n] : emitted->v[n - (int32_t)prompt->n];
         oracle_push(m, &o, ids[n], n);
+        if (n >= (int32_t)prompt->n)
+            bounds_push(&bounds, ids[n]);
     }
     *reason = 0;
     while (*reason == 0) {
         int32_t generated = n - (int32_t)prompt->n;
         if (generated > 0 && ends(m, spec, ids[n - 1], generated)) {
+            *reason = MSG_FINISH_STOP;
+        } else if (bounds.run && grammar_is_over(bounds.run, &bounds.at)) {
             *reason = MSG_FINISH_STOP;
         } else if (generated >= spec->max_tokens || n >= m->max_context) {
             *reason = MSG_FINISH_LENGTH;
@@ -267,13 +315,16 @@ int32_t fake_generate(const struct fake_model *m, const struct msg_ids *prompt,
                                        .n_eos = 1};
             struct msg_token t;
             oracle_logits(m, &o, logits);
+            bounds_mask(&bounds, &in);
             enum status st = sampler_pick(sampler, &in, &t);
             assert(st == ST_OK);
             out[said++] = ids[n] = t.id;
             oracle_push(m, &o, t.id, n);
+            bounds_push(&bounds, t.id);
             n++;
         }
     }
+    bounds_fini(&bounds);
     sampler_destroy(sampler);
     free(logits);
     free(ids);

@@ -25,11 +25,12 @@ struct fake_model {
     bool broken;      /* gives NaN logits */
     int32_t eos;
     int64_t forwards, rows;
-    int32_t rows_max, logits_max;    /* largest batch seen */
-    int32_t long_from;               /* prompts of so many tokens are long; 0: none */
-    int64_t long_rows;               /* rows of such seen */
-    int32_t window[FAKE_LAYERS_MAX]; /* positions that a layer sees; 0: all */
-    struct kv_groups groups;         /* where some layer slides; a layout points here */
+    int32_t rows_max, logits_max;         /* largest batch seen */
+    int32_t long_from;                    /* prompts of so many tokens are long; 0: none */
+    int64_t long_rows;                    /* rows of such seen */
+    int32_t window[FAKE_LAYERS_MAX];      /* positions that a layer sees; 0: all */
+    const struct grammar_vocab *grammars; /* for fake_generate(); NULL: there are none */
+    struct kv_groups groups;              /* where some layer slides; a layout points here */
 };
 
 struct fake_model fake_model_default(void); /* vocab 64, 2 layers, 2 heads, context 512 */
