@@ -17,10 +17,10 @@
  * OPENED: the call exists, Start has not come. COMPILING: its grammar is new to the engine and is
  * compiled elsewhere; Start is kept, nothing is reserved, and what the router says next is not read
  * yet. FILLING: blocks reserved, landing plan registered, Accepted said; the engine does not run
- * the group. SWITCHING (between FILLING and RUNNING): no
- * prefill node will come; waiting for the plan to be quiet. RUNNING: the engine runs the group.
- * CLOSING: the call is gone; blocks that the mover may touch are quarantined until QUIET. The call
- * is the lease (LAW 1): leaving for CLOSING releases everything.
+ * the group. SWITCHING (between FILLING and RUNNING): no prefill node will come; waiting for the
+ * plan to be quiet. RUNNING: the engine runs the group. CLOSING: the call is gone; blocks that the
+ * mover may touch are quarantined until QUIET. The call is the lease (LAW 1): leaving for CLOSING
+ * releases everything.
  */
 #ifndef DECODE_NODE_DECODE_H
 #define DECODE_NODE_DECODE_H

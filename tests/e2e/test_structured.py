@@ -3,6 +3,7 @@ node that dies in the middle changes nothing."""
 import json
 import re
 import threading
+import time
 import unittest
 
 import cluster
@@ -160,6 +161,54 @@ class Death(unittest.TestCase):
             self.assertEqual(c.router.metrics().sum("baton_requests_total", outcome="failed"), 0)
             self.assertGreater(c.router.metrics().get("baton_requests_resumed_total"), 0)
         self.assertEqual(expected, got)
+
+
+def slow(i):
+    """A pattern that nobody has seen, and that takes some tenths of a second to compile, on the router and on each node."""
+    return f"[a-c]{{5}}{i}.{{0,{8000 + i}}}"
+
+
+def slow_body(i):
+    """Not so short a prompt that no prefill node is asked."""
+    return {"prompt": f"{i} " + "Once upon a time there was a fox. " * 10, "max_tokens": 12, "temperature": 0, "guided_regex": slow(i)}
+
+
+def send(c, body):
+    """A request as a whole; nobody waits for its answer."""
+    body = json.dumps(body).encode()
+    sock = c.connect()
+    sock.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    return sock
+
+
+class Compiling(unittest.TestCase):
+    def complete(self, c, i):
+        text = c.complete(slow_body(i))["choices"][0]["text"]
+        self.assertRegex(text, "^[a-c]{5}")
+        return text
+
+    def test_beside_streams_and_for_those_who_leave(self):
+        with cluster.up(prefill=1, decode=1) as c:
+            expected = run(c)
+
+            def ask():
+                for i in range(10):  # goes away while the router or one of the nodes compiles, or soon after
+                    sock = send(c, slow_body(i))
+                    time.sleep(0.08 * i)
+                    sock.close()
+                together = cluster.join_threads(cluster.in_threads(3, lambda _: self.complete(c, 10)))
+                self.assertEqual(together, [self.complete(c, 10)] * 3)
+
+            self.assertEqual(run(c, ask), expected)
+            c.wait_quiet()
+
+    def test_the_end_comes_meanwhile(self):
+        with cluster.up(prefill=1, decode=1) as c:
+            cluster.join_threads(cluster.in_threads(4, lambda i: self.complete(c, i)))
+            open_ones = [send(c, slow_body(i)) for i in range(4, 8)]
+            time.sleep(0.3)
+        for sock in open_ones:
+            sock.close()
 
 
 if __name__ == "__main__":
