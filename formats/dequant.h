@@ -18,12 +18,23 @@
 
 #include "formats/ggml_type.h"
 #include "formats/safetensors.h"
+#include "formats/weight_ints.h"
 
 /* Whether dequant_ggml() has the type: F32 F16 BF16 F64, Q4_0 Q4_1 Q5_0 Q5_1 Q8_0, Q2_K to Q6_K,
  * IQ4_NL IQ4_XS MXFP4. */
 bool dequant_ggml_known(enum ggml_type type);
 /* `elements`: a multiple of the type's block. */
 void dequant_ggml(enum ggml_type type, const void *blocks, size_t elements, float *out);
+
+/* Where integers and their scales go, as weight_read_ints() has them; min may be NULL. */
+struct ints_out {
+    uint8_t *q;
+    float *scale, *min;
+};
+/* The same blocks before the scales are applied; false: not integers with scales. */
+bool dequant_ggml_as_ints(enum ggml_type type, struct weight_ints *out);
+void dequant_ggml_ints(enum ggml_type type, const void *blocks, size_t elements,
+                       struct ints_out out);
 
 /* F64 (rounded), F32, F16, BF16, FP8 e4m3 and e5m2 (and their FNUZ forms), I8, U8, E8M0. */
 bool dequant_plain_known(enum tensor_type type);

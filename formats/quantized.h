@@ -1,11 +1,12 @@
 /* Weights whose parts are several tensors of a checkpoint: what goes with what, checked, and how
  * rows of floats are made of them. Private to this folder; weight_source.h is the public face.
  *
- * Thread: quantized_bind() by one; quantized_read() by any.
+ * Thread: quantized_bind() by one; the others by any.
  */
 #ifndef FORMATS_QUANTIZED_H
 #define FORMATS_QUANTIZED_H
 
+#include "formats/dequant.h"
 #include "formats/quant_config.h"
 #include "formats/weight_source.h"
 
@@ -47,5 +48,9 @@ struct quantized_set {
 };
 enum status quantized_bind(struct quantized_set *set, struct error *err);
 void quantized_read(const struct weight_parts *p, uint64_t r0, uint64_t r1, float *out);
+/* weight_ints.h */
+bool quantized_as_ints(const struct weight_parts *p, struct weight_ints *out);
+void quantized_read_ints(const struct weight_parts *p, uint64_t r0, uint64_t r1,
+                         struct ints_out out);
 
 #endif

@@ -239,12 +239,15 @@ static void read_awq(const struct weight_parts *p, uint64_t r0, uint64_t n, floa
     }
 }
 
-static void read_ggml(const struct weight_parts *p, uint64_t r0, uint64_t r1, float *out)
+static const uint8_t *ggml_row(const struct weight_parts *p, uint64_t row)
 {
     struct ggml_block block = ggml_type_block(p->gguf->type);
-    uint64_t row_bytes = p->w.cols / block.elements * block.bytes;
-    dequant_ggml(p->gguf->type, (const uint8_t *)p->gguf->data + r0 * row_bytes,
-                 (r1 - r0) * p->w.cols, out);
+    return (const uint8_t *)p->gguf->data + row * (p->w.cols / block.elements * block.bytes);
+}
+
+static void read_ggml(const struct weight_parts *p, uint64_t r0, uint64_t r1, float *out)
+{
+    dequant_ggml(p->gguf->type, ggml_row(p, r0), (r1 - r0) * p->w.cols, out);
 }
 
 static void read_plain(const struct weight_parts *p, uint64_t r0, uint64_t r1, float *out)
@@ -296,4 +299,15 @@ void quantized_read(const struct weight_parts *p, uint64_t r0, uint64_t r1, floa
             read_row(p, r, out + (r - r0) * cols);
         break;
     }
+}
+
+bool quantized_as_ints(const struct weight_parts *p, struct weight_ints *out)
+{
+    return p->kind == WEIGHT_GGML && dequant_ggml_as_ints(p->gguf->type, out);
+}
+
+void quantized_read_ints(const struct weight_parts *p, uint64_t r0, uint64_t r1,
+                         struct ints_out out)
+{
+    dequant_ggml_ints(p->gguf->type, ggml_row(p, r0), (r1 - r0) * p->w.cols, out);
 }

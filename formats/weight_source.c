@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "formats/dequant.h"
 #include "formats/quantized.h"
+#include "formats/weight_ints.h"
 
 struct weight_source {
     struct checkpoint *checkpoint;
@@ -240,4 +241,19 @@ void weight_read_rows(const struct weight *w, uint64_t r0, uint64_t r1, float *o
     assert(w->readable && r0 <= r1 && r1 <= w->rows);
     if (r0 < r1 && w->cols)
         quantized_read((const struct weight_parts *)(const void *)w, r0, r1, out);
+}
+
+bool weight_as_ints(const struct weight *w, struct weight_ints *out)
+{
+    return w->readable && w->rows && w->cols && w->cols <= INT32_MAX &&
+           quantized_as_ints((const struct weight_parts *)(const void *)w, out);
+}
+
+void weight_read_ints(const struct weight *w, uint64_t r0, uint64_t r1, uint8_t *q, float *scale,
+                      float *min)
+{
+    struct ints_out out = {q, scale, min};
+    assert(w->readable && r0 <= r1 && r1 <= w->rows);
+    if (r0 < r1 && w->cols)
+        quantized_read_ints((const struct weight_parts *)(const void *)w, r0, r1, out);
 }
