@@ -1,5 +1,5 @@
-/* A vocabulary for grammars over the fake model: ids 1 to 60 are one character each, FAKE_EOS ends a
- * text, the others stand for none. */
+/* A vocabulary for grammars over the fake model: ids 1 to 60 are one character each, FAKE_EOS ends
+ * a text, the others stand for none. */
 #ifndef TESTS_SUPPORT_LETTERS_H
 #define TESTS_SUPPORT_LETTERS_H
 
