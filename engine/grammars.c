@@ -11,13 +11,15 @@ _Static_assert((int)MSG_GRAMMAR_KINDS == (int)GRAMMAR_KINDS &&
                    (int)MSG_GRAMMAR_STRUCTURE == (int)GRAMMAR_STRUCTURE &&
                    (int)MSG_GRAMMAR_GBNF == (int)GRAMMAR_GBNF,
                "the wire's kinds are the compiler's");
-_Static_assert(MSG_GRAMMAR_BYTES_MAX == GRAMMAR_TEXT_MAX, "what fits the wire can be compiled");
+_Static_assert(MSG_GRAMMAR_BYTES_MAX == GRAMMAR_TEXT_MAX &&
+                   MSG_GRAMMAR_LEAD_MAX == GRAMMAR_LEAD_MAX,
+               "what fits the wire can be compiled");
 
 struct grammar_use {
     struct list link; /* of `used` or `idle`, the latter oldest first */
     uint64_t hash;
     enum msg_grammar_kind kind;
-    uint32_t len;
+    uint32_t len, lead;
     int32_t count;
     struct grammar *grammar;
     struct grammar_run *run;
@@ -78,7 +80,7 @@ static uint64_t hash_of(const struct msg_grammar *what)
 
 static bool is_of(const struct grammar_use *u, const struct msg_grammar *what)
 {
-    return u->kind == what->kind && u->len == what->len &&
+    return u->kind == what->kind && u->len == what->len && u->lead == what->lead &&
            (what->len == 0 || memcmp(u->text, what->text, what->len) == 0);
 }
 
@@ -130,6 +132,7 @@ struct grammar_draft *grammars_draft(struct grammars *g, const struct msg_gramma
     u->hash = hash_of(what);
     u->kind = what->kind;
     u->len = what->len;
+    u->lead = what->lead;
     if (what->len > 0)
         memcpy(u->text, what->text, what->len);
     d->vocab = g->vocab;
@@ -140,8 +143,9 @@ struct grammar_draft *grammars_draft(struct grammars *g, const struct msg_gramma
 void grammar_draft_compile(struct grammar_draft *d)
 {
     struct grammar_use *u = d->use;
-    enum status st = grammar_compile_for(d->vocab, (enum grammar_kind)u->kind, u->text, u->len,
-                                         &u->grammar, &d->error);
+    const struct grammar_source source = {
+        .kind = (enum grammar_kind)u->kind, .text = u->text, .len = u->len, .lead = u->lead};
+    enum status st = grammar_compile_source(d->vocab, &source, &u->grammar, &d->error);
     if (st == ST_OK)
         st = grammar_run_create(u->grammar, d->vocab, &u->run, &d->error);
     if (st != ST_OK)
@@ -162,7 +166,7 @@ const struct error *grammar_draft_error(const struct grammar_draft *d)
 struct grammar_use *grammars_enter(struct grammars *g, struct grammar_draft *d)
 {
     struct grammar_use *u = d->use;
-    const struct msg_grammar what = {u->kind, u->text, u->len};
+    const struct msg_grammar what = {u->kind, u->text, u->len, u->lead};
     assert(u->run != NULL);
     struct grammar_use *held = take_held(g, &what);
     if (held != NULL) {

@@ -52,7 +52,7 @@ static bool read_choice(const Baton__V1__Choice *p, struct codec_arena *a, struc
     char *copy = text.failed ? NULL : codec_alloc(a, text.len, 1);
     if (copy != NULL)
         memcpy(copy, text.data, text.len);
-    *g = (struct msg_grammar){MSG_GRAMMAR_CHOICE, copy, (uint32_t)text.len};
+    *g = (struct msg_grammar){MSG_GRAMMAR_CHOICE, copy, (uint32_t)text.len, 0};
     buf_fini(&text);
     return copy != NULL;
 }
@@ -65,13 +65,13 @@ static bool read_grammar(const Baton__V1__SamplingParams *p, struct codec_arena 
         g->kind = p->json_object ? MSG_GRAMMAR_JSON_OBJECT : MSG_GRAMMAR_NONE;
         return true;
     case BATON__V1__SAMPLING_PARAMS__GRAMMAR_OPTION_JSON_SCHEMA:
-        *g = (struct msg_grammar){MSG_GRAMMAR_JSON_SCHEMA, p->json_schema, 0};
+        *g = (struct msg_grammar){MSG_GRAMMAR_JSON_SCHEMA, p->json_schema, 0, 0};
         break;
     case BATON__V1__SAMPLING_PARAMS__GRAMMAR_OPTION_REGEX:
-        *g = (struct msg_grammar){MSG_GRAMMAR_REGEX, p->regex, 0};
+        *g = (struct msg_grammar){MSG_GRAMMAR_REGEX, p->regex, 0, 0};
         break;
     case BATON__V1__SAMPLING_PARAMS__GRAMMAR_OPTION_GBNF:
-        *g = (struct msg_grammar){MSG_GRAMMAR_GBNF, p->gbnf, 0};
+        *g = (struct msg_grammar){MSG_GRAMMAR_GBNF, p->gbnf, 0, 0};
         break;
     case BATON__V1__SAMPLING_PARAMS__GRAMMAR_OPTION_CHOICE:
         return read_choice(p->choice, a, g);

@@ -18,11 +18,14 @@ static bool bias_ok(ProtobufCBinaryData b, struct msg_sampling *s)
 
 static bool grammar_ok(const Baton__V1__Sampling *p, struct msg_sampling *s)
 {
-    if (p->grammar_kind >= MSG_GRAMMAR_KINDS || p->grammar.len > MSG_GRAMMAR_BYTES_MAX)
+    if (p->grammar_kind >= MSG_GRAMMAR_KINDS || p->grammar_lead > MSG_GRAMMAR_LEAD_MAX ||
+        p->grammar_lead > p->grammar.len ||
+        p->grammar.len - p->grammar_lead > MSG_GRAMMAR_BYTES_MAX)
         return false;
     s->grammar = (struct msg_grammar){.kind = (enum msg_grammar_kind)p->grammar_kind,
                                       .text = (const char *)p->grammar.data,
-                                      .len = (uint32_t)p->grammar.len};
+                                      .len = (uint32_t)p->grammar.len,
+                                      .lead = p->grammar_lead};
     return p->grammar_kind != MSG_GRAMMAR_NONE || p->grammar.len == 0;
 }
 
@@ -45,6 +48,7 @@ void codec_fill_sampling(Baton__V1__Sampling *p, const struct msg_sampling *s)
     p->bias.len = s->n_bias * sizeof *s->bias;
     p->bias.data = (uint8_t *)(uintptr_t)s->bias;
     p->grammar_kind = (uint32_t)s->grammar.kind;
+    p->grammar_lead = s->grammar.lead;
     p->grammar.len = s->grammar.len;
     p->grammar.data = (uint8_t *)(uintptr_t)s->grammar.text;
 }

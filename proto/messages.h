@@ -28,6 +28,7 @@
 #define MSG_ADDRESS_MAX 4096
 #define MSG_REQUEST_ID_MAX 128
 #define MSG_GRAMMAR_BYTES_MAX (256u << 10)
+#define MSG_GRAMMAR_LEAD_MAX (4u << 10)
 #define MSG_TOKENS_MAX 4096 /* tokens, or scores, in one message */
 
 /* An array of token ids; on the wire little-endian u32 bytes. */
@@ -55,7 +56,7 @@ enum msg_grammar_kind {
 struct msg_grammar {
     enum msg_grammar_kind kind;
     const char *text;
-    uint32_t len;
+    uint32_t len, lead; /* the text's first `lead` bytes: a structure that the rest stands behind */
 };
 
 /* How to choose tokens: with the prompt and the generated ids it determines a sequence completely

@@ -28,7 +28,7 @@ static struct ask *ask_for(uint64_t seed, int32_t n, enum msg_grammar_kind kind,
 {
     struct ask *a = ask_new(seed, 9, n);
     a->spec.max_tokens = 200;
-    a->spec.grammar = (struct msg_grammar){kind, text, (uint32_t)strlen(text)};
+    a->spec.grammar = (struct msg_grammar){kind, text, (uint32_t)strlen(text), 0};
     return a;
 }
 
@@ -248,7 +248,7 @@ Test(engine_grammar, compiled_elsewhere)
     ask_release(&s.rig, a);
     cr_expect_not(engine_lacks_grammar(s.rig.engine, &req), "kept for the next");
     req.prefill_only = true;
-    req.sampling.grammar = (struct msg_grammar){MSG_GRAMMAR_REGEX, "new", 3};
+    req.sampling.grammar = (struct msg_grammar){MSG_GRAMMAR_REGEX, "new", 3, 0};
     cr_expect_not(engine_lacks_grammar(s.rig.engine, &req), "no token is wanted");
     req.want_first = true;
     cr_expect(engine_lacks_grammar(s.rig.engine, &req));
@@ -260,7 +260,7 @@ Test(engine_grammar, wrong_when_compiled_elsewhere)
 {
     struct setting s;
     open_setting(&s);
-    const struct msg_grammar wrong = {MSG_GRAMMAR_REGEX, "a(", 2};
+    const struct msg_grammar wrong = {MSG_GRAMMAR_REGEX, "a(", 2, 0};
     struct grammar_draft *d = grammars_draft(engine_grammars(s.rig.engine), &wrong);
     grammar_draft_compile(d);
     cr_expect_eq(grammar_draft_error(d)->status, ST_INVALID);

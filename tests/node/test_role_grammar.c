@@ -18,7 +18,7 @@ static struct msg_sampling sampling_in(const char *text)
 {
     struct msg_sampling s = rig_sampling(20);
     if (text)
-        s.grammar = (struct msg_grammar){MSG_GRAMMAR_REGEX, text, (uint32_t)strlen(text)};
+        s.grammar = (struct msg_grammar){MSG_GRAMMAR_REGEX, text, (uint32_t)strlen(text), 0};
     return s;
 }
 

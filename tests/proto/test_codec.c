@@ -15,6 +15,7 @@ static void same_grammar(const struct msg_grammar *a, const struct msg_grammar *
 {
     cr_assert_eq(a->kind, b->kind);
     cr_assert_eq(a->len, b->len);
+    cr_assert_eq(a->lead, b->lead);
     cr_assert(a->len == 0 || memcmp(a->text, b->text, a->len) == 0);
 }
 
@@ -302,10 +303,10 @@ Test(codec, generate)
     cr_assert_not(got.has_temperature);
     cr_assert_eq(got.sampling.logprobs, -1);
     codec_arena_fini(&a);
-    static const struct msg_grammar grammars[] = {{MSG_GRAMMAR_JSON_OBJECT, NULL, 0},
-                                                  {MSG_GRAMMAR_JSON_SCHEMA, "{}", 2},
-                                                  {MSG_GRAMMAR_GBNF, "root ::= \"a\"", 12},
-                                                  {MSG_GRAMMAR_CHOICE, "[\"a\",\"b\\n\"]", 11}};
+    static const struct msg_grammar grammars[] = {{MSG_GRAMMAR_JSON_OBJECT, NULL, 0, 0},
+                                                  {MSG_GRAMMAR_JSON_SCHEMA, "{}", 2, 0},
+                                                  {MSG_GRAMMAR_GBNF, "root ::= \"a\"", 12, 0},
+                                                  {MSG_GRAMMAR_CHOICE, "[\"a\",\"b\\n\"]", 11, 0}};
     for (size_t i = 0; i < sizeof grammars / sizeof *grammars; i++) {
         buf_clear(&b);
         ids.sampling.grammar = grammars[i];

@@ -57,7 +57,10 @@ Test(codec, limits_of_start)
     REFUSED(m.sampling.grammar.kind = MSG_GRAMMAR_KINDS);
     REFUSED(m.sampling.grammar = ((struct msg_grammar){.text = "x", .len = 1}));
     REFUSED(m.sampling.grammar =
-                ((struct msg_grammar){MSG_GRAMMAR_GBNF, grammar, MSG_GRAMMAR_BYTES_MAX + 1}));
+                ((struct msg_grammar){MSG_GRAMMAR_GBNF, grammar, MSG_GRAMMAR_BYTES_MAX + 1, 0}));
+    REFUSED(m.sampling.grammar = ((struct msg_grammar){MSG_GRAMMAR_GBNF, grammar, 3, 4}));
+    REFUSED(m.sampling.grammar = ((struct msg_grammar){
+                MSG_GRAMMAR_GBNF, grammar, MSG_GRAMMAR_LEAD_MAX + 1, MSG_GRAMMAR_LEAD_MAX + 1}));
     REFUSED(m.sampling.logprobs = 21);
     REFUSED(m.sampling.logprobs = -3);
     REFUSED(m.sampling.temperature = NAN);

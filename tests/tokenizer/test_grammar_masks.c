@@ -310,6 +310,145 @@ Test(grammar_masks, special_tokens)
     close_rig(&r);
 }
 
+/* ---- behind free text ---- */
+
+#define UNTIL "{\"until\":[\"</think>\"],\"never\":[\"<bad>\"]}"
+
+static void begin_behind(struct rig *r, const char *lead, const struct sample *s)
+{
+    struct buf text = {0};
+    struct error err = {0};
+    buf_puts(&text, lead);
+    buf_puts(&text, s->text);
+    const struct grammar_source source = {
+        .kind = s->kind, .text = text.data, .len = text.len, .lead = strlen(lead)};
+    cr_assert_eq(grammar_compile_source(r->vocab, &source, &r->grammar, &err), ST_OK, "%s: %s",
+                 s->text, err.text);
+    cr_assert_eq(grammar_run_create(r->grammar, r->vocab, &r->run, &err), ST_OK);
+    buf_fini(&text);
+}
+
+struct oracle {
+    struct rig *r;
+    struct grammar *plain; /* what stands behind the text */
+    struct grammar_run *run;
+    struct buf said;
+};
+
+/* Whether `said` and the token fit: by looking for the marker in them. */
+static bool may_follow(struct oracle *o, int32_t id)
+{
+    size_t before = o->said.len;
+    bool special = tokenizer_is_special(o->r->tokenizer, id), fits = !special;
+    if (!special)
+        tokenizer_token_bytes(o->r->tokenizer, id, &o->said);
+    fits &= o->said.len > before && !memchr(o->said.data + before, 0xff, o->said.len - before);
+    const char *end = memmem(o->said.data, o->said.len, "</think>", 8);
+    const char *bad = memmem(o->said.data, o->said.len, "<bad>", 5);
+    if (fits && bad && (!end || bad < end))
+        fits = false;
+    if (fits && end) {
+        struct grammar_state at = grammar_begin(o->run);
+        size_t at_byte = (size_t)(end - o->said.data) + 8;
+        fits = grammar_accept_bytes(o->run, &at, end + 8, o->said.len - at_byte, NULL) == ST_OK;
+    }
+    o->said.len = before;
+    return fits;
+}
+
+/* Says `text` token by token, comparing every mask on the way with the oracle. */
+static void say(struct oracle *o, const char *text, struct ids *ids)
+{
+    struct rig *r = o->r;
+    struct grammar_state at = grammar_begin(r->run);
+    const uint64_t *mask;
+    cr_assert_eq(tokenizer_encode(r->tokenizer, text, strlen(text), 0, ids, NULL), ST_OK);
+    for (size_t i = 0; i <= ids->n; i++) {
+        cr_assert_eq(grammar_mask(r->run, &at, &mask, NULL), ST_OK);
+        for (int32_t id = 0; id < grammar_vocab_size(r->vocab); id++)
+            cr_assert_eq(grammar_mask_has(mask, id), may_follow(o, id), "%.*s: token %d",
+                         (int)o->said.len, o->said.data, id);
+        if (i < ids->n) {
+            cr_assert(!grammar_is_complete(r->run, &at));
+            cr_assert_eq(grammar_accept(r->run, &at, ids->v[i], NULL), ST_OK);
+            tokenizer_token_bytes(r->tokenizer, ids->v[i], &o->said);
+        }
+    }
+    struct grammar_state again;
+    cr_assert_eq(grammar_replay(r->run, ids->v, ids->n, &again, NULL), ST_OK);
+    cr_expect_eq(again.at, at.at);
+}
+
+Test(grammar_masks, behind_free_text, .timeout = 300)
+{
+    static const char *const texts[] = {
+        "Hm, a < b </b> <think> <bad </thin</think",
+        "</think>",
+        "</thi\xc3\x9f</think>{",
+        "\xe2\x82\xac {\"no\": \"JSON</th\"} <</</think>{\"",
+    };
+    struct rig r = {0};
+    open_rig(&r, BATON_SOURCE_DIR "/models/tiny");
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        struct oracle o = {.r = &r};
+        struct ids ids = {0};
+        begin_behind(&r, UNTIL, &samples[1]);
+        cr_assert_eq(grammar_compile(samples[1].kind, samples[1].text, strlen(samples[1].text),
+                                     &o.plain, NULL),
+                     ST_OK);
+        cr_assert_eq(grammar_run_create(o.plain, NULL, &o.run, NULL), ST_OK);
+        say(&o, texts[i], &ids);
+        struct grammar_run_stats stats;
+        grammar_run_stats(r.run, &stats);
+        cr_expect(stats.masks_made < 20, "%llu", (unsigned long long)stats.masks_made);
+        ids_fini(&ids);
+        buf_fini(&o.said);
+        grammar_run_free(o.run);
+        grammar_free(o.plain);
+        end(&r);
+    }
+    close_rig(&r);
+}
+
+/* Markers are the text or the special token of that name; no other special token is free text. */
+Test(grammar_masks, special_markers)
+{
+    struct rig r = {0};
+    const uint64_t *mask;
+    const struct sample s = {GRAMMAR_CHOICE, "[\"yes\",\"no\"]"};
+    open_rig(&r, BATON_SOURCE_DIR "/models/tiny");
+    begin_behind(&r,
+                 "{\"any\":[{\"literal\":\"\"},{\"seq\":[{\"marker\":\"<|system|>\"},"
+                 "{\"until\":[\"<|user|>\"]}]}]}",
+                 &s);
+    int32_t user = tokenizer_find(r.tokenizer, "<|user|>"),
+            system = tokenizer_find(r.tokenizer, "<|system|>");
+    cr_assert(user >= 0 && system >= 0);
+    struct grammar_state at = grammar_begin(r.run), other;
+    cr_assert_eq(grammar_accept_bytes(r.run, &at, "yes", 3, NULL), ST_OK); /* at once */
+    cr_expect(grammar_is_over(r.run, &at));
+    at = grammar_begin(r.run);
+    cr_assert_eq(grammar_accept_bytes(r.run, &at, "<|system|>yes<|user|>no", 23, NULL), ST_OK);
+    cr_expect(grammar_is_over(r.run, &at));
+    at = grammar_begin(r.run);
+    cr_assert_eq(grammar_mask(r.run, &at, &mask, NULL), ST_OK);
+    cr_expect(grammar_mask_has(mask, system) && !grammar_mask_has(mask, user));
+    cr_assert_eq(grammar_accept(r.run, &at, system, NULL), ST_OK);
+    cr_assert_eq(grammar_accept_bytes(r.run, &at, "<|use", 5, NULL), ST_OK);
+    cr_assert_eq(grammar_mask(r.run, &at, &mask, NULL), ST_OK);
+    for (int32_t id = 0; id < grammar_vocab_size(r.vocab); id++)
+        if (tokenizer_is_special(r.tokenizer, id))
+            cr_expect_eq(grammar_mask_has(mask, id), id == user, "%d", id);
+    other = at;
+    cr_assert_eq(grammar_accept(r.run, &at, user, NULL), ST_OK);
+    cr_assert_eq(grammar_accept_bytes(r.run, &at, "no", 2, NULL), ST_OK);
+    cr_expect(grammar_is_over(r.run, &at));
+    cr_assert_eq(grammar_accept_bytes(r.run, &other, "r|>no", 5, NULL), ST_OK);
+    cr_expect(grammar_is_over(r.run, &other));
+    end(&r);
+    close_rig(&r);
+}
+
 Test(grammar_masks, large_vocabularies, .timeout = 300)
 {
     static const char *const dirs[] = {"qwen2", "tinyllama"};

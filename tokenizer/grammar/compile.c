@@ -89,9 +89,34 @@ enum status grammar_compile_for(const struct grammar_vocab *v, enum grammar_kind
                                 const char *text, size_t len, struct grammar **out,
                                 struct error *err)
 {
+    const struct grammar_source source = {.kind = kind, .text = text, .len = len};
+    return grammar_compile_source(v, &source, out, err);
+}
+
+/* First what `lead` says, then `rule`. */
+static uint32_t put_behind(struct builder *b, const json *lead, uint32_t rule)
+{
+    if (b->status != ST_OK)
+        return rule;
+    uint32_t root = build_rule(b, "root"), first = structure_compile(b, lead);
+    if (b->status != ST_OK)
+        return root;
+    uint32_t at = build_call_once(b, b->rules[root].start, first);
+    build_eps(b, build_call_once(b, at, rule), b->rules[root].end);
+    return root;
+}
+
+enum status grammar_compile_source(const struct grammar_vocab *v, const struct grammar_source *s,
+                                   struct grammar **out, struct error *err)
+{
     struct builder b = {.err = err, .spelled = v ? v->spelled : NULL};
     uint32_t root = 0;
-    json *document = NULL;
+    json *document = NULL, *lead = NULL;
+    enum grammar_kind kind = s->kind;
+    const char *text = s->lead ? s->text + s->lead : s->text;
+    size_t len = s->len - s->lead;
+    if (s->lead > s->len || s->lead > GRAMMAR_LEAD_MAX)
+        return err_set(err, ST_INVALID, "what comes first has too many bytes");
     if (len > GRAMMAR_TEXT_MAX)
         return err_set(err, ST_UNSUPPORTED, "%zu bytes, at most %u", len, GRAMMAR_TEXT_MAX);
     if (kind == GRAMMAR_JSON_OBJECT)
@@ -104,10 +129,13 @@ enum status grammar_compile_for(const struct grammar_vocab *v, enum grammar_kind
         root = compile_json(&b, kind, document = read_text(&b, text, len));
     else
         build_fail(&b, ST_INVALID, "no such kind of grammar");
+    if (s->lead > 0)
+        root = put_behind(&b, lead = read_text(&b, s->text, s->lead), root);
     struct grammar *g = NULL;
     enum status st = build_finish(&b, root, &g);
     name_dead(&b, kind, document);
     json_free(document);
+    json_free(lead);
     build_fini(&b);
     if (st == ST_OK)
         *out = g;

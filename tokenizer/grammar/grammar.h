@@ -32,6 +32,7 @@
 #include "tokenizer/tokenizer.h"
 
 #define GRAMMAR_TEXT_MAX (256u << 10)
+#define GRAMMAR_LEAD_MAX (4u << 10)
 
 enum grammar_kind {
     GRAMMAR_NONE,
@@ -73,6 +74,16 @@ enum status grammar_vocab_create(const struct grammar_vocab_args *args, struct g
                                  struct error *err);
 void grammar_vocab_free(struct grammar_vocab *v);
 int32_t grammar_vocab_size(const struct grammar_vocab *v);
+
+/* A grammar behind something else: the first `lead` bytes of the text are a structure that comes
+ * first, what follows is the grammar itself. */
+struct grammar_source {
+    enum grammar_kind kind;
+    const char *text;
+    size_t len, lead;
+};
+enum status grammar_compile_source(const struct grammar_vocab *v, const struct grammar_source *s,
+                                   struct grammar **out, struct error *err);
 
 struct grammar_run;
 struct grammar_state {

@@ -3,10 +3,13 @@
  *
  *     {"literal": "<call>"}                  these very bytes
  *     {"special": "[TOOL_CALLS]"}            the special token of that name
+ *     {"marker": "</think>"}                 either of these
  *     {"schema": {...}}                      JSON that fulfils the schema
  *     {"regex": "..."}                       a match of the pattern
  *     {"gbnf": "root ::= ..."}               a sentence of the grammar
  *     {"text_without": "<call>"}             any text that does not contain this one
+ *     {"until": ["</a>"], "never": ["<b>"]}  any text up to and with the first of these markers,
+ *                                            without those texts, which may be left out
  *     {"seq": [...]}, {"any": [...]}         one after another; one of them
  *     {"repeat": {...}, "min": 0, "max": 3}  so often; without max any number of times
  */
@@ -124,11 +127,17 @@ static uint32_t put_without(struct structure *t, const json *v, uint32_t from)
     return to;
 }
 
-static uint32_t put_special(struct structure *t, const json *v, uint32_t from)
+static uint32_t put_literal(struct structure *t, const json *v, uint32_t from)
 {
-    from = build_byte(t->b, from, GRAMMAR_SPECIAL_BYTE);
-    from = build_text(t->b, from, json_as_str(v, ""), json_str_len(v));
-    return build_byte(t->b, from, GRAMMAR_SPECIAL_BYTE);
+    return build_text(t->b, from, json_as_str(v, ""), json_str_len(v));
+}
+
+static uint32_t put_marker(struct structure *t, const json *v, uint32_t from)
+{
+    uint32_t to = build_state(t->b);
+    build_eps(t->b, put_literal(t, v, from), to);
+    build_eps(t->b, build_special(t->b, from, v), to);
+    return to;
 }
 
 static uint32_t put_schema(struct structure *t, const json *node, uint32_t from)
@@ -148,9 +157,13 @@ static uint32_t put_text(struct structure *t, const json *node, uint32_t from)
 {
     const json *v;
     if ((v = json_get(node, "literal")) != NULL && json_kind_of(v) == JSON_STR)
-        return build_text(t->b, from, json_as_str(v, ""), json_str_len(v));
+        return put_literal(t, v, from);
     if ((v = json_get(node, "special")) != NULL && json_kind_of(v) == JSON_STR)
-        return put_special(t, v, from);
+        return build_special(t->b, from, v);
+    if ((v = json_get(node, "marker")) != NULL && json_kind_of(v) == JSON_STR)
+        return put_marker(t, v, from);
+    if ((v = json_get(node, "until")) != NULL)
+        return build_until(t->b, from, v, json_get(node, "never"));
     if ((v = json_get(node, "regex")) != NULL && json_kind_of(v) == JSON_STR)
         return put_regex(t, v, from);
     if ((v = json_get(node, "text_without")) != NULL && json_kind_of(v) == JSON_STR)
