@@ -82,6 +82,7 @@ struct api_request {
     struct msg_sampling sampling; /* max_tokens -1: not given; bias and stop_ids are owned */
     const char *grammar_param;    /* which field asked for sampling.grammar */
     struct buf grammar_text;      /* of it, where it is not in the body */
+    bool grammar_keeps_blanks;    /* behind reasoning: the answer may begin with some */
     int32_t prompt_logprobs;      /* -1: none */
     bool has_seed;
     struct api_text_ref *stops;
@@ -111,7 +112,7 @@ struct api_chat {
     const struct chat_template *tool_template; /* for chats with tools; NULL: the same */
     struct template_habits tool_habits;
     const struct output_reasoning *reasoning; /* NULL: not looked for */
-    bool *inside_reasoning;                   /* NULL, or: whether the prompt ends within it */
+    enum output_place *place;                 /* NULL, or: where in it the prompt ends */
 };
 bool api_chat_ids(const struct api_chat *c, const struct api_request *r, struct ids *out,
                   struct api_error *err);

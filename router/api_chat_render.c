@@ -330,17 +330,19 @@ static enum status render_either(const struct api_chat *c, const struct chat_tem
     return ST_OK;
 }
 
-static bool ends_inside(const struct output_reasoning *reasoning, const struct api_request *r,
-                        const struct template_result *t)
+static enum output_place place_of(const struct output_reasoning *reasoning,
+                                  const struct api_request *r, const struct template_result *t)
 {
     const char *text = t->text.data ? t->text.data : "";
+    if (!reasoning)
+        return OUTPUT_BEHIND_REASONING;
     if (!r->continue_final)
-        return output_reasoning_is_open(reasoning, text, t->text.len);
+        return output_reasoning_place(reasoning, text, t->text.len);
     struct buf last = {0};
     text_of(json_get(json_at(r->messages, json_count(r->messages) - 1), "content"), &last);
     bool inside = output_reasoning_is_unfinished(reasoning, last.data ? last.data : "", last.len);
     buf_fini(&last);
-    return inside;
+    return inside ? OUTPUT_WITHIN_REASONING : OUTPUT_BEHIND_REASONING;
 }
 
 bool api_chat_ids(const struct api_chat *c, const struct api_request *r, struct ids *out,
@@ -364,8 +366,8 @@ bool api_chat_ids(const struct api_chat *c, const struct api_request *r, struct 
     if (st == ST_OK && r->continue_final)
         cut_after_final(r, &rendered);
     const char *text = rendered.text.data ? rendered.text.data : "";
-    if (st == ST_OK && c->inside_reasoning)
-        *c->inside_reasoning = c->reasoning && ends_inside(c->reasoning, r, &rendered);
+    if (st == ST_OK && c->place)
+        *c->place = place_of(c->reasoning, r, &rendered);
     if (st == ST_OK) {
         unsigned flags = TOKENIZE_PARSE_SPECIAL | (r->add_special ? TOKENIZE_ADD_SPECIAL : 0);
         struct spanned_text spanned = {text, rendered.spans, rendered.n_spans};

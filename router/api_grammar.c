@@ -5,6 +5,7 @@
 
 #include "base/hash.h"
 #include "router/api_fields.h"
+#include "router/output/output_lead.h"
 #include "router/router.h"
 
 /* Each prompt's queued request holds a copy. */
@@ -184,15 +185,42 @@ void api_parse_grammar(struct fields *p, struct api_request *r)
         take_choice(&f, "guided_choice", v);
 }
 
+/* The last bit is kept for what is known of it: that its texts may begin with a blank. */
 static uint64_t hash_of(const struct msg_grammar *g)
 {
-    return hash_bytes((uint64_t)g->kind + 1, g->text, g->len);
+    return hash_bytes((uint64_t)g->kind + 1, g->text, g->len) & ~UINT64_C(1);
+}
+
+static bool may_begin_with_blank(const struct grammar *g)
+{
+    struct grammar_run *run = NULL;
+    bool any = grammar_run_create(g, NULL, &run, NULL) != ST_OK;
+    for (const char *blank = " \t\r\n"; *blank && !any; blank++) {
+        struct grammar_state at = grammar_begin(run);
+        any = grammar_accept_bytes(run, &at, blank, 1, NULL) != ST_INVALID;
+    }
+    grammar_run_free(run);
+    return any;
+}
+
+static enum status look_at(struct router *r, const struct msg_grammar *g, bool *blank,
+                           struct error *why)
+{
+    struct grammar *compiled = NULL;
+    enum status st = grammar_compile((enum grammar_kind)g->kind, g->text, g->len, &compiled, why);
+    if (st == ST_OK) {
+        uint64_t hash = hash_of(g);
+        *blank = may_begin_with_blank(compiled);
+        atomic_store(&r->grammars_seen[hash % ROUTER_GRAMMARS_SEEN], hash | *blank);
+    }
+    grammar_free(compiled);
+    return st;
 }
 
 bool prompt_knows_grammar(const struct router *r, const struct msg_grammar *g)
 {
     uint64_t hash = hash_of(g);
-    return atomic_load(&r->grammars_seen[hash % ROUTER_GRAMMARS_SEEN]) == hash;
+    return (atomic_load(&r->grammars_seen[hash % ROUTER_GRAMMARS_SEEN]) & ~UINT64_C(1)) == hash;
 }
 
 /* The nodes compile it anyway and refuse what is wrong; here it is refused before it waits for
@@ -200,8 +228,8 @@ bool prompt_knows_grammar(const struct router *r, const struct msg_grammar *g)
 bool prompt_check_grammar(struct router *r, const struct msg_grammar *g, const char *param,
                           size_t copies, struct api_error *err)
 {
-    struct grammar *compiled = NULL;
     struct error why = {0};
+    bool blank;
     if (g->kind == MSG_GRAMMAR_NONE)
         return true;
     if (g->len * copies > COPIES_BYTES_MAX)
@@ -210,13 +238,9 @@ bool prompt_check_grammar(struct router *r, const struct msg_grammar *g, const c
                         copies);
     if (prompt_knows_grammar(r, g))
         return true;
-    enum status st = grammar_compile((enum grammar_kind)g->kind, g->text, g->len, &compiled, &why);
-    grammar_free(compiled);
-    if (st == ST_OK) {
-        uint64_t hash = hash_of(g);
-        atomic_store(&r->grammars_seen[hash % ROUTER_GRAMMARS_SEEN], hash);
+    enum status st = look_at(r, g, &blank, &why);
+    if (st == ST_OK)
         return true;
-    }
     if (st != ST_INVALID && st != ST_UNSUPPORTED)
         return api_fail(err, 500, "internal_error", NULL, "%s", why.text);
     /* Nobody asks for a structure: it is made of the tools' schemas. */
@@ -224,4 +248,61 @@ bool prompt_check_grammar(struct router *r, const struct msg_grammar *g, const c
         g->kind == MSG_GRAMMAR_STRUCTURE ? GRAMMAR_JSON_SCHEMA : (enum grammar_kind)g->kind;
     return api_fail(err, 400, st == ST_INVALID ? "invalid_value" : "unsupported_value", param,
                     "Invalid %s in '%s': %s", grammar_kind_name(kind), param, why.text);
+}
+
+/* ---- reasoning before it ---- */
+
+/* Whether the request says that there is to be none. The template's own words go first. */
+static bool says_no_thinking(const struct api_request *q)
+{
+    static const char *const switches[] = {"enable_thinking", "thinking"};
+    const json *kwargs = q->template_kwargs;
+    for (size_t i = 0; i < sizeof switches / sizeof *switches; i++) {
+        const json *v = json_get(kwargs, switches[i]);
+        if (json_kind_of(v) == JSON_BOOL)
+            return !json_as_bool(v, true);
+    }
+    if (q->enable_thinking)
+        return !json_as_bool(q->enable_thinking, true);
+    const char *effort = json_as_str(json_get(kwargs, "reasoning_effort"), q->reasoning_effort);
+    return effort && strcmp(effort, "none") == 0;
+}
+
+/* May the grammar's texts begin with a blank, as is known since it was checked. */
+static bool begins_with_blank(struct router *r, const struct msg_grammar *g)
+{
+    bool blank = true;
+    uint64_t hash = hash_of(g), seen = atomic_load(&r->grammars_seen[hash % ROUTER_GRAMMARS_SEEN]);
+    if ((seen & ~UINT64_C(1)) == hash)
+        return seen & 1;
+    return look_at(r, g, &blank, NULL) != ST_OK || blank;
+}
+
+/* A blank behind the reasoning is none of the answer; where the answer itself may begin with one,
+ * it could not be told which it is, and there is none. */
+bool prompt_lead_grammar(struct router *r, struct api_request *q, enum output_place place,
+                         struct api_error *err)
+{
+    struct msg_grammar *g = &q->sampling.grammar;
+    struct buf text = {0};
+    if (g->kind == MSG_GRAMMAR_NONE || q->kind != API_CHAT || !r->formats.reasoning ||
+        place == OUTPUT_BEHIND_REASONING || !q->separate_reasoning || says_no_thinking(q))
+        return true;
+    q->grammar_keeps_blanks = begins_with_blank(r, g);
+    const struct output_lead lead = {.reasoning = r->formats.reasoning,
+                                     .within = place == OUTPUT_WITHIN_REASONING,
+                                     .gap = !q->grammar_keeps_blanks};
+    output_lead_put(&lead, &text);
+    size_t bytes = text.len;
+    buf_append(&text, g->text, g->len);
+    if (text.failed) {
+        buf_fini(&text);
+        return api_fail(err, 500, "internal_error", NULL, "Out of memory.");
+    }
+    buf_fini(&q->grammar_text);
+    q->grammar_text = text;
+    g->text = text.data;
+    g->len = (uint32_t)text.len;
+    g->lead = (uint32_t)bytes;
+    return true;
 }

@@ -21,7 +21,7 @@ struct reading {
     struct api_request req;
     struct ids *all;
     size_t n_prompts;
-    bool inside_reasoning;
+    enum output_place place;
     struct answer *answer;
     struct api_error err;
 };
@@ -33,7 +33,7 @@ static struct http_order order_of(const struct reading *d)
                                .all = d->all,
                                .request_id = d->id,
                                .arrived_ns = d->arrived_ns,
-                               .inside_reasoning = d->inside_reasoning};
+                               .inside_reasoning = d->place == OUTPUT_WITHIN_REASONING};
 }
 
 /* ---- reading: from any thread ---- */
@@ -45,7 +45,7 @@ static bool no_memory(struct api_error *err)
 
 /* Prompts to ids; `all` has one array per prompt. */
 static bool make_ids(struct router *r, const struct api_request *q, struct ids *all,
-                     bool *inside_reasoning, struct api_error *err)
+                     enum output_place *place, struct api_error *err)
 {
     if (q->kind == API_CHAT) {
         const struct api_chat chat = {.tokenizer = r->tokenizer,
@@ -54,7 +54,7 @@ static bool make_ids(struct router *r, const struct api_request *q, struct ids *
                                       .tool_template = r->tool_template,
                                       .tool_habits = r->tool_habits,
                                       .reasoning = r->formats.reasoning,
-                                      .inside_reasoning = inside_reasoning};
+                                      .place = place};
         return prompt_check_chat(r, q->messages, err) && api_chat_ids(&chat, q, &all[0], err);
     }
     size_t most = (size_t)router_max_context(r);
@@ -112,8 +112,9 @@ static bool work_out(struct reading *d)
     d->all = calloc(d->n_prompts, sizeof *d->all);
     if (!d->all)
         return no_memory(&d->err);
-    if (desk_is_left(&d->job) || !make_ids(d->r, q, d->all, &d->inside_reasoning, &d->err) ||
-        desk_is_left(&d->job) || !check_scores(q, d->all, &d->err))
+    if (desk_is_left(&d->job) || !make_ids(d->r, q, d->all, &d->place, &d->err) ||
+        desk_is_left(&d->job) || !check_scores(q, d->all, &d->err) ||
+        !prompt_lead_grammar(d->r, &d->req, d->place, &d->err))
         return false;
     const struct http_order order = order_of(d);
     d->answer = http_answer_create(&order);

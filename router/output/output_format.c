@@ -243,21 +243,29 @@ const struct output_reasoning *output_reasoning_for(const char *chat_template)
     return output_reasoning_find(apply(reasoning_rules, COUNT(reasoning_rules), chat_template));
 }
 
-bool output_reasoning_is_open(const struct output_reasoning *r, const char *prompt, size_t len)
+static bool ends_with(const char *text, size_t len, const char *const *markers)
 {
-    while (len && strchr(" \t\r\n", prompt[len - 1]))
-        len--;
-    for (size_t i = 0; i < OUTPUT_MARKERS_MAX && r->open[i]; i++) {
-        size_t n = strlen(r->open[i]);
-        if (len >= n && memcmp(prompt + len - n, r->open[i], n) == 0)
+    for (size_t i = 0; i < OUTPUT_MARKERS_MAX && markers[i]; i++) {
+        size_t n = strlen(markers[i]);
+        if (len >= n && memcmp(text + len - n, markers[i], n) == 0)
             return true;
     }
-    for (size_t i = 0; i < OUTPUT_MARKERS_MAX && r->close[i]; i++) {
-        size_t n = strlen(r->close[i]);
-        if (len >= n && memcmp(prompt + len - n, r->close[i], n) == 0)
-            return false;
-    }
-    return r->begins_inside;
+    return false;
+}
+
+enum output_place output_reasoning_place(const struct output_reasoning *r, const char *prompt,
+                                         size_t len)
+{
+    static const char *const header[OUTPUT_MARKERS_MAX] = {"<|start|>assistant"};
+    while (len && strchr(" \t\r\n", prompt[len - 1]))
+        len--;
+    if (r->harmony)
+        return ends_with(prompt, len, header) ? OUTPUT_BEFORE_REASONING : OUTPUT_BEHIND_REASONING;
+    if (ends_with(prompt, len, r->open))
+        return OUTPUT_WITHIN_REASONING;
+    if (ends_with(prompt, len, r->close))
+        return OUTPUT_BEHIND_REASONING;
+    return r->begins_inside ? OUTPUT_WITHIN_REASONING : OUTPUT_BEFORE_REASONING;
 }
 
 static const char *after_last(const char *const *markers, const char *text, size_t len)

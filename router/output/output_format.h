@@ -50,8 +50,11 @@ const struct output_reasoning *output_reasoning_find(const char *name);
 /* Rows for a template's text; NULL: none fits. */
 const struct output_format *output_format_for(const char *chat_template);
 const struct output_reasoning *output_reasoning_for(const char *chat_template);
-/* Whether a rendered prompt ends within reasoning: right behind a marker that opens it. */
-bool output_reasoning_is_open(const struct output_reasoning *r, const char *prompt, size_t len);
+/* Where a rendered prompt ends: right behind a marker that opens reasoning, or that closes it, or
+ * where the model may open it. */
+enum output_place { OUTPUT_BEHIND_REASONING, OUTPUT_BEFORE_REASONING, OUTPUT_WITHIN_REASONING };
+enum output_place output_reasoning_place(const struct output_reasoning *r, const char *prompt,
+                                         size_t len);
 /* Whether an answer that is to be continued stops within reasoning. */
 bool output_reasoning_is_unfinished(const struct output_reasoning *r, const char *text, size_t len);
 

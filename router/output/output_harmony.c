@@ -34,7 +34,7 @@ static void read_header(struct output_parser *p)
     channel = channel ? channel + strlen("<|channel|>") : "final";
     bool analysis = strncmp(channel, "analysis", 8) == 0;
     bool function = to && strncmp(to, "to=functions.", 13) == 0;
-    if (function && p->calls) {
+    if (function && p->calls && !(p->args.forced || p->args.forced_name)) {
         const char *name = to + 13;
         output_call_start(p);
         if (!output_call_name(p, name, strcspn(name, " \t\n<"))) {
@@ -45,6 +45,10 @@ static void read_header(struct output_parser *p)
         output_go(p, S_HARMONY_ARGUMENTS);
     } else if (p->args.reasoning && (analysis || (to && !function))) {
         begin_body(p, OUTPUT_REASONING);
+    } else if (p->args.forced || p->args.forced_name) {
+        buf_clear(&p->raw.text);
+        buf_clear(&p->raw.special);
+        output_force(p);
     } else {
         begin_body(p, OUTPUT_CONTENT);
     }

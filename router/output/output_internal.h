@@ -105,6 +105,7 @@ enum match output_match(const struct output_parser *p, const char *marker);
 enum match output_match_any(const struct output_parser *p, const char *const markers[], size_t max,
                             size_t *n);
 void output_text(struct output_parser *p, enum output_event_kind kind, size_t n); /* takes n */
+void output_force(struct output_parser *p); /* from here on all is calls */
 void output_go(struct output_parser *p, enum output_state state);
 bool output_is_blank(unsigned char c);
 /* False: nothing else is there yet, or there were so many that what they are in is no call. */

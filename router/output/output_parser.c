@@ -77,6 +77,14 @@ bool output_skip_blanks(struct output_parser *p)
     return output_left(p) > 0;
 }
 
+void output_force(struct output_parser *p)
+{
+    p->f = &forced_format;
+    p->inside = false;
+    p->keep_raw = p->opened = true;
+    p->state = S_CALLS;
+}
+
 void output_go(struct output_parser *p, enum output_state state)
 {
     p->state = state;
@@ -309,6 +317,11 @@ static bool begins_bare(const struct output_parser *p, char c)
            (p->f->family == OUTPUT_JSON) == (c == '{');
 }
 
+static bool is_forced(const struct output_parser *p)
+{
+    return p->args.forced || p->args.forced_name;
+}
+
 /* Blanks at the very beginning stay where they are until it is known what follows them. */
 static bool start_step(struct output_parser *p)
 {
@@ -333,6 +346,10 @@ static bool start_step(struct output_parser *p)
         return true;
     }
     p->at = begin;
+    if (is_forced(p)) {
+        output_force(p);
+        return true;
+    }
     output_text(p, OUTPUT_CONTENT, blanks);
     output_go(p, S_CONTENT);
     if (begins_bare(p, '[')) {
@@ -363,7 +380,7 @@ static bool reasoning_step(struct output_parser *p)
         if (m == MATCH_YES) {
             output_take(p, n);
             buf_clear(&p->blanks);
-            p->trim = true;
+            p->trim = !p->args.keep_blanks;
             output_go(p, S_START);
             return true;
         }
@@ -457,16 +474,16 @@ static void set_start(struct output_parser *p)
     p->f = a->tools;
     p->inside = a->reasoning && a->inside_reasoning;
     p->state = S_START;
-    if (a->forced || a->forced_name) {
-        p->f = &forced_format;
-        p->inside = false;
-        p->keep_raw = p->opened = true;
-        p->state = S_CALLS;
+    bool led = a->led && a->reasoning;
+    if (is_forced(p) && !led) {
+        output_force(p);
     } else if (harmony) {
         p->f = output_format_find("harmony");
         p->state = S_HARMONY_HEAD;
         p->keep_raw = true;
         set_first(p, harmony_markers, 4);
+    } else if (is_forced(p)) {
+        p->f = NULL; /* until then */
     } else if (p->f) {
         set_first(p, p->f->open, OUTPUT_MARKERS_MAX);
         set_first(p, &p->f->call_open, 1);
@@ -539,9 +556,13 @@ bool output_parser_finish(struct output_parser *p, bool cut)
 {
     p->over = true;
     p->cut = cut;
+    /* Within a call, or behind a marker that none followed. Where nothing but a call, a marker or a
+     * header may be, its first bytes are no answer either. */
+    if (cut && p->state == S_START && is_forced(p)) {
+        buf_clear(&p->in.text);
+        buf_clear(&p->in.special);
+    }
     run(p);
-    /* Within a call, or behind a marker that none followed. Where nothing but a call or a header
-     * may be, its first bytes are no answer either. */
     if (p->active && cut && (p->begun || p->named))
         close_call(p);
     else if (cut && (p->f == &forced_format || p->state == S_HARMONY_HEAD))

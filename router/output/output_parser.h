@@ -68,6 +68,8 @@ struct output_args {
     bool whole;
     const char *forced_name; /* all of the text is the arguments of this function */
     bool forced;             /* all of the text is calls: JSON, without markers */
+    bool led;                /* what is forced may have reasoning before it */
+    bool keep_blanks;        /* those behind reasoning are content */
 };
 
 struct output_parser;

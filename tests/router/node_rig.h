@@ -17,6 +17,7 @@ struct node_call {
     uint64_t user;
     bool live, is_start, cancelled;
     int32_t n, max_tokens;
+    struct msg_grammar grammar; /* without its text */
     int64_t credits;
     int32_t stopped[8], n_stopped;
     char prompt[64];
@@ -59,6 +60,8 @@ static inline enum status call_send(void *ctx, void *call, const struct buf *byt
         c->n = start.n;
         c->max_tokens = start.sampling.max_tokens;
         c->credits = start.credits;
+        c->grammar = start.sampling.grammar;
+        c->grammar.text = NULL;
         for (uint32_t i = 0; i < start.prompt.n && i < 63; i++)
             c->prompt[i] = (char)start.prompt.v[i];
     } else {

@@ -320,11 +320,23 @@ Test(api_tools, template_that_opens_reasoning)
     check_str(message_of(v), "reasoning_content", "so");
     check_str(message_of(v), "content", "yes");
     json_free(v);
-    /* what must be JSON is no reasoning, what must match something else may well be */
-    v = answer_of(ASK ",\"response_format\":{\"type\":\"json_object\"}}", "{}", MSG_FINISH_STOP);
+    /* what must be JSON stands behind the reasoning, unless there is to be none */
+#define JSON ",\"response_format\":{\"type\":\"json_object\"}"
+    v = answer_of(ASK JSON "}", "so</think>\n{}", MSG_FINISH_STOP);
+    check_str(message_of(v), "content", "{}");
+    check_str(message_of(v), "reasoning_content", "so");
+    cr_assert_gt(start_call(n_calls - 1)->grammar.lead, 0);
+    json_free(v);
+    v = answer_of(ASK JSON ",\"enable_thinking\":false}", "{}", MSG_FINISH_STOP);
     check_str(message_of(v), "content", "{}");
     check_str(message_of(v), "reasoning_content", NULL);
+    cr_assert_eq(start_call(n_calls - 1)->grammar.lead, 0);
     json_free(v);
+    v = answer_of(ASK JSON ",\"separate_reasoning\":false}", "{}", MSG_FINISH_STOP);
+    check_str(message_of(v), "content", "{}");
+    cr_assert_eq(start_call(n_calls - 1)->grammar.lead, 0);
+    json_free(v);
+#undef JSON
     v = answer_of(ASK ",\"structured_outputs\":{\"regex\":\"so</think>yes\"}}", "so</think>yes",
                   MSG_FINISH_STOP);
     check_str(message_of(v), "content", "yes");

@@ -98,15 +98,20 @@ Test(output_format, published_templates)
 Test(output_format, open_reasoning)
 {
     const struct output_reasoning *think = output_reasoning_find("think"),
-                                  *r1 = output_reasoning_find("deepseek_r1");
-#define OPEN(r, text) output_reasoning_is_open(r, text, strlen(text))
-    cr_assert(OPEN(think, "<|im_start|>assistant\n<think>\n"));
-    cr_assert(!OPEN(think, "<|im_start|>assistant\n<think>\n\n</think>\n\n"));
-    cr_assert(!OPEN(think, "<|im_start|>assistant\n"));
-    cr_assert(!OPEN(think, ""));
-    cr_assert(OPEN(r1, "<｜Assistant｜>"));
-    cr_assert(!OPEN(r1, "<｜Assistant｜></think>"));
-#undef OPEN
+                                  *r1 = output_reasoning_find("deepseek_r1"),
+                                  *harmony = output_reasoning_find("openai_gptoss");
+#define PLACE(r, text) output_reasoning_place(r, text, strlen(text))
+    cr_assert_eq(PLACE(think, "<|im_start|>assistant\n<think>\n"), OUTPUT_WITHIN_REASONING);
+    cr_assert_eq(PLACE(think, "<|im_start|>assistant\n<think>\n\n</think>\n\n"),
+                 OUTPUT_BEHIND_REASONING);
+    cr_assert_eq(PLACE(think, "<|im_start|>assistant\n"), OUTPUT_BEFORE_REASONING);
+    cr_assert_eq(PLACE(think, ""), OUTPUT_BEFORE_REASONING);
+    cr_assert_eq(PLACE(r1, "<｜Assistant｜>"), OUTPUT_WITHIN_REASONING);
+    cr_assert_eq(PLACE(r1, "<｜Assistant｜></think>"), OUTPUT_BEHIND_REASONING);
+    cr_assert_eq(PLACE(harmony, "<|end|><|start|>assistant"), OUTPUT_BEFORE_REASONING);
+    cr_assert_eq(PLACE(harmony, "<|start|>assistant<|channel|>final<|message|>"),
+                 OUTPUT_BEHIND_REASONING);
+#undef PLACE
 #define UNFINISHED(text) output_reasoning_is_unfinished(think, text, strlen(text))
     cr_assert(UNFINISHED("<think>so far"));
     cr_assert(UNFINISHED("<think>a</think><think>"));
