@@ -45,6 +45,8 @@ static const struct sample {
      "root ::= (expr \"=\" ws term \"\\n\")+\nexpr ::= term ([-+*/] term)*\n"
      "term ::= ident | num | \"(\" ws expr \")\" ws\nident ::= [a-z] [a-z0-9_]* ws\n"
      "num ::= [0-9]+ ws\nws ::= [ \\t\\n]*\n"},
+    {"free_text", GRAMMAR_STRUCTURE,
+     "{\"seq\":[{\"until\":[\"</think>\"]},{\"schema\":{\"type\":\"object\"}}]}"},
 };
 #define N_SAMPLES (sizeof samples / sizeof *samples)
 

@@ -32,6 +32,16 @@ static struct ask *ask_for(uint64_t seed, int32_t n, enum msg_grammar_kind kind,
     return a;
 }
 
+/* Behind any text up to the first "z". */
+static struct ask *ask_behind(uint64_t seed, int32_t n)
+{
+    static const char text[] = "{\"until\":[\"z\"]}(?:[a-m]{3},[0-9]{2,4}\\.){4}";
+    struct ask *a = ask_for(seed, n, MSG_GRAMMAR_REGEX, text);
+    a->spec.grammar.lead = (uint32_t)(strchr(text, '(') - text);
+    a->spec.max_tokens = 500;
+    return a;
+}
+
 static struct buf text_of(const struct setting *s, const struct ask *a, int32_t choice)
 {
     struct buf text = {0};
@@ -47,8 +57,9 @@ static void expect_fits(const struct setting *s, const struct ask *a, int32_t ch
     struct grammar_run *run = NULL;
     struct buf text = text_of(s, a, choice);
     const struct msg_grammar *what = &a->spec.grammar;
-    cr_assert_eq(grammar_compile((enum grammar_kind)what->kind, what->text, what->len, &g, NULL),
-                 ST_OK);
+    const struct grammar_source source = {(enum grammar_kind)what->kind, what->text, what->len,
+                                          what->lead};
+    cr_assert_eq(grammar_compile_source(NULL, &source, &g, NULL), ST_OK);
     cr_assert_eq(grammar_run_create(g, NULL, &run, NULL), ST_OK);
     struct grammar_state at = grammar_begin(run);
     cr_expect(grammar_accept_bytes(run, &at, text.data, text.len, NULL) == ST_OK &&
@@ -105,18 +116,17 @@ Test(engine_grammar, the_end_needs_no_token)
     close_setting(&s);
 }
 
-Test(engine_grammar, resumed_requests_go_on_where_they_were)
+static void expect_resumed(struct ask *(*make)(void))
 {
-    static const char pattern[] = "(?:[a-m]{3},[0-9]{2,4}\\.){6}";
     struct setting s;
     open_setting(&s);
-    struct ask *whole = ask_for(5, 1, MSG_GRAMMAR_REGEX, pattern);
+    struct ask *whole = make();
     ask_start(&s.rig, whole);
     rig_run(&s.rig);
     expect_fits(&s, whole, 0);
     int32_t n = whole->n_said[0];
     for (int32_t cut = 1; cut <= n; cut += 5) {
-        struct ask *a = ask_for(5, 1, MSG_GRAMMAR_REGEX, pattern);
+        struct ask *a = make();
         struct msg_ids emitted = {whole->said[0], (uint32_t)cut};
         struct engine_request req = ask_request(a);
         req.emitted = &emitted;
@@ -133,6 +143,43 @@ Test(engine_grammar, resumed_requests_go_on_where_they_were)
     }
     ask_release(&s.rig, whole);
     free(whole);
+    close_setting(&s);
+}
+
+static struct ask *make_plain(void)
+{
+    return ask_for(5, 1, MSG_GRAMMAR_REGEX, "(?:[a-m]{3},[0-9]{2,4}\\.){6}");
+}
+
+static struct ask *make_behind(void)
+{
+    return ask_behind(5, 1);
+}
+
+Test(engine_grammar, resumed_requests_go_on_where_they_were)
+{
+    expect_resumed(make_plain);
+    expect_resumed(make_behind);
+}
+
+/* The text in front ends nowhere but at its marker, of every choice at its own place. */
+Test(engine_grammar, behind_free_text)
+{
+    struct setting s;
+    open_setting(&s);
+    for (uint64_t seed = 0; seed < 6; seed++) {
+        struct ask *a = ask_behind(seed, 3);
+        a->spec.temperature = 1;
+        ask_start(&s.rig, a);
+        rig_run(&s.rig);
+        for (int32_t c = 0; c < 3; c++)
+            if (a->finish[c].reason == MSG_FINISH_STOP)
+                expect_fits(&s, a, c);
+            else
+                cr_expect_eq(a->n_said[c], 500);
+        ask_release(&s.rig, a);
+        free(a);
+    }
     close_setting(&s);
 }
 

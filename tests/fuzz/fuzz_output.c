@@ -84,6 +84,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .whole = data[2] & 2,
         .forced = (data[2] & 12) == 12,
         .forced_name = (data[2] & 12) == 8 ? "f" : NULL,
+        .led = data[2] & 16,
+        .keep_blanks = data[2] & 32,
         .skip_special = true};
     const char *text = (const char *)data + 3;
     struct buf a = parse(args, text, size - 3, 0), b = parse(args, text, size - 3, 1),
