@@ -177,15 +177,40 @@ void dequant_plain(enum tensor_type type, const void *data, size_t n, float *out
     }
 }
 
+float dequant_e8m0_half(uint8_t e)
+{
+    return from_bits(e < 2 ? 0x00200000u << e : (uint32_t)(e - 1) << 23);
+}
+
+/* Halves of 16 bytes as 32 numbers, pair by pair. */
+static void pairs(const uint8_t *restrict block, uint8_t *restrict q)
+{
+    for (int i = 0; i < 16; i++) {
+        q[2 * i] = block[i] & 15;
+        q[2 * i + 1] = block[i] >> 4;
+    }
+}
+
 void dequant_mxfp4_pairs(const uint8_t *blocks, const uint8_t *scales, size_t groups, float *out)
 {
     static const float values[16] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
                                      -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
+    uint8_t q[32];
     for (size_t g = 0; g < groups; g++, blocks += 16, out += 32) {
         float scale = e8m0(scales[g]);
-        for (int i = 0; i < 16; i++) {
-            out[2 * i] = values[blocks[i] & 15] * scale;
-            out[2 * i + 1] = values[blocks[i] >> 4] * scale;
-        }
+        pairs(blocks, q);
+        for (int i = 0; i < 32; i++)
+            out[i] = values[q[i]] * scale;
+    }
+}
+
+void dequant_mxfp4_pair_ints(const uint8_t *blocks, const uint8_t *scales, size_t groups,
+                             struct ints_out out)
+{
+    for (size_t g = 0; g < groups; g++) {
+        pairs(blocks + 16 * g, out.q + 32 * g);
+        out.scale[g] = scales[g] == 255 ? NAN : dequant_e8m0_half(scales[g]);
+        if (out.min)
+            out.min[g] = 0;
     }
 }

@@ -43,7 +43,11 @@ void dequant_plain(enum tensor_type type, const void *data, size_t elements, flo
 /* gpt-oss: groups of 32 elements in 16 bytes, the even one in the low half of each byte; one e8m0
  * scale per group. */
 void dequant_mxfp4_pairs(const uint8_t *blocks, const uint8_t *scales, size_t groups, float *out);
+/* The same as integers, in the form that dequant_ggml_as_ints() gives for GGML_MXFP4. */
+void dequant_mxfp4_pair_ints(const uint8_t *blocks, const uint8_t *scales, size_t groups,
+                             struct ints_out out);
 
 float dequant_f16(uint16_t bits);
+float dequant_e8m0_half(uint8_t e); /* 2^(e-128), for 255 too */
 
 #endif

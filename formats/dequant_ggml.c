@@ -192,8 +192,7 @@ static void iq4_xs(const uint8_t *restrict b, uint8_t *restrict q, struct block_
 /* An e8m0 scale and values that are stored doubled, so the scale is halved. */
 static void mxfp4(const uint8_t *restrict b, uint8_t *restrict q, struct block_scales *s)
 {
-    uint32_t bits = b[0] < 2 ? 0x00200000u << b[0] : (uint32_t)(b[0] - 1) << 23;
-    memcpy(&s->scale[0], &bits, sizeof bits);
+    s->scale[0] = dequant_e8m0_half(b[0]);
     nibbles(b + 1, q);
 }
 

@@ -31,7 +31,10 @@ struct weight_ints {
     const uint8_t *table; /* [16], where values are not evenly spaced (4 bits); else NULL */
 };
 
-/* Whether a weight is stored in this form, and how: GGUF's readable integer types are. */
+/* Whether a weight is stored in this form, and how. GGUF: all integer types that are readable.
+ * Safetensors: MXFP4, GPTQ of 4 and 8 bits whose groups lie in order, AWQ, compressed-tensors'
+ * integers of 4 and 8 bits. To know `has_min` it looks through the zero points, where a weight has
+ * any: not for every step. */
 bool weight_as_ints(const struct weight *w, struct weight_ints *out);
 
 /* Rows [r0, r1) of a weight that weight_as_ints() has said yes to: q [rows][cols], scale and min

@@ -9,6 +9,7 @@
 
 #include "base/buf.h"
 #include "base/json.h"
+#include "formats/safetensors_maker.h"
 #include "formats/weight_source.h"
 #include "support/read_file.h"
 
@@ -80,33 +81,6 @@ Test(quantized, goldens)
         run_case(json_as_str(json_get(json_at(cases, i), "name"), "?"),
                  json_get(json_at(cases, i), "config"));
     json_free(cases);
-}
-
-/* A safetensors file of tensors "NAME DTYPE [SHAPE]", of zeros. */
-struct spec {
-    const char *name, *type, *shape;
-    size_t bytes;
-};
-
-static struct buf make_file(const struct spec *specs, size_t n)
-{
-    struct buf header = {0}, file = {0};
-    size_t at = 0;
-    buf_puts(&header, "{");
-    for (size_t i = 0; i < n && specs[i].name; i++) {
-        buf_printf(&header, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[%zu,%zu]}",
-                   i ? "," : "", specs[i].name, specs[i].type, specs[i].shape, at,
-                   at + specs[i].bytes);
-        at += specs[i].bytes;
-    }
-    buf_puts(&header, "}");
-    for (int i = 0; i < 8; i++)
-        buf_putc(&file, (char)((uint64_t)header.len >> (8 * i)));
-    buf_append(&file, header.data, header.len);
-    for (size_t i = 0; i < at; i++)
-        buf_putc(&file, 0);
-    buf_fini(&header);
-    return file;
 }
 
 struct fault {

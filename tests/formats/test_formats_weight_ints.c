@@ -8,11 +8,16 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/json.h"
 #include "base/rng.h"
 #include "formats/dequant.h"
 #include "formats/gguf_maker.h"
+#include "formats/safetensors_maker.h"
 #include "formats/weight_ints.h"
 #include "formats/weight_source.h"
+#include "support/read_file.h"
+
+#define GOLDENS BATON_SOURCE_DIR "/tests/formats/goldens/quantized/"
 
 /* A weight as integers: rows [r0, r1), and room for what is written too far. */
 struct ints {
@@ -39,11 +44,15 @@ static struct ints read_ints(const struct weight *w, uint64_t r0, uint64_t r1)
     memset(v.q, 0xa5, n + GUARD);
     memset(v.scale, 0xa5, (scales + GUARD) * sizeof *v.scale);
     memset(v.min, 0xa5, (scales + GUARD) * sizeof *v.min);
-    weight_read_ints(w, r0, r1, v.q, v.scale, v.f.has_min ? v.min : NULL);
+    /* minima that are all 0 may be asked for, and need not be */
+    bool mins = v.f.has_min || (r0 ^ r1) & 1;
+    weight_read_ints(w, r0, r1, v.q, v.scale, mins ? v.min : NULL);
     for (size_t i = 0; i < GUARD; i++)
         cr_assert(v.q[n + i] == 0xa5, "%s: written too far", w->name);
     cr_assert(memcmp(v.scale + scales, v.q + n, GUARD) == 0, "%s", w->name);
-    cr_assert(memcmp(v.min + (v.f.has_min ? scales : 0), v.q + n, GUARD) == 0, "%s", w->name);
+    cr_assert(memcmp(v.min + (mins ? scales : 0), v.q + n, GUARD) == 0, "%s", w->name);
+    for (size_t i = 0; mins && !v.f.has_min && i < scales; i++)
+        cr_assert(v.min[i] == 0, "%s", w->name);
     return v;
 }
 
@@ -148,22 +157,224 @@ Test(weight_ints, gguf_forms)
         enum ggml_type type;
         int bits, group, zero;
         bool has_min, has_table;
-    } forms[] = {
+    } want[] = {
         {GGML_Q8_0, 8, 32, 128, false, false}, {GGML_Q4_0, 4, 32, 8, false, false},
         {GGML_Q2_K, 4, 16, 0, true, false},    {GGML_Q4_K, 4, 32, 0, true, false},
         {GGML_Q6_K, 8, 16, 32, false, false},  {GGML_IQ4_XS, 4, 32, 128, false, true},
         {GGML_MXFP4, 4, 32, 128, false, true},
     };
     struct weight_ints f;
-    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
-        const char *name = ggml_type_name(forms[i].type);
-        cr_assert(dequant_ggml_as_ints(forms[i].type, &f), "%s", name);
-        cr_assert(f.bits == forms[i].bits && f.group == forms[i].group, "%s", name);
-        cr_assert(f.zero == forms[i].zero && f.has_min == forms[i].has_min, "%s", name);
-        cr_assert_eq(f.table != NULL, forms[i].has_table, "%s", name);
+    for (size_t i = 0; i < sizeof want / sizeof want[0]; i++) {
+        const char *name = ggml_type_name(want[i].type);
+        cr_assert(dequant_ggml_as_ints(want[i].type, &f), "%s", name);
+        cr_assert(f.bits == want[i].bits && f.group == want[i].group, "%s", name);
+        cr_assert(f.zero == want[i].zero && f.has_min == want[i].has_min, "%s", name);
+        cr_assert_eq(f.table != NULL, want[i].has_table, "%s", name);
     }
     static const enum ggml_type others[] = {GGML_F32, GGML_F16,  GGML_BF16,    GGML_F64,
                                             GGML_I8,  GGML_Q8_1, GGML_IQ2_XXS, GGML_TYPES};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
         cr_assert_not(dequant_ggml_as_ints(others[i], &f), "%s", ggml_type_name(others[i]));
+}
+
+/* The checkpoints of make_goldens.py: which are integers, and what they say of themselves. */
+static const struct {
+    const char *name;
+    struct weight_ints f; /* bits 0: not known */
+} goldens[] = {
+    {"gptq4", {.bits = 4, .group = 16, .zero = 8, .has_min = true}},
+    {"gptq8", {.bits = 8, .group = 16, .zero = 128, .has_min = true}},
+    {"gptq4_v2", {.bits = 4, .group = 16, .zero = 8, .has_min = true}},
+    {"awq", {.bits = 4, .group = 16, .zero = 8, .has_min = true}},
+    {"ct_int4", {.bits = 4, .group = 16, .zero = 8}},
+    {"ct_int4_zero", {.bits = 4, .group = 16, .zero = 8, .has_min = true}},
+    {"ct_int8_channel", {.bits = 8, .group = 50, .zero = 128}},
+    {"ct_int8_naive", {.bits = 8, .group = 64, .zero = 128, .has_min = true}},
+    {"mxfp4", {.bits = 4, .group = 32, .zero = 128, .table = (const uint8_t *)""}},
+    {"gptq2", {0}},
+    {"gptq3", {0}},
+    {"gptq4_act_order", {0}},
+    {"ct_int4_order", {0}},
+    {"ct_int3_zero", {0}},
+    {"ct_fp8_channel", {0}},
+    {"fp8_block", {0}},
+};
+
+static void check_golden(const char *name, const json *config)
+{
+    struct buf b = read_file(GOLDENS "%s.safetensors", name), text = {0};
+    struct weight_source *s;
+    struct error err = {0};
+    struct weight_ints f;
+    size_t k = 0;
+    while (k < sizeof goldens / sizeof goldens[0] && strcmp(goldens[k].name, name) != 0)
+        k++;
+    const struct weight_ints *want = k < sizeof goldens / sizeof goldens[0] ? &goldens[k].f : NULL;
+    json_dump(config, &text);
+    struct weight_bytes in = {b.data, b.len, text.data, text.len};
+    cr_assert_eq(weight_source_open_bytes(&in, &s, &err), ST_OK, "%s: %s", name, err.text);
+    for (size_t i = 0; i < weight_source_count(s); i++) {
+        const struct weight *w = weight_source_at(s, i);
+        bool known = weight_as_ints(w, &f);
+        cr_assert_eq(known, want && want->bits && !w->data, "%s: %s", name, w->name);
+        if (!known)
+            continue;
+        cr_assert(f.bits == want->bits && f.group == want->group && f.zero == want->zero &&
+                      f.has_min == want->has_min && !f.table == !want->table,
+                  "%s: %d bits, groups of %d, zero %d", name, f.bits, f.group, f.zero);
+        check_weight(name, w);
+    }
+    weight_source_close(s);
+    buf_fini(&b);
+    buf_fini(&text);
+}
+
+Test(weight_ints, safetensors_goldens)
+{
+    json *cases = NULL;
+    struct error err = {0};
+    cr_assert_eq(json_read_file(GOLDENS "cases.json", 1 << 20, &cases, &err), ST_OK, "%s",
+                 err.text);
+    cr_assert_geq(json_count(cases), sizeof goldens / sizeof goldens[0]);
+    for (size_t i = 0; i < json_count(cases); i++)
+        check_golden(json_as_str(json_get(json_at(cases, i), "name"), "?"),
+                     json_get(json_at(cases, i), "config"));
+    json_free(cases);
+}
+
+/* Weights whose last group, word and tile are cut short; every tensor is random, but for zeros
+ * where `zeros` says what all their bytes are. */
+struct form {
+    const char *config;
+    int zeros; /* -1: random */
+    bool has_min;
+    struct spec specs[5];
+};
+
+#define GPTQ(bits, group) "{\"quant_method\":\"gptq\",\"bits\":" bits ",\"group_size\":" group "}"
+#define AWQ "{\"quant_method\":\"awq\",\"bits\":4,\"group_size\":48}"
+#define CT(format, weights)                                                                        \
+    "{\"quant_method\":\"compressed-tensors\",\"format\":\"" format                                \
+    "\",\"config_groups\":{\"g\":{\"targets\":[\"Linear\"],\"weights\":" weights "}}}"
+#define GROUPS "\"strategy\":\"group\",\"group_size\":48"
+#define GPTQ4_SPECS                                                                                \
+    {                                                                                              \
+        {"a.qweight", "I32", "[25,37]", 3700}, {"a.scales", "F32", "[5,37]", 740},                 \
+        {                                                                                          \
+            "a.qzeros", "I32", "[5,5]", 100                                                        \
+        }                                                                                          \
+    }
+#define GPTQ8_SPECS                                                                                \
+    {                                                                                              \
+        {"a.qweight", "I32", "[50,37]", 7400}, {"a.scales", "F32", "[1,37]", 148},                 \
+        {                                                                                          \
+            "a.qzeros", "I32", "[1,10]", 40                                                        \
+        }                                                                                          \
+    }
+#define AWQ_SPECS                                                                                  \
+    {                                                                                              \
+        {"a.qweight", "I32", "[100,5]", 2000}, {"a.scales", "F32", "[3,40]", 480},                 \
+        {                                                                                          \
+            "a.qzeros", "I32", "[3,5]", 60                                                         \
+        }                                                                                          \
+    }
+#define PACKED4                                                                                    \
+    {                                                                                              \
+        "a.weight_packed", "I32", "[37,126]", 18648                                                \
+    }
+#define PACKED_SHAPE                                                                               \
+    {                                                                                              \
+        "a.weight_shape", "I64", "[2]", 16                                                         \
+    } /* 37, 1003 */
+#define INT8                                                                                       \
+    {                                                                                              \
+        "a.weight", "I8", "[37,1003]", 37111                                                       \
+    }
+#define GROUP_SCALES                                                                               \
+    {                                                                                              \
+        "a.weight_scale", "F32", "[37,21]", 3108                                                   \
+    }
+
+static const struct form forms[] = {
+    {GPTQ("4", "48"), -1, true, GPTQ4_SPECS},
+    {GPTQ("4", "48"), 0x77, false, GPTQ4_SPECS},
+    {GPTQ("8", "-1"), -1, true, GPTQ8_SPECS},
+    {GPTQ("8", "-1"), 0x7f, false, GPTQ8_SPECS},
+    {AWQ, -1, true, AWQ_SPECS},
+    {AWQ, 0x88, false, AWQ_SPECS},
+    {CT("pack-quantized", "{\"num_bits\":4," GROUPS "}"),
+     -1,
+     false,
+     {PACKED4, PACKED_SHAPE, GROUP_SCALES}},
+    {CT("pack-quantized", "{\"num_bits\":4,\"symmetric\":false," GROUPS "}"),
+     -1,
+     true,
+     {PACKED4, PACKED_SHAPE, GROUP_SCALES, {"a.weight_zero_point", "I32", "[5,21]", 420}}},
+    {CT("pack-quantized", "{\"num_bits\":4,\"symmetric\":false," GROUPS "}"),
+     0x88,
+     false,
+     {PACKED4, PACKED_SHAPE, GROUP_SCALES, {"a.weight_zero_point", "I32", "[5,21]", 420}}},
+    {CT("pack-quantized", "{\"num_bits\":8,\"strategy\":\"channel\"}"),
+     -1,
+     false,
+     {{"a.weight_packed", "I32", "[37,251]", 37148},
+      PACKED_SHAPE,
+      {"a.weight_scale", "F32", "[37,1]", 148}}},
+    {CT("int-quantized", "{\"num_bits\":8," GROUPS "}"), -1, false, {INT8, GROUP_SCALES}},
+    {CT("int-quantized", "{\"num_bits\":8,\"symmetric\":false," GROUPS "}"),
+     -1,
+     true,
+     {INT8, GROUP_SCALES, {"a.weight_zero_point", "I8", "[37,21]", 777}}},
+    {CT("int-quantized", "{\"num_bits\":8,\"strategy\":\"tensor\"}"),
+     -1,
+     false,
+     {INT8, {"a.weight_scale", "F32", "[1]", 4}}},
+    {"{\"quant_method\":\"mxfp4\"}",
+     -1,
+     false,
+     {{"a.weight_blocks", "U8", "[3,5,2,16]", 480}, {"a.weight_scales", "U8", "[3,5,2]", 30}}},
+};
+
+static void fill_tensor(const struct form *form, const struct spec *t, struct rng *rng, char *at)
+{
+    fill_random(rng, at, t->bytes);
+    if (strstr(t->name, "zero") && form->zeros >= 0)
+        memset(at, form->zeros, t->bytes);
+    if (!strcmp(t->type, "I64"))
+        memcpy(at, (uint64_t[]){37, 1003}, 16);
+    for (size_t i = 0; !strcmp(t->type, "F32") && i < t->bytes; i += sizeof(float)) {
+        float scale = (float)(rng_double(rng) - 0.5) * (float)(1 + rng_below(rng, 100));
+        memcpy(at + i, &scale, sizeof scale);
+    }
+}
+
+static void check_form(const struct form *form, struct rng *rng)
+{
+    struct buf b = make_file(form->specs, 5);
+    struct weight_source *s;
+    struct error err = {0};
+    struct weight_ints f;
+    char *at = b.data + b.len;
+    for (size_t i = 0; i < 5 && form->specs[i].name; i++)
+        at -= form->specs[i].bytes;
+    for (size_t i = 0; i < 5 && form->specs[i].name; at += form->specs[i++].bytes)
+        fill_tensor(form, &form->specs[i], rng, at);
+    struct weight_bytes in = {b.data, b.len, form->config, strlen(form->config)};
+    cr_assert_eq(weight_source_open_bytes(&in, &s, &err), ST_OK, "%s: %s", form->config, err.text);
+    const struct weight *w = weight_source_find(s, "a.weight");
+    cr_assert(w && weight_as_ints(w, &f), "%s", form->config);
+    cr_assert_eq(f.has_min, form->has_min, "%s", form->config);
+    check_weight(form->config, w);
+    weight_source_close(s);
+    buf_fini(&b);
+}
+
+Test(weight_ints, safetensors_forms)
+{
+    uint64_t seed = rng_entropy();
+    struct rng rng = rng_seed(seed);
+    fprintf(stderr, "weight_ints safetensors_forms: seed %llu\n", (unsigned long long)seed);
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++)
+        for (int k = 0; k < 3; k++)
+            check_form(&forms[i], &rng);
 }

@@ -4,30 +4,63 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/weight_ints.h"
 #include "formats/weight_source.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define FLOATS_MAX (1u << 16)
 
+static void *take(uint64_t n, size_t size)
+{
+    void *p = malloc((size_t)n * size); /* exactly as long as it is, for the sanitizer */
+    if (!p)
+        exit(2);
+    return p;
+}
+
+/* As integers, row by row: in range, and without minima the same floats. */
+static void read_ints(const struct weight *w, const float *want)
+{
+    struct weight_ints f;
+    if (!weight_as_ints(w, &f))
+        return;
+    if ((f.bits != 4 && f.bits != 8) || f.group < 1 || (uint64_t)f.group > w->cols)
+        abort();
+    uint64_t group = (uint64_t)f.group, groups = (w->cols + group - 1) / group;
+    uint8_t *q = take(w->cols, 1);
+    float *scale = take(groups, sizeof *scale), *min = take(groups, sizeof *min);
+    for (uint64_t r = 0; r < w->rows; r++, want += w->cols) {
+        weight_read_ints(w, r, r + 1, q, scale, f.has_min ? min : NULL);
+        for (uint64_t i = 0; i < w->cols; i++) {
+            if (q[i] >= 1 << f.bits)
+                abort();
+            float got = scale[i / group] * (float)((f.table ? f.table[q[i]] : q[i]) - f.zero);
+            if (!f.has_min && got != want[i] && (got == got || want[i] == want[i]))
+                abort();
+        }
+    }
+    free(q);
+    free(scale);
+    free(min);
+}
+
 /* All rows, then the last one by itself: the same floats. */
 static void read_weight(const struct weight *w)
 {
     if (!w->readable || !w->rows || !w->cols || w->rows > FLOATS_MAX / w->cols)
         return;
-    float *all = malloc((size_t)(w->rows * w->cols) * sizeof *all);
-    float *last = malloc((size_t)w->cols * sizeof *last);
-    if (!all || !last)
-        exit(2);
+    float *all = take(w->rows * w->cols, sizeof *all), *last = take(w->cols, sizeof *last);
     weight_read_rows(w, 0, w->rows, all);
     weight_read_rows(w, w->rows - 1, w->rows, last);
     if (memcmp(all + (w->rows - 1) * w->cols, last, (size_t)w->cols * sizeof *last) != 0)
         abort();
+    read_ints(w, all);
     free(all);
     free(last);
 }
 
-/* Up to the first NUL a quantization_config; then a safetensors file. */
+/* Up to the first NUL a quantization_config; then a safetensors or GGUF file. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const uint8_t *nul = size ? memchr(data, 0, size) : NULL;
