@@ -1,14 +1,14 @@
 /* A stand-in for Criterion where Criterion cannot run: its sandbox does not start under
  * ThreadSanitizer. The same test sources compile against this header, which runs every test of the
  * program in turn, in one process, and prints Criterion's closing line. Only the part that our
- * tests use is here: Test() with .init .fini .timeout .signal .disabled, the cr_assert family (each
- * may take a printf message), cr_fail, cr_skip_test, cr_log_*.
+ * tests use is here: Test() with .init .fini .timeout .signal .disabled, the cr_assert and the
+ * cr_expect family (each may take a printf message), cr_fail, cr_skip_test, cr_log_*.
  *
- * A failed assertion leaves the test by longjmp, so what the test had allocated stays; a test that
- * expects a signal runs in a child. `--filter SUITE/NAME` takes a shell pattern; other options are
- * ignored. Assertions that fail on another thread than the test's are counted and that thread goes
- * on. A test that runs out of its time is ended by SIGALRM, which a handler would get too late
- * under ThreadSanitizer: the last [RUN ] line names it.
+ * A failed assertion leaves the test by longjmp, so what the test had allocated stays; a failed
+ * expectation, or an assertion that fails on another thread than the test's, is counted and that
+ * thread goes on. A test that expects a signal runs in a child. `--filter SUITE/NAME` takes a shell
+ * pattern; other options are ignored. A test that runs out of its time is ended by SIGALRM, which a
+ * handler would get too late under ThreadSanitizer: the last [RUN ] line names it.
  */
 #ifndef SHIM_CRITERION_H
 #define SHIM_CRITERION_H
@@ -56,8 +56,14 @@ static inline void shim_register(struct shim_test *t)
     shim.last = t;
 }
 
-__attribute__((format(printf, 5, 6))) static inline void
-shim_check(bool ok, const char *what, const char *file, int line, const char *fmt, ...)
+struct shim_where {
+    const char *file;
+    int line;
+    bool go_on; /* after a failure */
+};
+
+__attribute__((format(printf, 4, 5))) static inline void
+shim_check(bool ok, const char *what, struct shim_where at, const char *fmt, ...)
 {
     if (ok)
         return;
@@ -66,10 +72,10 @@ shim_check(bool ok, const char *what, const char *file, int line, const char *fm
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    fprintf(stderr, "[----] %s:%d: %s/%s: %s:%s\n", file, line, shim.now->suite, shim.now->name,
-            what, text);
+    fprintf(stderr, "[----] %s:%d: %s/%s: %s:%s\n", at.file, at.line, shim.now->suite,
+            shim.now->name, what, text);
     atomic_store(&shim.failed, true);
-    if (pthread_equal(pthread_self(), shim.thread))
+    if (!at.go_on && pthread_equal(pthread_self(), shim.thread))
         longjmp(shim.leave, 1);
 }
 
@@ -154,7 +160,9 @@ __attribute__((weak)) int main(int argc, char **argv)
     }                                                                                              \
     static void Suite##_##Name##_body(void)
 
-#define shim_that(ok, what, ...) shim_check((ok), what, __FILE__, __LINE__, " " __VA_ARGS__)
+#define shim_at(go_on) ((struct shim_where){__FILE__, __LINE__, go_on})
+#define shim_that(ok, what, ...) shim_check((ok), what, shim_at(false), " " __VA_ARGS__)
+#define shim_also(ok, what, ...) shim_check((ok), what, shim_at(true), " " __VA_ARGS__)
 #define shim_str(a, op, b) (strcmp((a), (b)) op 0)
 #define cr_assert(c, ...) shim_that((c), #c, __VA_ARGS__)
 #define cr_assert_not(c, ...) shim_that(!(c), "not " #c, __VA_ARGS__)
@@ -172,6 +180,11 @@ __attribute__((weak)) int main(int argc, char **argv)
     shim_that(memcmp((a), (b), (n)) == 0, #a " equals " #b, __VA_ARGS__)
 #define cr_assert_float_eq(a, b, eps, ...)                                                         \
     shim_that(fabs((double)(a) - (double)(b)) <= (eps), #a " near " #b, __VA_ARGS__)
+#define cr_expect(c, ...) shim_also((c), #c, __VA_ARGS__)
+#define cr_expect_eq(a, b, ...) shim_also((a) == (b), #a " == " #b, __VA_ARGS__)
+#define cr_expect_lt(a, b, ...) shim_also((a) < (b), #a " < " #b, __VA_ARGS__)
+#define cr_expect_gt(a, b, ...) shim_also((a) > (b), #a " > " #b, __VA_ARGS__)
+#define cr_expect_str_eq(a, b, ...) shim_also(shim_str(a, ==, b), #a " equals " #b, __VA_ARGS__)
 #define cr_assert_fail(...) shim_that(false, "failed", __VA_ARGS__)
 #define cr_fail(...) shim_that(false, "failed", __VA_ARGS__)
 #define cr_skip_test(...) shim_skip(" " __VA_ARGS__)
