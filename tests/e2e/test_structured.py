@@ -266,12 +266,13 @@ def bodies():
     return made
 
 
-def run(c, made, at_first=None, path="/v1/completions", after=5):
-    """Text, reason of its end and reasoning of all streams; `at_first` is called once every stream has said something."""
-    said = threading.Semaphore(0)
+def run(c, made, at_first=None, path="/v1/completions", after=5, hold=False):
+    """Text, reason of its end and reasoning of all streams; `at_first` is called once every stream has said something. With `hold`
+    nobody reads on before it is over: what is not read stops a sequence, and none can have ended."""
+    said, go_on = threading.Semaphore(0), threading.Event()
 
     def one(i):
-        stream = c.stream(path, made[i])
+        stream = c.stream(path, made[i], receive_bytes=4096 if hold else None)
         text, finish, thought = "", None, ""
         for n, chunk in enumerate(stream):
             for x in chunk["choices"]:
@@ -281,6 +282,8 @@ def run(c, made, at_first=None, path="/v1/completions", after=5):
                 finish = x["finish_reason"] or finish
             if n == after:
                 said.release()
+                if hold:
+                    go_on.wait(60 * cluster.SLOWER)
         stream.close()
         assert stream.done
         return text, finish, thought
@@ -288,8 +291,9 @@ def run(c, made, at_first=None, path="/v1/completions", after=5):
     started = cluster.in_threads(len(made), one)
     if at_first:
         for _ in made:
-            assert said.acquire(timeout=60)
+            assert said.acquire(timeout=60 * cluster.SLOWER)
         at_first()
+        go_on.set()
     return cluster.join_threads(started)
 
 
@@ -302,7 +306,7 @@ class Death(unittest.TestCase):
             def busiest():
                 return max(c.workers("decode"), key=lambda n: n.metrics().get("baton_requests_running")).name
 
-            got = run(c, made, lambda: c.kill(busiest()), **how)
+            got = run(c, made, lambda: c.kill(busiest()), hold=True, **how)
             self.assertEqual(c.router.metrics().sum("baton_requests_total", outcome="failed"), 0)
             self.assertGreater(c.router.metrics().get("baton_requests_resumed_total"), 0)
         self.assertEqual(expected, got)
