@@ -72,12 +72,14 @@ static void put_rest(struct jw *w, const struct output_lead *l)
     put_gap(w, l);
 }
 
-/* Reasoning that the prompt has opened may be opened once more. */
+/* Reasoning that the prompt has opened may be opened once more; else there may be none. */
 static void put_markers(struct jw *w, const struct output_lead *l)
 {
     const struct output_reasoning *r = l->reasoning;
-    begin(w, l->within ? "seq" : "any");
+    begin(w, "seq");
     if (!l->within) {
+        put_gap(w, l);
+        begin(w, "any");
         put(w, "literal", "");
         begin(w, "seq");
     }
@@ -88,9 +90,11 @@ static void put_markers(struct jw *w, const struct output_lead *l)
         put(w, "marker", r->open[i]);
     end(w);
     put_rest(w, l);
-    end(w);
-    if (!l->within)
+    if (!l->within) {
         end(w);
+        end(w);
+    }
+    end(w);
 }
 
 static void put_channel(struct jw *w, const char *name)

@@ -11,7 +11,7 @@
 struct output_lead {
     const struct output_reasoning *reasoning;
     bool within; /* the prompt ends within reasoning; else the model opens it, or answers at once */
-    bool gap;    /* a space or line ends may stand between reasoning and answer */
+    bool gap;    /* a space or line ends may stand before it and before the answer */
 };
 /* Appends the structure's text; out->failed tells of lacking memory. */
 void output_lead_put(const struct output_lead *l, struct buf *out);

@@ -350,6 +350,7 @@ static bool start_step(struct output_parser *p)
         output_force(p);
         return true;
     }
+    p->trim |= p->args.led && !p->args.keep_blanks;
     output_text(p, OUTPUT_CONTENT, blanks);
     output_go(p, S_CONTENT);
     if (begins_bare(p, '[')) {

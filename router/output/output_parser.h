@@ -68,8 +68,8 @@ struct output_args {
     bool whole;
     const char *forced_name; /* all of the text is the arguments of this function */
     bool forced;             /* all of the text is calls: JSON, without markers */
-    bool led;                /* what is forced may have reasoning before it */
-    bool keep_blanks;        /* those behind reasoning are content */
+    bool led;                /* the answer is constrained, with room for reasoning before it */
+    bool keep_blanks;        /* led: those in front of the answer are its own */
 };
 
 struct output_parser;

@@ -105,6 +105,7 @@ Test(output_forced, blanks_that_are_the_answers)
 {
     struct output_args args = {.reasoning = output_reasoning_find("think"),
                                .inside_reasoning = true,
+                               .led = true,
                                .skip_special = true};
     for (size_t most = 0; most < 9; most++) {
         args.keep_blanks = true;
@@ -113,7 +114,12 @@ Test(output_forced, blanks_that_are_the_answers)
         args.keep_blanks = false;
         struct buf trimmed = rig_run(args, "a \n</think>\n b ", most, most, false);
         cr_assert_str_eq(trimmed.data, "|R:a|C:b ");
+        struct output_args at_once = {
+            .reasoning = args.reasoning, .led = true, .skip_special = true};
+        struct buf direct = rig_run(at_once, "\n\n{} ", most, most, false);
+        cr_assert_str_eq(direct.data, "|C:{} ");
         buf_fini(&kept);
         buf_fini(&trimmed);
+        buf_fini(&direct);
     }
 }

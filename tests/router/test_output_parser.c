@@ -528,6 +528,9 @@ Test(output_parser, random_texts_in_random_pieces)
         struct output_args args = {.tools = f,
                                    .reasoning = output_reasoning_find("think"),
                                    .inside_reasoning = seed % 5 == 0,
+                                   .led = seed % 7 < 2,
+                                   .keep_blanks = seed % 7 == 1,
+                                   .forced = seed % 11 == 0,
                                    .skip_special = seed % 3 != 0,
                                    .whole = seed % 2};
         bool cut = seed % 4 == 0;

@@ -397,6 +397,7 @@ Test(grammar_masks, behind_free_text, .timeout = 300)
                                      &o.plain, NULL),
                      ST_OK);
         cr_assert_eq(grammar_run_create(o.plain, NULL, &o.run, NULL), ST_OK);
+        buf_reserve(&o.said, 1);
         say(&o, texts[i], &ids);
         struct grammar_run_stats stats;
         grammar_run_stats(r.run, &stats);
