@@ -9,6 +9,7 @@ static const struct ops ref = {
     .name = "ref",
     .embed = ref_embed,
     .rmsnorm = ref_rmsnorm,
+    .quantize = ref_quantize,
     .gemm = ref_gemm,
     .rope = ref_rope,
     .kv_store = ref_kv_store,
@@ -25,6 +26,7 @@ static const struct body {
     bool (*supported)(void);
 } bodies[] = {
 #if defined(__x86_64__)
+    {&cpu_ops_vnni, cpu_has_vnni},
     {&cpu_ops_avx512, cpu_has_avx512},
     {&cpu_ops_avx2, cpu_has_avx2},
 #endif
@@ -52,7 +54,9 @@ enum status ops_cpu(const char *features, const struct ops **out, struct error *
             return err_set(err, ST_UNSUPPORTED, "cpu features %s: this CPU or its OS lacks them",
                            features);
     }
-    return err_set(err, ST_UNSUPPORTED, "cpu features %s: expected auto, portable, avx2 or avx512",
+    return err_set(err, ST_UNSUPPORTED,
+                   "cpu features %s: expected auto, portable, avx2, avx512 or "
+                   "avx512_vnni",
                    features);
 }
 

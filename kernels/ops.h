@@ -25,17 +25,44 @@
 #include "base/status.h"
 #include "kernels/dtype.h"
 #include "kernels/kv_layout.h"
+#include "kernels/packed.h"
 
 #define OPS_KV_SPAN 64 /* absolute positions per step of the online softmax */
 #define OPS_HEAD_DIM_MAX 1024
 #define OPS_EXPERTS_MAX 4096
 #define OPS_TOP_K_MAX 64
+#define QUANTIZE_LEAST 0x1p-100f
 
-/* A weight matrix as stored: [rows, cols], possibly unaligned (mapped file). */
+/* A weight matrix as stored: [rows, cols], possibly unaligned (mapped file), or packed. */
 struct matrix {
     const void *data;
     enum dtype dtype;
     int32_t rows, cols;
+    const struct packed *packed; /* NULL: `data` it is; embed and gemm alone take these */
+};
+
+/* Rows of small integers, what packed weights are multiplied with: x = scale * q, |q| <= 127, in
+ * spans of PACKED_SPAN elements. */
+struct rows8 {
+    int8_t *q;    /* [tokens][spans * PACKED_SPAN], zeros behind the end of a row */
+    float *scale; /* [tokens][spans] */
+    int32_t *sum; /* [tokens][2 * spans] sums of q, of half a span each */
+    int32_t spans;
+};
+static inline struct rows8 rows8_from(const struct rows8 *r, size_t row)
+{
+    const size_t spans = (size_t)r->spans;
+    return (struct rows8){r->q + row * spans * PACKED_SPAN, r->scale + row * spans,
+                          r->sum + row * spans * 2, r->spans};
+}
+
+/* q = round(x / scale), scale = max|x| / 127 of each span; a span with an element that is no number
+ * has a scale that is none, one of less than QUANTIZE_LEAST counts as zeros. */
+struct op_quantize {
+    struct rows8 out;
+    const float *x; /* [tokens, dim], row stride x_stride elements */
+    int32_t tokens, dim;
+    int32_t x_stride; /* 0: dense */
 };
 
 /* out[m] = table[ids[m]] * scale */
@@ -66,6 +93,7 @@ struct op_rmsnorm {
 struct op_gemm {
     float *out;             /* [tokens, w.rows], row stride out_stride elements */
     const float *x;         /* [tokens, w.cols], row stride x_stride elements */
+    const struct rows8 *x8; /* x as integers; read in its place where w is packed */
     const struct matrix *w; /* [N, K] */
     const float *bias;      /* [N] or NULL */
     float scale;            /* 0: 1 */
@@ -197,10 +225,11 @@ struct op_combine {
 };
 
 struct ops {
-    const char *name; /* "ref", "portable", "avx2", "avx512" */
+    const char *name; /* "ref", "portable", "avx2", "avx512", "avx512_vnni" */
     void (*embed)(const struct op_embed *a, int part, int parts);
     void (*rmsnorm)(const struct op_rmsnorm *a, int part, int parts);
     void (*gemm)(const struct op_gemm *a, int part, int parts);
+    void (*quantize)(const struct op_quantize *a, int part, int parts);
     void (*rope)(const struct op_rope *a, int part, int parts);
     void (*kv_store)(const struct op_kv_store *a, int part, int parts);
     void (*attention)(const struct op_attention *a, int part, int parts);
@@ -211,7 +240,7 @@ struct ops {
 };
 
 const struct ops *ops_ref(void);
-/* `features`: "auto", "portable", "avx2", "avx512"; a body that this CPU lacks is ST_UNSUPPORTED.
+/* `features`: "auto" or a body's name; a body that this CPU lacks is ST_UNSUPPORTED.
  */
 enum status ops_cpu(const char *features, const struct ops **out, struct error *err);
 /* The i-th body that can run on this CPU, NULL past the end: for tests and benchmarks. ref comes

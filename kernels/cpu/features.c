@@ -110,7 +110,7 @@ bool cpu_has_avx512_bf16(void)
     return remember(&answer, probe_bf16);
 }
 
-bool cpu_has_avx512_vnni(void)
+bool cpu_has_vnni(void)
 {
     static _Atomic int answer;
     return remember(&answer, probe_vnni);

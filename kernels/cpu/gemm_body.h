@@ -68,6 +68,10 @@ static void gemm_strip(const struct gemm_view *g, size_t m, int rows, size_t n, 
 void BODY(gemm)(const struct op_gemm *a, int part, int parts)
 {
     const struct matrix *w = a->w;
+    if (w->packed) {
+        packed_gemm(a, part, parts);
+        return;
+    }
     struct gemm_view g = {
         .op = a,
         .k = (size_t)w->cols,

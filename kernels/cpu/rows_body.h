@@ -14,11 +14,14 @@ static void rows_embed(const struct op_embed *a, int part, int parts)
     size_t begin, end, cols = (size_t)a->table->cols;
     team_split((size_t)a->tokens, 1, part, parts, &begin, &end);
     for (size_t m = begin; m < end; m++) {
+        const struct matrix *t = a->table;
         float *out = a->out + m * cols;
-        dtype_convert(out, DTYPE_F32,
-                      (const char *)a->table->data +
-                          (size_t)a->ids[m] * cols * dtype_bytes(a->table->dtype),
-                      a->table->dtype, cols);
+        if (t->packed)
+            packed_read_row(t->packed, (size_t)a->ids[m], out);
+        else
+            dtype_convert(out, DTYPE_F32,
+                          (const char *)t->data + (size_t)a->ids[m] * cols * dtype_bytes(t->dtype),
+                          t->dtype, cols);
         if (a->scale != 0 && a->scale != 1)
             for (size_t i = 0; i < cols; i++)
                 out[i] *= a->scale;
@@ -161,6 +164,7 @@ const struct ops BODY(cpu_ops) = {
     .name = BODY_NAME,
     .embed = rows_embed,
     .rmsnorm = rows_rmsnorm,
+    .quantize = BODY(quantize),
     .gemm = BODY(gemm),
     .rope = rows_rope,
     .kv_store = rows_kv_store,

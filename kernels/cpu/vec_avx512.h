@@ -8,8 +8,14 @@
 
 #include "kernels/cpu/cpu.h"
 
+/* The same text is compiled twice: with VNNI, products of bytes are one instruction. */
+#if defined(__AVX512VNNI__)
+#define BODY_NAME "avx512_vnni"
+#define BODY(name) name##_vnni
+#else
 #define BODY_NAME "avx512"
 #define BODY(name) name##_avx512
+#endif
 #define INLINE static inline __attribute__((always_inline))
 #define LANES 16
 #define DOT_ROWS 4 /* register tile of dot products: rows of x by rows of w */

@@ -1,5 +1,13 @@
 #include "kernels/ref/ref.h"
 
+static double input(const struct op_gemm *a, size_t row, size_t m, size_t k)
+{
+    if (!a->w->packed)
+        return (double)a->x[row + k];
+    const struct rows8 x = rows8_from(a->x8, m);
+    return (double)x.scale[k / PACKED_SPAN] * x.q[k];
+}
+
 void ref_gemm(const struct op_gemm *a, int part, int parts)
 {
     size_t k_count = (size_t)a->w->cols;
@@ -12,7 +20,7 @@ void ref_gemm(const struct op_gemm *a, int part, int parts)
             float *out = &a->out[m * out_stride + n];
             double sum = 0;
             for (size_t k = 0; k < k_count; k++)
-                sum += (double)a->x[m * x_stride + k] * (double)ref_element(a->w, n, k);
+                sum += input(a, m * x_stride, m, k) * (double)ref_element(a->w, n, k);
             if (a->bias)
                 sum += (double)a->bias[n];
             if (a->scale != 0)

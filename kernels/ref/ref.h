@@ -8,6 +8,7 @@
 
 void ref_embed(const struct op_embed *a, int part, int parts);
 void ref_rmsnorm(const struct op_rmsnorm *a, int part, int parts);
+void ref_quantize(const struct op_quantize *a, int part, int parts);
 void ref_gemm(const struct op_gemm *a, int part, int parts);
 void ref_rope(const struct op_rope *a, int part, int parts);
 void ref_kv_store(const struct op_kv_store *a, int part, int parts);

@@ -17,6 +17,8 @@ float ref_element(const struct matrix *m, size_t row, size_t col)
 {
     const char *at = m->data;
     float v;
+    if (m->packed)
+        return packed_element(m->packed, row, col);
     at += (row * (size_t)m->cols + col) * dtype_bytes(m->dtype);
     dtype_convert(&v, DTYPE_F32, at, m->dtype, 1);
     return v;

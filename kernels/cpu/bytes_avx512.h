@@ -1,0 +1,86 @@
+/* Dot products of four byte_vec in each lane: the words that packed_body.h is written in.
+ *
+ * byte_vec: LANES * 4 unsigned bytes of weights; bytes_w: the same made ready to be multiplied; bytes_x:
+ * four signed byte_vec of a row of x, for all lanes. Sums are exact, so every body gives the same
+ * integers. AVX-512 alone takes even and odd byte_vec apart; with VNNI one instruction does it. */
+#ifndef KERNELS_CPU_BYTES_AVX512_H
+#define KERNELS_CPU_BYTES_AVX512_H
+
+#include "kernels/cpu/vec_avx512.h"
+
+#define BYTES_ROWS 4 /* register tile: rows of x by panels */
+#define BYTES_PANELS 2
+
+typedef __m512i byte_vec;
+
+INLINE ivec ivec_set1(int32_t v)
+{
+    return _mm512_set1_epi32(v);
+}
+INLINE byte_vec bytes_load(const uint8_t *p)
+{
+    return _mm512_loadu_si512(p);
+}
+/* The low and the high half of each byte. */
+INLINE byte_vec bytes_low(byte_vec b)
+{
+    return _mm512_and_si512(b, _mm512_set1_epi8(15));
+}
+INLINE byte_vec bytes_high(byte_vec b)
+{
+    return _mm512_and_si512(_mm512_srli_epi16(b, 4), _mm512_set1_epi8(15));
+}
+INLINE byte_vec bytes_lookup(byte_vec b, const uint8_t *table)
+{
+    __m128i t = _mm_loadu_si128((const __m128i *)table);
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(t), b);
+}
+INLINE int32_t bytes_four(const int8_t *x)
+{
+    int32_t four;
+    memcpy(&four, x, sizeof four);
+    return four;
+}
+/* LANES numbers within a byte's range. */
+INLINE void bytes_store(int8_t *to, ivec v)
+{
+    _mm_storeu_si128((__m128i *)to, _mm512_cvtepi32_epi8(v));
+}
+
+#if defined(__AVX512VNNI__)
+typedef __m512i bytes_w;
+typedef __m512i bytes_x;
+INLINE bytes_w bytes_w_of(byte_vec b)
+{
+    return b;
+}
+INLINE bytes_x bytes_x_of(const int8_t *x)
+{
+    return _mm512_set1_epi32(bytes_four(x));
+}
+INLINE ivec bytes_dot(ivec sum, bytes_w w, bytes_x x)
+{
+    return _mm512_dpbusd_epi32(sum, w, x);
+}
+#else
+typedef struct {
+    __m512i even, odd;
+} bytes_w;
+typedef bytes_w bytes_x;
+INLINE bytes_w bytes_w_of(byte_vec b)
+{
+    return (bytes_w){_mm512_and_si512(b, _mm512_set1_epi16(255)), _mm512_srli_epi16(b, 8)};
+}
+INLINE bytes_x bytes_x_of(const int8_t *x)
+{
+    __m512i v = _mm512_set1_epi32(bytes_four(x));
+    return (bytes_x){_mm512_srai_epi16(_mm512_slli_epi16(v, 8), 8), _mm512_srai_epi16(v, 8)};
+}
+INLINE ivec bytes_dot(ivec sum, bytes_w w, bytes_x x)
+{
+    sum = _mm512_add_epi32(sum, _mm512_madd_epi16(w.even, x.even));
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(w.odd, x.odd));
+}
+#endif
+
+#endif

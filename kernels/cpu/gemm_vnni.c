@@ -1,0 +1,5 @@
+#include "kernels/cpu/bytes_avx512.h"
+
+#include "kernels/cpu/packed_body.h"
+
+#include "kernels/cpu/gemm_body.h"

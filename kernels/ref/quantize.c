@@ -1,0 +1,39 @@
+#include <math.h>
+#include <string.h>
+
+#include "kernels/ref/ref.h"
+
+static void quantize_span(const float *x, size_t n, const struct rows8 *out, size_t span)
+{
+    int8_t *q = out->q + span * PACKED_SPAN;
+    float most = 0, wrong = 0;
+    for (size_t i = 0; i < n; i++) {
+        most = fmaxf(most, fabsf(x[i]));
+        wrong += x[i] * 0.0f; /* NaN where x is none, or infinite */
+    }
+    memset(q, 0, PACKED_SPAN);
+    out->scale[span] = (most < QUANTIZE_LEAST ? 0 : most / 127.0f) + wrong;
+    out->sum[2 * span] = out->sum[2 * span + 1] = 0;
+    if (isnan(wrong) || most < QUANTIZE_LEAST)
+        return;
+    for (size_t i = 0; i < n; i++) {
+        float v = nearbyintf(x[i] * (127.0f / most));
+        q[i] = (int8_t)fminf(fmaxf(v, -127), 127);
+        out->sum[2 * span + i / (PACKED_SPAN / 2)] += q[i];
+    }
+}
+
+void ref_quantize(const struct op_quantize *a, int part, int parts)
+{
+    const size_t stride = ref_stride(a->x_stride, a->dim), dim = (size_t)a->dim;
+    int32_t begin, end;
+    ref_split(a->tokens, part, parts, &begin, &end);
+    for (size_t m = (size_t)begin; m < (size_t)end; m++) {
+        const struct rows8 row = rows8_from(&a->out, m);
+        for (size_t s = 0; s < (size_t)row.spans; s++) {
+            size_t k = s * PACKED_SPAN;
+            quantize_span(a->x + m * stride + k, dim - k < PACKED_SPAN ? dim - k : PACKED_SPAN,
+                          &row, s);
+        }
+    }
+}

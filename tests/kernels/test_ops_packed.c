@@ -1,0 +1,295 @@
+/* Packed weights: what was put in comes out, every body's products are those of the reference, and
+ * a row's bits depend on that row alone. */
+#include "kernels/kernels_util.h"
+#include "kernels/packed.h"
+
+struct form {
+    int bits, group; /* group 0: a whole row */
+    int zero;
+    bool min, table, wide; /* wide: scales that fp16 does not hold */
+};
+
+static const struct form forms[] = {
+    {8, 32, 128, false, false, false}, {8, 16, 32, false, false, false},
+    {8, 0, 128, false, false, true},   {8, 128, 0, true, false, true},
+    {8, 32, 0, true, false, false},    {8, 64, 128, false, false, false},
+    {4, 32, 8, false, false, false},   {4, 16, 0, true, false, false},
+    {4, 128, 0, true, false, false},   {4, 0, 8, false, false, true},
+    {4, 32, 128, false, true, false},  {4, 16, 128, false, true, false},
+};
+
+#define FORMS ((int)(sizeof forms / sizeof forms[0]))
+
+struct weights {
+    struct packed p;
+    struct matrix m;
+    void *memory;
+    float *values; /* [rows][cols] */
+};
+
+static struct weights *weights_make(const struct form *f, int rows, int cols, uint64_t seed)
+{
+    struct weights *made = malloc(sizeof *made),
+                   w = {.p = {.rows = rows,
+                              .cols = cols,
+                              .bits = f->bits,
+                              .group = f->group ? f->group : cols,
+                              .zero = f->zero,
+                              .has_min = f->min,
+                              .has_table = f->table,
+                              .scale_type = f->wide ? DTYPE_F32 : DTYPE_F16}};
+    size_t n = (size_t)rows * (size_t)cols, groups = packed_groups(&w.p);
+    uint8_t *q = malloc(n);
+    float *scale = malloc((size_t)rows * groups * sizeof *scale);
+    float *min = malloc((size_t)rows * groups * sizeof *min);
+    for (int i = 0; i < 16; i++)
+        w.p.table[i] = (uint8_t)kt_below(&seed, 256);
+    for (size_t i = 0; i < n; i++)
+        q[i] = (uint8_t)kt_below(&seed, 1 << f->bits);
+    for (size_t i = 0; i < (size_t)rows * groups; i++) {
+        scale[i] = kt_uniform(&seed) * 0.01f;
+        min[i] = kt_uniform(&seed);
+        if (!f->wide) {
+            scale[i] = dtype_f16_to_f32(dtype_f32_to_f16(scale[i]));
+            min[i] = dtype_f16_to_f32(dtype_f32_to_f16(min[i]));
+        }
+    }
+    cr_assert(packed_takes(w.p.bits, w.p.group, cols));
+    w.memory = aligned_alloc(PACKED_ALIGN, packed_bytes(&w.p));
+    memset(w.memory, 0xff, packed_bytes(&w.p));
+    packed_place(&w.p, w.memory);
+    for (size_t r = 0; r < (size_t)rows; r += PACKED_ROWS) {
+        size_t left = (size_t)rows - r;
+        packed_put(&w.p, &(struct packed_rows){.first = r,
+                                               .n = left < PACKED_ROWS ? left : PACKED_ROWS,
+                                               .q = q + r * (size_t)cols,
+                                               .scale = scale + r * groups,
+                                               .min = min + r * groups});
+    }
+    w.values = malloc(n * sizeof *w.values);
+    for (size_t i = 0; i < n; i++) {
+        size_t g = i / (size_t)cols * groups + i % (size_t)cols / (size_t)w.p.group;
+        int value = f->table ? w.p.table[q[i]] : q[i];
+        w.values[i] = scale[g] * (float)(value - f->zero) + (f->min ? min[g] : 0);
+    }
+    w.m = (struct matrix){.rows = rows, .cols = cols, .packed = &made->p};
+    free(q);
+    free(scale);
+    free(min);
+    *made = w;
+    return made;
+}
+
+static void weights_free(struct weights *w)
+{
+    free(w->memory);
+    free(w->values);
+    free(w);
+}
+
+static struct rows8 rows8_make(int tokens, int cols)
+{
+    size_t spans = ((size_t)cols + PACKED_SPAN - 1) / PACKED_SPAN, n = (size_t)tokens * spans;
+    return (struct rows8){.q = malloc(n * PACKED_SPAN),
+                          .scale = malloc(n * sizeof(float)),
+                          .sum = malloc(2 * n * sizeof(int32_t)),
+                          .spans = (int32_t)spans};
+}
+
+static void rows8_free(struct rows8 *r)
+{
+    free(r->q);
+    free(r->scale);
+    free(r->sum);
+}
+
+static struct rows8 quantized(const struct ops *ops, const float *x, int tokens, int cols)
+{
+    struct op_quantize a = {.out = rows8_make(tokens, cols), .x = x, .tokens = tokens, .dim = cols};
+    for (int part = 2; part >= 0; part--)
+        ops->quantize(&a, part, 3);
+    return a.out;
+}
+
+Test(packed, what_was_put_in_comes_out)
+{
+    for (int i = 0; i < FORMS; i++)
+        for (int rows = 1; rows < 40; rows += 13)
+            for (int cols = 16; cols < 300; cols += 28) {
+                struct weights *w = weights_make(&forms[i], rows, cols, (uint64_t)(i + 1));
+                float *row = malloc((size_t)cols * sizeof *row);
+                for (int r = 0; r < rows; r++) {
+                    packed_read_row(&w->p, (size_t)r, row);
+                    kt_same("row", row, w->values + (size_t)r * (size_t)cols, (size_t)cols);
+                    for (int k = 0; k < cols; k++)
+                        cr_assert_eq(packed_element(&w->p, (size_t)r, (size_t)k), row[k]);
+                }
+                free(row);
+                weights_free(w);
+            }
+}
+
+Test(packed, groups_that_do_not_fit_are_refused)
+{
+    cr_assert(packed_takes(4, 32, 100) && packed_takes(8, 16, 100) && packed_takes(8, 100, 100));
+    cr_assert_not(packed_takes(4, 48, 100));
+    cr_assert_not(packed_takes(4, 8, 100));
+    cr_assert_not(packed_takes(2, 32, 100));
+    cr_assert_not(packed_takes(4, 0, 100));
+    cr_assert_not(packed_takes(4, 32, 0));
+}
+
+Test(packed, fp16_is_for_scales_that_it_holds)
+{
+    cr_assert(packed_fits_f16((float[]){0, 1, -0.1f, 65504, 0x1p-14f, 0x1p-24f}, 6));
+    cr_assert_not(packed_fits_f16((float[]){1e-6f}, 1));
+    cr_assert_not(packed_fits_f16((float[]){1e5f}, 1));
+}
+
+/* Half a step of the grid away at most, and the same on every body. */
+Test(packed, quantized_rows)
+{
+    enum { TOKENS = 5, COLS = 150 };
+    float *x = kt_floats(TOKENS * COLS, 3);
+    for (int i = 0; i < 70; i++)
+        x[COLS + i] = i < 40 ? 0 : x[COLS + i] * 0x1p-120f;
+    for (int b = 0; ops_at(b); b++) {
+        struct rows8 r = quantized(ops_at(b), x, TOKENS, COLS), ref;
+        ref = quantized(ops_ref(), x, TOKENS, COLS);
+        for (int m = 0; m < TOKENS; m++)
+            for (int k = 0; k < r.spans * PACKED_SPAN; k++) {
+                int at = m * r.spans * PACKED_SPAN + k, span = m * r.spans + k / PACKED_SPAN;
+                float v = k < COLS ? x[m * COLS + k] : 0, s = r.scale[span];
+                cr_assert_leq(fabsf(v - s * r.q[at]), s * 0.5001f + 0x1p-100f, "%s",
+                              ops_at(b)->name);
+                cr_assert_eq(r.q[at], ref.q[at], "%s", ops_at(b)->name);
+                cr_assert_eq(s, ref.scale[span]);
+                cr_assert_eq(r.sum[2 * span], ref.sum[2 * span]);
+                cr_assert_eq(r.sum[2 * span + 1], ref.sum[2 * span + 1]);
+            }
+        rows8_free(&r);
+        rows8_free(&ref);
+    }
+    free(x);
+}
+
+Test(packed, what_is_no_number_stays_none)
+{
+    static const float wrong[] = {NAN, INFINITY, -INFINITY};
+    struct weights *w = weights_make(&forms[0], 16, 64, 5);
+    for (int b = 0; ops_at(b); b++)
+        for (int i = 0; i < 3; i++) {
+            float *x = kt_floats(64, 3), out[16];
+            x[37] = wrong[i];
+            struct rows8 r = quantized(ops_at(b), x, 1, 64);
+            cr_assert(isnan(r.scale[1]) && !isnan(r.scale[0]));
+            struct op_gemm a = {.out = out, .x8 = &r, .w = &w->m, .tokens = 1};
+            ops_at(b)->gemm(&a, 0, 1);
+            for (int n = 0; n < 16; n++)
+                cr_assert(isnan(out[n]), "%s", ops_at(b)->name);
+            rows8_free(&r);
+            free(x);
+        }
+    weights_free(w);
+}
+
+static void check_products(const struct form *f, int rows, int cols, int tokens, uint64_t seed)
+{
+    struct weights *w = weights_make(f, rows, cols, seed);
+    float *x = kt_floats((size_t)(tokens * cols), seed + 1), *bias = kt_floats((size_t)rows, 9);
+    int stride = rows + 3;
+    size_t n = (size_t)(tokens * stride);
+    float *start = kt_floats(n, 4), *want = kt_copy(start, n);
+    struct rows8 r = quantized(ops_ref(), x, tokens, cols);
+    struct op_gemm a = {.out = want,
+                        .x8 = &r,
+                        .w = &w->m,
+                        .bias = tokens % 2 ? bias : NULL,
+                        .scale = tokens % 3 ? 0 : 0.5f,
+                        .tokens = tokens,
+                        .out_stride = stride,
+                        .accumulate = tokens % 4 == 0};
+    ops_ref()->gemm(&a, 0, 1);
+    for (int b = 1; ops_at(b); b++)
+        for (int parts = 1; parts < 6; parts += 2) {
+            char what[128];
+            float *got = kt_copy(start, n);
+            a.out = got;
+            for (int part = parts - 1; part >= 0; part--)
+                ops_at(b)->gemm(&a, part, parts);
+            snprintf(what, sizeof what, "%s %d bits group %d N%d K%d M%d of %d", ops_at(b)->name,
+                     f->bits, f->group, rows, cols, tokens, parts);
+            kt_near(what, got, want, n, (struct kt_tolerance){2e-7 * cols, 2e-6});
+            free(got);
+        }
+    rows8_free(&r);
+    free(start);
+    free(want);
+    free(bias);
+    free(x);
+    weights_free(w);
+}
+
+Test(packed, products, .timeout = 120)
+{
+    for (int i = 0; i < FORMS; i++)
+        for (int tokens = 1; tokens < 14; tokens += tokens < 6 ? 1 : 4) {
+            check_products(&forms[i], 16, 32, tokens, 1);
+            check_products(&forms[i], 3, 16, tokens, 2);
+            check_products(&forms[i], 49, 160, tokens, 3);
+            check_products(&forms[i], 100, 200, tokens, 4);
+        }
+}
+
+/* Rows by themselves, or among others, by one thread or by several: the same bits; and the bodies
+ * that add in vectors of fused operations agree to the bit too. */
+Test(packed, rows_depend_on_themselves_alone, .timeout = 120)
+{
+    enum { ROWS = 45, N = 130, K = 300 };
+    float *x = kt_floats(ROWS * K, 7), *fused = NULL;
+    for (int i = 0; i < FORMS; i++) {
+        struct weights *w = weights_make(&forms[i], N, K, 8);
+        for (int b = 1; ops_at(b); b++) {
+            const struct ops *ops = ops_at(b);
+            struct rows8 r = quantized(ops, x, ROWS, K);
+            float *all = malloc(ROWS * N * sizeof *all), *one = malloc(ROWS * N * sizeof *one);
+            struct op_gemm a = {.out = all, .x8 = &r, .w = &w->m, .tokens = ROWS};
+            ops->gemm(&a, 0, 1);
+            for (int count = 1; count <= 7; count++)
+                for (int first = 0; first + count <= ROWS; first += 11) {
+                    struct rows8 from = rows8_from(&r, (size_t)first);
+                    a = (struct op_gemm){.out = one, .x8 = &from, .w = &w->m, .tokens = count};
+                    for (int part = 0; part < count; part++)
+                        ops->gemm(&a, part, count);
+                    kt_same(ops->name, one, all + first * N, (size_t)(count * N));
+                }
+            if (strncmp(ops->name, "avx", 3) == 0) {
+                if (fused)
+                    kt_same("across bodies", all, fused, ROWS * N);
+                free(fused);
+                fused = kt_copy(all, ROWS * N);
+            }
+            free(all);
+            free(one);
+            rows8_free(&r);
+        }
+        free(fused);
+        fused = NULL;
+        weights_free(w);
+    }
+    free(x);
+}
+
+Test(packed, embedding)
+{
+    struct weights *w = weights_make(&forms[3], 50, 96, 2);
+    int32_t ids[] = {49, 0, 17, 16};
+    for (int b = 0; ops_at(b); b++) {
+        float out[4 * 96];
+        struct op_embed a = {.out = out, .table = &w->m, .ids = ids, .tokens = 4};
+        ops_at(b)->embed(&a, 0, 1);
+        for (int i = 0; i < 4; i++)
+            kt_same(ops_at(b)->name, out + i * 96, w->values + ids[i] * 96, 96);
+    }
+    weights_free(w);
+}
