@@ -107,9 +107,10 @@ static void print_files(const struct model_facts *f)
                (unsigned long long)f->formats[i].tensors);
     printf("\n");
     if (*f->quantization)
-        printf("quantization    %s, %llu tensors are converted to %s when loaded\n",
+        printf("quantization    %s, when loaded %llu tensors are converted to %s, %llu stay "
+               "integers\n",
                f->quantization, (unsigned long long)f->tensors_converted,
-               dtype_name(f->converted_to));
+               dtype_name(f->converted_to), (unsigned long long)f->tensors_packed);
 }
 
 static void print_text(const struct model_facts *f)
@@ -202,6 +203,7 @@ static void put_checkpoint(struct jw *w, const struct model_facts *f)
     put_uint(w, "tensors", f->tensors);
     put_uint(w, "tensors_unused", f->tensors_unused);
     put_uint(w, "tensors_converted", f->tensors_converted);
+    put_uint(w, "tensors_packed", f->tensors_packed);
     put_uint(w, "files", f->files);
     put_uint(w, "weight_bytes", f->weight_bytes);
     jw_key(w, "by_type");

@@ -9,6 +9,7 @@
 struct local_options local_defaults(void)
 {
     return (struct local_options){.cpu_features = "auto",
+                                  .weights = "auto",
                                   .kv_dtype = "fp32",
                                   .block_tokens = 16,
                                   .chunk_tokens_max = 512,
@@ -19,9 +20,13 @@ struct local_options local_defaults(void)
 static enum status open_model(struct local *l, const struct local_options *o, struct error *err)
 {
     const struct ops *ops;
+    enum model_weights_form form;
     enum status st = ops_cpu(o->cpu_features, &ops, err);
     if (st != ST_OK)
         return st;
+    if (!model_weights_form_parse(o->weights, &form))
+        return err_set(err, ST_INVALID, "--weights: expected auto, packed or float, got \"%s\"",
+                       o->weights);
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     int threads = (int)(o->threads > 0 ? o->threads : cores > 0 ? cores : 1);
     l->team = team_create(threads, threads <= cores, false);
@@ -33,7 +38,8 @@ static enum status open_model(struct local *l, const struct local_options *o, st
                                    .ops = ops,
                                    .team = l->team,
                                    .max_batch_tokens = engine_rows_max(&sizes),
-                                   .max_logits_rows = engine_logits_max(&sizes)};
+                                   .max_logits_rows = engine_logits_max(&sizes),
+                                   .weights = form};
     return model_load(&args, &l->model, err);
 }
 

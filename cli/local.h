@@ -20,6 +20,7 @@
 struct local_options {
     const char *dir;
     const char *cpu_features; /* auto */
+    const char *weights;      /* auto */
     const char *kv_dtype;     /* fp32 */
     int64_t threads;          /* 0: all cores */
     int64_t block_tokens, chunk_tokens_max, max_batch;
@@ -64,7 +65,12 @@ enum status local_read_all(FILE *f, const char *name, struct buf *out, struct er
          .kind = FLAG_STR,                                                                         \
          .target = &(o).cpu_features,                                                              \
          .value = "NAME",                                                                          \
-         .help = "auto, portable, avx2 or avx512"},                                                \
+         .help = "auto, portable, avx2, avx512 or avx512_vnni"},                                   \
+        {.name = "weights",                                                                        \
+         .kind = FLAG_STR,                                                                         \
+         .target = &(o).weights,                                                                   \
+         .value = "FORM",                                                                          \
+         .help = "quantized ones as packed integers or as float; auto: by size"},                  \
         {.name = "kv-dtype",                                                                       \
          .kind = FLAG_STR,                                                                         \
          .target = &(o).kv_dtype,                                                                  \

@@ -13,9 +13,31 @@
 
 /* ---- what the blocks are made of ---- */
 
+void run_gemm_from(const struct layer_run *l, struct op_gemm a, int32_t first)
+{
+    struct rows8 x8 = l->r->m->scratch.x8;
+    if (a.w->packed) {
+        x8.spans = (int32_t)packed_spans(a.w->packed);
+        x8 = rows8_from(&x8, (size_t)first);
+        a.x8 = &x8;
+    }
+    l->r->m->ops->gemm(&a, l->me.part, l->me.parts);
+}
+
 void run_gemm(const struct layer_run *l, struct op_gemm a)
 {
-    l->r->m->ops->gemm(&a, l->me.part, l->me.parts);
+    run_gemm_from(l, a, 0);
+}
+
+void run_ready(const struct layer_run *l, const float *x, int32_t tokens, int32_t dim)
+{
+    const struct model *m = l->r->m;
+    struct op_quantize a = {.out = m->scratch.x8, .x = x, .tokens = tokens, .dim = dim};
+    if (m->weights.n_packed == 0)
+        return;
+    a.out.spans = (dim + PACKED_SPAN - 1) / PACKED_SPAN;
+    m->ops->quantize(&a, l->me.part, l->me.parts);
+    run_meet(l->r);
 }
 
 void run_norm(const struct layer_run *l, struct op_rmsnorm a)
@@ -208,6 +230,7 @@ static void run_head(const struct run *r, struct member me)
                                      .tokens = n,
                                      .dim = m->config.hidden});
     run_meet(r);
+    run_ready(&l, s->h_sel, n, m->config.hidden);
     run_gemm(&l, (struct op_gemm){.out = r->logits,
                                   .x = s->h_sel,
                                   .w = &m->weights.head,

@@ -108,6 +108,7 @@ static void count_tensors(struct model_facts *f, const struct weight_source *sou
     const char *quantization = weight_source_quantization(source);
     const struct checkpoint *checkpoint = weight_source_checkpoint(source);
     f->converted_to = weights_converted_dtype(source);
+    f->packs = weights_are_packed(source, MODEL_WEIGHTS_AUTO);
     f->tensors = weight_source_count(source);
     f->files = checkpoint ? checkpoint_files(checkpoint) : gguf_files(weight_source_gguf(source));
     snprintf(f->quantization, sizeof f->quantization, "%s", quantization ? quantization : "");
@@ -115,11 +116,20 @@ static void count_tensors(struct model_facts *f, const struct weight_source *sou
         count_format(f, weight_source_at(source, i));
 }
 
-/* What a weight takes in memory: itself where it is used as it lies there, else what it is
- * converted to. */
-static uint64_t loaded_bytes(const struct model_facts *f, const struct weight *w)
+/* What a weight takes in memory: itself where it is used as it lies there, else what it is packed
+ * or converted to. */
+static uint64_t loaded_bytes(struct model_facts *f, const struct weight *w,
+                             const struct weight_spec *s)
 {
-    return w->data ? w->stored_bytes : w->rows * w->cols * dtype_bytes(f->converted_to);
+    struct packed form;
+    if (w->data)
+        return w->stored_bytes;
+    if (f->packs && weights_pack(w, s, &form)) {
+        f->tensors_packed++;
+        return packed_bytes(&form);
+    }
+    f->tensors_converted++;
+    return w->rows * w->cols * dtype_bytes(f->converted_to);
 }
 
 struct matcher {
@@ -145,8 +155,7 @@ static enum status match_weight(void *ctx, const struct weight_spec *s)
     if (seen) {
         *seen = 1;
         m->used++;
-        m->facts->tensors_converted += !w->data;
-        m->facts->weight_bytes += loaded_bytes(m->facts, w);
+        m->facts->weight_bytes += loaded_bytes(m->facts, w, s);
     }
     return ST_OK;
 }

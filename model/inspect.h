@@ -26,7 +26,9 @@ struct model_facts {
     uint64_t parameters;
     uint64_t active_parameters; /* read per token: for a dense model all but an untied embedding */
     int32_t expert_layers;      /* layers with a mixture of experts */
-    uint64_t tensors, tensors_unused, tensors_converted, files;
+    uint64_t tensors, tensors_unused, files;
+    uint64_t tensors_converted, tensors_packed; /* of those in use, when loaded */
+    bool packs;                                 /* integers stay integers */
     struct {
         char name[40];
         uint64_t tensors, bytes; /* as stored */

@@ -31,13 +31,16 @@ static void run_experts(const struct layer_run *l, struct pair_list p, const str
 {
     const struct scratch *s = &l->r->m->scratch;
     const int32_t n = l->r->m->config.moe.experts;
+    run_ready(l, s->pair_in, p.pairs, experts->cols);
     for (int32_t e = 0, begin = 0; e < n; begin = p.expert_end[e++]) {
         const struct matrix *w = &experts[e];
         if (p.expert_end[e] > begin)
-            run_gemm(l, (struct op_gemm){.out = s->pair_out + (size_t)begin * (size_t)w->rows,
-                                         .x = s->pair_in + (size_t)begin * (size_t)w->cols,
-                                         .w = w,
-                                         .tokens = p.expert_end[e] - begin});
+            run_gemm_from(l,
+                          (struct op_gemm){.out = s->pair_out + (size_t)begin * (size_t)w->rows,
+                                           .x = s->pair_in + (size_t)begin * (size_t)w->cols,
+                                           .w = w,
+                                           .tokens = p.expert_end[e] - begin},
+                          begin);
     }
     run_meet(l->r);
 }
@@ -47,6 +50,7 @@ static void project_keys(const struct layer_run *l, float *k, float *v, int32_t 
     const struct model_config *c = &l->r->m->config;
     struct op_gemm a = {.x = l->in, .tokens = l->r->all.tokens, .out_stride = width};
     a.out = k, a.w = &l->w->k;
+    run_ready(l, l->in, a.tokens, c->hidden);
     run_gemm(l, a);
     a.out = v, a.w = &l->w->v;
     run_gemm(l, a);

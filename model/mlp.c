@@ -29,18 +29,20 @@ static void run_gate_up(const struct layer_run *l, const struct expert_weights *
     const size_t in = (size_t)w->gate.cols, out = (size_t)w->gate.rows;
     struct op_gemm a = {.x = x + (size_t)begin * in, .tokens = end - begin};
     a.out = s->gate + (size_t)begin * out, a.w = &w->gate, a.bias = w->gate_bias;
-    run_gemm(l, a);
+    run_gemm_from(l, a, begin);
     a.out = s->up + (size_t)begin * out, a.w = &w->up, a.bias = w->up_bias;
-    run_gemm(l, a);
+    run_gemm_from(l, a, begin);
 }
 
 /* A unit that all rows go through, its output as `to` says. */
 static void run_unit(const struct layer_run *l, const struct expert_weights *w, struct op_gemm to)
 {
+    run_ready(l, l->in, to.tokens, w->gate.cols);
     run_gate_up(l, w, l->in, 0, to.tokens);
     run_meet(l->r);
     run_glu(l, to.tokens, w->gate.rows);
     run_meet(l->r);
+    run_ready(l, l->r->m->scratch.gate, to.tokens, w->down.cols);
     to.x = l->r->m->scratch.gate, to.w = &w->down, to.bias = w->down_bias;
     run_gemm(l, to);
     run_meet(l->r);
@@ -117,20 +119,24 @@ static void run_experts(const struct layer_run *l, struct pair_list p)
     const struct model_config *c = &l->r->m->config;
     const struct scratch *s = &l->r->m->scratch;
     const size_t ffn = (size_t)c->moe.ffn, hidden = (size_t)c->hidden;
+    run_ready(l, s->pair_in, p.pairs, c->hidden);
     for (int32_t e = 0, begin = 0; e < c->moe.experts; begin = p.expert_end[e++])
         if (p.expert_end[e] > begin)
             run_gate_up(l, &l->w->experts[e], s->pair_in, begin, p.expert_end[e]);
     run_meet(l->r);
     run_glu(l, p.pairs, c->moe.ffn);
     run_meet(l->r);
+    run_ready(l, s->gate, p.pairs, c->moe.ffn);
     for (int32_t e = 0, begin = 0; e < c->moe.experts; begin = p.expert_end[e++]) {
         const struct expert_weights *w = &l->w->experts[e];
         if (p.expert_end[e] > begin)
-            run_gemm(l, (struct op_gemm){.out = s->pair_out + (size_t)begin * hidden,
-                                         .x = s->gate + (size_t)begin * ffn,
-                                         .w = &w->down,
-                                         .bias = w->down_bias,
-                                         .tokens = p.expert_end[e] - begin});
+            run_gemm_from(l,
+                          (struct op_gemm){.out = s->pair_out + (size_t)begin * hidden,
+                                           .x = s->gate + (size_t)begin * ffn,
+                                           .w = &w->down,
+                                           .bias = w->down_bias,
+                                           .tokens = p.expert_end[e] - begin},
+                          begin);
     }
     run_meet(l->r);
 }

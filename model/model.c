@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "model/model_impl.h"
 
@@ -32,6 +33,21 @@ size_t model_pairs_max(const struct model_config *c, int32_t tokens)
     return (size_t)tokens * (size_t)c->moe.top_k;
 }
 
+/* Spans of the largest input of any gemm: rows of the batch, or pairs. */
+static size_t spans_max(const struct model *m)
+{
+    const struct model_config *c = &m->config;
+    int32_t wide = larger(larger(c->hidden, larger(c->ffn, c->moe.shared_ffn)),
+                          larger(model_qkv_width(c), c->latent.q_rank));
+    int32_t pair = larger(larger(c->hidden, c->moe.ffn), c->kv_heads * c->head_dim);
+    size_t of_row = (size_t)wide / PACKED_SPAN + 1, of_pair = (size_t)pair / PACKED_SPAN + 1;
+    size_t rows = (size_t)m->max_tokens * of_row;
+    size_t pairs = model_pairs_max(c, m->max_tokens) * of_pair;
+    if (m->weights.n_packed == 0)
+        return 0;
+    return rows > pairs ? rows : pairs;
+}
+
 /* Sizes are bounded by config*.c and BATCH_TOKENS_MAX: no product here passes 2^50. */
 static enum status scratch_init(struct scratch *s, const struct model *m, struct error *err)
 {
@@ -45,6 +61,7 @@ static enum status scratch_init(struct scratch *s, const struct model *m, struct
     const size_t latent =
         is_latent ? (size_t)larger(c->latent.q_rank, c->heads * model_key_dim(c)) : 0;
     const size_t pair = pairs == 0 ? 0 : c->attention == ATTENTION_MOA && kv > hidden ? kv : hidden;
+    const size_t spans = spans_max(m);
     const size_t given = pairs > tokens ? pairs : tokens; /* of a shared unit too */
     struct {
         void *slot;
@@ -70,6 +87,9 @@ static enum status scratch_init(struct scratch *s, const struct model *m, struct
         {&s->pair_row, pairs},
         {&s->pair_of, pairs},
         {&s->expert_end, experts},
+        {&s->x8.q, spans * PACKED_SPAN / sizeof(float)},
+        {&s->x8.scale, spans},
+        {&s->x8.sum, 2 * spans},
     };
     const size_t n = sizeof parts / sizeof parts[0], line = SCRATCH_ALIGN / sizeof(float);
     size_t total = 0;
@@ -105,6 +125,17 @@ static enum status ropes_init(struct model *m, struct error *err)
     return ST_OK;
 }
 
+bool model_weights_form_parse(const char *name, enum model_weights_form *out)
+{
+    static const char *const names[] = {"auto", "packed", "float"};
+    for (int i = 0; i < 3; i++)
+        if (strcmp(name, names[i]) == 0) {
+            *out = (enum model_weights_form)i;
+            return true;
+        }
+    return false;
+}
+
 enum status model_load(const struct model_load_args *args, struct model **out, struct error *err)
 {
     assert(args->ops && args->team && args->max_batch_tokens > 0 && args->max_logits_rows > 0);
@@ -125,10 +156,12 @@ enum status model_load(const struct model_load_args *args, struct model **out, s
     if (!st)
         weights_settle(m->source, &m->config);
     if (!st)
-        st = weights_bind(
-            &(struct weights_args){
-                .config = &m->config, .source = m->source, .dir = args->dir, .team = args->team},
-            &m->weights, err);
+        st = weights_bind(&(struct weights_args){.config = &m->config,
+                                                 .source = m->source,
+                                                 .dir = args->dir,
+                                                 .team = args->team,
+                                                 .form = args->weights},
+                          &m->weights, err);
     if (!st)
         st = scratch_init(&m->scratch, m, err);
     if (!st)

@@ -21,12 +21,18 @@
 
 struct model;
 
+/* How quantized weights are computed with: as the small integers that they are, times rows that are
+ * rounded to 8 bits, or converted to floats. AUTO packs those of a model that is worth it. */
+enum model_weights_form { MODEL_WEIGHTS_AUTO, MODEL_WEIGHTS_PACKED, MODEL_WEIGHTS_FLOAT };
+bool model_weights_form_parse(const char *name, enum model_weights_form *out);
+
 struct model_load_args {
     const char *dir;
     const struct ops *ops;
     struct team *team;
     int32_t max_batch_tokens; /* most rows of one forward */
     int32_t max_logits_rows;  /* most rows that want logits */
+    enum model_weights_form weights;
 };
 
 /* A step's work. Rows of one sequence are adjacent, ascending in position; see struct op_rows. */

@@ -27,6 +27,7 @@ struct scratch {
     float *weight;   /* [tokens, top_k] */
     float *pair_in;  /* [pairs, hidden or what experts read] */
     float *pair_out; /* [pairs, hidden or what experts give] */
+    struct rows8 x8; /* what gemms by packed weights read; of as many rows as any of them has */
     float *x_sel;    /* [selected, hidden] rows of x that want logits */
     float *h_sel;    /* [selected, hidden] */
     int32_t *sel_positions, *sel_seq_of; /* [selected] */
@@ -92,6 +93,11 @@ static inline void run_meet(const struct run *r)
     team_barrier(r->m->team);
 }
 void run_gemm(const struct layer_run *l, struct op_gemm a);
+/* Of rows from `first` on of what run_ready() was given. */
+void run_gemm_from(const struct layer_run *l, struct op_gemm a, int32_t first);
+/* Where a model has packed weights: makes integers of x, dense rows of dim, for the gemms that read
+ * it next, and meets. All members must have met since the gemms before. */
+void run_ready(const struct layer_run *l, const float *x, int32_t tokens, int32_t dim);
 void run_norm(const struct layer_run *l, struct op_rmsnorm a);
 void run_rope(const struct layer_run *l, struct op_rope a, const struct op_rows *rows);
 void run_store(const struct layer_run *l, const float *k, const float *v, int32_t stride);
@@ -126,6 +132,7 @@ struct weights_args {
     const struct weight_source *source;
     const char *dir;
     struct team *team;
+    enum model_weights_form form;
 };
 enum status weights_bind(const struct weights_args *args, struct model_weights *out,
                          struct error *err);
@@ -138,6 +145,11 @@ const struct weight *weights_find(const struct weight_source *source, const stru
 
 /* What matrices are converted to: fp16, or fp32 where all of them are small. */
 enum dtype weights_converted_dtype(const struct weight_source *source);
+/* Whether integers stay integers: where they are not small. */
+bool weights_are_packed(const struct weight_source *source, enum model_weights_form form);
+/* Whether a weight can be packed for this spec, and in what form: all of the tensor's rows, fp16
+ * scales, no place. */
+bool weights_pack(const struct weight *w, const struct weight_spec *s, struct packed *out);
 /* Its place among the source's weights. */
 size_t weights_index(const struct weight_source *source, const struct weight *w);
 

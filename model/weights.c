@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "base/log.h"
+#include "formats/weight_ints.h"
 #include "model/model_impl.h"
 #include "model/weights_convert.h"
 
@@ -80,14 +81,44 @@ size_t weights_index(const struct weight_source *source, const struct weight *w)
     return 0;
 }
 
-enum dtype weights_converted_dtype(const struct weight_source *source)
+static bool is_small(const struct weight_source *source)
 {
     uint64_t elements = 0;
     for (size_t i = 0; i < weight_source_count(source); i++) {
         const struct weight *w = weight_source_at(source, i);
         elements += w->data ? 0 : w->rows * w->cols;
     }
-    return elements <= CONVERT_EXACT_MAX ? DTYPE_F32 : DTYPE_F16;
+    return elements <= CONVERT_EXACT_MAX;
+}
+
+enum dtype weights_converted_dtype(const struct weight_source *source)
+{
+    return is_small(source) ? DTYPE_F32 : DTYPE_F16;
+}
+
+bool weights_are_packed(const struct weight_source *source, enum model_weights_form form)
+{
+    return form == MODEL_WEIGHTS_PACKED || (form == MODEL_WEIGHTS_AUTO && !is_small(source));
+}
+
+bool weights_pack(const struct weight *w, const struct weight_spec *s, struct packed *out)
+{
+    struct weight_ints f;
+    if (!s->take_cols || (uint64_t)s->take_cols != w->cols || s->as_floats || s->flip || w->data ||
+        !w->readable || w->rows > INT32_MAX || w->cols > INT32_MAX || !weight_as_ints(w, &f) ||
+        !packed_takes(f.bits, f.group, (int32_t)w->cols))
+        return false;
+    *out = (struct packed){.rows = (int32_t)w->rows,
+                           .cols = (int32_t)w->cols,
+                           .bits = f.bits,
+                           .group = f.group,
+                           .zero = f.zero,
+                           .has_min = f.has_min,
+                           .has_table = f.table != NULL,
+                           .scale_type = DTYPE_F16};
+    if (f.table)
+        memcpy(out->table, f.table, sizeof out->table);
+    return true;
 }
 
 /* ---- checks ---- */
@@ -181,6 +212,7 @@ struct binding {
     unsigned char *used; /* of the source's weights */
     bool scan_whole;
     enum dtype converted; /* what matrices are converted to */
+    bool packs;           /* or what of them are integers stays so */
     struct error *err;
 };
 
@@ -234,6 +266,11 @@ static enum status bind_one(void *ctx, const struct weight_spec *s)
     *s->matrix = (struct matrix){.dtype = dtype,
                                  .rows = s->take_cols ? s->take_rows : 1,
                                  .cols = s->take_cols ? s->take_cols : s->take_rows};
+    struct packed form;
+    if (b->packs && weights_pack(w, s, &form)) {
+        form.rows = s->take_rows;
+        return conversion_pack(&b->conversion, w, s, &form);
+    }
     if (!native || s->flip || s->step != 1)
         return conversion_add(&b->conversion, w, s, dtype);
     size_t start =
@@ -289,6 +326,7 @@ enum status weights_bind(const struct weights_args *args, struct model_weights *
                         .scan_whole =
                             weight_source_stored_bytes(args->source) <= SCAN_WHOLE_MAX_BYTES,
                         .converted = weights_converted_dtype(args->source),
+                        .packs = weights_are_packed(args->source, args->form),
                         .used = calloc(weight_source_count(args->source) + 1, 1),
                         .conversion = {.dir = args->dir, .err = err},
                         .err = err};
@@ -325,5 +363,6 @@ void weights_fini(struct model_weights *w)
     free(w->matrices);
     free(w->experts);
     free(w->floats);
+    free(w->packed);
     *w = (struct model_weights){0};
 }

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "formats/weight_ints.h"
 #include "model/model_impl.h"
 
 #define CONVERT_ALIGN 64
@@ -16,6 +17,9 @@ struct conversion_job {
     const struct weight *weight;
     struct weight_spec spec;
     enum dtype to;
+    bool packs;         /* else to floats */
+    struct packed form; /* its place is `out` */
+    size_t bytes;       /* at most */
     char *out;
 };
 
@@ -25,8 +29,7 @@ static size_t job_bytes(const struct weight_spec *s, enum dtype to)
     return (n * dtype_bytes(to) + CONVERT_ALIGN - 1) & ~(size_t)(CONVERT_ALIGN - 1);
 }
 
-enum status conversion_add(struct conversion *c, const struct weight *w,
-                           const struct weight_spec *s, enum dtype to)
+static enum status add_job(struct conversion *c, struct conversion_job job)
 {
     if (c->n_jobs == c->cap_jobs) {
         size_t cap = c->cap_jobs ? 2 * c->cap_jobs : 64;
@@ -36,9 +39,28 @@ enum status conversion_add(struct conversion *c, const struct weight *w,
         c->jobs = jobs;
         c->cap_jobs = cap;
     }
-    c->jobs[c->n_jobs++] = (struct conversion_job){.weight = w, .spec = *s, .to = to};
-    c->bytes_all += job_bytes(s, to);
+    c->jobs[c->n_jobs++] = job;
+    c->bytes_all += job.bytes;
+    c->n_packed += job.packs;
     return ST_OK;
+}
+
+enum status conversion_add(struct conversion *c, const struct weight *w,
+                           const struct weight_spec *s, enum dtype to)
+{
+    return add_job(
+        c, (struct conversion_job){.weight = w, .spec = *s, .to = to, .bytes = job_bytes(s, to)});
+}
+
+enum status conversion_pack(struct conversion *c, const struct weight *w,
+                            const struct weight_spec *s, const struct packed *form)
+{
+    struct conversion_job job = {.weight = w, .spec = *s, .packs = true, .form = *form};
+    job.form.scale_type =
+        DTYPE_F32; /* room for the larger ones: pages never written cost nothing */
+    job.bytes = packed_bytes(&job.form);
+    job.form.scale_type = DTYPE_F16;
+    return add_job(c, job);
 }
 
 void conversion_fini(struct conversion *c)
@@ -135,13 +157,75 @@ static bool convert(struct conversion_job *j)
     return s.good;
 }
 
+/* ---- packing ---- */
+
+/* Rows of a tensor as integers; `good`: their scales are numbers. */
+struct ints {
+    uint8_t *q;
+    float *scale, *min; /* [PACKED_ROWS][groups] */
+    bool good, fits_f16;
+};
+
+static void read_ints(const struct conversion_job *j, struct ints *s, size_t at, size_t n)
+{
+    const uint64_t first = weights_first_row(&j->spec) + (uint64_t)j->spec.first;
+    const uint64_t step = (uint64_t)j->spec.step;
+    const size_t groups = packed_groups(&j->form), cols = (size_t)j->form.cols, all = n * groups;
+    float *min = j->form.has_min ? s->min : NULL;
+    if (step == 1)
+        weight_read_ints(j->weight, first + at, first + at + n, s->q, s->scale, min);
+    for (size_t i = 0; step != 1 && i < n; i++)
+        weight_read_ints(j->weight, first + (at + i) * step, first + (at + i) * step + 1,
+                         s->q + i * cols, s->scale + i * groups, min ? min + i * groups : NULL);
+    s->good = s->good && weights_find_nonfinite(s->scale, DTYPE_F32, all) == all &&
+              (!min || weights_find_nonfinite(min, DTYPE_F32, all) == all);
+    s->fits_f16 =
+        s->fits_f16 && packed_fits_f16(s->scale, all) && (!min || packed_fits_f16(min, all));
+}
+
+static bool pack_all(const struct conversion_job *j, struct ints *s)
+{
+    const size_t rows = (size_t)j->form.rows;
+    s->good = s->fits_f16 = true;
+    for (size_t i = 0; i < rows && s->good; i += PACKED_ROWS) {
+        size_t n = rows - i < PACKED_ROWS ? rows - i : PACKED_ROWS;
+        read_ints(j, s, i, n);
+        if (j->form.scale_type == DTYPE_F16 && !s->fits_f16)
+            return false;
+        packed_put(&j->form, &(struct packed_rows){i, n, s->q, s->scale, s->min});
+    }
+    return true;
+}
+
+/* Scales go into fp16, or all of them into fp32 where one does not fit. */
+static bool pack(struct conversion_job *j)
+{
+    const size_t cells = PACKED_ROWS * packed_groups(&j->form);
+    struct ints s = {.scale =
+                         malloc(2 * cells * sizeof(float) + PACKED_ROWS * (size_t)j->form.cols)};
+    if (!s.scale) {
+        j->out = NULL;
+        return false;
+    }
+    s.min = s.scale + cells;
+    s.q = (uint8_t *)(s.min + cells);
+    packed_place(&j->form, j->out);
+    if (!pack_all(j, &s)) {
+        j->form.scale_type = DTYPE_F32;
+        packed_place(&j->form, j->out);
+        pack_all(j, &s);
+    }
+    free(s.scale);
+    return s.good;
+}
+
 static void convert_body(void *arg, int part, int parts)
 {
     struct conversion *c = arg;
     (void)parts;
     for (size_t i; (i = atomic_fetch_add(&c->next, 1)) < c->n_jobs;) {
         int none = 0;
-        if (!convert(&c->jobs[i]))
+        if (!(c->jobs[i].packs ? pack(&c->jobs[i]) : convert(&c->jobs[i])))
             atomic_compare_exchange_strong(&c->bad, &none, (int)i + 1);
         int64_t now = clock_now_ns();
         if (part == 0 && now - c->said_ns > PROGRESS_NS) {
@@ -163,15 +247,24 @@ enum status conversion_run(struct conversion *c, struct team *team, struct model
                        c->dir, c->bytes_all >> 20);
     out->converted = memory;
     out->converted_bytes = c->bytes_all;
+    out->packed = calloc(c->n_packed + 1, sizeof *out->packed);
+    if (!out->packed)
+        return err_set(c->err, ST_NO_MEMORY, "%s: no memory for the list of weights", c->dir);
     char *at = memory;
     for (size_t i = 0; i < c->n_jobs; i++) {
         struct conversion_job *j = &c->jobs[i];
         j->out = at;
-        j->spec.matrix->data = at;
-        at += job_bytes(&j->spec, j->to);
+        j->spec.matrix->data = j->packs ? NULL : at;
+        at += j->bytes;
     }
     c->said_ns = clock_now_ns();
     team_run(team, convert_body, c);
+    for (size_t i = 0; i < c->n_jobs; i++) {
+        if (!c->jobs[i].packs)
+            continue;
+        out->packed[out->n_packed] = c->jobs[i].form;
+        c->jobs[i].spec.matrix->packed = &out->packed[out->n_packed++];
+    }
     int bad = atomic_load(&c->bad);
     if (bad && !c->jobs[bad - 1].out)
         return err_set(c->err, ST_NO_MEMORY, "%s: tensor %s: no memory to convert it", c->dir,

@@ -1,6 +1,6 @@
 /* Weights that are not computed with as they lie in the file: parts of tensors that are read as
- * floats and written, in the type that is computed with, to memory of the model's own, by the
- * whole team. Private to this folder.
+ * floats or integers and written, in the form that is computed with, to memory of the model's own,
+ * by the whole team. Private to this folder.
  *
  * Owner: conversion_run() gives the memory to the weights; conversion_fini() frees the list.
  * Thread: the one that loads.
@@ -21,7 +21,7 @@ struct conversion {
     const char *dir; /* names the checkpoint in messages */
     struct error *err;
     struct conversion_job *jobs;
-    size_t n_jobs, cap_jobs, bytes_all;
+    size_t n_jobs, cap_jobs, n_packed, bytes_all;
     atomic_size_t next;
     atomic_int bad; /* 1 + the first job whose numbers are none, or for which there is no memory */
     int64_t said_ns;
@@ -30,6 +30,9 @@ struct conversion {
 /* Lists a part of a tensor; its struct matrix gets data when all are converted. ST_NO_MEMORY. */
 enum status conversion_add(struct conversion *c, const struct weight *w,
                            const struct weight_spec *s, enum dtype to);
+/* The same, packed in this form; its scale type is found out on the way. */
+enum status conversion_pack(struct conversion *c, const struct weight *w,
+                            const struct weight_spec *s, const struct packed *form);
 /* Converts all, with a line of progress now and then. ST_INVALID: an element is no number. */
 enum status conversion_run(struct conversion *c, struct team *team, struct model_weights *out);
 void conversion_fini(struct conversion *c);

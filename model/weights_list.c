@@ -52,6 +52,17 @@ static void matrix(struct lister *l, enum weight_role role, int32_t rows, int32_
          (struct weight_spec){.rows = rows, .cols = cols, .matrix = to, .is_active = true});
 }
 
+/* What decides about experts is never less precise than the file has it. */
+static void gate(struct lister *l, enum weight_role role, int32_t rows, struct matrix *to)
+{
+    emit(l, role,
+         (struct weight_spec){.rows = rows,
+                              .cols = l->c->hidden,
+                              .matrix = to,
+                              .is_active = true,
+                              .as_floats = true});
+}
+
 static void norm(struct lister *l, enum weight_role role, int32_t n, struct matrix *to)
 {
     emit(l, role,
@@ -118,7 +129,8 @@ static void list_split_heads(struct lister *l)
 {
     const struct latent_config *a = &l->c->latent;
     for (int32_t h = 0; h < l->c->heads; h++) {
-        struct weight_spec s = {.experts = l->c->heads, .expert = h, .is_active = true};
+        struct weight_spec s = {
+            .experts = l->c->heads, .expert = h, .is_active = true, .as_floats = true};
         s.rows = a->kv_rank, s.cols = a->nope_dim;
         s.matrix = l->w ? &l->at->absorb_k[h] : NULL;
         emit(l, W_K_B, s);
@@ -192,7 +204,7 @@ static void list_moa(struct lister *l)
     part(l, W_KV,
          (struct weight_spec){
              .rows = 2 * kv, .cols = in, .first = kv, .take_rows = kv, .matrix = &w->v});
-    matrix(l, W_MOA_ROUTER, n, in, &w->moa_router);
+    gate(l, W_MOA_ROUTER, n, &w->moa_router);
     l->in_expert = true;
     for (int32_t e = 0; e < n; e++) {
         struct weight_spec s = {.rows = kv, .cols = in, .experts = n, .expert = e};
@@ -325,7 +337,7 @@ static void list_moe(struct lister *l)
     const struct model_config *c = l->c;
     struct layer_weights *w = l->at;
     struct expert_weights none;
-    matrix(l, W_ROUTER, c->moe.experts, c->hidden, &w->router);
+    gate(l, W_ROUTER, c->moe.experts, &w->router);
     if (c->moe.router_bias)
         floats(l, W_ROUTER_BIAS, c->moe.experts, &w->router_bias);
     if (c->moe.choice_bias)
@@ -341,7 +353,7 @@ static void list_moe(struct lister *l)
                   (struct unit_roles){W_SHARED_GATE, W_SHARED_UP, W_SHARED_GATE_UP, W_SHARED_DOWN},
                   c->moe.shared_ffn, &w->shared);
     if (c->moe.shared_gate)
-        matrix(l, W_SHARED_WEIGHT, 1, c->hidden, &w->shared_gate);
+        gate(l, W_SHARED_WEIGHT, 1, &w->shared_gate);
 }
 
 static void list_layer(struct lister *l, int32_t layer, const struct layer_config *k)

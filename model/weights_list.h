@@ -45,6 +45,8 @@ struct model_weights {
     float *floats;   /* biases and the like, as fp32 */
     void *converted; /* mapped memory of what is not computed with as it lies in the file */
     size_t converted_bytes;
+    struct packed *packed; /* of the matrices that are */
+    size_t n_packed;
     uint64_t bytes; /* of the tensors in use */
     size_t tensors; /* in use */
 };
@@ -61,6 +63,7 @@ struct weight_spec {
     bool is_expert; /* only the tokens that go there read it */
     bool is_active; /* every token is multiplied with it */
     bool optional;
+    bool as_floats;        /* small, and worth its precision; or not read by a gemm of whole rows */
     struct matrix *matrix; /* where it goes; one of the two, or neither in a plan */
     const float **floats;
 };

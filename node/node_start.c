@@ -40,6 +40,9 @@ static enum status start_model(struct node *n, struct error *err)
         return err_set(err, ST_UNSUPPORTED,
                        "ranks: tensor %lld, expert %lld: only one rank per node is built in",
                        (long long)c->ranks.tensor, (long long)c->ranks.expert);
+    enum model_weights_form form;
+    if (!model_weights_form_parse(c->node.weights, &form))
+        return err_set(err, ST_INVALID, "node.weights: %s", c->node.weights);
     if (!c->model.path)
         return err_set(err, ST_INVALID, "model.path: expected the model's folder, got nothing");
     n->team = team_create(threads, threads <= cores && threads > 1, false);
@@ -51,7 +54,8 @@ static enum status start_model(struct node *n, struct error *err)
                                          .ops = ops,
                                          .team = n->team,
                                          .max_batch_tokens = engine_rows_max(&sizes),
-                                         .max_logits_rows = engine_logits_max(&sizes)};
+                                         .max_logits_rows = engine_logits_max(&sizes),
+                                         .weights = form};
     return model_load(&load, &n->model, err);
 }
 

@@ -15,6 +15,7 @@ struct rig_args {
     int threads;
     enum dtype kv_dtype;
     int32_t block_tokens;
+    enum model_weights_form weights;
 };
 
 struct rig {

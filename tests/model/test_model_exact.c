@@ -11,8 +11,9 @@
 #include "tests/model/model_rig.h"
 
 #define N 150 /* more than two spans of the attention */
-/* These on every body; one of each architecture, which are many, on the best. */
-static const char *const models[] = {"llama3-gqa", "bias-tied"};
+/* These on every body, quantized ones as integers; one of each architecture, which are many, on the best. */
+static const char *const models[] = {"llama3-gqa", "bias-tied", "gguf/quantized.gguf",
+                                     "gguf/quantized-k.gguf"};
 
 static void random_ids(int32_t *ids, int32_t n, int32_t vocab, unsigned seed)
 {
@@ -24,7 +25,8 @@ static void random_ids(int32_t *ids, int32_t n, int32_t vocab, unsigned seed)
 
 static struct rig *open_rig(const char *model, const struct ops *ops, int threads, int32_t block)
 {
-    return rig_open(&(struct rig_args){rig_golden_path(model), ops, threads, DTYPE_BF16, block});
+    return rig_open(&(struct rig_args){rig_golden_path(model), ops, threads, DTYPE_BF16, block,
+                                       MODEL_WEIGHTS_PACKED});
 }
 
 /* Logits of all N rows, alone, in chunks. */

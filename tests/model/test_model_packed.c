@@ -1,0 +1,105 @@
+/* Quantized weights as integers say nearly what they say as floats: what differs is that the rows
+ * they are multiplied with are rounded to 8 bits. */
+#include <criterion/criterion.h>
+
+#include <dirent.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "model/model_impl.h"
+#include "tests/model/model_rig.h"
+
+#define N 100
+
+static float *run(const char *path, const struct ops *ops, enum model_weights_form form,
+                  struct rig **out)
+{
+    struct rig *r = rig_open(&(struct rig_args){path, ops, 2, DTYPE_F32, 16, form});
+    float *logits = calloc((size_t)N * (size_t)r->vocab, sizeof *logits);
+    int32_t ids[N];
+    struct sequence s;
+    for (int32_t i = 0; i < N; i++)
+        ids[i] = (i * 7919 + 13) % r->vocab;
+    rig_begin(r, &s, ids);
+    rig_step(r, &(struct feed){&s, N, WANT_ALL}, 1, logits);
+    *out = r;
+    return logits;
+}
+
+/* Root of the mean square of what differs, by that of what there is. */
+static double distance(const float *got, const float *want, size_t n)
+{
+    double square = 0, all = 0;
+    for (size_t i = 0; i < n; i++) {
+        double d = (double)got[i] - (double)want[i];
+        square += d * d;
+        all += (double)want[i] * (double)want[i];
+    }
+    return sqrt(square / all);
+}
+
+static void compare(const char *path, size_t least)
+{
+    struct rig *plain, *packed;
+    const struct ops *ops;
+    cr_assert_eq(ops_cpu("auto", &ops, NULL), ST_OK);
+    float *want = run(path, ops, MODEL_WEIGHTS_FLOAT, &plain);
+    cr_assert_eq(plain->model->weights.n_packed, 0);
+    for (int b = 0; (ops = ops_at(b)); b++) {
+        float *got = run(path, ops, MODEL_WEIGHTS_PACKED, &packed);
+        double d = distance(got, want, (size_t)N * (size_t)plain->vocab);
+        cr_assert_geq(packed->model->weights.n_packed, least, "%s: %zu", path,
+                      packed->model->weights.n_packed);
+        cr_assert_lt(d, 0.04, "%s on %s: %g", path, ops->name, d);
+        rig_close(packed);
+        free(got);
+    }
+    rig_close(plain);
+    free(want);
+}
+
+Test(packed, gguf, .timeout = 120)
+{
+    static const char *const files[] = {"gguf/quantized.gguf", "gguf/quantized-k.gguf"};
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
+        compare(rig_golden_path(files[i]), 4);
+}
+
+/* Every quantization of folders: fp8 is not integers, and the groups of one of GPTQ are not in
+ * order. */
+Test(packed, folders, .timeout = 120)
+{
+    char goldens[1024], path[1400];
+    int n = 0;
+    snprintf(goldens, sizeof goldens, "%s", rig_golden_path("quant"));
+    DIR *dir = opendir(goldens);
+    cr_assert_not_null(dir);
+    for (const struct dirent *e; (e = readdir(dir));) {
+        snprintf(path, sizeof path, "%s/%s/config.json", goldens, e->d_name);
+        if (e->d_name[0] == '.' || access(path, R_OK) != 0)
+            continue;
+        snprintf(path, sizeof path, "%s/%s", goldens, e->d_name);
+        compare(path, strstr(e->d_name, "fp8") || strstr(e->d_name, "gptq") ? 0 : 4);
+        n++;
+    }
+    closedir(dir);
+    cr_assert_geq(n, 8);
+}
+
+/* A small model stays in floats unless it is asked not to. */
+Test(packed, small_models_are_exact)
+{
+    struct rig *r;
+    const struct ops *ops;
+    enum model_weights_form form;
+    cr_assert_eq(ops_cpu("auto", &ops, NULL), ST_OK);
+    free(run(rig_golden_path("gguf/quantized.gguf"), ops, MODEL_WEIGHTS_AUTO, &r));
+    cr_assert_eq(r->model->weights.n_packed, 0);
+    rig_close(r);
+    cr_assert(model_weights_form_parse("float", &form) && form == MODEL_WEIGHTS_FLOAT);
+    cr_assert(model_weights_form_parse("packed", &form) && form == MODEL_WEIGHTS_PACKED);
+    cr_assert_not(model_weights_form_parse("", &form));
+}
