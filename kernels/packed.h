@@ -4,13 +4,13 @@
  *
  * q has 4 or 8 bits; value(q) is q, or the entry of a table of 16. Rows stand in panels of
  * PACKED_ROWS, columns in spans of PACKED_SPAN (both padded with zeros): a span of a panel is 8
- * steps of [PACKED_ROWS][4 columns] bytes, two of them to each byte where q has 4 bits, the first in
- * the low halves. So one vector of a step holds, for each output, what four adjacent inputs are
+ * steps of [PACKED_ROWS][4 columns] bytes, two of them to each byte where q has 4 bits, the first
+ * in the low halves. So one vector of a step holds, for each output, what four adjacent inputs are
  * multiplied with: a decoding row and a tile of a prompt read the same bytes in the same order. The
  * spans of a panel lie one after the other; so do its scales, [groups][PACKED_ROWS], and its mins.
  *
- * Scales and mins are fp16 where that loses nothing that matters (formats have them in fp16, or made
- * of parts in fp16), else fp32.
+ * Scales and mins are fp16 where that loses nothing that matters (formats have them in fp16, or
+ * made of parts in fp16), else fp32.
  *
  * Owner: who made the memory. Read-only once packed: any thread.
  */

@@ -4,6 +4,8 @@
  * Owner: struct model owns the weight source (and with it the data of every matrix that lies there
  * as it is computed with), the memory of converted ones, and the scratch memory. Thread: after load
  * everything but the scratch is read-only; the scratch belongs to the running forward.
+ *
+ * It is over 150 lines because weights, scratch and blocks are one state.
  */
 #ifndef MODEL_MODEL_IMPL_H
 #define MODEL_MODEL_IMPL_H

@@ -3,6 +3,8 @@
  * weights_list() visits every weight once. A weight is a whole tensor of the file or a part of one:
  * some rows (queries of a fused projection), an expert of a stack, a transpose. What binds, counts,
  * inspects or makes checkpoints is a visitor.
+ *
+ * It is over 150 lines because every role has its name.
  */
 #ifndef MODEL_WEIGHTS_LIST_H
 #define MODEL_WEIGHTS_LIST_H

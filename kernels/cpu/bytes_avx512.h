@@ -1,8 +1,9 @@
-/* Dot products of four byte_vec in each lane: the words that packed_body.h is written in.
+/* Dot products of four bytes in each lane: the words that packed_body.h is written in.
  *
- * byte_vec: LANES * 4 unsigned bytes of weights; bytes_w: the same made ready to be multiplied; bytes_x:
- * four signed byte_vec of a row of x, for all lanes. Sums are exact, so every body gives the same
- * integers. AVX-512 alone takes even and odd byte_vec apart; with VNNI one instruction does it. */
+ * byte_vec: LANES * 4 unsigned bytes of weights; bytes_w: the same made ready to be multiplied;
+ * bytes_x: four signed bytes of a row of x, for all lanes. Sums are exact, so every body gives the
+ * same integers. AVX-512 alone takes even and odd bytes apart; with VNNI one instruction does it.
+ */
 #ifndef KERNELS_CPU_BYTES_AVX512_H
 #define KERNELS_CPU_BYTES_AVX512_H
 

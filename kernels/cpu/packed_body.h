@@ -3,11 +3,11 @@
  * Of a unit (a span, or half of one where groups are that small) the products are summed as
  * integers, exactly; units are added up as floats in order of K, with one accumulator for each
  * output, whatever else the tile holds. A block of panels stays in L2 while all rows of x pass by
- * it. */
+ * it.
+ *
+ * It is over 150 lines because it is code. */
 #ifndef KERNELS_CPU_PACKED_BODY_H
 #define KERNELS_CPU_PACKED_BODY_H
-
-#include <math.h>
 
 #include "base/team.h"
 
@@ -15,52 +15,6 @@
 #define PANEL_STEP_BYTES ((size_t)4 * PACKED_ROWS)
 #define TILE_VECS (BYTES_PANELS * PANEL_VECS)
 #define PACKED_BLOCK_BYTES ((size_t)256 << 10)
-
-/* ---- rows of x ---- */
-
-static void quantize_floats(const float *x, size_t n, int8_t *q, float *scale)
-{
-    vec most = vec_zero(), wrong = vec_zero();
-    for (size_t i = 0; i < n; i += LANES) {
-        vec v = vec_load(x + i);
-        most = vec_max(vec_max(v, vec_zero() - v), most);
-        wrong = vec_fma(v, vec_zero(), wrong); /* NaN where v is none, or infinite */
-    }
-    float max = vec_reduce_max(most), none = vec_reduce_add(wrong);
-    *scale = (max < QUANTIZE_LEAST ? 0 : max / 127.0f) + none;
-    vec by = vec_set1(max < QUANTIZE_LEAST || none != 0 ? 0 : 127.0f / max);
-    for (size_t i = 0; i < n; i += LANES)
-        bytes_store(q + i, vec_round(vec_load(x + i) * by));
-}
-
-static int32_t sum_bytes(const int8_t *q)
-{
-    int32_t sum = 0;
-    for (int i = 0; i < PACKED_SPAN / 2; i++)
-        sum += q[i];
-    return sum;
-}
-
-void BODY(quantize)(const struct op_quantize *a, int part, int parts)
-{
-    const size_t spans = (size_t)a->out.spans, dim = (size_t)a->dim;
-    const size_t stride = (size_t)(a->x_stride ? a->x_stride : a->dim);
-    size_t begin, end;
-    team_split((size_t)a->tokens * spans, 1, part, parts, &begin, &end);
-    for (size_t i = begin; i < end; i++) {
-        size_t k = i % spans * PACKED_SPAN, n = dim - k < PACKED_SPAN ? dim - k : PACKED_SPAN;
-        const float *x = a->x + i / spans * stride + k;
-        int8_t *q = a->out.q + i * PACKED_SPAN;
-        float padded[PACKED_SPAN] = {0};
-        if (n < PACKED_SPAN)
-            x = memcpy(padded, x, n * sizeof *x);
-        quantize_floats(x, PACKED_SPAN, q, &a->out.scale[i]);
-        a->out.sum[2 * i] = sum_bytes(q);
-        a->out.sum[2 * i + 1] = sum_bytes(q + PACKED_SPAN / 2);
-    }
-}
-
-/* ---- products ---- */
 
 struct packed_tile {
     const struct packed *p;

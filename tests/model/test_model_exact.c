@@ -11,7 +11,8 @@
 #include "tests/model/model_rig.h"
 
 #define N 150 /* more than two spans of the attention */
-/* These on every body, quantized ones as integers; one of each architecture, which are many, on the best. */
+/* These on every body, quantized ones as integers; one of each architecture, which are many, on
+ * the best. */
 static const char *const models[] = {"llama3-gqa", "bias-tied", "gguf/quantized.gguf",
                                      "gguf/quantized-k.gguf"};
 
