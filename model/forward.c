@@ -15,8 +15,11 @@
 
 void run_gemm_from(const struct layer_run *l, struct op_gemm a, int32_t first)
 {
-    struct rows8 x8 = l->r->m->scratch.x8;
+    const struct scratch *s = &l->r->m->scratch;
+    struct rows8 x8 = s->x8;
     if (a.w->packed) {
+        assert(s->x8_dim == a.w->cols && (a.x_stride == 0 || a.x_stride == a.w->cols));
+        assert(a.x == s->x8_of + (size_t)first * (size_t)a.w->cols);
         x8.spans = (int32_t)packed_spans(a.w->packed);
         x8 = rows8_from(&x8, (size_t)first);
         a.x8 = &x8;
@@ -31,10 +34,14 @@ void run_gemm(const struct layer_run *l, struct op_gemm a)
 
 void run_ready(const struct layer_run *l, const float *x, int32_t tokens, int32_t dim)
 {
-    const struct model *m = l->r->m;
+    struct model *m = l->r->m;
     struct op_quantize a = {.out = m->scratch.x8, .x = x, .tokens = tokens, .dim = dim};
     if (m->weights.n_packed == 0)
         return;
+    if (l->me.part == 0) {
+        m->scratch.x8_of = x;
+        m->scratch.x8_dim = dim;
+    }
     a.out.spans = (dim + PACKED_SPAN - 1) / PACKED_SPAN;
     m->ops->quantize(&a, l->me.part, l->me.parts);
     run_meet(l->r);

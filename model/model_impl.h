@@ -37,6 +37,8 @@ struct scratch {
     int32_t *pair_row;                   /* [pairs] the token of each pair, sorted by expert */
     int32_t *pair_of;                    /* [tokens, top_k] the pair of each choice */
     int32_t *expert_end;                 /* [experts] pairs of the experts up to this one */
+    const float *x8_of;                  /* what x8 was made of: rows of x8_dim elements */
+    int32_t x8_dim;
 };
 
 struct model {
@@ -95,7 +97,7 @@ static inline void run_meet(const struct run *r)
     team_barrier(r->m->team);
 }
 void run_gemm(const struct layer_run *l, struct op_gemm a);
-/* Of rows from `first` on of what run_ready() was given. */
+/* Of rows from `first` on of what run_ready() was given; a.x is the first of them. */
 void run_gemm_from(const struct layer_run *l, struct op_gemm a, int32_t first);
 /* Where a model has packed weights: makes integers of x, dense rows of dim, for the gemms that read
  * it next, and meets. All members must have met since the gemms before. */

@@ -153,6 +153,7 @@ static void list_joined_heads(struct lister *l)
                                 .take_rows = a->kv_rank,
                                 .take_cols = a->nope_dim,
                                 .is_active = true,
+                                .as_floats = true,
                                 .matrix = l->w ? &l->at->absorb_k[h] : NULL};
         struct weight_spec v = {.rows = l->c->heads * both,
                                 .cols = a->kv_rank,
@@ -160,6 +161,7 @@ static void list_joined_heads(struct lister *l)
                                 .take_rows = a->value_dim,
                                 .take_cols = a->kv_rank,
                                 .is_active = true,
+                                .as_floats = true,
                                 .matrix = l->w ? &l->at->absorb_v[h] : NULL};
         emit(l, W_KV_B, k);
         emit(l, W_KV_B, v);

@@ -8,11 +8,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tests/model/int8_folder.h"
 #include "tests/model/model_rig.h"
 
 #define N 150 /* more than two spans of the attention */
 /* These on every body, quantized ones as integers; one of each architecture, which are many, on
- * the best. */
+ * the best, as it is and with integers for weights. */
 static const char *const models[] = {"llama3-gqa", "bias-tied", "gguf/quantized.gguf",
                                      "gguf/quantized-k.gguf"};
 
@@ -26,8 +27,9 @@ static void random_ids(int32_t *ids, int32_t n, int32_t vocab, unsigned seed)
 
 static struct rig *open_rig(const char *model, const struct ops *ops, int threads, int32_t block)
 {
-    return rig_open(&(struct rig_args){rig_golden_path(model), ops, threads, DTYPE_BF16, block,
-                                       MODEL_WEIGHTS_PACKED});
+    const char *path = *model == '/' ? model : rig_golden_path(model);
+    return rig_open(
+        &(struct rig_args){path, ops, threads, DTYPE_BF16, block, MODEL_WEIGHTS_PACKED});
 }
 
 /* Logits of all N rows, alone, in chunks. */
@@ -72,10 +74,15 @@ static void each_architecture(void (*test)(const char *model, const struct ops *
     cr_assert_not_null(dir);
     for (const struct dirent *e; (e = readdir(dir));) {
         snprintf(path, sizeof path, "%s%s/config.json", goldens, e->d_name);
-        if (e->d_name[0] != '.' && access(path, R_OK) == 0) {
-            test(e->d_name, ops);
-            n++;
-        }
+        if (e->d_name[0] == '.' || access(path, R_OK) != 0)
+            continue;
+        test(e->d_name, ops);
+        char integers[INT8_FOLDER_PATH];
+        snprintf(path, sizeof path, "%s%s", goldens, e->d_name);
+        int8_folder_make(path, integers);
+        test(integers, ops);
+        int8_folder_remove(integers);
+        n++;
     }
     closedir(dir);
     cr_assert_gt(n, 25);
