@@ -279,18 +279,22 @@ static bool begins_with_blank(struct router *r, const struct msg_grammar *g)
 }
 
 /* A blank behind the reasoning is none of the answer; where the answer itself may begin with one,
- * it could not be told which it is, and there is none. */
-bool prompt_lead_grammar(struct router *r, struct api_request *q, enum output_place place,
+ * it could not be told which it is, and there is none. Where nothing comes before it, all is the
+ * answer, also where the prompt has opened reasoning. */
+bool prompt_lead_grammar(struct router *r, struct api_request *q, enum output_place *place,
                          struct api_error *err)
 {
     struct msg_grammar *g = &q->sampling.grammar;
     struct buf text = {0};
-    if (g->kind == MSG_GRAMMAR_NONE || q->kind != API_CHAT || !r->formats.reasoning ||
-        place == OUTPUT_BEHIND_REASONING || !q->separate_reasoning || says_no_thinking(q))
+    if (g->kind == MSG_GRAMMAR_NONE || q->kind != API_CHAT || !r->formats.reasoning)
+        return true;
+    if (!q->separate_reasoning || says_no_thinking(q))
+        *place = OUTPUT_BEHIND_REASONING;
+    if (*place == OUTPUT_BEHIND_REASONING)
         return true;
     q->grammar_keeps_blanks = begins_with_blank(r, g);
     const struct output_lead lead = {.reasoning = r->formats.reasoning,
-                                     .within = place == OUTPUT_WITHIN_REASONING,
+                                     .within = *place == OUTPUT_WITHIN_REASONING,
                                      .gap = !q->grammar_keeps_blanks};
     output_lead_put(&lead, &text);
     size_t bytes = text.len;

@@ -64,14 +64,8 @@ bool api_output_plan_init(struct api_output_plan *p, const struct api_request *r
                                    .whole = !r->stream,
                                    .forced = forced,
                                    .forced_name = p->forced_name[0] ? p->forced_name : NULL};
-    /* A grammar with nothing before it rules from the first token on: JSON leaves no room for
-     * reasoning, even where the prompt has opened it. */
-    const struct msg_grammar *grammar = &r->sampling.grammar;
-    if (!grammar->lead &&
-        (grammar->kind == MSG_GRAMMAR_JSON_OBJECT || grammar->kind == MSG_GRAMMAR_JSON_SCHEMA))
-        p->args.inside_reasoning = false;
-    p->args.led = grammar->lead > 0;
-    p->args.keep_blanks = grammar->lead > 0 && r->grammar_keeps_blanks;
+    p->args.led = r->sampling.grammar.lead > 0;
+    p->args.keep_blanks = p->args.led && r->grammar_keeps_blanks;
     p->parse = r->kind == API_CHAT && (p->args.tools || p->args.reasoning || forced);
     return !p->parse || !calls || copy_tools(p, r);
 }

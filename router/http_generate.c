@@ -114,7 +114,7 @@ static bool work_out(struct reading *d)
         return no_memory(&d->err);
     if (desk_is_left(&d->job) || !make_ids(d->r, q, d->all, &d->place, &d->err) ||
         desk_is_left(&d->job) || !check_scores(q, d->all, &d->err) ||
-        !prompt_lead_grammar(d->r, &d->req, d->place, &d->err))
+        !prompt_lead_grammar(d->r, &d->req, &d->place, &d->err))
         return false;
     const struct http_order order = order_of(d);
     d->answer = http_answer_create(&order);

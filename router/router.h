@@ -115,10 +115,11 @@ bool prompt_check_model(const struct router *r, const char *model, struct api_er
 /* api_grammar.c: refuses what cannot be compiled. `copies`: how many requests will hold it. */
 bool prompt_check_grammar(struct router *r, const struct msg_grammar *g, const char *param,
                           size_t copies, struct api_error *err);
-/* Whether that would take no time. */
-/* Where the model reasons first: puts that before the request's grammar. */
-bool prompt_lead_grammar(struct router *r, struct api_request *q, enum output_place place,
+/* Where the model reasons first: puts that before the request's grammar; else the answer is behind
+ * reasoning from its beginning on. */
+bool prompt_lead_grammar(struct router *r, struct api_request *q, enum output_place *place,
                          struct api_error *err);
+/* Whether prompt_check_grammar() would take no time. */
 bool prompt_knows_grammar(const struct router *r, const struct msg_grammar *g);
 /* The ids of a text, refused early when it cannot fit the context. */
 bool prompt_encode(const struct router *r, struct api_text_ref text, unsigned flags,

@@ -342,6 +342,13 @@ Test(api_tools, template_that_opens_reasoning)
     check_str(message_of(v), "content", "yes");
     check_str(message_of(v), "reasoning_content", "so");
     json_free(v);
+    /* a switch that the template does not know: it opens reasoning, the grammar leaves none */
+    v = answer_of(ASK ",\"structured_outputs\":{\"regex\":\"yes\"},"
+                      "\"chat_template_kwargs\":{\"thinking\":false}}",
+                  "yes", MSG_FINISH_STOP);
+    check_str(message_of(v), "content", "yes");
+    check_str(message_of(v), "reasoning_content", NULL);
+    json_free(v);
     static const char *const off[] = {",\"enable_thinking\":false}",
                                       ",\"reasoning_effort\":\"none\"}",
                                       ",\"chat_template_kwargs\":{\"enable_thinking\":false}}"};
