@@ -12,7 +12,7 @@ double probe_dot_bf16(int64_t rounds)
     __m512bh x = (__m512bh)_mm512_set1_epi16(0x3f80);
     UNROLL
     for (int i = 0; i < CHAINS; i++)
-        v[i] = _mm512_setzero_ps();
+        v[i] = _mm512_set1_ps((float)i); /* equal chains would be one to the compiler */
     for (int64_t r = 0; r < rounds; r++) {
         UNROLL
         for (int i = 0; i < CHAINS; i++)
@@ -32,7 +32,7 @@ double probe_dot_int8(int64_t rounds)
     __m512i v[CHAINS], x = _mm512_set1_epi8(1);
     UNROLL
     for (int i = 0; i < CHAINS; i++)
-        v[i] = _mm512_setzero_si512();
+        v[i] = _mm512_set1_epi32(i);
     for (int64_t r = 0; r < rounds; r++) {
         UNROLL
         for (int i = 0; i < CHAINS; i++)
