@@ -43,7 +43,7 @@ struct config {
     struct {
         char *name, *listen, *http;
         int64_t threads;     /* 0: all cores */
-        char *cpu_features;  /* auto | portable | avx2 | avx512 | avx512_vnni | amx */
+        char *cpu_features;  /* auto | portable | avx2 | avx512 | avx512_vnni | avx512_bf16 | amx */
         char *weights;       /* auto | packed | float */
         char *device;        /* cpu */
         enum node_role role; /* not given: ROLE_ROUTER, which stands for the program's own */

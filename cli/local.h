@@ -65,12 +65,12 @@ enum status local_read_all(FILE *f, const char *name, struct buf *out, struct er
          .kind = FLAG_STR,                                                                         \
          .target = &(o).cpu_features,                                                              \
          .value = "NAME",                                                                          \
-         .help = "auto, portable, avx2, avx512 or avx512_vnni"},                                   \
+         .help = "auto, portable, avx2, avx512, avx512_vnni or avx512_bf16"},                      \
         {.name = "weights",                                                                        \
          .kind = FLAG_STR,                                                                         \
          .target = &(o).weights,                                                                   \
          .value = "FORM",                                                                          \
-         .help = "quantized ones as packed integers or as float; auto: by size"},                  \
+         .help = "packed, float or auto: what rows are rounded to (docs/formats.md)"},             \
         {.name = "kv-dtype",                                                                       \
          .kind = FLAG_STR,                                                                         \
          .target = &(o).kv_dtype,                                                                  \

@@ -24,13 +24,13 @@ static const struct ops ref = {
 static const struct body {
     const struct ops *ops;
     bool (*supported)(void);
+    bool (*worth)(void); /* NULL: where it is supported; else what "auto" asks */
 } bodies[] = {
 #if defined(__x86_64__)
-    {&cpu_ops_vnni, cpu_has_vnni},
-    {&cpu_ops_avx512, cpu_has_avx512},
-    {&cpu_ops_avx2, cpu_has_avx2},
+    {&cpu_ops_bf16, cpu_has_bf16, cpu_has_fast_bf16}, {&cpu_ops_vnni, cpu_has_vnni, NULL},
+    {&cpu_ops_avx512, cpu_has_avx512, NULL},          {&cpu_ops_avx2, cpu_has_avx2, NULL},
 #endif
-    {&cpu_ops_portable, cpu_has_portable},
+    {&cpu_ops_portable, cpu_has_portable, NULL},
 };
 
 #define BODIES (sizeof bodies / sizeof bodies[0])
@@ -46,6 +46,8 @@ enum status ops_cpu(const char *features, const struct ops **out, struct error *
     for (size_t i = 0; i < BODIES; i++) {
         if (!automatic && strcmp(features, bodies[i].ops->name) != 0)
             continue;
+        if (automatic && bodies[i].worth && !bodies[i].worth())
+            continue;
         if (bodies[i].supported()) {
             *out = bodies[i].ops;
             return ST_OK;
@@ -55,8 +57,8 @@ enum status ops_cpu(const char *features, const struct ops **out, struct error *
                            features);
     }
     return err_set(err, ST_UNSUPPORTED,
-                   "cpu features %s: expected auto, portable, avx2, avx512 or "
-                   "avx512_vnni",
+                   "cpu features %s: expected auto, portable, avx2, avx512, "
+                   "avx512_vnni or avx512_bf16",
                    features);
 }
 

@@ -39,6 +39,7 @@ struct matrix {
     enum dtype dtype;
     int32_t rows, cols;
     const struct packed *packed; /* NULL: `data` it is; embed and gemm alone take these */
+    bool rounds;                 /* of bf16, for gemms that read x in bf16 too (op_gemm.x16) */
 };
 
 /* Rows of small integers, what packed weights are multiplied with: x = scale * q, |q| <= 127, in
@@ -55,6 +56,20 @@ static inline struct rows8 rows8_from(const struct rows8 *r, size_t row)
     return (struct rows8){r->q + row * spans * PACKED_SPAN, r->scale + row * spans,
                           r->sum + row * spans * 2, r->spans};
 }
+
+/* Elements from one row of bf16 to the next: an odd number of cache lines, so that the rows of a
+ * tile, and of weights of the same width, are not all in one set of the cache. */
+static inline size_t rows16_stride(int32_t dim)
+{
+    return ((size_t)dim + 31) / 32 / 2 * 64 + 32;
+}
+
+/* out = x in bf16, to nearest even. */
+struct op_round {
+    uint16_t *out;  /* bf16 [tokens, dim], rows16_stride(dim) apart */
+    const float *x; /* [tokens, dim] */
+    int32_t tokens, dim;
+};
 
 /* q = round(x / scale), scale = max|x| / 127 of each span; a span with an element that is no number
  * has a scale that is none, one of less than QUANTIZE_LEAST counts as zeros. */
@@ -94,6 +109,7 @@ struct op_gemm {
     float *out;             /* [tokens, w.rows], row stride out_stride elements */
     const float *x;         /* [tokens, w.cols], row stride x_stride elements */
     const struct rows8 *x8; /* x as integers; read in its place where w is packed */
+    const uint16_t *x16;    /* x as op_round leaves it; read in its place where there is one */
     const struct matrix *w; /* [N, K] */
     const float *bias;      /* [N] or NULL */
     float scale;            /* 0: 1 */
@@ -225,11 +241,12 @@ struct op_combine {
 };
 
 struct ops {
-    const char *name; /* "ref", "portable", "avx2", "avx512", "avx512_vnni" */
+    const char *name; /* "ref", "portable", "avx2", "avx512", "avx512_vnni", ... */
     void (*embed)(const struct op_embed *a, int part, int parts);
     void (*rmsnorm)(const struct op_rmsnorm *a, int part, int parts);
     void (*gemm)(const struct op_gemm *a, int part, int parts);
     void (*quantize)(const struct op_quantize *a, int part, int parts);
+    void (*round)(const struct op_round *a, int part, int parts); /* NULL: gemm has no use for it */
     void (*rope)(const struct op_rope *a, int part, int parts);
     void (*kv_store)(const struct op_kv_store *a, int part, int parts);
     void (*attention)(const struct op_attention *a, int part, int parts);

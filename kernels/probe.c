@@ -165,7 +165,7 @@ static struct instructions instructions_of_cpu(void)
     }
 #endif
 #if defined(BATON_AMX)
-    if (cpu_has_avx512_bf16())
+    if (cpu_has_bf16())
         i.dot_bf16 = probe_dot_bf16;
     if (cpu_has_vnni())
         i.dot_int8 = probe_dot_int8;

@@ -17,13 +17,17 @@ void run_gemm_from(const struct layer_run *l, struct op_gemm a, int32_t first)
 {
     const struct scratch *s = &l->r->m->scratch;
     struct rows8 x8 = s->x8;
+    if (a.w->packed || a.w->rounds) {
+        assert(s->ready_dim == a.w->cols && (a.x_stride == 0 || a.x_stride == a.w->cols));
+        assert(a.x == s->ready + (size_t)first * (size_t)a.w->cols);
+    }
     if (a.w->packed) {
-        assert(s->x8_dim == a.w->cols && (a.x_stride == 0 || a.x_stride == a.w->cols));
-        assert(a.x == s->x8_of + (size_t)first * (size_t)a.w->cols);
         x8.spans = (int32_t)packed_spans(a.w->packed);
         x8 = rows8_from(&x8, (size_t)first);
         a.x8 = &x8;
     }
+    if (a.w->rounds)
+        a.x16 = s->x16 + (size_t)first * rows16_stride(a.w->cols);
     l->r->m->ops->gemm(&a, l->me.part, l->me.parts);
 }
 
@@ -36,14 +40,20 @@ void run_ready(const struct layer_run *l, const float *x, int32_t tokens, int32_
 {
     struct model *m = l->r->m;
     struct op_quantize a = {.out = m->scratch.x8, .x = x, .tokens = tokens, .dim = dim};
-    if (m->weights.n_packed == 0)
+    if (m->weights.n_packed == 0 && !m->weights.rounds)
         return;
     if (l->me.part == 0) {
-        m->scratch.x8_of = x;
-        m->scratch.x8_dim = dim;
+        m->scratch.ready = x;
+        m->scratch.ready_dim = dim;
     }
-    a.out.spans = (dim + PACKED_SPAN - 1) / PACKED_SPAN;
-    m->ops->quantize(&a, l->me.part, l->me.parts);
+    if (m->weights.n_packed > 0) {
+        a.out.spans = (dim + PACKED_SPAN - 1) / PACKED_SPAN;
+        m->ops->quantize(&a, l->me.part, l->me.parts);
+    }
+    if (m->weights.rounds)
+        m->ops->round(
+            &(struct op_round){.out = m->scratch.x16, .x = x, .tokens = tokens, .dim = dim},
+            l->me.part, l->me.parts);
     run_meet(l->r);
 }
 

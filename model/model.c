@@ -40,11 +40,9 @@ static size_t spans_max(const struct model *m)
     int32_t wide = larger(larger(c->hidden, larger(c->ffn, c->moe.shared_ffn)),
                           larger(model_qkv_width(c), c->latent.q_rank));
     int32_t pair = larger(larger(c->hidden, c->moe.ffn), c->kv_heads * c->head_dim);
-    size_t of_row = (size_t)wide / PACKED_SPAN + 1, of_pair = (size_t)pair / PACKED_SPAN + 1;
+    size_t of_row = (size_t)wide / PACKED_SPAN + 2, of_pair = (size_t)pair / PACKED_SPAN + 2;
     size_t rows = (size_t)m->max_tokens * of_row;
     size_t pairs = model_pairs_max(c, m->max_tokens) * of_pair;
-    if (m->weights.n_packed == 0)
-        return 0;
     return rows > pairs ? rows : pairs;
 }
 
@@ -87,9 +85,10 @@ static enum status scratch_init(struct scratch *s, const struct model *m, struct
         {&s->pair_row, pairs},
         {&s->pair_of, pairs},
         {&s->expert_end, experts},
-        {&s->x8.q, spans * PACKED_SPAN / sizeof(float)},
-        {&s->x8.scale, spans},
-        {&s->x8.sum, 2 * spans},
+        {&s->x8.q, m->weights.n_packed ? spans * PACKED_SPAN / sizeof(float) : 0},
+        {&s->x8.scale, m->weights.n_packed ? spans : 0},
+        {&s->x8.sum, m->weights.n_packed ? 2 * spans : 0},
+        {&s->x16, m->weights.rounds ? spans * PACKED_SPAN / 2 : 0},
     };
     const size_t n = sizeof parts / sizeof parts[0], line = SCRATCH_ALIGN / sizeof(float);
     size_t total = 0;
@@ -160,7 +159,8 @@ enum status model_load(const struct model_load_args *args, struct model **out, s
                                                  .source = m->source,
                                                  .dir = args->dir,
                                                  .team = args->team,
-                                                 .form = args->weights},
+                                                 .form = args->weights,
+                                                 .rounds = args->ops->round != NULL},
                           &m->weights, err);
     if (!st)
         st = scratch_init(&m->scratch, m, err);

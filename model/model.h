@@ -21,8 +21,10 @@
 
 struct model;
 
-/* How quantized weights are computed with: as the small integers that they are, times rows that are
- * rounded to 8 bits, or converted to floats. AUTO packs those of a model that is worth it. */
+/* How weights are computed with. PACKED: quantized ones as the small integers that they are, times
+ * rows that are rounded to 8 bits, and bf16, where that is faster, times rows rounded to bf16.
+ * FLOAT: converted to floats where need be, times rows of fp32. AUTO: packed, but a small model,
+ * whose results are worth more than its speed, as FLOAT. */
 enum model_weights_form { MODEL_WEIGHTS_AUTO, MODEL_WEIGHTS_PACKED, MODEL_WEIGHTS_FLOAT };
 bool model_weights_form_parse(const char *name, enum model_weights_form *out);
 

@@ -30,6 +30,7 @@ struct scratch {
     float *pair_in;  /* [pairs, hidden or what experts read] */
     float *pair_out; /* [pairs, hidden or what experts give] */
     struct rows8 x8; /* what gemms by packed weights read; of as many rows as any of them has */
+    uint16_t *x16;   /* the same of gemms by weights that round */
     float *x_sel;    /* [selected, hidden] rows of x that want logits */
     float *h_sel;    /* [selected, hidden] */
     int32_t *sel_positions, *sel_seq_of; /* [selected] */
@@ -37,8 +38,8 @@ struct scratch {
     int32_t *pair_row;                   /* [pairs] the token of each pair, sorted by expert */
     int32_t *pair_of;                    /* [tokens, top_k] the pair of each choice */
     int32_t *expert_end;                 /* [experts] pairs of the experts up to this one */
-    const float *x8_of;                  /* what x8 was made of: rows of x8_dim elements */
-    int32_t x8_dim;
+    const float *ready; /* what x8 and x16 were made of: rows of ready_dim elements */
+    int32_t ready_dim;
 };
 
 struct model {
@@ -99,8 +100,8 @@ static inline void run_meet(const struct run *r)
 void run_gemm(const struct layer_run *l, struct op_gemm a);
 /* Of rows from `first` on of what run_ready() was given; a.x is the first of them. */
 void run_gemm_from(const struct layer_run *l, struct op_gemm a, int32_t first);
-/* Where a model has packed weights: makes integers of x, dense rows of dim, for the gemms that read
- * it next, and meets. All members must have met since the gemms before. */
+/* Where a model has weights that want them: makes integers, or bf16, of x, dense rows of dim, for
+ * the gemms that read it next, and meets. All members must have met since the gemms before. */
 void run_ready(const struct layer_run *l, const float *x, int32_t tokens, int32_t dim);
 void run_norm(const struct layer_run *l, struct op_rmsnorm a);
 void run_rope(const struct layer_run *l, struct op_rope a, const struct op_rows *rows);
@@ -137,6 +138,7 @@ struct weights_args {
     const char *dir;
     struct team *team;
     enum model_weights_form form;
+    bool rounds; /* gemms by bf16 can read bf16 */
 };
 enum status weights_bind(const struct weights_args *args, struct model_weights *out,
                          struct error *err);

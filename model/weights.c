@@ -18,7 +18,9 @@
 #define SCAN_SAMPLES 64
 #define SCAN_SAMPLE_ELEMENTS 2048
 
-#define CONVERT_EXACT_MAX (UINT64_C(4) << 20) /* elements */
+/* Up to so many elements what is computed is what fp32 gives: of quantized weights, and of all. */
+#define CONVERT_EXACT_MAX (UINT64_C(4) << 20)
+#define ROUND_EXACT_MAX (UINT64_C(16) << 20)
 
 /* ---- finding ---- */
 
@@ -81,14 +83,28 @@ size_t weights_index(const struct weight_source *source, const struct weight *w)
     return 0;
 }
 
-static bool is_small(const struct weight_source *source)
+/* Of quantized weights, or of all. */
+static uint64_t count_elements(const struct weight_source *source, bool all)
 {
     uint64_t elements = 0;
     for (size_t i = 0; i < weight_source_count(source); i++) {
         const struct weight *w = weight_source_at(source, i);
-        elements += w->data ? 0 : w->rows * w->cols;
+        elements += all || !w->data ? w->rows * w->cols : 0;
     }
-    return elements <= CONVERT_EXACT_MAX;
+    return elements;
+}
+
+static bool is_small(const struct weight_source *source)
+{
+    return count_elements(source, false) <= CONVERT_EXACT_MAX;
+}
+
+/* Whether gemms by bf16 may read bf16. */
+static bool may_round(const struct weights_args *a)
+{
+    return a->rounds &&
+           (a->form == MODEL_WEIGHTS_PACKED ||
+            (a->form == MODEL_WEIGHTS_AUTO && count_elements(a->source, true) > ROUND_EXACT_MAX));
 }
 
 enum dtype weights_converted_dtype(const struct weight_source *source)
@@ -213,6 +229,7 @@ struct binding {
     bool scan_whole;
     enum dtype converted; /* what matrices are converted to */
     bool packs;           /* or what of them are integers stays so */
+    bool rounds;          /* gemms by bf16 read bf16 */
     struct error *err;
 };
 
@@ -271,6 +288,8 @@ static enum status bind_one(void *ctx, const struct weight_spec *s)
         form.rows = s->take_rows;
         return conversion_pack(&b->conversion, w, s, &form);
     }
+    s->matrix->rounds = b->rounds && native && dtype == DTYPE_BF16 && s->take_cols && !s->as_floats;
+    b->out->rounds = b->out->rounds || s->matrix->rounds;
     if (!native || s->flip || s->step != 1)
         return conversion_add(&b->conversion, w, s, dtype);
     size_t start =
@@ -326,6 +345,7 @@ enum status weights_bind(const struct weights_args *args, struct model_weights *
                         .scan_whole =
                             weight_source_stored_bytes(args->source) <= SCAN_WHOLE_MAX_BYTES,
                         .converted = weights_converted_dtype(args->source),
+                        .rounds = may_round(args),
                         .packs = weights_are_packed(args->source, args->form),
                         .used = calloc(weight_source_count(args->source) + 1, 1),
                         .conversion = {.dir = args->dir, .err = err},

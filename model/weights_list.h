@@ -49,6 +49,7 @@ struct model_weights {
     size_t converted_bytes;
     struct packed *packed; /* of the matrices that are */
     size_t n_packed;
+    bool rounds;    /* some matrix does */
     uint64_t bytes; /* of the tensors in use */
     size_t tensors; /* in use */
 };

@@ -23,6 +23,7 @@
     bool cpu_has_##isa(void);                                                                      \
     extern const struct ops cpu_ops_##isa;                                                         \
     void quantize_##isa(const struct op_quantize *a, int part, int parts);                         \
+    void round_##isa(const struct op_round *a, int part, int parts);                               \
     void gemm_##isa(const struct op_gemm *a, int part, int parts);                                 \
     void attention_##isa(const struct op_attention *a, int part, int parts);                       \
     double probe_flops_##isa(int64_t rounds);                                                      \
@@ -32,17 +33,19 @@ CPU_BODY(portable)
 CPU_BODY(avx2)
 CPU_BODY(avx512)
 CPU_BODY(vnni)
+CPU_BODY(bf16)
 
 #undef CPU_BODY
 
 /* Instructions beyond the bodies; the files that use them are left out where the compiler does not
  * know them. cpu_amx_permit() also asks the kernel for the tiles' state, once per process. */
-bool cpu_has_avx512_bf16(void);
 bool cpu_amx_permit(void);
 double probe_dot_bf16(int64_t rounds);
 double probe_dot_int8(int64_t rounds);
 double probe_amx_bf16(int64_t rounds, bool from_cache);
 double probe_amx_int8(int64_t rounds, bool from_cache);
+
+bool cpu_has_fast_bf16(void); /* faster than with floats */
 
 /* Scalar, the same for every body: which experts are chosen does not depend on the body more than
  * the logits do. */

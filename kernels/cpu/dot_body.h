@@ -14,6 +14,7 @@
  * there; the last writes sum[i * DOT_COLS + j]. */
 struct dot_args {
     const float *x;
+    const uint16_t *x16; /* x in bf16: read in its place where there is one */
     size_t x_stride;
     const char *w[DOT_COLS];
     size_t k;
@@ -22,6 +23,37 @@ struct dot_args {
     vec *carry; /* [DOT_TILE] */
     float *sum; /* [DOT_TILE] */
 };
+
+INLINE void dot_begin(const struct dot_args *d, vec acc[DOT_ROWS][DOT_COLS], int rows)
+{
+    enum { cols = DOT_COLS };
+    UNROLL
+    for (int i = 0; i < rows * cols; i++)
+        acc[i / cols][i % cols] = vec_zero();
+    if (!d->first) {
+        UNROLL
+        for (int i = 0; i < rows * cols; i++)
+            acc[i / cols][i % cols] = d->carry[i];
+    }
+}
+
+INLINE void dot_end(const struct dot_args *d, vec acc[DOT_ROWS][DOT_COLS], int rows)
+{
+    enum { cols = DOT_COLS };
+    if (!d->last) {
+        UNROLL
+        for (int i = 0; i < rows * cols; i++)
+            d->carry[i] = acc[i / cols][i % cols];
+        return;
+    }
+    vec none = vec_zero();
+#define DOT_AT(e) (4 * g + e < rows * cols ? acc[(4 * g + e) / cols][(4 * g + e) % cols] : none)
+    UNROLL
+    for (int g = 0; g < (rows * cols + 3) / 4; g++) {
+        vec four[4] = {DOT_AT(0), DOT_AT(1), DOT_AT(2), DOT_AT(3)};
+        vec_reduce_add4(d->sum + 4 * g, four);
+    }
+}
 
 /* rows and t are constants where this is inlined, and the arrays registers. */
 INLINE void dot_tile(const struct dot_args *d, enum dtype t, int rows)
@@ -39,14 +71,7 @@ INLINE void dot_tile(const struct dot_args *d, enum dtype t, int rows)
     UNROLL
     for (int j = 0; j < cols; j++)
         w[j] = d->w[j];
-    UNROLL
-    for (int i = 0; i < rows * cols; i++)
-        acc[i / cols][i % cols] = vec_zero();
-    if (!d->first) {
-        UNROLL
-        for (int i = 0; i < rows * cols; i++)
-            acc[i / cols][i % cols] = d->carry[i];
-    }
+    dot_begin(d, acc, rows);
     for (size_t k = 0; k < whole; k += LANES) {
         vec wv[DOT_COLS];
         UNROLL
@@ -73,19 +98,7 @@ INLINE void dot_tile(const struct dot_args *d, enum dtype t, int rows)
                 acc[i][j] = vec_fma(xv, wv[j], acc[i][j]);
         }
     }
-    if (!d->last) {
-        UNROLL
-        for (int i = 0; i < rows * cols; i++)
-            d->carry[i] = acc[i / cols][i % cols];
-        return;
-    }
-    vec none = vec_zero();
-#define DOT_AT(e) (4 * g + e < rows * cols ? acc[(4 * g + e) / cols][(4 * g + e) % cols] : none)
-    UNROLL
-    for (int g = 0; g < (rows * cols + 3) / 4; g++) {
-        vec four[4] = {DOT_AT(0), DOT_AT(1), DOT_AT(2), DOT_AT(3)};
-        vec_reduce_add4(d->sum + 4 * g, four);
-    }
+    dot_end(d, acc, rows);
 }
 
 #define DOT_CASE(name, t, rows)                                                                    \
@@ -112,6 +125,10 @@ static dot_fn *const dot_fns[DTYPE_COUNT][3] = {
     [DTYPE_F16] = {dot_f16_1, dot_f16_2, dot_f16_all},
 };
 
+#if defined(BODY_ROUNDS)
+#include "kernels/cpu/dot16_body.h"
+#endif
+
 /* The largest tile that fits in what is left. */
 INLINE int dot_rows(int left)
 {
@@ -119,6 +136,12 @@ INLINE int dot_rows(int left)
 }
 INLINE void dot_run(const struct dot_args *d, enum dtype t)
 {
+#if defined(BODY_ROUNDS)
+    if (d->x16) {
+        dot_fns16[d->rows == 1 ? 0 : d->rows == 2 ? 1 : 2](d);
+        return;
+    }
+#endif
     dot_fns[t][d->rows == 1 ? 0 : d->rows == 2 ? 1 : 2](d);
 }
 

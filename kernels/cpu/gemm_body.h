@@ -16,7 +16,7 @@
 
 struct gemm_view {
     const struct op_gemm *op;
-    size_t k, k_block, x_stride, out_stride;
+    size_t k, k_block, x_stride, stride16, out_stride;
     size_t m_begin, m_end, n_begin, n_end;
 };
 
@@ -47,7 +47,8 @@ static void gemm_strip(const struct gemm_view *g, size_t m, int rows, size_t n, 
     for (size_t k = 0; k == 0 || k < g->k; k += g->k_block) {
         const char *block = (const char *)w->data + (n * g->k + k) * bytes;
         struct dot_args d = {.x = g->op->x + m * g->x_stride + k,
-                             .x_stride = g->x_stride,
+                             .x16 = g->op->x16 ? g->op->x16 + m * g->stride16 + k : NULL,
+                             .x_stride = g->op->x16 ? g->stride16 : g->x_stride,
                              .k = g->k - k < g->k_block ? g->k - k : g->k_block,
                              .carry = carry,
                              .first = k == 0,
@@ -77,6 +78,7 @@ void BODY(gemm)(const struct op_gemm *a, int part, int parts)
         .k = (size_t)w->cols,
         .k_block = a->tokens > DOT_ROWS ? GEMM_K_BLOCK : (size_t)w->cols,
         .x_stride = (size_t)(a->x_stride ? a->x_stride : w->cols),
+        .stride16 = rows16_stride(w->cols),
         .out_stride = (size_t)(a->out_stride ? a->out_stride : w->rows),
         .m_end = (size_t)a->tokens,
         .n_end = (size_t)w->rows,

@@ -2,8 +2,9 @@
  *
  * Of a unit (a span, or half of one where groups are that small) the products are summed as
  * integers, exactly; units are added up as floats in order of K, with one accumulator for each
- * output, whatever else the tile holds. A block of panels stays in L2 while all rows of x pass by
- * it.
+ * output, whatever else the tile holds. A piece of two panels, as long as L1 holds, meets as many
+ * rows of x as L2 holds before the next piece comes; meanwhile the accumulators wait in memory, so
+ * cutting changes no order of addition.
  *
  * It is over 150 lines because it is code. */
 #ifndef KERNELS_CPU_PACKED_BODY_H
@@ -14,14 +15,18 @@
 #define PANEL_VECS (PACKED_ROWS / LANES)
 #define PANEL_STEP_BYTES ((size_t)4 * PACKED_ROWS)
 #define TILE_VECS (BYTES_PANELS * PANEL_VECS)
-#define PACKED_BLOCK_BYTES ((size_t)256 << 10)
+#define TILE_WIDTH (BYTES_PANELS * PACKED_ROWS)
+#define PACKED_X_BYTES ((size_t)512 << 10) /* rows of x that stay in L2 */
+#define PACKED_W_BYTES ((size_t)16 << 10)  /* weights that stay in L1 */
+#define PACKED_TILES_MAX 64                /* of a block of rows */
 
 struct packed_tile {
     const struct packed *p;
     struct rows8 x; /* from its first row on */
     const uint8_t *panel[BYTES_PANELS];
     const char *scales[BYTES_PANELS], *mins[BYTES_PANELS];
-    float out[BYTES_ROWS][BYTES_PANELS * PACKED_ROWS];
+    size_t group, group_end;
+    float *sum; /* [BYTES_ROWS][TILE_WIDTH]; found there where group > 0 */
 };
 
 /* What is constant where the tile is inlined. */
@@ -121,14 +126,18 @@ INLINE void tile_run(struct packed_tile *t, struct packed_form f)
     const struct packed *p = t->p;
     const enum dtype type = p->scale_type;
     const size_t unit = f.half ? PACKED_SPAN / 2 : PACKED_SPAN;
-    const size_t groups = packed_groups(p);
     const size_t units = ((size_t)p->cols + unit - 1) / unit;
     const size_t each = ((size_t)p->group + unit - 1) / unit;
     vec acc[BYTES_ROWS][TILE_VECS], inner[BYTES_ROWS][TILE_VECS];
     UNROLL
-    for (int i = 0; i < BYTES_ROWS * TILE_VECS; i++)
+    for (int i = 0; i < f.rows * TILE_VECS; i++)
         acc[i / TILE_VECS][i % TILE_VECS] = vec_zero();
-    for (size_t g = 0; g < groups; g++) {
+    if (t->group > 0) {
+        UNROLL
+        for (int i = 0; i < f.rows * TILE_VECS; i++)
+            acc[i / TILE_VECS][i % TILE_VECS] = vec_load(t->sum + i * LANES);
+    }
+    for (size_t g = t->group; g < t->group_end; g++) {
         size_t begin = g * each, end = begin + each < units ? begin + each : units;
         size_t at = g * PACKED_ROWS;
         tile_unit(t, f, begin, true, inner);
@@ -156,11 +165,8 @@ INLINE void tile_run(struct packed_tile *t, struct packed_form f)
         }
     }
     UNROLL
-    for (int r = 0; r < f.rows; r++) {
-        UNROLL
-        for (int v = 0; v < TILE_VECS; v++)
-            vec_store(t->out[r] + v * LANES, acc[r][v]);
-    }
+    for (int i = 0; i < f.rows * TILE_VECS; i++)
+        vec_store(t->sum + i * LANES, acc[i / TILE_VECS][i % TILE_VECS]);
 }
 
 #define PACKED_CASE(name, rows, bits, half, table)                                                 \
@@ -205,15 +211,15 @@ static int packed_form_of(const struct packed *p)
     return p->bits == 8 ? half : p->has_table ? 4 + half : 2 + half;
 }
 
-static void packed_write(const struct op_gemm *op, const struct packed_tile *t, size_t m, int rows,
+static void packed_write(const struct op_gemm *op, const float *sum, size_t m, size_t rows,
                          size_t n)
 {
     const size_t stride = (size_t)(op->out_stride ? op->out_stride : op->w->rows);
-    const size_t left = (size_t)op->w->rows - n, width = (size_t)BYTES_PANELS * PACKED_ROWS;
-    for (int r = 0; r < rows; r++) {
-        float *out = op->out + (m + (size_t)r) * stride + n;
-        for (size_t j = 0; j < (left < width ? left : width); j++) {
-            float v = t->out[r][j];
+    const size_t left = (size_t)op->w->rows - n, width = left < TILE_WIDTH ? left : TILE_WIDTH;
+    for (size_t r = 0; r < rows; r++) {
+        float *out = op->out + (m + r) * stride + n;
+        for (size_t j = 0; j < width; j++) {
+            float v = sum[r * TILE_WIDTH + j];
             if (op->bias)
                 v += op->bias[n + j];
             if (op->scale != 0)
@@ -223,53 +229,65 @@ static void packed_write(const struct op_gemm *op, const struct packed_tile *t, 
     }
 }
 
-struct packed_share {
-    size_t m, m_end, panel, panel_end;
-};
-
-/* Panels [s->panel, s->panel_end) of all rows of the share; where the panels are odd the last is
- * computed twice and written once. */
-static void packed_block(const struct op_gemm *op, const struct packed_share *s)
+/* The rows of a tile, of so many that are left. */
+static size_t tile_rows(size_t left)
 {
-    const struct packed *p = op->w->packed;
-    const size_t groups = packed_groups(p) * PACKED_ROWS * dtype_bytes(p->scale_type);
+    return left >= BYTES_ROWS ? BYTES_ROWS : left >= 2 ? 2 : 1;
+}
+
+/* Groups of a panel that are done at a time, for so many rows: one row reads them once anyway. */
+static size_t groups_at_once(const struct packed *p, size_t rows)
+{
+    size_t each = (size_t)p->group * TILE_WIDTH * (size_t)p->bits / 8;
+    size_t n = PACKED_W_BYTES / each;
+    return rows <= BYTES_ROWS ? packed_groups(p) : n > 0 ? n : 1;
+}
+
+/* Two panels (where there is one, twice the same) times a block of rows. */
+static void packed_strip(const struct op_gemm *op, struct packed_tile *t, size_t m, size_t rows)
+{
+    const struct packed *p = t->p;
+    const size_t groups = packed_groups(p), step = groups_at_once(p, rows);
     const int form = packed_form_of(p);
-    struct packed_tile t = {.p = p};
-    for (size_t m = s->m, rows; m < s->m_end; m += rows) {
-        size_t left = s->m_end - m;
-        rows = left >= BYTES_ROWS ? BYTES_ROWS : left >= 2 ? 2 : 1;
-        t.x = rows8_from(op->x8, m);
-        for (size_t panel = s->panel; panel < s->panel_end; panel += BYTES_PANELS) {
-            for (size_t i = 0; i < BYTES_PANELS; i++) {
-                size_t at = panel + i < s->panel_end ? panel + i : s->panel_end - 1;
-                t.panel[i] = p->q + at * packed_panel_bytes(p);
-                t.scales[i] = (const char *)p->scales + at * groups;
-                t.mins[i] = p->has_min ? (const char *)p->mins + at * groups : NULL;
-            }
-            packed_fns[rows == 1 ? 0 : rows == 2 ? 1 : 2][form](&t);
-            packed_write(op, &t, m, (int)rows, panel * PACKED_ROWS);
+    float sums[PACKED_TILES_MAX * BYTES_ROWS * TILE_WIDTH] __attribute__((aligned(64)));
+    for (t->group = 0; t->group < groups; t->group = t->group_end) {
+        t->group_end = groups - t->group < step ? groups : t->group + step;
+        for (size_t i = 0, n; i < rows; i += n) {
+            n = tile_rows(rows - i);
+            t->x = rows8_from(op->x8, m + i);
+            t->sum = sums + i * TILE_WIDTH;
+            packed_fns[n == 1 ? 0 : n == 2 ? 1 : 2][form](t);
         }
     }
+    packed_write(op, sums, m, rows,
+                 (size_t)(t->panel[0] - p->q) / packed_panel_bytes(p) * PACKED_ROWS);
 }
 
 static void packed_gemm(const struct op_gemm *op, int part, int parts)
 {
     const struct packed *p = op->w->packed;
-    const size_t panels = packed_panels(p);
-    struct packed_share s = {0, (size_t)op->tokens, 0, panels};
-    size_t begin, end, block = PACKED_BLOCK_BYTES / packed_panel_bytes(p) / BYTES_PANELS;
+    const size_t panels = packed_panels(p), bytes = packed_panel_bytes(p);
+    const size_t scales = packed_groups(p) * PACKED_ROWS * dtype_bytes(p->scale_type);
+    size_t m_begin = 0, m_end = (size_t)op->tokens, begin = 0, end = panels, rows;
+    size_t block = PACKED_X_BYTES / (packed_spans(p) * PACKED_SPAN) / BYTES_ROWS;
     /* As gemm() does: columns where there are enough, else rows. */
     if (panels >= (size_t)parts * BYTES_PANELS || op->tokens < parts)
-        team_split(panels, BYTES_PANELS, part, parts, &s.panel, &s.panel_end);
+        team_split(panels, BYTES_PANELS, part, parts, &begin, &end);
     else
-        team_split((size_t)op->tokens, 1, part, parts, &s.m, &s.m_end);
-    begin = s.panel;
-    end = s.panel_end;
-    block = (block ? block : 1) * BYTES_PANELS;
-    for (size_t at = begin; at < end; at += block) {
-        s.panel = at;
-        s.panel_end = end - at < block ? end : at + block;
-        packed_block(op, &s);
+        team_split((size_t)op->tokens, 1, part, parts, &m_begin, &m_end);
+    block = (block < 1 ? 1 : block < PACKED_TILES_MAX ? block : PACKED_TILES_MAX) * BYTES_ROWS;
+    for (size_t m = m_begin; m < m_end; m += rows) {
+        rows = m_end - m < block ? m_end - m : block;
+        for (size_t panel = begin; panel < end; panel += BYTES_PANELS) {
+            struct packed_tile t = {.p = p};
+            for (size_t i = 0; i < BYTES_PANELS; i++) {
+                size_t at = panel + i < end ? panel + i : end - 1;
+                t.panel[i] = p->q + at * bytes;
+                t.scales[i] = (const char *)p->scales + at * scales;
+                t.mins[i] = p->has_min ? (const char *)p->mins + at * scales : NULL;
+            }
+            packed_strip(op, &t, m, rows);
+        }
     }
 }
 

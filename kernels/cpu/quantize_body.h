@@ -46,4 +46,19 @@ void BODY(quantize)(const struct op_quantize *a, int part, int parts)
     }
 }
 
+#if defined(BODY_ROUNDS)
+void BODY(round)(const struct op_round *a, int part, int parts)
+{
+    const size_t dim = (size_t)a->dim;
+    size_t at, end, n;
+    team_split((size_t)a->tokens * dim, 64, part, parts, &at, &end);
+    for (; at < end; at += n) {
+        size_t row = at / dim, col = at % dim;
+        n = dim - col < end - at ? dim - col : end - at;
+        dtype_convert(a->out + row * rows16_stride(a->dim) + col, DTYPE_BF16, a->x + at, DTYPE_F32,
+                      n);
+    }
+}
+#endif
+
 #endif

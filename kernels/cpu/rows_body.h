@@ -165,6 +165,9 @@ const struct ops BODY(cpu_ops) = {
     .embed = rows_embed,
     .rmsnorm = rows_rmsnorm,
     .quantize = BODY(quantize),
+#if defined(BODY_ROUNDS)
+    .round = BODY(round),
+#endif
     .gemm = BODY(gemm),
     .rope = rows_rope,
     .kv_store = rows_kv_store,

@@ -8,8 +8,13 @@
 
 #include "kernels/cpu/cpu.h"
 
-/* The same text is compiled twice: with VNNI, products of bytes are one instruction. */
-#if defined(__AVX512VNNI__)
+/* The same text is compiled three times: with VNNI products of bytes are one instruction, with BF16
+ * those of pairs of bf16 too. */
+#if defined(__AVX512BF16__)
+#define BODY_NAME "avx512_bf16"
+#define BODY(name) name##_bf16
+#define BODY_ROUNDS 1 /* has products of two bf16 */
+#elif defined(__AVX512VNNI__)
 #define BODY_NAME "avx512_vnni"
 #define BODY(name) name##_vnni
 #else

@@ -280,6 +280,50 @@ Test(packed, rows_depend_on_themselves_alone, .timeout = 120)
     free(x);
 }
 
+/* Weights of bf16 times rows of bf16, on the bodies that have products of both. */
+Test(packed, bf16_rows, .timeout = 120)
+{
+    enum { ROWS = 13 };
+    static const int ns[] = {1, 7, 100}, ks[] = {1, 31, 32, 100, 2080, 4200};
+    for (int b = 0; ops_at(b); b++)
+        for (size_t i = 0; ops_at(b)->round && i < 18; i++) {
+            int n = ns[i / 6], k = ks[i % 6];
+            struct kt_matrix w = kt_matrix_make(n, k, DTYPE_BF16, 2, 5);
+            float *x = kt_floats((size_t)(ROWS * k), 6), *want, *got, *one;
+            const size_t stride = rows16_stride(k);
+            uint16_t *x16 = malloc(ROWS * stride * sizeof *x16);
+            size_t out = (size_t)(ROWS * n);
+            want = malloc(out * sizeof *want);
+            got = malloc(out * sizeof *got);
+            one = malloc(out * sizeof *one);
+            for (int part = 0; part < 3; part++)
+                ops_at(b)->round(&(struct op_round){.out = x16, .x = x, .tokens = ROWS, .dim = k},
+                                 part, 3);
+            for (int e = 0; e < ROWS * k; e++)
+                cr_assert_eq(x16[(size_t)(e / k) * stride + (size_t)(e % k)],
+                             dtype_f32_to_bf16(x[e]));
+            struct op_gemm a = {.x16 = x16, .w = &w.m, .tokens = ROWS};
+            a.out = want;
+            ops_ref()->gemm(&a, 0, 1);
+            a.out = got;
+            for (int part = 0; part < 3; part++)
+                ops_at(b)->gemm(&a, part, 3);
+            kt_near(ops_at(b)->name, got, want, out, (struct kt_tolerance){2e-7 * k + 1e-6, 1e-5});
+            for (int first = 0, count = 1; first + count <= ROWS; first += count, count++) {
+                a = (struct op_gemm){
+                    .out = one, .x16 = x16 + (size_t)first * stride, .w = &w.m, .tokens = count};
+                ops_at(b)->gemm(&a, 0, 1);
+                kt_same(ops_at(b)->name, one, got + first * n, (size_t)(count * n));
+            }
+            free(one);
+            free(got);
+            free(want);
+            free(x16);
+            free(x);
+            free(w.memory);
+        }
+}
+
 Test(packed, embedding)
 {
     struct weights *w = weights_make(&forms[3], 50, 96, 2);
