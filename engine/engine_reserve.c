@@ -248,6 +248,18 @@ static void promise(struct engine *e, struct group *g)
     assert(taken);
 }
 
+/* Prefills that wait for a block come before whoever is new. */
+static int32_t count_starved(const struct engine *e)
+{
+    int32_t n = 0;
+    list_for_each(it, &e->list)
+    {
+        const struct group *g = list_entry(it, struct group, link);
+        n += g->phase == GROUP_PREFILLING && seq_wants_block(e, &g->seqs[g->lead]);
+    }
+    return n;
+}
+
 /* With what the index has of the prompt, or without it. The last token is always computed, so the
  * last block of a prompt that is all there cannot be shared: what it holds is copied into a block
  * of our own. ST_BUSY: there are not enough blocks. */
@@ -265,7 +277,7 @@ static enum status take_blocks(struct engine *e, struct group *g, bool match, st
         node = prefix_parent(e->prefix, node);
     }
     int32_t fresh = blocks_to_promise(e, g, shared), available = kvpool_available(e->pool);
-    int32_t watermark = slots_count(e->groups) > 1 ? e->watermark + e->starved : 0;
+    int32_t watermark = slots_count(e->groups) > 1 ? e->watermark + count_starved(e) : 0;
     if (available < fresh + watermark) {
         seq_drop_blocks(e, g, s, true);
         return err_set(err, ST_BUSY, "needs %d KV blocks, %d are to be had", fresh + watermark,

@@ -164,10 +164,10 @@ static bool within_hole(const struct engine *e, const struct seq *s, int32_t k)
     return at >= s->span[k].hole && at < s->span[k].hole_end;
 }
 
-bool seq_is_starved(const struct engine *e, const struct group *g, const struct seq *s)
+bool seq_wants_block(const struct engine *e, const struct seq *s)
 {
-    for (int32_t k = 0; g->prefill_only && k < e->kv_groups; k++)
-        if (within_hole(e, s, k) && kvpool_available(e->pool) == 0)
+    for (int32_t k = 0; k < e->kv_groups; k++)
+        if (within_hole(e, s, k))
             return true;
     return false;
 }

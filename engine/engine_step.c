@@ -72,15 +72,9 @@ static int32_t collect(struct engine *e)
     for (int32_t i = 0; i < n; i++)
         if (e->run[i].group->phase != GROUP_FAILED)
             e->run[i].has_room = seq_make_room(e, e->run[i].group, e->run[i].seq);
-    e->starved = 0;
-    for (int32_t i = 0; i < n; i++) {
-        if (e->run[i].group->phase == GROUP_FAILED)
-            continue;
-        if (e->run[i].has_room)
+    for (int32_t i = 0; i < n; i++)
+        if (e->run[i].group->phase != GROUP_FAILED && e->run[i].has_room)
             e->run[kept++] = e->run[i];
-        else
-            e->starved++;
-    }
     return kept;
 }
 
@@ -264,7 +258,7 @@ bool engine_runnable(const struct engine *e)
     {
         const struct group *g = list_entry(it, struct group, link);
         if (g->phase == GROUP_PREFILLING && group_has_work(g) &&
-            !seq_is_starved(e, g, &g->seqs[g->lead]))
+            (kvpool_available(e->pool) > 0 || !seq_wants_block(e, &g->seqs[g->lead])))
             return true;
         for (int32_t i = 0; i < g->n_seqs && !g->prefill_only; i++) {
             const struct seq *s = &g->seqs[i];

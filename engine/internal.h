@@ -108,7 +108,6 @@ struct engine {
     int32_t block_tokens, watermark;
     int32_t kv_groups;                /* of the layout */
     int32_t alive_max[KV_GROUPS_MAX]; /* blocks of a sequence that can be in use at once */
-    int32_t starved;                  /* prefills that found no block in the last step */
     struct kvpool *pool;
     struct prefix *prefix; /* NULL: off */
     struct sampler *sampler;
@@ -149,8 +148,8 @@ void seq_enter_blocks(struct engine *e, struct group *g, struct seq *s);
 /* Makes room for position `computed`: grows the table, copies a block that others share, preempts
  * the youngest. False when the group itself had to go, or in the prefill role has to wait. */
 bool seq_make_room(struct engine *e, struct group *g, struct seq *s);
-/* Waits for a block that others have. */
-bool seq_is_starved(const struct engine *e, const struct group *g, const struct seq *s);
+/* In the prefill role: cannot go on before it has another block. */
+bool seq_wants_block(const struct engine *e, const struct seq *s);
 /* How many of `tokens` positions from `computed` on have blocks, taking free ones but preempting
  * nobody. */
 int32_t seq_extend(struct engine *e, struct group *g, struct seq *s, int32_t tokens);
