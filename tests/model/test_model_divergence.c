@@ -1,0 +1,121 @@
+/* What rounding costs, measured on the embedded model: the Kullback-Leibler divergence of the next
+ * token's distribution, over texts that the model itself says, from the one that fp32 rows give. */
+#include <criterion/criterion.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/rng.h"
+#include "model/model_impl.h"
+#include "tests/model/int8_folder.h"
+#include "tests/model/model_rig.h"
+
+#define TINY BATON_SOURCE_DIR "/models/tiny"
+#define TEXTS 4
+#define N 200
+
+struct texts {
+    int32_t ids[TEXTS][N];
+};
+
+static const struct ops *best(void)
+{
+    const struct ops *ops;
+    cr_assert_eq(ops_cpu("auto", &ops, NULL), ST_OK);
+    return ops;
+}
+
+/* Log probabilities in place. */
+static void normalise(float *logits, int32_t vocab)
+{
+    double most = -INFINITY, sum = 0;
+    for (int32_t i = 0; i < vocab; i++)
+        most = fmax(most, (double)logits[i]);
+    for (int32_t i = 0; i < vocab; i++)
+        sum += exp((double)logits[i] - most);
+    for (int32_t i = 0; i < vocab; i++)
+        logits[i] = (float)((double)logits[i] - most - log(sum));
+}
+
+static int32_t draw(struct rng *rng, const float *logprobs, int32_t vocab)
+{
+    double left = (double)(rng_next(rng) >> 11) * 0x1p-53;
+    for (int32_t i = 0; i < vocab; i++)
+        if ((left -= exp((double)logprobs[i])) < 0)
+            return i;
+    return vocab - 1;
+}
+
+static void say(struct rig *r, struct texts *t)
+{
+    float *logits = calloc((size_t)r->vocab, sizeof *logits);
+    for (int i = 0; i < TEXTS; i++) {
+        struct rng rng = rng_seed((uint64_t)i + 1);
+        struct sequence s;
+        t->ids[i][0] = 1 + i;
+        rig_begin(r, &s, t->ids[i]);
+        for (int32_t n = 1; n < N; n++) {
+            rig_step(r, &(struct feed){&s, 1, WANT_LAST}, 1, logits);
+            normalise(logits, r->vocab);
+            t->ids[i][n] = draw(&rng, logits, r->vocab);
+        }
+    }
+    free(logits);
+}
+
+static float *score(const char *path, enum model_weights_form form, const struct texts *t,
+                    int32_t *vocab)
+{
+    struct rig *r = rig_open(&(struct rig_args){path, best(), 2, DTYPE_F32, 16, form});
+    const size_t each = (size_t)N * (size_t)r->vocab;
+    float *logits = calloc(TEXTS * each, sizeof *logits);
+    for (int i = 0; i < TEXTS; i++) {
+        struct sequence s;
+        rig_begin(r, &s, t->ids[i]);
+        rig_step(r, &(struct feed){&s, N, WANT_ALL}, 1, logits + (size_t)i * each);
+    }
+    for (size_t row = 0; row < (size_t)TEXTS * N; row++)
+        normalise(logits + row * (size_t)r->vocab, r->vocab);
+    *vocab = r->vocab;
+    rig_close(r);
+    return logits;
+}
+
+static double divergence(const float *of, const float *from, int32_t vocab)
+{
+    double sum = 0;
+    for (size_t i = 0; i < (size_t)TEXTS * N * (size_t)vocab; i++)
+        sum += exp((double)from[i]) * ((double)from[i] - (double)of[i]);
+    return sum / (TEXTS * N);
+}
+
+/* A second rounding, of rows, may not cost more than the first, of weights, does by far: in int8
+ * with a scale to a row of weights and 32 elements of x. */
+Test(divergence, embedded_model, .timeout = 120)
+{
+    char path[INT8_FOLDER_PATH];
+    struct texts t;
+    int32_t vocab;
+    struct rig *r =
+        rig_open(&(struct rig_args){TINY, best(), 2, DTYPE_F32, 16, MODEL_WEIGHTS_FLOAT});
+    say(r, &t);
+    rig_close(r);
+    int8_folder_make(TINY, path);
+    float *exact = score(TINY, MODEL_WEIGHTS_FLOAT, &t, &vocab);
+    float *rows16 = score(TINY, MODEL_WEIGHTS_PACKED, &t, &vocab);
+    float *weights8 = score(path, MODEL_WEIGHTS_FLOAT, &t, &vocab);
+    float *both8 = score(path, MODEL_WEIGHTS_PACKED, &t, &vocab);
+    int8_folder_remove(path);
+    double bf16 = divergence(rows16, exact, vocab), weights = divergence(weights8, exact, vocab);
+    double both = divergence(both8, exact, vocab);
+    fprintf(stderr, "nats per token, %s: bf16 as packed %.2e, int8 weights %.2e, and rows %.2e\n",
+            best()->name, bf16, weights, both);
+    cr_assert_lt(bf16, 2e-5);
+    cr_assert_lt(weights, 2e-4);
+    cr_assert_lt(both, 4e-4);
+    free(exact);
+    free(rows16);
+    free(weights8);
+    free(both8);
+}
