@@ -119,6 +119,8 @@ void facts_put_probe(struct jw *w, const struct kernels_probe *probe, int thread
         jw_key(w, "threads");
         jw_int(w, threads > 0 ? threads : m.cores);
         put_real(w, "gflops", probe->gflops);
+        put_real(w, "bf16_gflops", probe->bf16_gflops);
+        put_real(w, "int8_gops", probe->int8_gops);
         put_real(w, "gbytes_per_second", probe->gbytes_per_second);
         put_real(w, "cache_gbytes_per_second", probe->cache_gbytes_per_second);
     }

@@ -14,7 +14,12 @@
 #define REF_FLOPS_MAX 3e7
 #define SAMPLES_MAX 64
 
-enum op_kind { EMBED, RMSNORM, GEMM, ROPE, KV_STORE, ATTENTION, GLU };
+enum op_kind { EMBED, RMSNORM, GEMM, ROPE, KV_STORE, ATTENTION, GLU, QUANTIZE };
+
+/* How what is stored is multiplied: the dtypes, then what gemms alone can do. */
+enum form { FORM_BF16_ROWS = DTYPE_COUNT, FORM_Q8, FORM_Q4, FORMS };
+static const char *const form_names[FORMS] = {
+    [FORM_BF16_ROWS] = "bf16r", [FORM_Q8] = "q8", [FORM_Q4] = "q4"};
 
 /* a, b, c: GEMM N, K; attention heads, kv_heads, head_dim; others dim or heads, head_dim. */
 struct shape {
@@ -41,16 +46,21 @@ static const struct shape shapes[] = {
     {ROPE, 16, 32, 64},
     {KV_STORE, 16, 8, 64, .start = 0, .sequences = 1},
     {GLU, 16, 8192},
+    {QUANTIZE, 16, 8192},
 };
 
 static const char *const op_names[] = {"embed",    "rmsnorm",   "gemm", "rope",
-                                       "kv_store", "attention", "glu"};
+                                       "kv_store", "attention", "glu",  "quantize"};
 
 /* One op about to be timed. `stream` is where its weights or KV lie this time. */
 struct job {
     const struct ops *ops;
     const struct shape *shape;
     enum dtype dtype;
+    enum form form;
+    struct packed packed;
+    struct rows8 x8;
+    uint16_t *x16;
     float *x, *y; /* FLOATS_MAX each */
     char *stream;
     size_t stream_bytes; /* what one call reads of it */
@@ -117,6 +127,16 @@ static void job_measure(struct job *j)
     }
     j->matrix = (struct matrix){.dtype = j->dtype, .rows = rows, .cols = cols};
     j->stream_bytes = (size_t)rows * (size_t)cols * element;
+    if (j->form >= FORM_Q8) {
+        j->packed = (struct packed){.rows = rows,
+                                    .cols = cols,
+                                    .bits = j->form == FORM_Q8 ? 8 : 4,
+                                    .group = PACKED_SPAN,
+                                    .zero = j->form == FORM_Q8 ? 128 : 8,
+                                    .scale_type = DTYPE_F16};
+        j->matrix.packed = &j->packed;
+        j->stream_bytes = packed_bytes(&j->packed);
+    }
     if (s->op == GEMM) {
         j->flops = 2 * tokens * s->a * s->b;
         j->bytes = (double)j->stream_bytes + 4 * tokens * (s->a + s->b);
@@ -129,11 +149,24 @@ static void run_rows_op(const struct job *j, int part, int parts)
 {
     const struct shape *s = j->shape;
     struct matrix m = j->matrix;
+    struct packed packed = j->packed;
     m.data = j->stream;
+    if (m.packed) {
+        packed_place(&packed, j->stream);
+        m.packed = &packed;
+    }
     struct op_embed embed = {.out = j->y, .table = &m, .ids = j->ids, .tokens = s->tokens};
     struct op_rmsnorm norm = {
         .out = j->y, .x = j->x, .weight = &m, .eps = 1e-5f, .tokens = s->tokens, .dim = s->a};
-    struct op_gemm gemm = {.out = j->y, .x = j->x, .w = &m, .tokens = s->tokens};
+    struct rows8 x8 = j->x8;
+    x8.spans = (s->op == QUANTIZE ? s->a : s->b) / PACKED_SPAN;
+    struct op_gemm gemm = {.out = j->y,
+                           .x = j->x,
+                           .x8 = &x8,
+                           .x16 = j->form == FORM_BF16_ROWS ? j->x16 : NULL,
+                           .w = &m,
+                           .tokens = s->tokens};
+    struct op_quantize quantize = {.out = x8, .x = j->x, .tokens = s->tokens, .dim = s->a};
     struct op_rope rope = {.x = j->y,
                            .positions = j->ids,
                            .inv_freq = j->x,
@@ -150,6 +183,8 @@ static void run_rows_op(const struct job *j, int part, int parts)
         j->ops->gemm(&gemm, part, parts);
     else if (s->op == ROPE)
         j->ops->rope(&rope, part, parts);
+    else if (s->op == QUANTIZE)
+        j->ops->quantize(&quantize, part, parts);
     else
         j->ops->glu(&glu, part, parts);
 }
@@ -217,7 +252,8 @@ static void add_row(const struct job *j, struct kernels_bench *out, double secon
     struct kernels_bench_row *row = &out->rows[out->n++];
     *row = (struct kernels_bench_row){.op = op_names[j->shape->op],
                                       .backend = j->ops->name,
-                                      .dtype = dtype_name(j->dtype),
+                                      .dtype = j->form < FORM_BF16_ROWS ? dtype_name(j->dtype)
+                                                                        : form_names[j->form],
                                       .seconds = seconds};
     describe(j->shape, row->shape, sizeof row->shape);
 }
@@ -227,10 +263,13 @@ static void judge(struct kernels_bench_row *row, const struct kernels_probe *lim
 {
     double flops = row->achieved, bytes = row->limit;
     bool streams = strcmp(row->op, "gemm") == 0 || strcmp(row->op, "attention") == 0;
+    double computing = strcmp(row->dtype, "bf16r") == 0 ? limit->bf16_gflops
+                       : row->dtype[0] == 'q'           ? limit->int8_gops
+                                                        : limit->gflops;
     double reading = streams ? limit->gbytes_per_second : limit->cache_gbytes_per_second;
-    bool compute = flops / limit->gflops > bytes / reading;
+    bool compute = flops / computing > bytes / reading;
     row->unit = compute ? "GFLOP/s" : "GB/s";
-    row->limit = compute ? limit->gflops : reading;
+    row->limit = compute ? computing : reading;
     row->achieved = (compute ? flops : bytes) / row->seconds * 1e-9;
     row->fraction = row->achieved / row->limit;
 }
@@ -243,13 +282,14 @@ static void bench_shape(const struct kernels_bench_args *args, struct job *j, ch
     bool stored = op == GEMM || op == ATTENTION || op == KV_STORE;
     int64_t budget_ns = (args->quick ? 30 : 300) * NS_PER_MS;
     for (int b = 0; ops_at(b); b++)
-        for (int d = 0; d < DTYPE_COUNT; d++) {
+        for (int d = 0; d < (op == GEMM ? (int)FORMS : DTYPE_COUNT); d++) {
             j->ops = ops_at(b);
-            j->dtype = (enum dtype)d;
+            j->form = (enum form)d;
+            j->dtype = d < DTYPE_COUNT ? (enum dtype)d : DTYPE_BF16;
             j->stream = buffer;
             job_measure(j);
-            if ((!stored && d != DTYPE_BF16) || (b == 0 && j->flops > REF_FLOPS_MAX) ||
-                out->n == KERNELS_BENCH_ROWS_MAX)
+            if ((!stored && d != DTYPE_BF16) || (d == FORM_BF16_ROWS && !ops_at(b)->round) ||
+                (b == 0 && j->flops > REF_FLOPS_MAX) || out->n == KERNELS_BENCH_ROWS_MAX)
                 continue;
             add_row(j, out, job_time(j, args->team, budget_ns, buffer));
             /* Kept as numbers until the second probe: see judge(). */
@@ -268,8 +308,12 @@ enum status kernels_bench_run(const struct kernels_bench_args *args, struct kern
     if (j) {
         j->x = malloc(FLOATS_MAX * sizeof *j->x);
         j->y = calloc(FLOATS_MAX, sizeof *j->y);
+        j->x16 = calloc(FLOATS_MAX + 64 * TOKENS_MAX, sizeof *j->x16);
+        j->x8 = (struct rows8){.q = calloc(FLOATS_MAX, 1),
+                               .scale = calloc(FLOATS_MAX / PACKED_SPAN, sizeof(float)),
+                               .sum = calloc(FLOATS_MAX / PACKED_SPAN, 2 * sizeof(int32_t))};
     }
-    if (!buffer || !j || !j->x || !j->y) {
+    if (!buffer || !j || !j->x || !j->y || !j->x16 || !j->x8.q || !j->x8.scale || !j->x8.sum) {
         st = err_set(err, ST_NO_MEMORY, "bench kernels: no memory for %zu bytes of test data",
                      KERNELS_BENCH_BYTES + 2 * FLOATS_MAX * sizeof(float));
         goto done;
@@ -293,6 +337,10 @@ done:
     if (j) {
         free(j->x);
         free(j->y);
+        free(j->x16);
+        free(j->x8.q);
+        free(j->x8.scale);
+        free(j->x8.sum);
     }
     free(j);
     free(buffer);

@@ -1,6 +1,7 @@
 /* Times every op of every body that this CPU can run, against what the same machine can do at most.
  *
- * The limit of a row is the one that binds its op: multiply-adds from registers, or reading.
+ * The limit of a row is the one that binds its op: multiply-adds from registers (of floats, of bf16
+ * or of bytes, as the row multiplies), or reading.
  * Weights and KV are read from a buffer larger than usual caches, each time from its next part, as
  * decoding reads a model, and are held against reading memory; the small ops work on activations,
  * which the op before has just written, and are held against reading the second-level cache. All
@@ -23,11 +24,12 @@
 #include "base/team.h"
 #include "kernels/probe.h"
 
-#define KERNELS_BENCH_ROWS_MAX 256
+#define KERNELS_BENCH_ROWS_MAX 512
 #define KERNELS_BENCH_BYTES ((size_t)256 << 20)
 
 struct kernels_bench_row {
-    const char *op, *backend, *dtype; /* dtype of weights or KV */
+    const char *op, *backend;
+    const char *dtype; /* of weights or KV; "bf16r": times rows of bf16; "q8", "q4": packed */
     char shape[48];
     double seconds; /* median of one call */
     double achieved, limit, fraction;

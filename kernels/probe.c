@@ -181,6 +181,10 @@ static struct kernels_probe measure_roof(struct team *team, const struct instruc
                                          struct round memory)
 {
     struct kernels_probe p = {.gflops = flops_rate(team, i->fma)};
+    p.bf16_gflops =
+        fmax(p.gflops, fmax(flops_rate(team, i->dot_bf16), tiles_rate(team, i->amx_bf16, false)));
+    p.int8_gops =
+        fmax(p.gflops, fmax(flops_rate(team, i->dot_int8), tiles_rate(team, i->amx_int8, false)));
     memory.work = do_read;
     p.gbytes_per_second = best_rate(team, &memory) * 1e-9;
     memory.work = do_cache;
@@ -199,6 +203,8 @@ struct kernels_probe kernels_probe_best(const struct kernels_probe *a,
 {
     return (struct kernels_probe){
         .gflops = fmax(a->gflops, b->gflops),
+        .bf16_gflops = fmax(a->bf16_gflops, b->bf16_gflops),
+        .int8_gops = fmax(a->int8_gops, b->int8_gops),
         .gbytes_per_second = fmax(a->gbytes_per_second, b->gbytes_per_second),
         .cache_gbytes_per_second = fmax(a->cache_gbytes_per_second, b->cache_gbytes_per_second)};
 }

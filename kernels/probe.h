@@ -19,7 +19,10 @@
 
 /* What binds most ops: the roof of a benchmark. */
 struct kernels_probe {
-    double gflops;                  /* fp32 multiply-adds of the widest vectors */
+    double gflops; /* fp32 multiply-adds of the widest vectors */
+    /* Of the fastest instructions that there are for products of bf16 and of bytes, dot products or
+     * tiles, from registers; gflops where there are none. */
+    double bf16_gflops, int8_gops;
     double gbytes_per_second;       /* reading memory */
     double cache_gbytes_per_second; /* reading 512 KiB for each member again and again */
 };

@@ -207,6 +207,13 @@ bool model_is_long(const struct model *m, int32_t prompt_tokens)
     return r->kind == ROPE_LONGROPE && prompt_tokens > r->original_context;
 }
 
+enum model_math model_get_math(const struct model *m)
+{
+    if (m->weights.n_packed > 0)
+        return MODEL_MATH_INT8;
+    return m->weights.rounds ? MODEL_MATH_BF16 : MODEL_MATH_FLOAT;
+}
+
 uint64_t model_weight_bytes(const struct model *m)
 {
     return m->weights.bytes;

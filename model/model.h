@@ -76,6 +76,9 @@ struct fingerprint model_fingerprint(const struct model *m);
  * key is may depend on the prompt's length, but not on what follows (LAW 2). */
 bool model_is_long(const struct model *m, int32_t prompt_tokens);
 uint64_t model_weight_bytes(const struct model *m);
+/* What most of its products are of: bytes, pairs of bf16, or floats. */
+enum model_math { MODEL_MATH_FLOAT, MODEL_MATH_BF16, MODEL_MATH_INT8 };
+enum model_math model_get_math(const struct model *m);
 /* Layout of a pool for this model, with the model's groups; blocks = as many as fit pool_bytes. */
 struct kv_layout model_kv_layout(const struct model *m, enum dtype dtype, int32_t block_tokens,
                                  uint64_t pool_bytes);

@@ -10,6 +10,8 @@
 static const char *const formulas[][2] = {
     {"seconds", "median of one call"},
     {"achieved", "operations (GFLOP/s) or bytes read (GB/s) of a call / seconds"},
+    {"dtype", "of weights or KV; bf16r: bf16 times rows of bf16; q8, q4: packed integers, 32 to a "
+              "scale, times rows of 8 bits"},
     {"limit", "the probe's figure that binds the op: arithmetic from registers, reading memory "
               "(weights, KV) or reading cache (activations); best of before and after"},
     {"fraction", "achieved / limit"},
@@ -72,8 +74,10 @@ static enum status write_json(const struct run *run, const struct kernels_bench 
 
 static void print_probe(const struct kernels_probe *p, int threads)
 {
-    printf("limits of %d threads: %.1f GFLOP/s, memory %.1f GB/s, cache %.1f GB/s\n", threads,
-           p->gflops, p->gbytes_per_second, p->cache_gbytes_per_second);
+    printf("limits of %d threads: %.1f GFLOP/s, of bf16 %.1f, of bytes %.1f GOP/s, memory %.1f "
+           "GB/s, cache %.1f GB/s\n",
+           threads, p->gflops, p->bf16_gflops, p->int8_gops, p->gbytes_per_second,
+           p->cache_gbytes_per_second);
 }
 
 static void print_table(const struct kernels_bench *b, int threads)

@@ -26,8 +26,9 @@ static const char *const formulas[][2] = {
      "time at the probe's limits (better of before and after) / seconds: the weights that "
      "one token needs once per step and KV of "
      "every sequence read from memory, or 2 operations per parameter and token plus 4 "
-     "per head, head dimension, layer and earlier token, whichever takes longer; over "
-     "1 where the model stays in cache"},
+     "per head, head dimension, layer and earlier token (of bytes or bf16 where the model's "
+     "weights "
+     "are multiplied so), whichever takes longer; over 1 where the model stays in cache"},
     {NULL, NULL}};
 
 struct options {
@@ -188,6 +189,15 @@ static enum status time_decode(struct bench *b, struct row *r, int32_t steps, st
     return st;
 }
 
+/* What the probe says of the products that the model is made of. */
+static double arithmetic(const struct bench *b)
+{
+    enum model_math math = model_get_math(b->local.model);
+    return math == MODEL_MATH_INT8   ? b->probe.int8_gops
+           : math == MODEL_MATH_BF16 ? b->probe.bf16_gflops
+                                     : b->probe.gflops;
+}
+
 /* Seconds that `w` takes at the limits. */
 static double limit_seconds(const struct bench *b, const struct work *w)
 {
@@ -201,7 +211,7 @@ static double limit_seconds(const struct bench *b, const struct work *w)
     double bytes = w->passes * weights + w->kv_read * kv;
     double flops = 2 * matrices * w->tokens + 2 * embedding * w->logits +
                    4.0 * c->layers * c->heads * c->head_dim * w->attended;
-    return fmax(bytes / (b->probe.gbytes_per_second * 1e9), flops / (b->probe.gflops * 1e9));
+    return fmax(bytes / (b->probe.gbytes_per_second * 1e9), flops / (arithmetic(b) * 1e9));
 }
 
 static int compare_rows(const void *a, const void *b)
@@ -289,9 +299,10 @@ static enum status judge(struct bench *b, struct error *err)
 
 static void print_table(const struct bench *b, const struct options *o)
 {
-    printf("%s  KV %s, %d threads: %.1f GFLOP/s, memory %.1f GB/s\n\n", o->local.dir,
-           o->local.kv_dtype, team_size(b->local.team), b->probe.gflops,
-           b->probe.gbytes_per_second);
+    static const char *const products[] = {"floats", "bf16", "bytes"};
+    printf("%s  KV %s, %d threads: %.1f GFLOP/s of %s, memory %.1f GB/s\n\n", o->local.dir,
+           o->local.kv_dtype, team_size(b->local.team), arithmetic(b),
+           products[model_get_math(b->local.model)], b->probe.gbytes_per_second);
     printf("%-8s %6s %6s %8s %10s %12s %9s\n", "phase", "batch", "depth", "tokens", "seconds",
            "tokens/s", "of limit");
     for (size_t i = 0; i < b->n_rows; i++) {

@@ -11,13 +11,13 @@
 Test(bench, every_op_on_every_body, .timeout = 240)
 {
     static const char *const ops[] = {"embed",    "rmsnorm",   "gemm", "rope",
-                                      "kv_store", "attention", "glu"};
+                                      "kv_store", "attention", "glu",  "quantize"};
     struct kernels_bench *b = malloc(sizeof *b);
     struct team *team = team_create(2, false, false);
     struct error err;
     cr_assert_eq(kernels_bench_run(&(struct kernels_bench_args){team, true}, b, &err), ST_OK);
     cr_assert(b->limit.gflops > 0 && b->limit.gbytes_per_second > 0);
-    for (size_t o = 0; o < 7; o++)
+    for (size_t o = 0; o < sizeof ops / sizeof ops[0]; o++)
         for (int body = 0; ops_at(body); body++) {
             size_t found = 0;
             for (size_t i = 0; i < b->n; i++)
