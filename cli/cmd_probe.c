@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/flags.h"
+#include "base/huge.h"
 #include "cli/commands.h"
 #include "cli/facts.h"
 
@@ -98,14 +99,14 @@ static enum status probe(const struct run *run, struct error *err)
     int counts[COUNTS_MAX];
     facts_machine_read(&machine);
     int n = thread_counts(run, machine.cores, counts);
-    char *buffer = malloc(KERNELS_BENCH_BYTES);
+    char *buffer = huge_alloc(KERNELS_BENCH_BYTES);
     if (!buffer)
         return err_set(err, ST_NO_MEMORY, "no memory to measure the machine with");
     memset(buffer, 0x3c, KERNELS_BENCH_BYTES);
     enum status st = ST_OK;
     for (int i = 0; i < n && st == ST_OK; i++)
         st = measure(machine.cores, counts[i], buffer, &limits[i], err);
-    free(buffer);
+    huge_free(buffer, KERNELS_BENCH_BYTES);
     return st == ST_OK ? write_result(run, limits, n, err) : st;
 }
 

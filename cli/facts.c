@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/huge.h"
 #include "base/revision.h"
 #include "baton_version.h"
 #include "kernels/ops.h"
@@ -52,7 +53,7 @@ enum status facts_probe(int threads, struct kernels_probe *out, struct error *er
     facts_machine_read(&m);
     if (threads <= 0)
         threads = (int)m.cores;
-    char *buffer = malloc(KERNELS_BENCH_BYTES);
+    char *buffer = huge_alloc(KERNELS_BENCH_BYTES);
     struct team *team = team_create(threads, threads <= m.cores, false);
     enum status st = ST_OK;
     if (buffer && team) {
@@ -63,7 +64,7 @@ enum status facts_probe(int threads, struct kernels_probe *out, struct error *er
     }
     if (team)
         team_destroy(team);
-    free(buffer);
+    huge_free(buffer, KERNELS_BENCH_BYTES);
     return st;
 }
 

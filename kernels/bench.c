@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/huge.h"
 #include "kernels/ops.h"
 
 #define FLOATS_MAX ((size_t)512 * 8192) /* the largest activation of any shape below */
@@ -301,7 +302,7 @@ static void bench_shape(const struct kernels_bench_args *args, struct job *j, ch
 enum status kernels_bench_run(const struct kernels_bench_args *args, struct kernels_bench *out,
                               struct error *err)
 {
-    char *buffer = malloc(KERNELS_BENCH_BYTES);
+    char *buffer = huge_alloc(KERNELS_BENCH_BYTES);
     struct job *j = calloc(1, sizeof *j);
     enum status st = ST_OK;
     out->n = 0;
@@ -343,6 +344,6 @@ done:
         free(j->x8.sum);
     }
     free(j);
-    free(buffer);
+    huge_free(buffer, KERNELS_BENCH_BYTES);
     return st;
 }

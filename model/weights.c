@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
+#include "base/huge.h"
 #include "base/log.h"
 #include "formats/weight_ints.h"
 #include "model/model_impl.h"
@@ -376,13 +376,15 @@ enum status weights_bind(const struct weights_args *args, struct model_weights *
 
 void weights_fini(struct model_weights *w)
 {
-    if (w->converted)
-        munmap(w->converted, w->converted_bytes);
+    huge_free(w->converted, w->converted_bytes);
     free(w->layers);
     free(w->mtp);
     free(w->matrices);
     free(w->experts);
     free(w->floats);
+    for (size_t i = 0; i < w->n_packed; i++)
+        free(w->owned[i]);
+    free(w->owned);
     free(w->packed);
     *w = (struct model_weights){0};
 }

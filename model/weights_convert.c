@@ -2,9 +2,9 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #include "base/clock.h"
+#include "base/huge.h"
 #include "base/log.h"
 #include "formats/weight_ints.h"
 #include "model/model_impl.h"
@@ -19,8 +19,9 @@ struct conversion_job {
     enum dtype to;
     bool packs;         /* else to floats */
     struct packed form; /* its place is `out` */
-    size_t bytes;       /* at most */
+    size_t bytes;       /* of `out` */
     char *out;
+    void *own; /* memory of its own, where it turned out to need more */
 };
 
 static size_t job_bytes(const struct weight_spec *s, enum dtype to)
@@ -56,10 +57,7 @@ enum status conversion_pack(struct conversion *c, const struct weight *w,
                             const struct weight_spec *s, const struct packed *form)
 {
     struct conversion_job job = {.weight = w, .spec = *s, .packs = true, .form = *form};
-    job.form.scale_type =
-        DTYPE_F32; /* room for the larger ones: pages never written cost nothing */
     job.bytes = packed_bytes(&job.form);
-    job.form.scale_type = DTYPE_F16;
     return add_job(c, job);
 }
 
@@ -212,8 +210,13 @@ static bool pack(struct conversion_job *j)
     packed_place(&j->form, j->out);
     if (!pack_all(j, &s)) {
         j->form.scale_type = DTYPE_F32;
-        packed_place(&j->form, j->out);
-        pack_all(j, &s);
+        j->own = aligned_alloc(PACKED_ALIGN, packed_bytes(&j->form));
+        j->out = j->own;
+        s.good = false;
+        if (j->own) {
+            packed_place(&j->form, j->own);
+            pack_all(j, &s);
+        }
     }
     free(s.scale);
     return s.good;
@@ -240,17 +243,16 @@ enum status conversion_run(struct conversion *c, struct team *team, struct model
 {
     if (c->n_jobs == 0)
         return ST_OK;
-    void *memory =
-        mmap(NULL, c->bytes_all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED)
+    char *at = huge_alloc(c->bytes_all);
+    if (!at)
         return err_set(c->err, ST_NO_MEMORY, "%s: no memory for %zu MiB of converted weights",
                        c->dir, c->bytes_all >> 20);
-    out->converted = memory;
+    out->converted = at;
     out->converted_bytes = c->bytes_all;
     out->packed = calloc(c->n_packed + 1, sizeof *out->packed);
-    if (!out->packed)
+    out->owned = calloc(c->n_packed + 1, sizeof *out->owned);
+    if (!out->packed || !out->owned)
         return err_set(c->err, ST_NO_MEMORY, "%s: no memory for the list of weights", c->dir);
-    char *at = memory;
     for (size_t i = 0; i < c->n_jobs; i++) {
         struct conversion_job *j = &c->jobs[i];
         j->out = at;
@@ -262,6 +264,7 @@ enum status conversion_run(struct conversion *c, struct team *team, struct model
     for (size_t i = 0; i < c->n_jobs; i++) {
         if (!c->jobs[i].packs)
             continue;
+        out->owned[out->n_packed] = c->jobs[i].own;
         out->packed[out->n_packed] = c->jobs[i].form;
         c->jobs[i].spec.matrix->packed = &out->packed[out->n_packed++];
     }

@@ -48,6 +48,7 @@ struct model_weights {
     void *converted; /* mapped memory of what is not computed with as it lies in the file */
     size_t converted_bytes;
     struct packed *packed; /* of the matrices that are */
+    void **owned;          /* [n_packed] memory of a matrix' own, or NULL */
     size_t n_packed;
     bool rounds;    /* some matrix does */
     uint64_t bytes; /* of the tensors in use */
