@@ -45,6 +45,7 @@ struct config {
         int64_t threads;     /* 0: all cores */
         char *cpu_features;  /* auto | portable | avx2 | avx512 | avx512_vnni | avx512_bf16 | amx */
         char *weights;       /* auto | packed | float */
+        char *weights_cache; /* model | none | a folder */
         char *device;        /* cpu */
         enum node_role role; /* not given: ROLE_ROUTER, which stands for the program's own */
     } node;

@@ -160,6 +160,7 @@ enum status model_load(const struct model_load_args *args, struct model **out, s
                                                  .dir = args->dir,
                                                  .team = args->team,
                                                  .form = args->weights,
+                                                 .cache = args->weights_cache,
                                                  .rounds = args->ops->round != NULL},
                           &m->weights, err);
     if (!st)

@@ -35,6 +35,9 @@ struct model_load_args {
     int32_t max_batch_tokens; /* most rows of one forward */
     int32_t max_logits_rows;  /* most rows that want logits */
     enum model_weights_form weights;
+    /* Where converted weights are kept for the next start: a folder, "model" for beside the model
+     * where they are 64 MiB at least, or NULL for nowhere. */
+    const char *weights_cache;
 };
 
 /* A step's work. Rows of one sequence are adjacent, ascending in position; see struct op_rows. */

@@ -138,7 +138,8 @@ struct weights_args {
     const char *dir;
     struct team *team;
     enum model_weights_form form;
-    bool rounds; /* gemms by bf16 can read bf16 */
+    const char *cache; /* a folder, "model", or NULL */
+    bool rounds;       /* gemms by bf16 can read bf16 */
 };
 enum status weights_bind(const struct weights_args *args, struct model_weights *out,
                          struct error *err);

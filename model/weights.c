@@ -348,7 +348,7 @@ enum status weights_bind(const struct weights_args *args, struct model_weights *
                         .rounds = may_round(args),
                         .packs = weights_are_packed(args->source, args->form),
                         .used = calloc(weight_source_count(args->source) + 1, 1),
-                        .conversion = {.dir = args->dir, .err = err},
+                        .conversion = {.dir = args->dir, .cache = args->cache, .err = err},
                         .err = err};
     enum status st = ST_OK;
     if (!b.used || weights_alloc(c, out))
@@ -360,6 +360,11 @@ enum status weights_bind(const struct weights_args *args, struct model_weights *
         st = err_set(err, ST_NO_MEMORY, "%s: no memory for biases", args->dir);
     if (!st)
         st = weights_list(c, out, bind_floats, &b);
+    if (!st && args->cache && b.conversion.n_jobs > 0) {
+        struct fingerprint f = fingerprint_compute(c, args->source);
+        memcpy(b.conversion.key.w, f.w, sizeof f.w);
+        weights_cache_mix(&b.conversion.key, args->dir);
+    }
     if (!st)
         st = conversion_run(&b.conversion, args->team, out);
     if (!st) {
@@ -377,6 +382,7 @@ enum status weights_bind(const struct weights_args *args, struct model_weights *
 void weights_fini(struct model_weights *w)
 {
     huge_free(w->converted, w->converted_bytes);
+    weights_cache_close(&w->cache);
     free(w->layers);
     free(w->mtp);
     free(w->matrices);

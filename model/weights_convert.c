@@ -2,14 +2,17 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/huge.h"
 #include "base/log.h"
 #include "formats/weight_ints.h"
 #include "model/model_impl.h"
 
 #define CONVERT_ALIGN 64
+#define KEEP_MIN_BYTES ((size_t)64 << 20)
 #define PROGRESS_NS INT64_C(2000000000)
 
 /* A weight that is converted or copied: part of a tensor to memory of our own. */
@@ -239,35 +242,156 @@ static void convert_body(void *arg, int part, int parts)
     }
 }
 
-enum status conversion_run(struct conversion *c, struct team *team, struct model_weights *out)
+/* ---- the cache ---- */
+
+static uint32_t form_of(const struct conversion_job *j)
 {
-    if (c->n_jobs == 0)
-        return ST_OK;
+    return j->packs ? 16u + (uint32_t)j->form.scale_type : (uint32_t)j->to;
+}
+
+/* Whether a part can be this job's result; where `take`, it becomes that. */
+static bool fits(struct conversion_job *j, const struct weights_part *p, bool take)
+{
+    uint32_t type = j->packs ? p->form - 16u : p->form;
+    struct packed form = j->form;
+    if (type >= DTYPE_COUNT || (j->packs && type == DTYPE_BF16))
+        return false;
+    form.scale_type = (enum dtype)type;
+    if (p->bytes != (j->packs ? packed_bytes(&form) : job_bytes(&j->spec, (enum dtype)type)))
+        return false;
+    if (!take)
+        return true;
+    j->to = (enum dtype)type;
+    j->form = form;
+    j->out = (char *)(uintptr_t)p->data;
+    if (j->packs)
+        packed_place(&j->form, j->out);
+    return true;
+}
+
+struct cache_check {
+    const struct weights_cache *cache;
+    atomic_size_t next;
+    atomic_bool damaged;
+};
+
+static void check_body(void *arg, int part, int parts)
+{
+    struct cache_check *c = arg;
+    (void)part, (void)parts;
+    for (size_t i; (i = atomic_fetch_add(&c->next, 1)) < c->cache->n;)
+        if (!weights_cache_check(c->cache, i))
+            atomic_store(&c->damaged, true);
+}
+
+/* What the jobs are is a part of what was kept. */
+static void mix_jobs(struct conversion *c)
+{
+    for (size_t i = 0; i < c->n_jobs; i++) {
+        const struct conversion_job *j = &c->jobs[i];
+        const struct weight_spec *s = &j->spec;
+        const int32_t facts[] = {j->packs,     (int32_t)j->to, j->form.bits,      j->form.group,
+                                 j->form.zero, s->expert,      s->first,          s->step,
+                                 s->take_rows, s->take_cols,   s->skip,           s->flip,
+                                 s->rows,      s->cols,        j->form.has_table, j->form.has_min};
+        for (int k = 0; k < 2; k++) {
+            c->key.w[k] = hash_bytes(c->key.w[k], s->name, strlen(s->name));
+            c->key.w[k] = hash_bytes(c->key.w[k], facts, sizeof facts);
+        }
+    }
+}
+
+/* False: there is none, or none of this checkpoint that is whole. */
+static bool use_cache(struct conversion *c, const char *path, struct team *team,
+                      struct model_weights *out)
+{
+    struct error why = {0};
+    enum status st = weights_cache_open(path, &c->key, c->n_jobs, &out->cache, &why);
+    struct cache_check check = {.cache = &out->cache};
+    if (st == ST_OK)
+        team_run(team, check_body, &check);
+    bool good = st == ST_OK && !atomic_load(&check.damaged);
+    for (size_t i = 0; good && i < c->n_jobs; i++)
+        good = fits(&c->jobs[i], &out->cache.parts[i], false);
+    for (size_t i = 0; good && i < c->n_jobs; i++)
+        fits(&c->jobs[i], &out->cache.parts[i], true);
+    if (!good && st != ST_NOT_FOUND)
+        log_warn("weights_cache_unusable", "why=%s", why.text[0] ? why.text : "damaged");
+    if (!good)
+        weights_cache_close(&out->cache);
+    return good;
+}
+
+static void keep(struct conversion *c, const char *path)
+{
+    struct error why = {0};
+    struct weights_part *parts = calloc(c->n_jobs + 1, sizeof *parts);
+    int64_t begin = clock_now_ns();
+    for (size_t i = 0; parts && i < c->n_jobs; i++) {
+        const struct conversion_job *j = &c->jobs[i];
+        parts[i] = (struct weights_part){.data = j->out,
+                                         .bytes = j->packs ? packed_bytes(&j->form)
+                                                           : job_bytes(&j->spec, j->to),
+                                         .form = form_of(j)};
+    }
+    if (parts && weights_cache_write(path, &c->key, parts, c->n_jobs, &why) == ST_OK)
+        log_info("weights_kept", "file=%s seconds=%.1f", path,
+                 (double)(clock_now_ns() - begin) * 1e-9);
+    else
+        log_info("weights_not_kept", "why=%s", why.text);
+    free(parts);
+}
+
+static void bind_jobs(const struct conversion *c, struct model_weights *out)
+{
+    for (size_t i = 0; i < c->n_jobs; i++) {
+        const struct conversion_job *j = &c->jobs[i];
+        j->spec.matrix->data = j->packs ? NULL : j->out;
+        j->spec.matrix->dtype = j->packs ? j->spec.matrix->dtype : j->to;
+        if (!j->packs)
+            continue;
+        out->owned[out->n_packed] = j->own;
+        out->packed[out->n_packed] = j->form;
+        j->spec.matrix->packed = &out->packed[out->n_packed++];
+    }
+}
+
+static enum status run_jobs(struct conversion *c, struct team *team, struct model_weights *out)
+{
     char *at = huge_alloc(c->bytes_all);
     if (!at)
         return err_set(c->err, ST_NO_MEMORY, "%s: no memory for %zu MiB of converted weights",
                        c->dir, c->bytes_all >> 20);
     out->converted = at;
     out->converted_bytes = c->bytes_all;
+    for (size_t i = 0; i < c->n_jobs; i++) {
+        c->jobs[i].out = at;
+        at += c->jobs[i].bytes;
+    }
+    c->said_ns = clock_now_ns();
+    team_run(team, convert_body, c);
+    return ST_OK;
+}
+
+enum status conversion_run(struct conversion *c, struct team *team, struct model_weights *out)
+{
+    char path[1024];
+    if (c->n_jobs == 0)
+        return ST_OK;
     out->packed = calloc(c->n_packed + 1, sizeof *out->packed);
     out->owned = calloc(c->n_packed + 1, sizeof *out->owned);
     if (!out->packed || !out->owned)
         return err_set(c->err, ST_NO_MEMORY, "%s: no memory for the list of weights", c->dir);
-    for (size_t i = 0; i < c->n_jobs; i++) {
-        struct conversion_job *j = &c->jobs[i];
-        j->out = at;
-        j->spec.matrix->data = j->packs ? NULL : at;
-        at += j->bytes;
-    }
-    c->said_ns = clock_now_ns();
-    team_run(team, convert_body, c);
-    for (size_t i = 0; i < c->n_jobs; i++) {
-        if (!c->jobs[i].packs)
-            continue;
-        out->owned[out->n_packed] = c->jobs[i].own;
-        out->packed[out->n_packed] = c->jobs[i].form;
-        c->jobs[i].spec.matrix->packed = &out->packed[out->n_packed++];
-    }
+    /* Nobody wants a file beside a model that is ready at once. */
+    bool worth = c->cache && (strcmp(c->cache, "model") != 0 || c->bytes_all >= KEEP_MIN_BYTES);
+    bool keeps = worth && weights_cache_path(c->cache, c->dir, path, sizeof path);
+    if (keeps)
+        mix_jobs(c);
+    bool kept = keeps && use_cache(c, path, team, out);
+    enum status st = kept ? ST_OK : run_jobs(c, team, out);
+    if (st != ST_OK)
+        return st;
+    bind_jobs(c, out);
     int bad = atomic_load(&c->bad);
     if (bad && !c->jobs[bad - 1].out)
         return err_set(c->err, ST_NO_MEMORY, "%s: tensor %s: no memory to convert it", c->dir,
@@ -275,5 +399,7 @@ enum status conversion_run(struct conversion *c, struct team *team, struct model
     if (bad)
         return err_set(c->err, ST_INVALID, "%s: tensor %s: an element is not a finite number",
                        c->dir, c->jobs[bad - 1].weight->name);
+    if (keeps && !kept)
+        keep(c, path);
     return ST_OK;
 }

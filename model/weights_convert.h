@@ -13,12 +13,15 @@
 
 #include "base/team.h"
 #include "formats/weight_source.h"
+#include "model/weights_cache.h"
 #include "model/weights_list.h"
 
 struct conversion_job;
 
 struct conversion {
-    const char *dir; /* names the checkpoint in messages */
+    const char *dir;   /* the checkpoint; names it in messages */
+    const char *cache; /* where the result is kept for the next start (weights_cache.h); or NULL */
+    struct weights_key key; /* what the checkpoint holds, where there is a cache */
     struct error *err;
     struct conversion_job *jobs;
     size_t n_jobs, cap_jobs, n_packed, bytes_all;
@@ -33,7 +36,8 @@ enum status conversion_add(struct conversion *c, const struct weight *w,
 /* The same, packed in this form; its scale type is found out on the way. */
 enum status conversion_pack(struct conversion *c, const struct weight *w,
                             const struct weight_spec *s, const struct packed *form);
-/* Converts all, with a line of progress now and then. ST_INVALID: an element is no number. */
+/* Maps what was kept, or converts all, with a line of progress now and then. ST_INVALID: an element
+ * is no number. */
 enum status conversion_run(struct conversion *c, struct team *team, struct model_weights *out);
 void conversion_fini(struct conversion *c);
 

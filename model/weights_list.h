@@ -11,6 +11,7 @@
 
 #include "kernels/ops.h"
 #include "model/config.h"
+#include "model/weights_cache.h"
 
 struct expert_weights {
     struct matrix gate, up, down;
@@ -47,8 +48,9 @@ struct model_weights {
     float *floats;   /* biases and the like, as fp32 */
     void *converted; /* mapped memory of what is not computed with as it lies in the file */
     size_t converted_bytes;
-    struct packed *packed; /* of the matrices that are */
-    void **owned;          /* [n_packed] memory of a matrix' own, or NULL */
+    struct packed *packed;      /* of the matrices that are */
+    void **owned;               /* [n_packed] memory of a matrix' own, or NULL */
+    struct weights_cache cache; /* or all of them are there */
     size_t n_packed;
     bool rounds;    /* some matrix does */
     uint64_t bytes; /* of the tensors in use */

@@ -43,6 +43,7 @@ static enum status start_model(struct node *n, struct error *err)
     enum model_weights_form form;
     if (!model_weights_form_parse(c->node.weights, &form))
         return err_set(err, ST_INVALID, "node.weights: %s", c->node.weights);
+    const char *cache = strcmp(c->node.weights_cache, "none") == 0 ? NULL : c->node.weights_cache;
     if (!c->model.path)
         return err_set(err, ST_INVALID, "model.path: expected the model's folder, got nothing");
     n->team = team_create(threads, threads <= cores && threads > 1, false);
@@ -55,7 +56,8 @@ static enum status start_model(struct node *n, struct error *err)
                                          .team = n->team,
                                          .max_batch_tokens = engine_rows_max(&sizes),
                                          .max_logits_rows = engine_logits_max(&sizes),
-                                         .weights = form};
+                                         .weights = form,
+                                         .weights_cache = cache};
     return model_load(&load, &n->model, err);
 }
 

@@ -16,7 +16,8 @@ struct rig *rig_open(const struct rig_args *args)
                                    .team = r->team,
                                    .max_batch_tokens = RIG_TOKENS_MAX,
                                    .max_logits_rows = RIG_TOKENS_MAX,
-                                   .weights = args->weights};
+                                   .weights = args->weights,
+                                   .weights_cache = args->weights_cache};
     if (model_load(&load, &r->model, &err)) {
         fprintf(stderr, "rig_open: %s\n", err.text);
         abort();

@@ -16,6 +16,7 @@ struct rig_args {
     enum dtype kv_dtype;
     int32_t block_tokens;
     enum model_weights_form weights;
+    const char *weights_cache;
 };
 
 struct rig {
