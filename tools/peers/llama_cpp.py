@@ -4,16 +4,16 @@
     llama_cpp.py --llama-bench PATH... --baton PATH --model FILE.gguf --out RESULT.json
                  [--pairs 10] [--threads 2] [--prompt 512] [--decode 64] [--depth 0,2048]
 
-A is `baton bench model`, B `llama-bench`, each a process of its own for every window: the prefill of --prompt tokens, or
---decode tokens one at a time after --depth others. `baton probe` runs before, between and after a pair's two windows; a pair
+A is `baton bench model`, B `llama-bench`, each a process of its own for every window: the prefill of --prompt tokens, and
+--decode tokens one at a time after --depth others (each depth but 0 in windows of its own). `baton probe` runs before, between and after a pair's two windows; a pair
 counts if the limit that holds for it (arithmetic for prefill, reading memory for decode) is within 10 % in all three.
 --llama-bench may be repeated, for other builds; of all builds, with and without flash attention, short trials choose the
 fastest for each test. The result is written after every test. Standard library only.
 """
 import argparse
-import itertools
 import json
 import os
+import re
 import shlex
 import signal
 import statistics
@@ -78,33 +78,38 @@ def shown(command):
 
 # ---- the two programs ----
 
-def baton_command(a, test):
-    prefill = test["phase"] == "prefill"
-    return [a.baton, "bench", "model", a.model, "--batch", "1", "--depth", str(1 if prefill else max(1, test["depth"])),
-            "--prompt-tokens", str(a.prompt if prefill else WARM_PROMPT), "--gen-tokens", str(1 if prefill else a.decode),
+def baton_command(a, group):
+    decode = [t["depth"] for t in group if t["phase"] == "decode"]
+    prefill = any(t["phase"] == "prefill" for t in group)
+    return [a.baton, "bench", "model", a.model, "--batch", "1", "--depth", str(max(1, decode[0] if decode else 1)),
+            "--prompt-tokens", str(a.prompt if prefill else WARM_PROMPT), "--gen-tokens", str(a.decode if decode else 1),
             "--repetitions", str(a.repetitions), "--threads", str(a.threads), "--kv-dtype", "fp16", *a.baton_arg]
 
 
-def run_baton(a, runner, test):
+def run_baton(a, runner, group):
+    """Tokens per second of each phase, and the revision."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "result.json")
-        runner.output(baton_command(a, test) + ["--json", path])
+        runner.output(baton_command(a, group) + ["--json", path])
         with open(path, encoding="utf-8") as f:
             result = json.load(f)
-    row = next(r for r in result["rows"] if r["phase"] == test["phase"])
-    return row["tokens_per_second"], result["revision"]
+    return {r["phase"]: r["tokens_per_second"] for r in result["rows"]}, result["revision"]
 
 
-def llama_command(a, build, flash, test):
-    prefill = test["phase"] == "prefill"
-    return [build, "-m", a.model, "-p", str(a.prompt if prefill else 0), "-n", str(0 if prefill else a.decode),
-            "-d", str(test["depth"]), "-r", str(a.repetitions), "-t", str(a.threads), "-ngl", "0", "-fa", str(flash),
-            "-ctk", "f16", "-ctv", "f16", "-o", "json"]
+def llama_command(a, build, flash, group):
+    phases = {t["phase"]: t["depth"] for t in group}
+    return [build, "-m", a.model, "-p", str(a.prompt if "prefill" in phases else 0),
+            "-n", str(a.decode if "decode" in phases else 0), "-d", str(max(phases.values())), "-r", str(a.repetitions),
+            "-t", str(a.threads), "-ngl", "0", "-fa", flash, "-ctk", "f16", "-ctv", "f16", "-o", "json"]
 
 
-def run_llama(a, runner, variant, test):
-    row = json.loads(runner.output(llama_command(a, *variant, test)))[0]
-    return statistics.median(row["samples_ts"]), row
+def run_llama(a, runner, variant, group):
+    """The same of llama-bench, once for each kind of flash attention that `variant` names, and a row of it."""
+    rows = json.loads(runner.output(llama_command(a, *variant, group)))
+    per_phase = {"prefill": [r for r in rows if r["n_prompt"]], "decode": [r for r in rows if r["n_gen"]]}
+    return [{phase: statistics.median(r["samples_ts"]) for phase, r in zip(per_phase, each)}
+            for each in zip(*(v or [{"samples_ts": [0]}] * len(variant[1].split(",")) for v in per_phase.values()))
+            ], rows[0]
 
 
 def probe(a, runner):
@@ -142,73 +147,108 @@ def spread(values):
 
 # ---- measuring ----
 
-def best_variant(a, runner, test):
-    """Each build with and without flash attention, in turns; what each came to, the fastest first."""
-    variants = list(itertools.product(a.llama_bench, (0, 1)))
-    got = {v: [] for v in variants}
+def choose_variants(a, runner, group):
+    """Each build, with and without flash attention, in short runs: for each phase what each came to, the fastest first."""
+    got = {}
     for turn in range(a.trials):
-        for v in variants if turn % 2 == 0 else reversed(variants):
-            got[v].append(run_llama(a, runner, v, test)[0])
-    order = sorted(variants, key=lambda v: -statistics.median(got[v]))
-    return order[0], [{"build": a.llama_bench.index(v[0]), "flash_attention": v[1],
-                       "tokens_per_second": [round(x, 2) for x in got[v]]} for v in order]
+        for build in a.llama_bench if turn % 2 == 0 else reversed(a.llama_bench):
+            for flash, speeds in zip("01", run_llama(a, runner, (build, "0,1"), group)[0]):
+                for test in group:
+                    got.setdefault(test["phase"], {}).setdefault((build, flash), []).append(speeds[test["phase"]])
+    return {phase: sorted(v.items(), key=lambda kv: -statistics.median(kv[1])) for phase, v in got.items()}
 
 
-def measure_pairs(a, runner, test, variant, kind):
-    """Pairs until enough are steady. Each: who ran first, what both came to, the three probes."""
+def split_groups(group, trials):
+    """The tests of `group` that llama.cpp is fastest at in the same way, together."""
+    by_variant = {}
+    for test in group:
+        by_variant.setdefault(trials[test["phase"]][0][0], []).append(test)
+    return by_variant.items()
+
+
+def steady(limits):
+    return max(limits) <= STEADY * min(limits)
+
+
+def measure_pair(a, runner, group, variant, kind, order, before):
+    """Who ran first, what both came to in each phase, the three probes and the limits of each phase."""
+    pair = {"order": order, "probes": [before]}
+    for side in order:
+        if side == "A":
+            pair["A"], pair["revision"] = run_baton(a, runner, group)
+        else:
+            (pair["B"],), pair["llama"] = run_llama(a, runner, variant, group)
+        pair["probes"].append(probe(a, runner))
+    pair["limits"] = {t["phase"]: [roof(p, t, kind) for p in pair["probes"]] for t in group}
+    print("  " + order, *(f"{phase}: {pair['A'][phase]:.2f} / {pair['B'][phase]:.2f} = "
+                          f"{pair['A'][phase] / pair['B'][phase]:.2f}, limits "
+                          f"{' '.join(f'{x / 1e9:.1f}' for x in limits)};" for phase, limits in pair["limits"].items()),
+          f"load {pair['probes'][-1]['load']:.1f}", flush=True)
+    return pair
+
+
+def measure_pairs(a, runner, group, variant, kind):
+    """Pairs until enough are steady in every phase, there are too many, or time is up."""
     pairs, before = [], probe(a, runner)
-    while sum(p["steady"] for p in pairs) < a.pairs and len(pairs) < a.pairs_most:
-        pair = {"order": ("AB", "BA")[len(pairs) % 2], "probes": [before]}
-        for side in pair["order"]:
-            pair[side], facts = run_baton(a, runner, test) if side == "A" else run_llama(a, runner, variant, test)
-            pair["of " + side] = facts
-            pair["probes"].append(probe(a, runner))
-        before = pair["probes"][-1]
-        limits = [roof(p, test, kind) for p in pair["probes"]]
-        pair["steady"] = max(limits) <= STEADY * min(limits)
-        pair["limits"] = limits
-        pairs.append(pair)
-        print(f"  {pair['order']}  baton {pair['A']:9.2f}  llama.cpp {pair['B']:9.2f}  ratio {pair['A'] / pair['B']:6.2f}"
-              f"  limits {' '.join(f'{x / 1e9:.1f}' for x in limits)}  load {before['load']:.1f}", flush=True)
+    while len(pairs) < a.pairs_most and (
+            not pairs or min(sum(steady(p["limits"][t["phase"]]) for p in pairs) for t in group) < a.pairs):
+        try:
+            pairs.append(measure_pair(a, runner, group, variant, kind, ("AB", "BA")[len(pairs) % 2], before))
+        except TimeoutError:
+            if not pairs:
+                raise
+            break
+        before = pairs[-1]["probes"][-1]
     return pairs
 
 
-def of_probe(pairs, side, each, best=None):
-    """Per cent of the mean of the two probes around each window, or of `best`."""
-    out = []
+def summarize_side(pairs, side, phase, each, best):
+    near = []
     for p in pairs:
         at = p["order"].index(side)
-        out.append(100 * p[side] * each / (best or (p["limits"][at] + p["limits"][at + 1]) / 2))
-    return spread(out)
+        near.append(100 * p[side][phase] * each / ((p["limits"][phase][at] + p["limits"][phase][at + 1]) / 2))
+    return {"tokens_per_second": spread([p[side][phase] for p in pairs]), "per_cent_of_probe": spread(near),
+            "per_cent_of_best_probe": spread([100 * p[side][phase] * each / best for p in pairs])}
 
 
-def summarize_side(pairs, side, each, best):
-    return {"tokens_per_second": spread([p[side] for p in pairs]), "per_cent_of_probe": of_probe(pairs, side, each),
-            "per_cent_of_best_probe": of_probe(pairs, side, each, best)}
+def summarize(a, facts, test, pairs, trials):
+    phase, each = test["phase"], work(a, test, facts)
+    kept = [p for p in pairs if steady(p["limits"][phase])]
+    best = max(x for p in pairs for x in p["limits"][phase])
+    trials = [{"build": a.llama_bench.index(v[0]), "flash_attention": v[1], "tokens_per_second": [round(x, 2) for x in got]}
+              for v, got in trials]
+    return {**test, "tokens": a.prompt if phase == "prefill" else a.decode, "pairs": len(pairs),
+            "dropped": len(pairs) - len(kept), "ratio": spread([p["A"][phase] / p["B"][phase] for p in kept]),
+            "ratio_of_all_pairs": spread([p["A"][phase] / p["B"][phase] for p in pairs]),
+            ("bytes" if phase == "decode" else "operations") + "_per_token": round(each),
+            "counted": "steady pairs" if kept else "all pairs: none was steady",
+            "baton": summarize_side(kept or pairs, "A", phase, each, best),
+            "llama_cpp": summarize_side(kept or pairs, "B", phase, each, best) | {"trials": trials},
+            "limit_giga_per_second": spread([x / 1e9 for p in pairs for x in p["limits"][phase]]),
+            "load": spread([q["load"] for p in pairs for q in p["probes"]]),
+            "all_pairs": [{"order": p["order"], "baton": round(p["A"][phase], 3), "llama_cpp": round(p["B"][phase], 3),
+                           "limits": [round(x / 1e9, 2) for x in p["limits"][phase]]} for p in pairs]}
 
 
-def measure(a, runner, test, facts):
-    name = test["phase"] + (f" at depth {test['depth']}" if test["phase"] == "decode" else f" of {a.prompt}")
-    print(f"{os.path.basename(a.model)}: {name}", flush=True)
-    variant, trials = best_variant(a, runner, test)
-    pairs = measure_pairs(a, runner, test, variant, facts["type"])
-    kept, each = [p for p in pairs if p["steady"]], work(a, test, facts)
-    best = max(x for p in pairs for x in p["limits"])
-    row = {"test": name, **test, "pairs": len(pairs), "dropped": len(pairs) - len(kept),
-           "ratio": spread([p["A"] / p["B"] for p in kept]), "ratio_of_all_pairs": spread([p["A"] / p["B"] for p in pairs]),
-           ("bytes" if test["phase"] == "decode" else "operations") + "_per_token": round(each),
-           "counted": "steady pairs" if kept else "all pairs: none was steady",
-           "baton": summarize_side(kept or pairs, "A", each, best),
-           "llama_cpp": summarize_side(kept or pairs, "B", each, best) | {"variant": trials[0], "trials": trials},
-           "limit_giga_per_second": spread([x / 1e9 for p in pairs for x in p["limits"]]),
-           "load": spread([q["load"] for p in pairs for q in p["probes"]]),
-           "commands": {"A": shown(baton_command(a, test)), "B": shown(llama_command(a, *variant, test))},
-           "all_pairs": [{"order": p["order"], "baton": round(p["A"], 3), "llama_cpp": round(p["B"], 3),
-                          "limits_giga_per_second": [round(x / 1e9, 2) for x in p["limits"]]} for p in pairs]}
-    r = row["ratio"] or row["ratio_of_all_pairs"]
-    print(f"  ratio {r['median']:.2f} [{r['quartiles'][0]:.2f}, {r['quartiles'][1]:.2f}] of {r['of']} pairs, "
-          f"{row['dropped']} of {len(pairs)} dropped\n", flush=True)
-    return row, pairs[-1]
+def measure(a, runner, group, facts, out):
+    print(f"{os.path.basename(a.model)}: " + ", ".join(f"{t['phase']} at depth {t['depth']}" for t in group), flush=True)
+    trials = choose_variants(a, runner, group)
+    for variant, tests in split_groups(group, trials):
+        pairs = measure_pairs(a, runner, tests, variant, facts["type"])
+        last = pairs[-1]
+        out |= {"cpu": last["probes"][-1]["cpu"], "baton_revision": last["revision"],
+                "baton_kernels": last["probes"][-1]["kernels"],
+                "llama_cpp": {k: last["llama"][k] for k in ("build_commit", "build_number", "backends", "cpu_info")}}
+        for test in tests:
+            row = summarize(a, facts, test, pairs, trials[test["phase"]])
+            row["commands"] = {"A": shown(baton_command(a, tests)), "B": shown(llama_command(a, *variant, tests))}
+            out["rows"].append(row)
+            r = row["ratio"] or row["ratio_of_all_pairs"]
+            print(f"  {test['phase']}: ratio {r['median']:.2f} [{r['quartiles'][0]:.2f}, {r['quartiles'][1]:.2f}] of "
+                  f"{r['of']} pairs, {row['dropped']} of {len(pairs)} dropped", flush=True)
+        with open(a.out, "w", encoding="utf-8") as f:
+            f.write(re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m[1]) + "]",
+                           json.dumps(out, indent=1)) + "\n")
 
 
 # ---- the command ----
@@ -240,23 +280,18 @@ def arguments():
 def main():
     a = arguments()
     runner, facts = Runner(a.limit_s, a.window_limit_s), gguf_file.facts(a.model)
-    tests = [{"phase": "prefill", "depth": 0}] if a.prompt else []
-    tests += [{"phase": "decode", "depth": int(d)} for d in a.depth.split(",")] if a.decode else []
+    depths = [int(d) for d in a.depth.split(",")] if a.decode else []
+    groups = [[{"phase": "decode", "depth": d}] for d in depths]
+    if a.prompt:  # with the decode after nothing, which saves a load of the model
+        prefill = {"phase": "prefill", "depth": 0}
+        groups = [[prefill, *groups[0]], *groups[1:]] if depths[:1] == [0] else [[prefill], *groups]
     given = [os.path.basename(w) if os.path.isabs(w) or os.sep in w else w for w in sys.argv[1:]]
     out = {"command": shlex.join(["tools/peers/llama_cpp.py", *given]),
            "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "model": os.path.basename(a.model), "file": facts,
            "threads": a.threads, "kv_dtype": "fp16", "formulas": FORMULAS, "rows": []}
     try:
-        for test in tests:
-            row, last = measure(a, runner, test, facts)
-            llama = last["of B"]
-            out |= {"cpu": last["probes"][-1]["cpu"], "baton_revision": last["of A"],
-                    "baton_kernels": last["probes"][-1]["kernels"],
-                    "llama_cpp": {k: llama[k] for k in ("build_commit", "build_number", "backends", "cpu_info")}}
-            out["rows"].append(row)
-            with open(a.out, "w", encoding="utf-8") as f:
-                json.dump(out, f, indent=1)
-                f.write("\n")
+        for group in groups:
+            measure(a, runner, group, facts, out)
     except (TimeoutError, RuntimeError) as e:
         sys.exit(f"llama_cpp.py: {e}")
 
