@@ -1,4 +1,4 @@
-"""What GGUF files are made of: as much of reading and writing them as the scripts beside need. Standard library only."""
+"""GGUF: as much of reading and writing them as the scripts here need. Standard library only."""
 import os
 import struct
 
@@ -6,7 +6,8 @@ MAGIC, VERSION, ALIGNMENT = b"GGUF", 3, 32
 U32, F32, BOOL, STRING, ARRAY, U64 = 4, 6, 7, 8, 9, 10
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", U32: "I", 5: "i", F32: "f", BOOL: "?", U64: "Q", 11: "q", 12: "d"}
 # Name -> ggml's number, values per block, bytes per block, general.file_type.
-TYPES = {"F32": (0, 1, 4, 0), "F16": (1, 1, 2, 1), "BF16": (30, 1, 2, 32), "Q8_0": (8, 32, 34, 7), "Q4_0": (2, 32, 18, 2)}
+TYPES = {"F32": (0, 1, 4, 0), "F16": (1, 1, 2, 1), "BF16": (30, 1, 2, 32),
+         "Q8_0": (8, 32, 34, 7), "Q4_0": (2, 32, 18, 2)}
 NAMES = {number: name for name, (number, _, _, _) in TYPES.items()}
 
 
@@ -109,7 +110,7 @@ def read(path):
 
 
 def facts(path):
-    """What a token costs: its weights' bytes in the file's own coding, its multiply-adds, its bytes of KV at 2 a value."""
+    """What a token costs: its weights' bytes in the file's coding, its multiply-adds, its bytes of KV at 2 a value."""
     metadata, tensors = read(path)
     arch = metadata["general.architecture"]
 

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Baton beside llama.cpp on one machine: one GGUF file, equal threads, in turns (A B B A ...), with the machine's probe between.
+"""Baton beside llama.cpp on one machine: one GGUF file, equal threads, in turns (A B B A ...), probes between.
 
     llama_cpp.py --llama-bench PATH... --baton PATH --model FILE.gguf --out RESULT.json
                  [--pairs 10] [--threads 2] [--prompt 512] [--decode 64] [--depth 0,2048]
 
-A is `baton bench model`, B `llama-bench`, each a process of its own for every window: the prefill of --prompt tokens, and
---decode tokens one at a time after --depth others (each depth but 0 in windows of its own). `baton probe` runs before, between and after a pair's two windows; a pair
-counts if the limit that holds for it (arithmetic for prefill, reading memory for decode) is within 10 % in all three.
---llama-bench may be repeated, for other builds; of all builds, with and without flash attention, short trials choose the
-fastest for each test. The result is written after every test. Standard library only.
+A is `baton bench model`, B `llama-bench`, each a process of its own for every window: the prefill of --prompt tokens,
+and --decode tokens one at a time after --depth others (each depth but 0 in windows of its own). `baton probe` runs
+before, between and after a pair's two windows; a pair counts if the limit that holds for it (arithmetic for prefill,
+reading memory for decode) is within 10 % in all three. --llama-bench may be repeated, for other builds, and may begin
+with settings of the environment ("OMP_WAIT_POLICY=passive PATH"), which matter where the cores are shared; of all of
+them, with and without flash attention, short trials choose the fastest for each test. The result is written after
+every test. Standard library only.
 """
 import argparse
 import json
@@ -31,10 +33,10 @@ ROOFS = {"int8": ("int8_dot_gops", "amx_int8_gops"), "BF16": ("fma_gflops", "bf1
 FORMULAS = {
     "ratio": "Baton's tokens per second over llama.cpp's, per pair",
     "steady": "all three probes of a pair within 10 % of each other in the limit of the test; the others are dropped",
-    "per_cent_of_probe": "decode: (bytes of weights that a token needs, in the file's coding, and 2 bytes a value of KV) x "
-                         "tokens per second / bytes per second read by the probe; prefill: operations (2 per parameter "
-                         "of the matrices and token, the head once, 4 per head, head dimension, layer and earlier token) "
-                         "per second / the probe's; the mean of the probes before and after the window",
+    "per_cent_of_probe": "decode: (bytes of weights that a token needs, in the file's coding, and 2 bytes a value of "
+                         "KV) x tokens per second / bytes per second read by the probe; prefill: operations (2 per parameter "
+                         "of the matrices and token, the head once, 4 per head, head dimension, layer and earlier "
+                         "token) per second / the probe's; the mean of the probes before and after the window",
     "per_cent_of_best_probe": "the same over the best probe of the test",
     "baton": "samples a token (greedy) in every step of decode; llama-bench samples none",
 }
@@ -57,7 +59,9 @@ class Runner:
         limit = min(self.left(), self.each_s)
         if limit <= 0:
             raise TimeoutError("no time is left")
-        self.child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        settings, words = split_settings(command)
+        self.child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                      env={**os.environ, **dict(w.split("=", 1) for w in settings)})
         try:
             out, err = self.child.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
@@ -71,6 +75,12 @@ class Runner:
         return out
 
 
+def split_settings(command):
+    """The leading NAME=VALUE words, and the rest."""
+    n = next(i for i, word in enumerate(command) if "=" not in word)
+    return command[:n], command[n:]
+
+
 def shown(command):
     """Without the folders of this machine."""
     return shlex.join(os.path.basename(word) if os.path.isabs(word) else word for word in command)
@@ -82,8 +92,9 @@ def baton_command(a, group):
     decode = [t["depth"] for t in group if t["phase"] == "decode"]
     prefill = any(t["phase"] == "prefill" for t in group)
     return [a.baton, "bench", "model", a.model, "--batch", "1", "--depth", str(max(1, decode[0] if decode else 1)),
-            "--prompt-tokens", str(a.prompt if prefill else WARM_PROMPT), "--gen-tokens", str(a.decode if decode else 1),
-            "--repetitions", str(a.repetitions), "--threads", str(a.threads), "--kv-dtype", "fp16", *a.baton_arg]
+            "--prompt-tokens", str(a.prompt if prefill else WARM_PROMPT),
+            "--gen-tokens", str(a.decode if decode else 1), "--repetitions", str(a.repetitions),
+            "--threads", str(a.threads), "--kv-dtype", "fp16", *a.baton_arg]
 
 
 def run_baton(a, runner, group):
@@ -98,7 +109,7 @@ def run_baton(a, runner, group):
 
 def llama_command(a, build, flash, group):
     phases = {t["phase"]: t["depth"] for t in group}
-    return [build, "-m", a.model, "-p", str(a.prompt if "prefill" in phases else 0),
+    return [*build, "-m", a.model, "-p", str(a.prompt if "prefill" in phases else 0),
             "-n", str(a.decode if "decode" in phases else 0), "-d", str(max(phases.values())), "-r", str(a.repetitions),
             "-t", str(a.threads), "-ngl", "0", "-fa", flash, "-ctk", "f16", "-ctv", "f16", "-o", "json"]
 
@@ -148,7 +159,7 @@ def spread(values):
 # ---- measuring ----
 
 def choose_variants(a, runner, group):
-    """Each build, with and without flash attention, in short runs: for each phase what each came to, the fastest first."""
+    """Short runs of each build, with and without flash attention: by phase, what each came to, the fastest first."""
     got = {}
     for turn in range(a.trials):
         for build in a.llama_bench if turn % 2 == 0 else reversed(a.llama_bench):
@@ -215,7 +226,8 @@ def summarize(a, facts, test, pairs, trials):
     phase, each = test["phase"], work(a, test, facts)
     kept = [p for p in pairs if steady(p["limits"][phase])]
     best = max(x for p in pairs for x in p["limits"][phase])
-    trials = [{"build": a.llama_bench.index(v[0]), "flash_attention": v[1], "tokens_per_second": [round(x, 2) for x in got]}
+    trials = [{"build": a.llama_bench.index(v[0]), "command": shown(v[0]), "flash_attention": v[1],
+               "tokens_per_second": [round(x, 2) for x in got]}
               for v, got in trials]
     return {**test, "tokens": a.prompt if phase == "prefill" else a.decode, "pairs": len(pairs),
             "dropped": len(pairs) - len(kept), "ratio": spread([p["A"][phase] / p["B"][phase] for p in kept]),
@@ -255,25 +267,27 @@ def measure(a, runner, group, facts, out):
 
 def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--llama-bench", action="append", required=True, metavar="PATH", help="may be repeated: the best counts")
+    p.add_argument("--llama-bench", action="append", required=True, metavar="PATH",
+                   help="may be repeated: the best counts")
     p.add_argument("--baton", required=True, metavar="PATH")
     p.add_argument("--model", required=True, metavar="FILE", help="a GGUF file (make_gguf.py)")
     p.add_argument("--out", required=True, metavar="JSON")
     p.add_argument("--pairs", type=int, default=10, metavar="N", help="steady pairs of each test (10)")
-    p.add_argument("--pairs-most", type=int, metavar="N", help="pairs after which a test ends all the same (twice --pairs)")
+    p.add_argument("--pairs-most", type=int, metavar="N", help="pairs after which a test ends anyway (twice --pairs)")
     p.add_argument("--threads", type=int, default=2, metavar="K", help="(2)")
     p.add_argument("--prompt", type=int, default=512, metavar="N", help="tokens of a prefill; 0: no such test (512)")
     p.add_argument("--decode", type=int, default=64, metavar="N", help="tokens of a decode; 0: no such test (64)")
     p.add_argument("--depth", default="0", metavar="N,...", help="tokens before those that are decoded (0)")
     p.add_argument("--repetitions", type=int, default=1, metavar="N", help="within a window; the median counts (1)")
-    p.add_argument("--trials", type=int, default=2, metavar="N", help="of each build, with and without flash attention (2)")
+    p.add_argument("--trials", type=int, default=2, metavar="N", help="of each build and kind of attention (2)")
     p.add_argument("--baton-arg", action="append", default=[], metavar="ARG", help="more for `baton bench model`")
     p.add_argument("--limit-s", type=float, default=7200, metavar="S", help="the whole run ends by then (7200)")
     p.add_argument("--window-limit-s", type=float, default=600, metavar="S", help="one window ends by then (600)")
     a = p.parse_args()
     a.pairs_most = a.pairs_most or 2 * a.pairs
     a.baton, a.model = os.path.abspath(a.baton), os.path.abspath(a.model)
-    a.llama_bench = [os.path.abspath(b) for b in a.llama_bench]
+    a.llama_bench = [(*settings, os.path.abspath(path)) for settings, (path,) in
+                     (split_settings(shlex.split(b)) for b in a.llama_bench)]
     return a
 
 
@@ -285,9 +299,10 @@ def main():
     if a.prompt:  # with the decode after nothing, which saves a load of the model
         prefill = {"phase": "prefill", "depth": 0}
         groups = [[prefill, *groups[0]], *groups[1:]] if depths[:1] == [0] else [[prefill], *groups]
-    given = [os.path.basename(w) if os.path.isabs(w) or os.sep in w else w for w in sys.argv[1:]]
+    given = [" ".join(os.path.basename(part) for part in w.split(" ")) for w in sys.argv[1:]]
     out = {"command": shlex.join(["tools/peers/llama_cpp.py", *given]),
-           "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "model": os.path.basename(a.model), "file": facts,
+           "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "model": os.path.basename(a.model),
+           "file": facts,
            "threads": a.threads, "kv_dtype": "fp16", "formulas": FORMULAS, "rows": []}
     try:
         for group in groups:
