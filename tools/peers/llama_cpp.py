@@ -9,11 +9,12 @@ and --decode tokens one at a time after --depth others (each depth but 0 in wind
 before, between and after a pair's two windows; a pair counts if the limit that holds for it (arithmetic for prefill,
 reading memory for decode) is within 10 % in all three. --llama-bench may be repeated, for other builds, and may begin
 with settings of the environment ("OMP_WAIT_POLICY=passive PATH"), which matter where the cores are shared; of all of
-them, with and without flash attention, short trials choose the fastest for each test. The result is written after
-every test. Standard library only.
+them, with and without flash attention, short trials choose the fastest, by the product of its speeds in a window. The
+result is written after every test. Standard library only.
 """
 import argparse
 import json
+import math
 import os
 import re
 import shlex
@@ -34,8 +35,8 @@ FORMULAS = {
     "ratio": "Baton's tokens per second over llama.cpp's, per pair",
     "steady": "all three probes of a pair within 10 % of each other in the limit of the test; the others are dropped",
     "per_cent_of_probe": "decode: (bytes of weights that a token needs, in the file's coding, and 2 bytes a value of "
-                         "KV) x tokens per second / bytes per second read by the probe; prefill: operations (2 per parameter "
-                         "of the matrices and token, the head once, 4 per head, head dimension, layer and earlier "
+                         "KV) x tokens per second / bytes per second read by the probe; prefill: operations (2 per "
+                         "parameter of the matrices and token, the head once, 4 per head, head dimension, layer and earlier "
                          "token) per second / the probe's; the mean of the probes before and after the window",
     "per_cent_of_best_probe": "the same over the best probe of the test",
     "baton": "samples a token (greedy) in every step of decode; llama-bench samples none",
@@ -158,23 +159,16 @@ def spread(values):
 
 # ---- measuring ----
 
-def choose_variants(a, runner, group):
-    """Short runs of each build, with and without flash attention: by phase, what each came to, the fastest first."""
+def choose_variant(a, runner, group):
+    """Short runs of each build, with and without flash attention: [(variant, {phase: speeds})], the fastest first."""
     got = {}
     for turn in range(a.trials):
         for build in a.llama_bench if turn % 2 == 0 else reversed(a.llama_bench):
             for flash, speeds in zip("01", run_llama(a, runner, (build, "0,1"), group)[0]):
                 for test in group:
-                    got.setdefault(test["phase"], {}).setdefault((build, flash), []).append(speeds[test["phase"]])
-    return {phase: sorted(v.items(), key=lambda kv: -statistics.median(kv[1])) for phase, v in got.items()}
-
-
-def split_groups(group, trials):
-    """The tests of `group` that llama.cpp is fastest at in the same way, together."""
-    by_variant = {}
-    for test in group:
-        by_variant.setdefault(trials[test["phase"]][0][0], []).append(test)
-    return by_variant.items()
+                    phases = got.setdefault((build, flash), {})
+                    phases.setdefault(test["phase"], []).append(speeds[test["phase"]])
+    return sorted(got.items(), key=lambda kv: -math.prod(statistics.median(v) for v in kv[1].values()))
 
 
 def steady(limits):
@@ -227,8 +221,7 @@ def summarize(a, facts, test, pairs, trials):
     kept = [p for p in pairs if steady(p["limits"][phase])]
     best = max(x for p in pairs for x in p["limits"][phase])
     trials = [{"build": a.llama_bench.index(v[0]), "command": shown(v[0]), "flash_attention": v[1],
-               "tokens_per_second": [round(x, 2) for x in got]}
-              for v, got in trials]
+               "tokens_per_second": [round(x, 2) for x in got[phase]]} for v, got in trials]
     return {**test, "tokens": a.prompt if phase == "prefill" else a.decode, "pairs": len(pairs),
             "dropped": len(pairs) - len(kept), "ratio": spread([p["A"][phase] / p["B"][phase] for p in kept]),
             "ratio_of_all_pairs": spread([p["A"][phase] / p["B"][phase] for p in pairs]),
@@ -244,23 +237,23 @@ def summarize(a, facts, test, pairs, trials):
 
 def measure(a, runner, group, facts, out):
     print(f"{os.path.basename(a.model)}: " + ", ".join(f"{t['phase']} at depth {t['depth']}" for t in group), flush=True)
-    trials = choose_variants(a, runner, group)
-    for variant, tests in split_groups(group, trials):
-        pairs = measure_pairs(a, runner, tests, variant, facts["type"])
-        last = pairs[-1]
-        out |= {"cpu": last["probes"][-1]["cpu"], "baton_revision": last["revision"],
-                "baton_kernels": last["probes"][-1]["kernels"],
-                "llama_cpp": {k: last["llama"][k] for k in ("build_commit", "build_number", "backends", "cpu_info")}}
-        for test in tests:
-            row = summarize(a, facts, test, pairs, trials[test["phase"]])
-            row["commands"] = {"A": shown(baton_command(a, tests)), "B": shown(llama_command(a, *variant, tests))}
-            out["rows"].append(row)
-            r = row["ratio"] or row["ratio_of_all_pairs"]
-            print(f"  {test['phase']}: ratio {r['median']:.2f} [{r['quartiles'][0]:.2f}, {r['quartiles'][1]:.2f}] of "
-                  f"{r['of']} pairs, {row['dropped']} of {len(pairs)} dropped", flush=True)
-        with open(a.out, "w", encoding="utf-8") as f:
-            f.write(re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m[1]) + "]",
-                           json.dumps(out, indent=1)) + "\n")
+    trials = choose_variant(a, runner, group)
+    variant = trials[0][0]
+    pairs = measure_pairs(a, runner, group, variant, facts["type"])
+    last = pairs[-1]
+    out |= {"cpu": last["probes"][-1]["cpu"], "baton_revision": last["revision"],
+            "baton_kernels": last["probes"][-1]["kernels"],
+            "llama_cpp": {k: last["llama"][k] for k in ("build_commit", "build_number", "backends", "cpu_info")}}
+    for test in group:
+        row = summarize(a, facts, test, pairs, trials)
+        row["commands"] = {"A": shown(baton_command(a, group)), "B": shown(llama_command(a, *variant, group))}
+        out["rows"].append(row)
+        r = row["ratio"] or row["ratio_of_all_pairs"]
+        print(f"  {test['phase']}: ratio {r['median']:.2f} [{r['quartiles'][0]:.2f}, {r['quartiles'][1]:.2f}] of "
+              f"{r['of']} pairs, {row['dropped']} of {len(pairs)} dropped", flush=True)
+    with open(a.out, "w", encoding="utf-8") as f:
+        f.write(re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m[1]) + "]",
+                       json.dumps(out, indent=1)) + "\n")
 
 
 # ---- the command ----
