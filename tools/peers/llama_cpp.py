@@ -36,8 +36,8 @@ FORMULAS = {
     "steady": "all three probes of a pair within 10 % of each other in the limit of the test; the others are dropped",
     "per_cent_of_probe": "decode: (bytes of weights that a token needs, in the file's coding, and 2 bytes a value of "
                          "KV) x tokens per second / bytes per second read by the probe; prefill: operations (2 per "
-                         "parameter of the matrices and token, the head once, 4 per head, head dimension, layer and earlier "
-                         "token) per second / the probe's; the mean of the probes before and after the window",
+                         "parameter of the matrices and token, the head once, 4 per head, head dimension, layer and "
+                         "earlier token) per second / the probe's; the mean of the probes before and after the window",
     "per_cent_of_best_probe": "the same over the best probe of the test",
     "baton": "samples a token (greedy) in every step of decode; llama-bench samples none",
 }
@@ -236,7 +236,8 @@ def summarize(a, facts, test, pairs, trials):
 
 
 def measure(a, runner, group, facts, out):
-    print(f"{os.path.basename(a.model)}: " + ", ".join(f"{t['phase']} at depth {t['depth']}" for t in group), flush=True)
+    name = os.path.basename(a.model)
+    print(f"{name}: " + ", ".join(f"{t['phase']} at depth {t['depth']}" for t in group), flush=True)
     trials = choose_variant(a, runner, group)
     variant = trials[0][0]
     pairs = measure_pairs(a, runner, group, variant, facts["type"])
