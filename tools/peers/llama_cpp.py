@@ -34,6 +34,8 @@ ROOFS = {"int8": ("int8_dot_gops", "amx_int8_gops"), "BF16": ("fma_gflops", "bf1
 FORMULAS = {
     "ratio": "Baton's tokens per second over llama.cpp's, per pair",
     "steady": "all three probes of a pair within 10 % of each other in the limit of the test; the others are dropped",
+    "ratio_of_steady_arithmetic": "of the pairs whose three probes are within 10 % in multiply-adds alone, whatever "
+                                  "reading memory came to: the cores were shared alike",
     "per_cent_of_probe": "decode: (bytes of weights that a token needs, in the file's coding, and 2 bytes a value of "
                          "KV) x tokens per second / bytes per second read by the probe; prefill: operations (2 per "
                          "parameter of the matrices and token, the head once, 4 per head, head dimension, layer and "
@@ -224,6 +226,8 @@ def summarize(a, facts, test, pairs, trials):
                "tokens_per_second": [round(x, 2) for x in got[phase]]} for v, got in trials]
     return {**test, "tokens": a.prompt if phase == "prefill" else a.decode, "pairs": len(pairs),
             "dropped": len(pairs) - len(kept), "ratio": spread([p["A"][phase] / p["B"][phase] for p in kept]),
+            "ratio_of_steady_arithmetic": spread([p["A"][phase] / p["B"][phase] for p in pairs
+                                                  if steady([q["fma_gflops"] for q in p["probes"]])]),
             "ratio_of_all_pairs": spread([p["A"][phase] / p["B"][phase] for p in pairs]),
             ("bytes" if phase == "decode" else "operations") + "_per_token": round(each),
             "counted": "steady pairs" if kept else "all pairs: none was steady",
@@ -232,7 +236,8 @@ def summarize(a, facts, test, pairs, trials):
             "limit_giga_per_second": spread([x / 1e9 for p in pairs for x in p["limits"][phase]]),
             "load": spread([q["load"] for p in pairs for q in p["probes"]]),
             "all_pairs": [{"order": p["order"], "baton": round(p["A"][phase], 3), "llama_cpp": round(p["B"][phase], 3),
-                           "limits": [round(x / 1e9, 2) for x in p["limits"][phase]]} for p in pairs]}
+                           "limits": [round(x / 1e9, 2) for x in p["limits"][phase]],
+                           "fma_gflops": [round(q["fma_gflops"], 1) for q in p["probes"]]} for p in pairs]}
 
 
 def measure(a, runner, group, facts, out):
@@ -249,7 +254,7 @@ def measure(a, runner, group, facts, out):
         row = summarize(a, facts, test, pairs, trials)
         row["commands"] = {"A": shown(baton_command(a, group)), "B": shown(llama_command(a, *variant, group))}
         out["rows"].append(row)
-        r = row["ratio"] or row["ratio_of_all_pairs"]
+        r = row["ratio"] or row["ratio_of_steady_arithmetic"] or row["ratio_of_all_pairs"]
         print(f"  {test['phase']}: ratio {r['median']:.2f} [{r['quartiles'][0]:.2f}, {r['quartiles'][1]:.2f}] of "
               f"{r['of']} pairs, {row['dropped']} of {len(pairs)} dropped", flush=True)
     with open(a.out, "w", encoding="utf-8") as f:
