@@ -26,7 +26,12 @@ INLINE void dot_tile16(const struct dot_args *d, int rows)
     int tail = (int)(d->k % step);
 
     dot_begin(d, acc, rows);
-    for (size_t k = 0; k < whole; k += step) {
+    /* One row of x: memory gives rows of w one after the other faster than side by side. */
+    UNROLL
+    for (int j = 0; j < cols && rows == 1; j++)
+        for (size_t k = 0; k < whole; k += step)
+            acc[0][j] = vec_dot_bf16(acc[0][j], d->x16 + k, d->w[j] + 2 * k);
+    for (size_t k = 0; k < whole && rows > 1; k += step) {
         UNROLL
         for (int i = 0; i < rows; i++) {
             UNROLL

@@ -2,7 +2,7 @@
  *
  * Every dot product has one accumulator of LANES partial sums; step s adds elements [s*LANES,
  * (s+1)*LANES), the last one masked, and one fixed tree sums the lanes. A tile only decides which
- * dot products run side by side. */
+ * dot products run side by side. It is code, and over 150 lines because of that. */
 #ifndef KERNELS_CPU_DOT_BODY_H
 #define KERNELS_CPU_DOT_BODY_H
 
@@ -72,7 +72,12 @@ INLINE void dot_tile(const struct dot_args *d, enum dtype t, int rows)
     for (int j = 0; j < cols; j++)
         w[j] = d->w[j];
     dot_begin(d, acc, rows);
-    for (size_t k = 0; k < whole; k += LANES) {
+    /* One row of x: memory gives rows of w one after the other faster than side by side. */
+    UNROLL
+    for (int j = 0; j < cols && rows == 1; j++)
+        for (size_t k = 0; k < whole; k += LANES)
+            acc[0][j] = vec_fma(vec_load(x[0] + k), vec_load_as(w[j], t, k), acc[0][j]);
+    for (size_t k = 0; k < whole && rows > 1; k += LANES) {
         vec wv[DOT_COLS];
         UNROLL
         for (int j = 0; j < cols; j++)

@@ -14,11 +14,13 @@
 
 #define PANEL_VECS (PACKED_ROWS / LANES)
 #define PANEL_STEP_BYTES ((size_t)4 * PACKED_ROWS)
-#define TILE_VECS (BYTES_PANELS * PANEL_VECS)
+#define TILE_VECS (BYTES_PANELS * PANEL_VECS) /* at most */
 #define TILE_WIDTH (BYTES_PANELS * PACKED_ROWS)
 #define PACKED_X_BYTES ((size_t)512 << 10) /* rows of x that stay in L2 */
 #define PACKED_W_BYTES ((size_t)16 << 10)  /* weights that stay in L1 */
-#define PACKED_TILES_MAX 64                /* of a block of rows */
+#define PACKED_FEW (2 * BYTES_ROWS)        /* rows for which 4 bits are read one by one */
+#define PACKED_AHEAD 6144
+#define PACKED_TILES_MAX 64 /* of a block of rows */
 
 struct packed_tile {
     const struct packed *p;
@@ -26,12 +28,12 @@ struct packed_tile {
     const uint8_t *panel[BYTES_PANELS];
     const char *scales[BYTES_PANELS], *mins[BYTES_PANELS];
     size_t group, group_end;
-    float *sum; /* [BYTES_ROWS][TILE_WIDTH]; found there where group > 0 */
+    float *sum; /* [BYTES_ROWS][panels][PACKED_ROWS]; found there where group > 0 */
 };
 
 /* What is constant where the tile is inlined. */
 struct packed_form {
-    int rows, bits;
+    int rows, panels, bits;
     bool half, table; /* units are half spans; q stands for an entry of the table */
 };
 
@@ -48,9 +50,12 @@ INLINE void tile_step(const struct packed_tile *t, struct packed_form f, size_t 
     for (int half = 0; half < (f.bits == 4 ? 2 : 1); half++) {
         bytes_w w[TILE_VECS];
         UNROLL
-        for (int v = 0; v < TILE_VECS; v++) {
-            byte_vec b =
-                bytes_load(t->panel[v / PANEL_VECS] + at + (size_t)(v % PANEL_VECS) * (4 * LANES));
+        for (int v = 0; v < f.panels * PANEL_VECS; v++) {
+            const uint8_t *from =
+                t->panel[v / PANEL_VECS] + at + (size_t)(v % PANEL_VECS) * (4 * LANES);
+            byte_vec b = bytes_load(from);
+            if (f.panels == 1 && f.bits == 4 && half + v == 0)
+                __builtin_prefetch(from + PACKED_AHEAD);
             if (f.bits == 4)
                 b = half ? bytes_high(b) : bytes_low(b);
             w[v] = tile_bytes(t, f, b);
@@ -59,7 +64,7 @@ INLINE void tile_step(const struct packed_tile *t, struct packed_form f, size_t 
         for (int r = 0; r < f.rows; r++) {
             bytes_x xv = bytes_x_of(x + (size_t)r * stride + 4 * half);
             UNROLL
-            for (int v = 0; v < TILE_VECS; v++)
+            for (int v = 0; v < f.panels * PANEL_VECS; v++)
                 sum[r][v] = bytes_dot(sum[r][v], w[v], xv);
         }
     }
@@ -87,7 +92,7 @@ INLINE void tile_unit(const struct packed_tile *t, struct packed_form f, size_t 
     for (int r = 0; r < f.rows; r++) {
         ivec start = ivec_set1(-t->p->zero * unit_sum(t, f, r, unit));
         UNROLL
-        for (int v = 0; v < TILE_VECS; v++)
+        for (int v = 0; v < f.panels * PANEL_VECS; v++)
             sum[r][v] = start;
     }
     if (f.bits == 8) {
@@ -103,7 +108,7 @@ INLINE void tile_unit(const struct packed_tile *t, struct packed_form f, size_t 
     for (int r = 0; r < f.rows; r++) {
         vec scale = vec_set1(unit_scale(t, f, r, unit));
         UNROLL
-        for (int v = 0; v < TILE_VECS; v++)
+        for (int v = 0; v < f.panels * PANEL_VECS; v++)
             if (first)
                 inner[r][v] = vec_of_int(sum[r][v]) * scale;
             else
@@ -130,12 +135,13 @@ INLINE void tile_run(struct packed_tile *t, struct packed_form f)
     const size_t each = ((size_t)p->group + unit - 1) / unit;
     vec acc[BYTES_ROWS][TILE_VECS], inner[BYTES_ROWS][TILE_VECS];
     UNROLL
-    for (int i = 0; i < f.rows * TILE_VECS; i++)
-        acc[i / TILE_VECS][i % TILE_VECS] = vec_zero();
+    for (int i = 0; i < f.rows * f.panels * PANEL_VECS; i++)
+        acc[i / (f.panels * PANEL_VECS)][i % (f.panels * PANEL_VECS)] = vec_zero();
     if (t->group > 0) {
         UNROLL
-        for (int i = 0; i < f.rows * TILE_VECS; i++)
-            acc[i / TILE_VECS][i % TILE_VECS] = vec_load(t->sum + i * LANES);
+        for (int i = 0; i < f.rows * f.panels * PANEL_VECS; i++)
+            acc[i / (f.panels * PANEL_VECS)][i % (f.panels * PANEL_VECS)] =
+                vec_load(t->sum + i * LANES);
     }
     for (size_t g = t->group; g < t->group_end; g++) {
         size_t begin = g * each, end = begin + each < units ? begin + each : units;
@@ -144,7 +150,7 @@ INLINE void tile_run(struct packed_tile *t, struct packed_form f)
         for (size_t u = begin + 1; u < end; u++)
             tile_unit(t, f, u, false, inner);
         UNROLL
-        for (int v = 0; v < TILE_VECS; v++) {
+        for (int v = 0; v < f.panels * PANEL_VECS; v++) {
             size_t lane = at + (size_t)(v % PANEL_VECS) * LANES;
             vec scale = vec_load_as(t->scales[v / PANEL_VECS], type, lane);
             UNROLL
@@ -157,7 +163,7 @@ INLINE void tile_run(struct packed_tile *t, struct packed_form f)
         for (int r = 0; r < f.rows; r++) {
             vec sum = vec_set1(group_sum(t, f, r, begin, end));
             UNROLL
-            for (int v = 0; v < TILE_VECS; v++) {
+            for (int v = 0; v < f.panels * PANEL_VECS; v++) {
                 size_t lane = at + (size_t)(v % PANEL_VECS) * LANES;
                 acc[r][v] =
                     vec_fma(vec_load_as(t->mins[v / PANEL_VECS], type, lane), sum, acc[r][v]);
@@ -165,43 +171,52 @@ INLINE void tile_run(struct packed_tile *t, struct packed_form f)
         }
     }
     UNROLL
-    for (int i = 0; i < f.rows * TILE_VECS; i++)
-        vec_store(t->sum + i * LANES, acc[i / TILE_VECS][i % TILE_VECS]);
+    for (int i = 0; i < f.rows * f.panels * PANEL_VECS; i++)
+        vec_store(t->sum + i * LANES,
+                  acc[i / (f.panels * PANEL_VECS)][i % (f.panels * PANEL_VECS)]);
 }
 
-#define PACKED_CASE(name, rows, bits, half, table)                                                 \
+#define PACKED_CASE(name, rows, panels, bits, half, table)                                         \
     static __attribute__((noinline)) void name(struct packed_tile *t)                              \
     {                                                                                              \
-        tile_run(t, (struct packed_form){rows, bits, half, table});                                \
+        tile_run(t, (struct packed_form){rows, panels, bits, half, table});                        \
     }
-#define PACKED_CASES(rows)                                                                         \
-    PACKED_CASE(packed_8_##rows, rows, 8, false, false)                                            \
-    PACKED_CASE(packed_8_half_##rows, rows, 8, true, false)                                        \
-    PACKED_CASE(packed_4_##rows, rows, 4, false, false)                                            \
-    PACKED_CASE(packed_4_half_##rows, rows, 4, true, false)                                        \
-    PACKED_CASE(packed_4_table_##rows, rows, 4, false, true)                                       \
-    PACKED_CASE(packed_4_half_table_##rows, rows, 4, true, true)
+#define PACKED_CASES(rows, panels)                                                                 \
+    PACKED_CASE(packed_8_##rows##_##panels, rows, panels, 8, false, false)                         \
+    PACKED_CASE(packed_8_half_##rows##_##panels, rows, panels, 8, true, false)                     \
+    PACKED_CASE(packed_4_##rows##_##panels, rows, panels, 4, false, false)                         \
+    PACKED_CASE(packed_4_half_##rows##_##panels, rows, panels, 4, true, false)                     \
+    PACKED_CASE(packed_4_table_##rows##_##panels, rows, panels, 4, false, true)                    \
+    PACKED_CASE(packed_4_half_table_##rows##_##panels, rows, panels, 4, true, true)
+#define PACKED_ROW(rows, panels)                                                                   \
+    {                                                                                              \
+        packed_8_##rows##_##panels, packed_8_half_##rows##_##panels, packed_4_##rows##_##panels,   \
+            packed_4_half_##rows##_##panels, packed_4_table_##rows##_##panels,                     \
+            packed_4_half_table_##rows##_##panels                                                  \
+    }
 
 typedef void packed_fn(struct packed_tile *t);
 
-PACKED_CASES(1)
-PACKED_CASES(2)
-#if BYTES_ROWS > 2
-PACKED_CASES(4)
+PACKED_CASES(1, 1)
+PACKED_CASES(2, 1)
+#if BYTES_ROWS == 4
+PACKED_CASES(4, 1)
+#endif
+#if BYTES_PANELS == 2
+PACKED_CASES(1, 2)
+PACKED_CASES(2, 2)
+PACKED_CASES(4, 2)
 #endif
 
-#define PACKED_ROW(rows)                                                                           \
-    {                                                                                              \
-        packed_8_##rows, packed_8_half_##rows, packed_4_##rows, packed_4_half_##rows,              \
-            packed_4_table_##rows, packed_4_half_table_##rows                                      \
-    }
-
-/* [1, 2 or BYTES_ROWS rows][form] */
-static packed_fn *const packed_fns[3][6] = {PACKED_ROW(1), PACKED_ROW(2),
-#if BYTES_ROWS > 2
-                                            PACKED_ROW(4)
+/* [one panel or BYTES_PANELS][1, 2 or BYTES_ROWS rows][form] */
+static packed_fn *const packed_fns[BYTES_PANELS][3][6] = {
+#if BYTES_ROWS == 4
+    {PACKED_ROW(1, 1), PACKED_ROW(2, 1), PACKED_ROW(4, 1)},
 #else
-                                            PACKED_ROW(2)
+    {PACKED_ROW(1, 1), PACKED_ROW(2, 1), PACKED_ROW(2, 1)},
+#endif
+#if BYTES_PANELS == 2
+    {PACKED_ROW(1, 2), PACKED_ROW(2, 2), PACKED_ROW(4, 2)},
 #endif
 };
 
@@ -211,15 +226,20 @@ static int packed_form_of(const struct packed *p)
     return p->bits == 8 ? half : p->has_table ? 4 + half : 2 + half;
 }
 
-static void packed_write(const struct op_gemm *op, const float *sum, size_t m, size_t rows,
-                         size_t n)
+/* What one strip is: some panels, side by side, times a block of rows. */
+struct packed_strip {
+    size_t m, rows, panel, panels;
+};
+
+static void packed_write(const struct op_gemm *op, const float *sum, const struct packed_strip *s)
 {
     const size_t stride = (size_t)(op->out_stride ? op->out_stride : op->w->rows);
-    const size_t left = (size_t)op->w->rows - n, width = left < TILE_WIDTH ? left : TILE_WIDTH;
-    for (size_t r = 0; r < rows; r++) {
-        float *out = op->out + (m + r) * stride + n;
+    const size_t n = s->panel * PACKED_ROWS, all = s->panels * PACKED_ROWS;
+    const size_t left = (size_t)op->w->rows - n, width = left < all ? left : all;
+    for (size_t r = 0; r < s->rows; r++) {
+        float *out = op->out + (s->m + r) * stride + n;
         for (size_t j = 0; j < width; j++) {
-            float v = sum[r * TILE_WIDTH + j];
+            float v = sum[r * all + j];
             if (op->bias)
                 v += op->bias[n + j];
             if (op->scale != 0)
@@ -235,7 +255,7 @@ static size_t tile_rows(size_t left)
     return left >= BYTES_ROWS ? BYTES_ROWS : left >= 2 ? 2 : 1;
 }
 
-/* Groups of a panel that are done at a time, for so many rows: one row reads them once anyway. */
+/* Groups of a panel that are done at a time, for so many rows: one tile reads them once anyway. */
 static size_t groups_at_once(const struct packed *p, size_t rows)
 {
     size_t each = (size_t)p->group * TILE_WIDTH * (size_t)p->bits / 8;
@@ -243,32 +263,36 @@ static size_t groups_at_once(const struct packed *p, size_t rows)
     return rows <= BYTES_ROWS ? packed_groups(p) : n > 0 ? n : 1;
 }
 
-/* Two panels (where there is one, twice the same) times a block of rows. */
-static void packed_strip(const struct op_gemm *op, struct packed_tile *t, size_t m, size_t rows)
+static void packed_run(const struct op_gemm *op, const struct packed_strip *s)
 {
-    const struct packed *p = t->p;
-    const size_t groups = packed_groups(p), step = groups_at_once(p, rows);
+    const struct packed *p = op->w->packed;
+    const size_t groups = packed_groups(p), step = groups_at_once(p, s->rows);
+    const size_t scales = groups * PACKED_ROWS * dtype_bytes(p->scale_type);
     const int form = packed_form_of(p);
     float sums[PACKED_TILES_MAX * BYTES_ROWS * TILE_WIDTH] __attribute__((aligned(64)));
-    for (t->group = 0; t->group < groups; t->group = t->group_end) {
-        t->group_end = groups - t->group < step ? groups : t->group + step;
-        for (size_t i = 0, n; i < rows; i += n) {
-            n = tile_rows(rows - i);
-            t->x = rows8_from(op->x8, m + i);
-            t->sum = sums + i * TILE_WIDTH;
-            packed_fns[n == 1 ? 0 : n == 2 ? 1 : 2][form](t);
+    struct packed_tile t = {.p = p};
+    for (size_t i = 0; i < s->panels; i++) {
+        t.panel[i] = p->q + (s->panel + i) * packed_panel_bytes(p);
+        t.scales[i] = (const char *)p->scales + (s->panel + i) * scales;
+        t.mins[i] = p->has_min ? (const char *)p->mins + (s->panel + i) * scales : NULL;
+    }
+    for (t.group = 0; t.group < groups; t.group = t.group_end) {
+        t.group_end = groups - t.group < step ? groups : t.group + step;
+        for (size_t i = 0, n; i < s->rows; i += n) {
+            n = tile_rows(s->rows - i);
+            t.x = rows8_from(op->x8, s->m + i);
+            t.sum = sums + i * s->panels * PACKED_ROWS;
+            packed_fns[s->panels - 1][n == 1 ? 0 : n == 2 ? 1 : 2][form](&t);
         }
     }
-    packed_write(op, sums, m, rows,
-                 (size_t)(t->panel[0] - p->q) / packed_panel_bytes(p) * PACKED_ROWS);
+    packed_write(op, sums, s);
 }
 
 static void packed_gemm(const struct op_gemm *op, int part, int parts)
 {
     const struct packed *p = op->w->packed;
-    const size_t panels = packed_panels(p), bytes = packed_panel_bytes(p);
-    const size_t scales = packed_groups(p) * PACKED_ROWS * dtype_bytes(p->scale_type);
-    size_t m_begin = 0, m_end = (size_t)op->tokens, begin = 0, end = panels, rows;
+    const size_t panels = packed_panels(p);
+    size_t m_begin = 0, m_end = (size_t)op->tokens, begin = 0, end = panels;
     size_t block = PACKED_X_BYTES / (packed_spans(p) * PACKED_SPAN) / BYTES_ROWS;
     /* As gemm() does: columns where there are enough, else rows. */
     if (panels >= (size_t)parts * BYTES_PANELS || op->tokens < parts)
@@ -276,17 +300,15 @@ static void packed_gemm(const struct op_gemm *op, int part, int parts)
     else
         team_split((size_t)op->tokens, 1, part, parts, &m_begin, &m_end);
     block = (block < 1 ? 1 : block < PACKED_TILES_MAX ? block : PACKED_TILES_MAX) * BYTES_ROWS;
-    for (size_t m = m_begin; m < m_end; m += rows) {
-        rows = m_end - m < block ? m_end - m : block;
-        for (size_t panel = begin; panel < end; panel += BYTES_PANELS) {
-            struct packed_tile t = {.p = p};
-            for (size_t i = 0; i < BYTES_PANELS; i++) {
-                size_t at = panel + i < end ? panel + i : end - 1;
-                t.panel[i] = p->q + at * bytes;
-                t.scales[i] = (const char *)p->scales + at * scales;
-                t.mins[i] = p->has_min ? (const char *)p->mins + at * scales : NULL;
-            }
-            packed_strip(op, &t, m, rows);
+    struct packed_strip s;
+    /* Memory gives one stream faster than two; more rows are worth more of them side by side. */
+    const size_t few = p->bits == 4 ? PACKED_FEW : 1;
+    const size_t most = m_end - m_begin <= few ? 1 : BYTES_PANELS;
+    for (s.m = m_begin; s.m < m_end; s.m += s.rows) {
+        s.rows = m_end - s.m < block ? m_end - s.m : block;
+        for (s.panel = begin; s.panel < end; s.panel += s.panels) {
+            s.panels = end - s.panel < most ? end - s.panel : most;
+            packed_run(op, &s);
         }
     }
 }
