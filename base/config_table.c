@@ -73,7 +73,7 @@ const struct config_key config_table[] = {
      "packed: quantized weights stay integers, rows are rounded to 8 bits, or to bf16 for bf16 "
      "weights; float: rows stay fp32; auto: packed, but small models float",
      CP_NODE, false},
-    {"node.weights_cache", CK_STR, AT(node.weights_cache), "model", 0, 256, NULL, "FOLDER",
+    {"node.weights_cache", CK_STR, AT(node.weights_cache), "model", 1, 256, NULL, "FOLDER",
      "where converted weights are kept for the next start, gigabytes of them; model: beside the "
      "model; none: nowhere",
      CP_NODE, false},

@@ -164,6 +164,7 @@ Test(config, mistakes_are_one_line)
         {"model: {path: \"a\\nb\"}", "f.yaml:1: model.path: expected a string"},
         {"model: {path: \"a\\0b\"}", "f.yaml:1: model.path: expected a string"},
         {"node: {name: \"a b\"}", "f.yaml:1: node.name: expected a name"},
+        {"node: {weights_cache: \"\"}", "f.yaml:1: node.weights_cache: expected a string"},
         {"node: {listen: nowhere}", "f.yaml:1: node.listen: expected HOST:PORT, got \"nowhere\""},
         {"node: {listen: null}", "f.yaml:1: node.listen: expected HOST:PORT, got"},
         {"node: {role: router}", "f.yaml:1: node.role: expected one of prefill, decode, both"},
