@@ -306,6 +306,7 @@ static bool use_cache(struct conversion *c, const char *path, struct team *team,
                       struct model_weights *out)
 {
     struct error why = {0};
+    char quoted[600];
     enum status st = weights_cache_open(path, &c->key, c->n_jobs, &out->cache, &why);
     struct cache_check check = {.cache = &out->cache};
     if (st == ST_OK)
@@ -316,7 +317,8 @@ static bool use_cache(struct conversion *c, const char *path, struct team *team,
     for (size_t i = 0; good && i < c->n_jobs; i++)
         fits(&c->jobs[i], &out->cache.parts[i], true);
     if (!good && st != ST_NOT_FOUND)
-        log_warn("weights_cache_unusable", "why=%s", why.text[0] ? why.text : "damaged");
+        log_warn("weights_cache_unusable", "why=%s",
+                 log_quote(quoted, sizeof quoted, why.text[0] ? why.text : "damaged"));
     if (!good)
         weights_cache_close(&out->cache);
     return good;
@@ -325,6 +327,7 @@ static bool use_cache(struct conversion *c, const char *path, struct team *team,
 static void keep(struct conversion *c, const char *path)
 {
     struct error why = {0};
+    char quoted[1100];
     struct weights_part *parts = calloc(c->n_jobs + 1, sizeof *parts);
     int64_t begin = clock_now_ns();
     for (size_t i = 0; parts && i < c->n_jobs; i++) {
@@ -335,10 +338,11 @@ static void keep(struct conversion *c, const char *path)
                                          .form = form_of(j)};
     }
     if (parts && weights_cache_write(path, &c->key, parts, c->n_jobs, &why) == ST_OK)
-        log_info("weights_kept", "file=%s seconds=%.1f", path,
+        log_info("weights_kept", "file=%s seconds=%.1f", log_quote(quoted, sizeof quoted, path),
                  (double)(clock_now_ns() - begin) * 1e-9);
     else
-        log_info("weights_not_kept", "why=%s", why.text);
+        log_info("weights_not_kept", "why=%s",
+                 log_quote(quoted, sizeof quoted, parts ? why.text : "no memory"));
     free(parts);
 }
 
