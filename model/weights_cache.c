@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -14,7 +15,9 @@
 #include "base/hash.h"
 #include "kernels/packed.h"
 
-#define MAGIC UINT64_C(0x314b504e4f544142) /* "BATONPK1"; another layout is another number */
+/* "BATONPK1". Another layout is another number, and so is another way to get there: whatever makes
+ * other bytes of the same checkpoint, the mending of how a format is read too. */
+#define MAGIC UINT64_C(0x314b504e4f544142)
 #define PARTS_MAX (1u << 24)
 #define DISK_LEFT (UINT64_C(1) << 30)
 
@@ -197,6 +200,28 @@ static bool has_room(const char *path, uint64_t bytes)
            (uint64_t)v.f_bavail * v.f_frsize > bytes + DISK_LEFT;
 }
 
+/* Opens the file that is to become the cache, empty and locked: whoever else has it is writing it
+ * now, and whoever had it and was killed has left it to us. -1: errno says why. */
+static int open_part(const char *part)
+{
+    struct stat s, named;
+    int fd = open(part, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return -1;
+    int why = flock(fd, LOCK_EX | LOCK_NB) != 0 ? errno : 0;
+    /* Whoever had the lock may have given the file its name by now: others map it. */
+    if (!why && (fstat(fd, &s) != 0 || lstat(part, &named) != 0 || s.st_ino != named.st_ino ||
+                 s.st_dev != named.st_dev || !S_ISREG(s.st_mode) || s.st_uid != geteuid() ||
+                 s.st_nlink != 1))
+        why = EEXIST;
+    if (!why && (ftruncate(fd, 0) != 0 || fchmod(fd, 0600) != 0))
+        why = errno;
+    if (why)
+        close(fd);
+    errno = why;
+    return why ? -1 : fd;
+}
+
 enum status weights_cache_write(const char *path, const struct weights_key *key,
                                 struct weights_part *parts, size_t n, struct error *err)
 {
@@ -212,21 +237,20 @@ enum status weights_cache_write(const char *path, const struct weights_key *key,
         at += aligned(parts[i].bytes);
     }
     h.crc = hash_crc32c(0, entries, n * sizeof *entries);
-    snprintf(part, sizeof part, "%s.%ld", path, (long)getpid());
+    snprintf(part, sizeof part, "%s.part", path);
     enum status st = ST_OK;
-    int fd = -1;
-    if (!has_room(path, at))
+    int fd = open_part(part);
+    if (fd < 0)
+        st = err_set(err, ST_IO, "%s: %s", part, strerror(errno));
+    else if (!has_room(path, at))
         st = err_set(err, ST_NO_MEMORY, "%s: no room for %llu MiB and one GiB more", path,
                      (unsigned long long)(at >> 20));
-    else if ((fd = open(part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644)) < 0)
-        st = err_set(err, ST_IO, "%s: %s", part, strerror(errno));
     else if (!write_parts(fd, &h, entries, parts) || fsync(fd) != 0 || rename(part, path) != 0)
         st = err_set(err, ST_IO, "%s: %s", part, strerror(errno));
-    if (fd >= 0) {
+    if (fd >= 0 && st != ST_OK)
+        unlink(part); /* before another gets the lock */
+    if (fd >= 0)
         close(fd);
-        if (st != ST_OK)
-            unlink(part);
-    }
     free(entries);
     return st;
 }

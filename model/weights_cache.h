@@ -4,8 +4,9 @@
  * The file is mapped: nodes of one host share its pages. It begins with a head that names the
  * checkpoint (a key of 128 bits) and lists its parts, each with a CRC32C: a file of another
  * checkpoint, of another form, cut short or with a bit flipped is not used but written anew. A file
- * that others than its reader's user can write to is not used either. It is written beside its name
- * and renamed, so that nobody sees half of one.
+ * that others than its reader's user can write to is not used either. It is written beside its
+ * name, by one start at a time, and renamed, so that nobody sees half of one; what a start that was
+ * killed has left there the next one takes over. Only its owner can read it: weights may be secret.
  *
  * Owner: weights_cache_close() unmaps; the parts are the map's. Thread: the one that loads, but
  * weights_cache_check(), which is for any number at once.

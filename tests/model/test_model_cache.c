@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -16,7 +17,7 @@
 
 #define N 20
 
-static char folder[INT8_FOLDER_PATH], cache[64], file[160];
+static char folder[INT8_FOLDER_PATH], cache[64], file[160], part[170];
 
 static void setup(void)
 {
@@ -24,11 +25,13 @@ static void setup(void)
     strcpy(cache, "/tmp/baton-cache-XXXXXX");
     cr_assert_not_null(mkdtemp(cache));
     cr_assert(weights_cache_path(cache, folder, file, sizeof file));
+    snprintf(part, sizeof part, "%s.part", file);
 }
 
 static void teardown(void)
 {
     unlink(file);
+    unlink(part);
     rmdir(cache);
     int8_folder_remove(folder);
 }
@@ -124,6 +127,62 @@ Test(cache, of_another_form_or_model, .init = setup, .fini = teardown)
     expect(false, want, "another model's");
     free(want);
     int8_folder_remove(other);
+}
+
+static void put(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "wb");
+    cr_assert_not_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+/* Processes of containers have the same number again and again: what is left of one that was killed
+ * may not keep the next from writing, nor stay. */
+Test(cache, what_another_start_left_or_writes, .init = setup, .fini = teardown)
+{
+    bool mapped;
+    size_t n;
+    struct stat s;
+    float *want = say(folder, NULL, &mapped, &n);
+    put(part, "half of it");
+    expect(false, want, "beside what is left of another");
+    cr_assert_eq(access(part, F_OK), -1);
+    expect(true, want, "taken over");
+    cr_assert_eq(stat(file, &s), 0);
+    cr_assert_eq(s.st_mode & 0777, 0600);
+    unlink(file);
+    put(part, "being written");
+    int fd = open(part, O_RDWR);
+    cr_assert_eq(flock(fd, LOCK_EX), 0);
+    expect(false, want, "another writes it");
+    cr_assert_eq(access(file, F_OK), -1);
+    cr_assert_eq(stat(part, &s), 0);
+    cr_assert_eq(s.st_size, 13);
+    close(fd);
+    expect(false, want, "the other has ended");
+    expect(true, want, "ours");
+    free(want);
+}
+
+Test(cache, files_of_others_are_not_written_to, .init = setup, .fini = teardown)
+{
+    char theirs[100];
+    struct stat s;
+    bool mapped;
+    size_t n;
+    snprintf(theirs, sizeof theirs, "%s/theirs", cache);
+    put(theirs, "theirs");
+    for (int hard = 0; hard < 2; hard++) {
+        cr_assert_eq(hard ? link(theirs, part) : symlink(theirs, part), 0);
+        free(say(folder, cache, &mapped, &n));
+        cr_assert_not(mapped);
+        cr_assert_eq(access(file, F_OK), -1);
+        cr_assert_eq(stat(theirs, &s), 0);
+        cr_assert_eq(s.st_size, 6);
+        unlink(part);
+    }
+    unlink(theirs);
 }
 
 Test(cache, where_it_cannot_be_written, .init = setup, .fini = teardown)
