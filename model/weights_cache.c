@@ -51,12 +51,31 @@ static void mix_file(struct weights_key *key, const char *name, const struct sta
         key->w[i] += hash_bytes((uint64_t)i + 1, facts, sizeof facts);
 }
 
+/* The other files of NAME-00001-of-0000N.gguf. */
+static void mix_splits(struct weights_key *key, const char *first)
+{
+    const size_t tail = sizeof "-00001-of-00002.gguf" - 1, len = strlen(first);
+    char other[4096];
+    struct stat s;
+    int of = 0;
+    if (len < tail || sscanf(first + len - tail, "-00001-of-%5d.gguf", &of) != 1)
+        return;
+    for (int i = 2; i <= of; i++) {
+        int n = snprintf(other, sizeof other, "%.*s-%05d-of-%05d.gguf", (int)(len - tail), first, i,
+                         of);
+        if (n > 0 && (size_t)n < sizeof other && stat(other, &s) == 0)
+            mix_file(key, other + len - tail, &s);
+    }
+}
+
 void weights_cache_mix(struct weights_key *key, const char *checkpoint)
 {
     struct stat s;
     DIR *dir = opendir(checkpoint);
-    if (!dir && stat(checkpoint, &s) == 0)
+    if (!dir && stat(checkpoint, &s) == 0) {
         mix_file(key, "", &s);
+        mix_splits(key, checkpoint);
+    }
     for (const struct dirent *e; dir && (e = readdir(dir));) {
         const char *end = strrchr(e->d_name, '.');
         bool is_weights = end && (strcmp(end, ".safetensors") == 0 || strcmp(end, ".gguf") == 0);

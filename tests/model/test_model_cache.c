@@ -185,6 +185,28 @@ Test(cache, files_of_others_are_not_written_to, .init = setup, .fini = teardown)
     unlink(theirs);
 }
 
+/* Of a split file the first one is named, and the others are as much of the checkpoint. */
+Test(cache, of_all_files_of_a_split)
+{
+    char dir[] = "/tmp/baton-split-XXXXXX", path[2][80];
+    struct weights_key key[3] = {0};
+    cr_assert_not_null(mkdtemp(dir));
+    for (int i = 0; i < 2; i++) {
+        snprintf(path[i], sizeof path[i], "%s/x-%05d-of-00002.gguf", dir, i + 1);
+        put(path[i], "GGUF");
+    }
+    weights_cache_mix(&key[0], path[0]);
+    weights_cache_mix(&key[1], path[0]);
+    cr_assert(memcmp(&key[0], &key[1], sizeof key[0]) == 0);
+    put(path[1], "GGUF and more");
+    weights_cache_mix(&key[2], path[0]);
+    cr_assert_neq(key[0].w[0], key[2].w[0]);
+    cr_assert_neq(key[0].w[1], key[2].w[1]);
+    for (int i = 0; i < 2; i++)
+        unlink(path[i]);
+    rmdir(dir);
+}
+
 Test(cache, where_it_cannot_be_written, .init = setup, .fini = teardown)
 {
     bool mapped;
