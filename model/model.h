@@ -1,8 +1,9 @@
 /* A model: config and weights, able to run a ragged batch.
  *
- * Weights are mapped from the checkpoint and never copied. One model serves one engine thread:
- * model_forward() runs on the team given at load and uses the model's own scratch memory, sized at
- * load for max_batch_tokens rows. The KV pool belongs to the caller.
+ * Weights are mapped from the checkpoint where they are computed with as they lie there, and
+ * converted when it is loaded where not. One model serves one engine thread: model_forward() runs
+ * on the team given at load and uses the model's own scratch memory, sized at load for
+ * max_batch_tokens rows. The KV pool belongs to the caller.
  *
  * Owner: model_load() gives an object freed by model_free(); the team must outlive it.
  */
