@@ -143,6 +143,8 @@ static void job_measure(struct job *j)
         j->bytes = (double)j->stream_bytes + 4 * tokens * (s->a + s->b);
     } else if (s->op == GLU) {
         j->bytes = 12 * tokens * width;
+    } else if (s->op == QUANTIZE) { /* a float in; a byte, and a span's scale and sums, out */
+        j->bytes = (5 + 12.0 / PACKED_SPAN) * tokens * width;
     }
 }
 

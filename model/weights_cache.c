@@ -264,7 +264,8 @@ enum status weights_cache_write(const char *path, const struct weights_key *key,
     else if (!has_room(path, at))
         st = err_set(err, ST_NO_MEMORY, "%s: no room for %llu MiB and one GiB more", path,
                      (unsigned long long)(at >> 20));
-    else if (!write_parts(fd, &h, entries, parts) || fsync(fd) != 0 || rename(part, path) != 0)
+    /* Not synchronised: a start waits for it, and what a power cut tears the CRCs tell. */
+    else if (!write_parts(fd, &h, entries, parts) || rename(part, path) != 0)
         st = err_set(err, ST_IO, "%s: %s", part, strerror(errno));
     if (fd >= 0 && st != ST_OK)
         unlink(part); /* before another gets the lock */
