@@ -272,13 +272,13 @@ static int wait_ready(struct up *u, int from)
         for (int i = from; i < u->n; i++)
             ready += u->children[i].ready;
         if (ready == u->n - from)
-            return 0;
-        if (wait_some(u, 200))
-            return 1;
+            return 0; /* whoever has died since then is a matter of serving */
         if (reap(u))
             return -1;
         if (clock_now_ns() > give_up)
             return fail("not ready after %s s%s", "300", "");
+        if (wait_some(u, 200))
+            return 1;
     }
 }
 
