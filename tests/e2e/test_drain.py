@@ -132,6 +132,47 @@ class Drain(unittest.TestCase):
             finally:
                 up.kill()
 
+    def test_up_and_a_death_just_when_ready(self):
+        """A node that has died when `up` reads that all are there: it is ready, and says what became of the node."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = "127.0.0.1:" + str(free.getsockname()[1])
+
+        def get(path, body=None):
+            conn = http.client.HTTPConnection(address, timeout=20 * cluster.SLOWER)
+            try:
+                conn.request("POST" if body else "GET", path, body)
+                answer = conn.getresponse()
+                return answer.status, answer.read().decode()
+            except OSError:
+                return 0, ""
+            finally:
+                conn.close()
+
+        def state(pid):
+            with open(f"/proc/{pid}/stat") as f:
+                return f.read().rpartition(")")[2].split()[0]
+
+        argv = [os.path.join(cluster.BIN, "baton"), "up", "--model", cluster.TINY, "--listen", address, "--grpc", "127.0.0.1:0",
+                "--threads", "1", "--pool-bytes", str(cluster.POOL_BYTES)]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=cluster.SOURCE) as up:
+            try:
+                cluster.wait_until("there is a router", lambda: cluster.child_pid(up.pid, "baton-router"), 20)
+                up.send_signal(signal.SIGSTOP)
+                cluster.wait_until("it has both nodes",
+                                   lambda: cluster.Metrics(get("/metrics")[1]).sum("baton_nodes", state="up") == 2, 20)
+                prefill = cluster.child_pid(up.pid, "baton-prefill")
+                os.kill(prefill, signal.SIGKILL)
+                cluster.wait_until("it is dead", lambda: state(prefill) == "Z", 10)
+                up.send_signal(signal.SIGCONT)
+                self.assertTrue(any(line.startswith(b"ready ") for line in up.stdout))
+                self.assertEqual(get("/v1/completions", json.dumps({"prompt": "Once", "max_tokens": 2}))[0], 200)
+                self.assertIsNone(up.poll())
+                up.send_signal(signal.SIGINT)
+                self.assertEqual(up.wait(20 * cluster.SLOWER), 0)
+            finally:
+                up.kill()
+
     def test_up_without_stdio(self):
         """With stdin, stdout and stderr closed by the parent their numbers are nobody else's."""
         with socket.socket() as free:
