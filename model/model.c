@@ -152,8 +152,10 @@ enum status model_load(const struct model_load_args *args, struct model **out, s
     enum status st = model_config_read(args->dir, &m->config, &m->defaults, err);
     if (!st)
         st = weight_source_open(args->dir, &m->source, err);
-    if (!st)
+    if (!st) {
         weights_settle(m->source, &m->config);
+        m->fingerprint = fingerprint_compute(&m->config, m->source);
+    }
     if (!st)
         st = weights_bind(&(struct weights_args){.config = &m->config,
                                                  .source = m->source,
@@ -161,6 +163,7 @@ enum status model_load(const struct model_load_args *args, struct model **out, s
                                                  .team = args->team,
                                                  .form = args->weights,
                                                  .cache = args->weights_cache,
+                                                 .fingerprint = m->fingerprint,
                                                  .rounds = args->ops->round != NULL},
                           &m->weights, err);
     if (!st)
@@ -171,7 +174,6 @@ enum status model_load(const struct model_load_args *args, struct model **out, s
         model_free(m);
         return st;
     }
-    m->fingerprint = fingerprint_compute(&m->config, m->source);
     *out = m;
     return ST_OK;
 }

@@ -139,7 +139,8 @@ struct weights_args {
     struct team *team;
     enum model_weights_form form;
     const char *cache; /* a folder, "model", or NULL */
-    bool rounds;       /* gemms by bf16 can read bf16 */
+    struct fingerprint fingerprint;
+    bool rounds; /* gemms by bf16 can read bf16 */
 };
 enum status weights_bind(const struct weights_args *args, struct model_weights *out,
                          struct error *err);

@@ -361,8 +361,7 @@ enum status weights_bind(const struct weights_args *args, struct model_weights *
     if (!st)
         st = weights_list(c, out, bind_floats, &b);
     if (!st && args->cache && b.conversion.n_jobs > 0) {
-        struct fingerprint f = fingerprint_compute(c, args->source);
-        memcpy(b.conversion.key.w, f.w, sizeof f.w);
+        memcpy(b.conversion.key.w, args->fingerprint.w, sizeof args->fingerprint.w);
         weights_cache_mix(&b.conversion.key, args->dir);
     }
     if (!st)

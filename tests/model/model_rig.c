@@ -1,9 +1,11 @@
 #include "tests/model/model_rig.h"
 
 #include <assert.h>
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct rig *rig_open(const struct rig_args *args)
 {
@@ -114,4 +116,23 @@ const char *rig_shared_path(const char *name)
     static char path[1024];
     snprintf(path, sizeof path, BATON_SOURCE_DIR "/../shared/data/%s", name);
     return path;
+}
+
+int rig_each_golden(const char *under, rig_visit_fn *visit, void *ctx)
+{
+    char goldens[1024], path[1400];
+    int n = 0;
+    snprintf(goldens, sizeof goldens, "%s", rig_golden_path(under));
+    DIR *dir = opendir(goldens);
+    assert(dir);
+    for (const struct dirent *e; (e = readdir(dir));) {
+        snprintf(path, sizeof path, "%s/%s/config.json", goldens, e->d_name);
+        if (e->d_name[0] == '.' || access(path, R_OK) != 0)
+            continue;
+        *strrchr(path, '/') = 0;
+        visit(ctx, e->d_name, path);
+        n++;
+    }
+    closedir(dir);
+    return n;
 }

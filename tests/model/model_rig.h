@@ -53,5 +53,8 @@ int32_t rig_argmax(const struct rig *r, const float *logits);
 /* Path of a file next to the tests' sources, in a static buffer; and of the shared data. */
 const char *rig_golden_path(const char *name);
 const char *rig_shared_path(const char *name);
+/* Visits every model folder among the goldens, or those of a folder of theirs; returns how many. */
+typedef void rig_visit_fn(void *ctx, const char *name, const char *path);
+int rig_each_golden(const char *under, rig_visit_fn *visit, void *ctx);
 
 #endif

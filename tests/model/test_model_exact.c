@@ -2,11 +2,9 @@
  * the block size. */
 #include <criterion/criterion.h>
 
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "tests/model/int8_folder.h"
 #include "tests/model/model_rig.h"
@@ -63,29 +61,28 @@ static void each_body(void (*test)(const char *model, const struct ops *ops))
             test(models[m], ops);
 }
 
-static void each_architecture(void (*test)(const char *model, const struct ops *ops))
-{
+typedef void exact_test(const char *model, const struct ops *ops);
+
+struct each {
+    exact_test *test;
     const struct ops *ops;
-    char goldens[1024], path[1400];
-    int n = 0;
-    cr_assert_eq(ops_cpu("auto", &ops, NULL), ST_OK);
-    snprintf(goldens, sizeof goldens, "%s", rig_golden_path(""));
-    DIR *dir = opendir(goldens);
-    cr_assert_not_null(dir);
-    for (const struct dirent *e; (e = readdir(dir));) {
-        snprintf(path, sizeof path, "%s%s/config.json", goldens, e->d_name);
-        if (e->d_name[0] == '.' || access(path, R_OK) != 0)
-            continue;
-        test(e->d_name, ops);
-        char integers[INT8_FOLDER_PATH];
-        snprintf(path, sizeof path, "%s%s", goldens, e->d_name);
-        int8_folder_make(path, integers);
-        test(integers, ops);
-        int8_folder_remove(integers);
-        n++;
-    }
-    closedir(dir);
-    cr_assert_gt(n, 25);
+};
+
+static void as_it_is_and_as_integers(void *ctx, const char *name, const char *path)
+{
+    const struct each *each = ctx;
+    char integers[INT8_FOLDER_PATH];
+    each->test(name, each->ops);
+    int8_folder_make(path, integers);
+    each->test(integers, each->ops);
+    int8_folder_remove(integers);
+}
+
+static void each_architecture(exact_test *test)
+{
+    struct each each = {.test = test};
+    cr_assert_eq(ops_cpu("auto", &each.ops, NULL), ST_OK);
+    cr_assert_gt(rig_each_golden("", as_it_is_and_as_integers, &each), 25);
 }
 
 static void vary_shape(const char *model, const struct ops *ops)

@@ -2,12 +2,10 @@
  * they are multiplied with are rounded to 8 bits. */
 #include <criterion/criterion.h>
 
-#include <dirent.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "model/model_impl.h"
 #include "tests/model/int8_folder.h"
@@ -86,68 +84,44 @@ Test(packed, gguf, .timeout = 120)
         compare(files[i], rig_golden_path(files[i]), 4, 0.04);
 }
 
+static void as_it_is(void *ctx, const char *name, const char *path)
+{
+    (void)ctx;
+    compare(name, path, strstr(name, "fp8") || strstr(name, "gptq") ? 0 : 4, 0.04);
+}
+
 /* Every quantization of folders: fp8 is not integers, and the groups of one of GPTQ are not in
  * order. */
 Test(packed, folders, .timeout = 120)
 {
-    char goldens[1024], path[1400];
-    int n = 0;
-    snprintf(goldens, sizeof goldens, "%s", rig_golden_path("quant"));
-    DIR *dir = opendir(goldens);
-    cr_assert_not_null(dir);
-    for (const struct dirent *e; (e = readdir(dir));) {
-        snprintf(path, sizeof path, "%s/%s/config.json", goldens, e->d_name);
-        if (e->d_name[0] == '.' || access(path, R_OK) != 0)
-            continue;
-        snprintf(path, sizeof path, "%s/%s", goldens, e->d_name);
-        compare(e->d_name, path, strstr(e->d_name, "fp8") || strstr(e->d_name, "gptq") ? 0 : 4,
-                0.04);
-        n++;
-    }
-    closedir(dir);
-    cr_assert_geq(n, 8);
+    cr_assert_geq(rig_each_golden("quant", as_it_is, NULL), 8);
+}
+
+static void as_integers(void *ctx, const char *name, const char *golden)
+{
+    char path[INT8_FOLDER_PATH];
+    (void)ctx;
+    int8_folder_make(golden, path);
+    compare(name, path, 4, 0.1);
+    int8_folder_remove(path);
 }
 
 /* Every architecture, all of its matrices integers: also those that no gemm of whole rows reads. */
 Test(packed, architectures, .timeout = 240)
 {
-    char goldens[1024], golden[1400], path[INT8_FOLDER_PATH];
-    int n = 0;
-    snprintf(goldens, sizeof goldens, "%s", rig_golden_path(""));
-    DIR *dir = opendir(goldens);
-    cr_assert_not_null(dir);
-    for (const struct dirent *e; (e = readdir(dir));) {
-        snprintf(golden, sizeof golden, "%s%s/config.json", goldens, e->d_name);
-        if (e->d_name[0] == '.' || access(golden, R_OK) != 0)
-            continue;
-        snprintf(golden, sizeof golden, "%s%s", goldens, e->d_name);
-        int8_folder_make(golden, path);
-        compare(e->d_name, path, 4, 0.1);
-        int8_folder_remove(path);
-        n++;
-    }
-    closedir(dir);
-    cr_assert_gt(n, 25);
+    cr_assert_gt(rig_each_golden("", as_integers, NULL), 25);
+}
+
+static void as_bf16(void *ctx, const char *name, const char *path)
+{
+    (void)ctx;
+    compare(name, path, 0, 0.03);
 }
 
 /* The same in bf16, as they are: rows rounded to bf16 on the bodies that do so. */
 Test(packed, bf16, .timeout = 240)
 {
-    char goldens[1024], golden[1400];
-    int n = 0;
-    snprintf(goldens, sizeof goldens, "%s", rig_golden_path(""));
-    DIR *dir = opendir(goldens);
-    cr_assert_not_null(dir);
-    for (const struct dirent *e; (e = readdir(dir));) {
-        snprintf(golden, sizeof golden, "%s%s/config.json", goldens, e->d_name);
-        if (e->d_name[0] == '.' || access(golden, R_OK) != 0)
-            continue;
-        snprintf(golden, sizeof golden, "%s%s", goldens, e->d_name);
-        compare(e->d_name, golden, 0, 0.03);
-        n++;
-    }
-    closedir(dir);
-    cr_assert_gt(n, 25);
+    cr_assert_gt(rig_each_golden("", as_bf16, NULL), 25);
 }
 
 /* A small model stays in floats unless it is asked not to. */
