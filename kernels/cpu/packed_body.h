@@ -231,21 +231,34 @@ struct packed_strip {
     size_t m, rows, panel, panels;
 };
 
+/* Outputs of column `col` on, n of them; all LANES where n is 0. */
+INLINE void packed_write_vec(const struct op_gemm *op, vec v, float *out, size_t col, int n)
+{
+    if (op->bias)
+        v = v + (n ? vec_load_n(op->bias + col, n) : vec_load(op->bias + col));
+    if (op->scale != 0)
+        v = v * vec_set1(op->scale);
+    if (op->accumulate)
+        v = v + (n ? vec_load_n(out, n) : vec_load(out));
+    if (n)
+        vec_store_n(out, v, n);
+    else
+        vec_store(out, v);
+}
+
 static void packed_write(const struct op_gemm *op, const float *sum, const struct packed_strip *s)
 {
     const size_t stride = (size_t)(op->out_stride ? op->out_stride : op->w->rows);
     const size_t n = s->panel * PACKED_ROWS, all = s->panels * PACKED_ROWS;
     const size_t left = (size_t)op->w->rows - n, width = left < all ? left : all;
-    for (size_t r = 0; r < s->rows; r++) {
+    const size_t whole = width - width % LANES;
+    for (size_t r = 0; r < s->rows; r++, sum += all) {
         float *out = op->out + (s->m + r) * stride + n;
-        for (size_t j = 0; j < width; j++) {
-            float v = sum[r * all + j];
-            if (op->bias)
-                v += op->bias[n + j];
-            if (op->scale != 0)
-                v *= op->scale;
-            out[j] = op->accumulate ? v + out[j] : v;
-        }
+        for (size_t j = 0; j < whole; j += LANES)
+            packed_write_vec(op, vec_load(sum + j), out + j, n + j, 0);
+        if (whole < width)
+            packed_write_vec(op, vec_load(sum + whole), out + whole, n + whole,
+                             (int)(width - whole));
     }
 }
 
