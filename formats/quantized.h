@@ -30,6 +30,7 @@ struct weight_parts {
     unsigned bits;
     bool zero_packed;                /* PACKED: zeros are packed down the columns */
     bool zero_is_less;               /* GPTQ */
+    bool even_order;                 /* every group of `order` has its number of columns */
     bool dense;                      /* PACKED: without unused bits at the end of a word */
     uint64_t row_block, col_block;   /* rows and columns per scale */
     uint64_t scale_rows, scale_cols; /* the grid of each matrix */
@@ -52,5 +53,6 @@ void quantized_read(const struct weight_parts *p, uint64_t r0, uint64_t r1, floa
 bool quantized_as_ints(const struct weight_parts *p, struct weight_ints *out);
 void quantized_read_ints(const struct weight_parts *p, uint64_t r0, uint64_t r1,
                          struct ints_out out);
+void quantized_read_order(const struct weight_parts *p, int32_t *order);
 
 #endif

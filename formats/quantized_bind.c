@@ -1,5 +1,6 @@
 /* Whether the parts of one quantized weight fit each other, and what follows from their shapes. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "formats/quantized_check.h"
@@ -55,6 +56,24 @@ static void set_grid(struct weight_parts *p, uint64_t rows, uint64_t cols)
     p->scale_cols = cols;
 }
 
+/* Whether each group has as many columns as it has where they lie in order. */
+static enum status count_order(struct binder *b, struct weight_parts *p)
+{
+    uint64_t *n = calloc(p->scale_cols, sizeof *n);
+    if (!n)
+        return err_set(b->err, ST_NO_MEMORY, "tensor %.160s: no memory", p->order->name);
+    for (uint64_t i = 0; i < p->w.cols; i++) {
+        uint32_t g;
+        memcpy(&g, (const uint8_t *)p->order->data + 4 * i, sizeof g);
+        n[g]++;
+    }
+    p->even_order = true;
+    for (uint64_t g = 0, left = p->w.cols; g < p->scale_cols; g++, left -= p->col_block)
+        p->even_order = p->even_order && n[g] == (left < p->col_block ? left : p->col_block);
+    free(n);
+    return ST_OK;
+}
+
 /* Group of each column: in range, and dropped where it says nothing new. */
 static enum status take_order(struct binder *b, struct weight_parts *p, const struct tensor *order)
 {
@@ -73,7 +92,7 @@ static enum status take_order(struct binder *b, struct weight_parts *p, const st
         plain = plain && g == i / p->col_block;
     }
     p->order = plain ? NULL : order;
-    return ST_OK;
+    return plain ? ST_OK : count_order(b, p);
 }
 
 /* --- 8-bit elements and a grid of scales */

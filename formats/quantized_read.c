@@ -364,13 +364,29 @@ bool quantized_as_ints(const struct weight_parts *p, struct weight_ints *out)
         known = p->bits == 4 || p->bits == 8;
         break;
     }
-    if (!known || p->order)
+    if (!known || (p->order && !p->even_order))
         return false;
     *out = (struct weight_ints){.bits = offset_of(p) == 128 ? 8 : 4,
                                 .group = (int32_t)least(p->col_block, p->w.cols),
                                 .zero = offset_of(p),
-                                .has_min = columns ? columns_have_mins(p) : rows_have_mins(p)};
+                                .has_min = columns ? columns_have_mins(p) : rows_have_mins(p),
+                                .has_order = p->order != NULL};
     return true;
+}
+
+void quantized_read_order(const struct weight_parts *p, int32_t *order)
+{
+    uint64_t cols = p->w.cols, group = p->col_block;
+    /* The last place of each group counts its columns until it gets one. */
+    for (uint64_t g = 0; g < p->scale_cols; g++)
+        order[least((g + 1) * group, cols) - 1] = 0;
+    for (uint64_t c = 0; c < cols; c++) {
+        uint64_t first = group_of(p, c) * group, last = least(first + group, cols) - 1;
+        int32_t n = order[last];
+        order[first + (uint64_t)n] = (int32_t)c;
+        if (first + (uint64_t)n < last)
+            order[last] = n + 1;
+    }
 }
 
 /* Of a zero less the offset; 0 for 0, whatever the scale. */

@@ -4,10 +4,12 @@
  *
  *     element [r, c] = scale[r][c / group] * value(q[r][c]) + min[r][c / group]
  *
- * where value(q) is q - zero, or table[q] - zero where there is a table. A format of 5 or 6 bits
- * comes as 8, one of 2 or 3 as 4. Computed in fp32 this gives exactly what weight_read_rows() does
- * where no min is added (but for the sign of a zero); with a min, what rounding scale * value and
- * min by themselves costs, which for scales in half precision is nothing.
+ * where value(q) is q - zero, or table[q] - zero where there is a table. Of columns that were
+ * reordered by activation, element [r, order[k]] has scale[r][k / group] and min[r][k / group]. A
+ * format of 5 or 6 bits comes as 8, one of 2 or 3 as 4. Computed in fp32 this gives exactly what
+ * weight_read_rows() does where no min is added (but for the sign of a zero); with a min, what
+ * rounding scale * value and min by themselves costs, which for scales in half precision is
+ * nothing.
  *
  * Thread: any number at once, as for weight_read_rows().
  *
@@ -29,12 +31,13 @@ struct weight_ints {
     int32_t zero;         /* of the format, the same for the whole weight */
     bool has_min;         /* false: every min is 0 */
     const uint8_t *table; /* [16], where values are not evenly spaced (4 bits); else NULL */
+    bool has_order;       /* columns of a group do not lie side by side */
 };
 
 /* Whether a weight is stored in this form, and how. GGUF: all integer types that are readable.
- * Safetensors: MXFP4, GPTQ of 4 and 8 bits whose groups lie in order, AWQ, compressed-tensors'
- * integers of 4 and 8 bits. To know `has_min` it looks through the zero points, where a weight has
- * any: not for every step. */
+ * Safetensors: MXFP4, AWQ, GPTQ and compressed-tensors' integers of 4 and 8 bits, but for groups by
+ * activation that are not all of one size. To know `has_min` it looks through the zero points,
+ * where a weight has any: not for every step. */
 bool weight_as_ints(const struct weight *w, struct weight_ints *out);
 
 /* Rows [r0, r1) of a weight that weight_as_ints() has said yes to: q [rows][cols], scale and min
@@ -42,5 +45,8 @@ bool weight_as_ints(const struct weight *w, struct weight_ints *out);
  * else it is written, zeros too. */
 void weight_read_ints(const struct weight *w, uint64_t r0, uint64_t r1, uint8_t *q, float *scale,
                       float *min);
+
+/* Columns, group after group and ascending within one: order [cols], of a weight that has_order. */
+void weight_read_order(const struct weight *w, int32_t *order);
 
 #endif

@@ -257,3 +257,8 @@ void weight_read_ints(const struct weight *w, uint64_t r0, uint64_t r1, uint8_t 
     if (r0 < r1 && w->cols)
         quantized_read_ints((const struct weight_parts *)(const void *)w, r0, r1, out);
 }
+
+void weight_read_order(const struct weight *w, int32_t *order)
+{
+    quantized_read_order((const struct weight_parts *)(const void *)w, order);
+}

@@ -77,7 +77,8 @@ struct op_quantize {
     struct rows8 out;
     const float *x; /* [tokens, dim], row stride x_stride elements */
     int32_t tokens, dim;
-    int32_t x_stride; /* 0: dense */
+    int32_t x_stride;     /* 0: dense */
+    const int32_t *order; /* [dim] q[m][i] is of x[m][order[i]]; NULL: of x[m][i] */
 };
 
 /* out[m] = table[ids[m]] * scale */
@@ -108,7 +109,7 @@ struct op_rmsnorm {
 struct op_gemm {
     float *out;             /* [tokens, w.rows], row stride out_stride elements */
     const float *x;         /* [tokens, w.cols], row stride x_stride elements */
-    const struct rows8 *x8; /* x as integers; read in its place where w is packed */
+    const struct rows8 *x8; /* x as integers, in w's order; read in its place where w is packed */
     const uint16_t *x16;    /* x as op_round leaves it; read in its place where there is one */
     const struct matrix *w; /* [N, K] */
     const float *bias;      /* [N] or NULL */

@@ -30,15 +30,19 @@ static size_t scale_bytes(const struct packed *p)
 
 size_t packed_bytes(const struct packed *p)
 {
-    return q_bytes(p) + scale_bytes(p) * (p->has_min ? 2 : 1);
+    return q_bytes(p) + scale_bytes(p) * (p->has_min ? 2 : 1) +
+           (p->has_order ? aligned((size_t)p->cols * sizeof *p->order) : 0);
 }
 
 void packed_place(struct packed *p, void *memory)
 {
     char *at = memory;
     p->q = memory;
-    p->scales = at + q_bytes(p);
-    p->mins = p->has_min ? at + q_bytes(p) + scale_bytes(p) : NULL;
+    p->scales = at += q_bytes(p);
+    at += scale_bytes(p);
+    p->mins = p->has_min ? at : NULL;
+    at += p->has_min ? scale_bytes(p) : 0;
+    p->order = p->has_order ? (const int32_t *)(const void *)at : NULL;
 }
 
 /* Where an element's byte is within its panel; *high: which half of it. */
@@ -69,6 +73,10 @@ static void take_four(const struct packed *p, const uint8_t *row, size_t k, uint
 {
     size_t left = k < (size_t)p->cols ? (size_t)p->cols - k : 0;
     memset(four, 0, 4);
+    for (size_t j = 0; p->order && j < 4 && j < left; j++)
+        four[j] = row[p->order[k + j]];
+    if (p->order)
+        return;
     memcpy(four, row + (left ? k : 0), left < 4 ? left : 4);
 }
 
@@ -131,11 +139,11 @@ static float scale_of(const struct packed *p, const void *scales, size_t row, si
     return v;
 }
 
-float packed_element(const struct packed *p, size_t row, size_t col)
+float packed_element(const struct packed *p, size_t row, size_t place)
 {
-    size_t group = col / (size_t)p->group;
+    size_t group = place / (size_t)p->group;
     float min = p->has_min ? scale_of(p, p->mins, row, group) : 0;
-    return scale_of(p, p->scales, row, group) * (float)(value_of(p, row, col) - p->zero) + min;
+    return scale_of(p, p->scales, row, group) * (float)(value_of(p, row, place) - p->zero) + min;
 }
 
 void packed_read_row(const struct packed *p, size_t row, float *out)
@@ -146,6 +154,7 @@ void packed_read_row(const struct packed *p, size_t row, float *out)
             scale = scale_of(p, p->scales, row, k / (size_t)p->group);
             min = p->has_min ? scale_of(p, p->mins, row, k / (size_t)p->group) : 0;
         }
-        out[k] = scale * (float)(value_of(p, row, k) - p->zero) + min;
+        out[p->order ? (size_t)p->order[k] : k] =
+            scale * (float)(value_of(p, row, k) - p->zero) + min;
     }
 }

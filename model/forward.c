@@ -13,6 +13,35 @@
 
 /* ---- what the blocks are made of ---- */
 
+/* Rows of x8 from `first` on, their columns in the order of the weights that read them. */
+static void quantize(const struct layer_run *l, struct op_quantize a, int32_t first)
+{
+    a.out = l->r->m->scratch.x8;
+    a.out.spans = (a.dim + PACKED_SPAN - 1) / PACKED_SPAN;
+    a.out = rows8_from(&a.out, (size_t)first);
+    l->r->m->ops->quantize(&a, l->me.part, l->me.parts);
+}
+
+/* The rows that this gemm reads, in its weights' order where they are in another. */
+static void put_in_order(const struct layer_run *l, const struct op_gemm *a, int32_t first)
+{
+    struct scratch *s = &l->r->m->scratch;
+    const int32_t *order = a->w->packed->order;
+    if (s->ready_order == order && first >= s->ready_first &&
+        first + a->tokens <= s->ready_first + s->ready_tokens)
+        return;
+    run_meet(l->r);
+    if (l->me.part == 0) {
+        s->ready_order = order;
+        s->ready_first = first;
+        s->ready_tokens = a->tokens;
+    }
+    quantize(
+        l, (struct op_quantize){.x = a->x, .tokens = a->tokens, .dim = a->w->cols, .order = order},
+        first);
+    run_meet(l->r);
+}
+
 void run_gemm_from(const struct layer_run *l, struct op_gemm a, int32_t first)
 {
     const struct scratch *s = &l->r->m->scratch;
@@ -22,6 +51,7 @@ void run_gemm_from(const struct layer_run *l, struct op_gemm a, int32_t first)
         assert(a.x == s->ready + (size_t)first * (size_t)a.w->cols);
     }
     if (a.w->packed) {
+        put_in_order(l, &a, first);
         x8.spans = (int32_t)packed_spans(a.w->packed);
         x8 = rows8_from(&x8, (size_t)first);
         a.x8 = &x8;
@@ -36,23 +66,26 @@ void run_gemm(const struct layer_run *l, struct op_gemm a)
     run_gemm_from(l, a, 0);
 }
 
-void run_ready(const struct layer_run *l, const float *x, int32_t tokens, int32_t dim)
+void run_ready(const struct layer_run *l, const float *x, int32_t tokens, const struct matrix *w)
 {
     struct model *m = l->r->m;
-    struct op_quantize a = {.out = m->scratch.x8, .x = x, .tokens = tokens, .dim = dim};
+    const int32_t *order = w->packed ? w->packed->order : NULL;
     if (m->weights.n_packed == 0 && !m->weights.rounds)
         return;
     if (l->me.part == 0) {
-        m->scratch.ready = x;
-        m->scratch.ready_dim = dim;
+        struct scratch *s = &m->scratch;
+        s->ready = x;
+        s->ready_dim = w->cols;
+        s->ready_order = order;
+        s->ready_first = 0;
+        s->ready_tokens = tokens;
     }
-    if (m->weights.n_packed > 0) {
-        a.out.spans = (dim + PACKED_SPAN - 1) / PACKED_SPAN;
-        m->ops->quantize(&a, l->me.part, l->me.parts);
-    }
+    if (m->weights.n_packed > 0)
+        quantize(l, (struct op_quantize){.x = x, .tokens = tokens, .dim = w->cols, .order = order},
+                 0);
     if (m->weights.rounds)
         m->ops->round(
-            &(struct op_round){.out = m->scratch.x16, .x = x, .tokens = tokens, .dim = dim},
+            &(struct op_round){.out = m->scratch.x16, .x = x, .tokens = tokens, .dim = w->cols},
             l->me.part, l->me.parts);
     run_meet(l->r);
 }
@@ -247,7 +280,7 @@ static void run_head(const struct run *r, struct member me)
                                      .tokens = n,
                                      .dim = m->config.hidden});
     run_meet(r);
-    run_ready(&l, s->h_sel, n, m->config.hidden);
+    run_ready(&l, s->h_sel, n, &m->weights.head);
     run_gemm(&l, (struct op_gemm){.out = r->logits,
                                   .x = s->h_sel,
                                   .w = &m->weights.head,

@@ -95,7 +95,7 @@ void mixer_gqa(const struct layer_run *l)
     const struct scratch *s = &l->r->m->scratch;
     const struct widths w = widths_of(l);
     const bool stores = l->config->kv_from == l->layer;
-    run_ready(l, l->in, l->r->all.tokens, c->hidden);
+    run_ready(l, l->in, l->r->all.tokens, stores ? &l->w->k : &l->w->q);
     if (stores)
         project_keys(l);
     if (!l->narrow)
@@ -114,7 +114,7 @@ void mixer_gqa(const struct layer_run *l)
     if (l->rows->tokens == 0)
         return;
     if (l->narrow) {
-        run_ready(l, l->in_sel, l->rows->tokens, c->hidden);
+        run_ready(l, l->in_sel, l->rows->tokens, &l->w->q);
         project_queries(l, l->in_sel, l->rows);
         finish_heads(l, s->qkv, &l->w->q_norm, c->heads, l->rows);
         run_meet(l->r);
@@ -123,7 +123,7 @@ void mixer_gqa(const struct layer_run *l)
                       .out = s->attn, .q = s->qkv, .q_stride = w.all, .sinks = l->w->sinks});
     run_meet(l->r);
     struct op_gemm o = run_block_out(l);
-    run_ready(l, s->attn, o.tokens, w.q);
+    run_ready(l, s->attn, o.tokens, &l->w->o);
     o.x = s->attn, o.w = &l->w->o, o.bias = l->w->o_bias;
     run_gemm(l, o);
     run_meet(l->r);

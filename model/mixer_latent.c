@@ -41,7 +41,7 @@ static void project_queries(const struct layer_run *l, const float *in, const st
                                         .tokens = rows->tokens,
                                         .dim = a->q_rank});
         run_meet(l->r);
-        run_ready(l, s->latent, rows->tokens, a->q_rank);
+        run_ready(l, s->latent, rows->tokens, &l->w->q);
         q.x = s->latent;
     }
     run_gemm(l, q);
@@ -112,7 +112,7 @@ static void project_out(const struct layer_run *l)
                                      .out_stride = c->heads * a->value_dim});
     run_meet(l->r);
     struct op_gemm o = run_block_out(l);
-    run_ready(l, s->qkv, o.tokens, c->heads * a->value_dim);
+    run_ready(l, s->qkv, o.tokens, &l->w->o);
     o.x = s->qkv, o.w = &l->w->o, o.bias = l->w->o_bias;
     run_gemm(l, o);
     run_meet(l->r);
@@ -123,7 +123,7 @@ void mixer_latent(const struct layer_run *l)
     const struct model_config *c = &l->r->m->config;
     const struct scratch *s = &l->r->m->scratch;
     float *key = s->qkv + (size_t)c->heads * (size_t)c->head_dim;
-    run_ready(l, l->in, l->r->all.tokens, c->hidden);
+    run_ready(l, l->in, l->r->all.tokens, &l->w->kv_a);
     run_gemm(l, (struct op_gemm){.out = key,
                                  .x = l->in,
                                  .w = &l->w->kv_a,
@@ -139,7 +139,7 @@ void mixer_latent(const struct layer_run *l)
     if (l->rows->tokens == 0)
         return;
     if (l->narrow) {
-        run_ready(l, l->in_sel, l->rows->tokens, c->hidden);
+        run_ready(l, l->in_sel, l->rows->tokens, c->latent.q_rank > 0 ? &l->w->q_a : &l->w->q);
         project_queries(l, l->in_sel, l->rows);
     }
     absorb_queries(l, l->rows);

@@ -31,7 +31,7 @@ static void run_experts(const struct layer_run *l, struct pair_list p, const str
 {
     const struct scratch *s = &l->r->m->scratch;
     const int32_t n = l->r->m->config.moe.experts;
-    run_ready(l, s->pair_in, p.pairs, experts->cols);
+    run_ready(l, s->pair_in, p.pairs, experts);
     for (int32_t e = 0, begin = 0; e < n; begin = p.expert_end[e++]) {
         const struct matrix *w = &experts[e];
         if (p.expert_end[e] > begin)
@@ -50,7 +50,7 @@ static void project_keys(const struct layer_run *l, float *k, float *v, int32_t 
     const struct model_config *c = &l->r->m->config;
     struct op_gemm a = {.x = l->in, .tokens = l->r->all.tokens, .out_stride = width};
     a.out = k, a.w = &l->w->k;
-    run_ready(l, l->in, a.tokens, c->hidden);
+    run_ready(l, l->in, a.tokens, a.w);
     run_gemm(l, a);
     a.out = v, a.w = &l->w->v;
     run_gemm(l, a);

@@ -37,12 +37,12 @@ static void run_gate_up(const struct layer_run *l, const struct expert_weights *
 /* A unit that all rows go through, its output as `to` says. */
 static void run_unit(const struct layer_run *l, const struct expert_weights *w, struct op_gemm to)
 {
-    run_ready(l, l->in, to.tokens, w->gate.cols);
+    run_ready(l, l->in, to.tokens, &w->gate);
     run_gate_up(l, w, l->in, 0, to.tokens);
     run_meet(l->r);
     run_glu(l, to.tokens, w->gate.rows);
     run_meet(l->r);
-    run_ready(l, l->r->m->scratch.gate, to.tokens, w->down.cols);
+    run_ready(l, l->r->m->scratch.gate, to.tokens, &w->down);
     to.x = l->r->m->scratch.gate, to.w = &w->down, to.bias = w->down_bias;
     run_gemm(l, to);
     run_meet(l->r);
@@ -119,14 +119,14 @@ static void run_experts(const struct layer_run *l, struct pair_list p)
     const struct model_config *c = &l->r->m->config;
     const struct scratch *s = &l->r->m->scratch;
     const size_t ffn = (size_t)c->moe.ffn, hidden = (size_t)c->hidden;
-    run_ready(l, s->pair_in, p.pairs, c->hidden);
+    run_ready(l, s->pair_in, p.pairs, &l->w->experts[0].gate);
     for (int32_t e = 0, begin = 0; e < c->moe.experts; begin = p.expert_end[e++])
         if (p.expert_end[e] > begin)
             run_gate_up(l, &l->w->experts[e], s->pair_in, begin, p.expert_end[e]);
     run_meet(l->r);
     run_glu(l, p.pairs, c->moe.ffn);
     run_meet(l->r);
-    run_ready(l, s->gate, p.pairs, c->moe.ffn);
+    run_ready(l, s->gate, p.pairs, &l->w->experts[0].down);
     for (int32_t e = 0, begin = 0; e < c->moe.experts; begin = p.expert_end[e++]) {
         const struct expert_weights *w = &l->w->experts[e];
         if (p.expert_end[e] > begin)

@@ -38,8 +38,9 @@ struct scratch {
     int32_t *pair_row;                   /* [pairs] the token of each pair, sorted by expert */
     int32_t *pair_of;                    /* [tokens, top_k] the pair of each choice */
     int32_t *expert_end;                 /* [experts] pairs of the experts up to this one */
-    const float *ready; /* what x8 and x16 were made of: rows of ready_dim elements */
-    int32_t ready_dim;
+    const float *ready;         /* what x8 and x16 were made of: rows of ready_dim elements */
+    const int32_t *ready_order; /* of x8 (struct packed), of the rows that it is so for */
+    int32_t ready_dim, ready_first, ready_tokens;
 };
 
 struct model {
@@ -100,9 +101,10 @@ static inline void run_meet(const struct run *r)
 void run_gemm(const struct layer_run *l, struct op_gemm a);
 /* Of rows from `first` on of what run_ready() was given; a.x is the first of them. */
 void run_gemm_from(const struct layer_run *l, struct op_gemm a, int32_t first);
-/* Where a model has weights that want them: makes integers, or bf16, of x, dense rows of dim, for
- * the gemms that read it next, and meets. All members must have met since the gemms before. */
-void run_ready(const struct layer_run *l, const float *x, int32_t tokens, int32_t dim);
+/* Where a model has weights that want them: makes integers, or bf16, of x, dense rows, for the
+ * gemms that read it next, that by `w` first of all, and meets. All members must have met since the
+ * gemms before. A gemm by weights whose columns are in another order makes the integers anew. */
+void run_ready(const struct layer_run *l, const float *x, int32_t tokens, const struct matrix *w);
 void run_norm(const struct layer_run *l, struct op_rmsnorm a);
 void run_rope(const struct layer_run *l, struct op_rope a, const struct op_rows *rows);
 void run_store(const struct layer_run *l, const float *k, const float *v, int32_t stride);

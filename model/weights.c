@@ -131,6 +131,7 @@ bool weights_pack(const struct weight *w, const struct weight_spec *s, struct pa
                            .zero = f.zero,
                            .has_min = f.has_min,
                            .has_table = f.table != NULL,
+                           .has_order = f.has_order,
                            .scale_type = DTYPE_F16};
     if (f.table)
         memcpy(out->table, f.table, sizeof out->table);

@@ -15,9 +15,9 @@
 #include "base/hash.h"
 #include "kernels/packed.h"
 
-/* "BATONPK1". Another layout is another number, and so is another way to get there: whatever makes
+/* "BATONPK2". Another layout is another number, and so is another way to get there: whatever makes
  * other bytes of the same checkpoint, the mending of how a format is read too. */
-#define MAGIC UINT64_C(0x314b504e4f544142)
+#define MAGIC UINT64_C(0x324b504e4f544142)
 #define PARTS_MAX (1u << 24)
 #define DISK_LEFT (UINT64_C(1) << 30)
 

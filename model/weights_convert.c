@@ -184,6 +184,13 @@ static void read_ints(const struct conversion_job *j, struct ints *s, size_t at,
         s->fits_f16 && packed_fits_f16(s->scale, all) && (!min || packed_fits_f16(min, all));
 }
 
+static void place(struct conversion_job *j)
+{
+    packed_place(&j->form, j->out);
+    if (j->form.order)
+        weight_read_order(j->weight, (int32_t *)(uintptr_t)j->form.order);
+}
+
 static bool pack_all(const struct conversion_job *j, struct ints *s)
 {
     const size_t rows = (size_t)j->form.rows;
@@ -210,14 +217,14 @@ static bool pack(struct conversion_job *j)
     }
     s.min = s.scale + cells;
     s.q = (uint8_t *)(s.min + cells);
-    packed_place(&j->form, j->out);
+    place(j);
     if (!pack_all(j, &s)) {
         j->form.scale_type = DTYPE_F32;
         j->own = aligned_alloc(PACKED_ALIGN, packed_bytes(&j->form));
         j->out = j->own;
         s.good = false;
         if (j->own) {
-            packed_place(&j->form, j->own);
+            place(j);
             pack_all(j, &s);
         }
     }
@@ -290,10 +297,11 @@ static void mix_jobs(struct conversion *c)
     for (size_t i = 0; i < c->n_jobs; i++) {
         const struct conversion_job *j = &c->jobs[i];
         const struct weight_spec *s = &j->spec;
-        const int32_t facts[] = {j->packs,     (int32_t)j->to, j->form.bits,      j->form.group,
-                                 j->form.zero, s->expert,      s->first,          s->step,
-                                 s->take_rows, s->take_cols,   s->skip,           s->flip,
-                                 s->rows,      s->cols,        j->form.has_table, j->form.has_min};
+        const int32_t facts[] = {
+            j->packs,        (int32_t)j->to,   j->form.bits, j->form.group, j->form.zero,
+            s->expert,       s->first,         s->step,      s->take_rows,  s->take_cols,
+            s->skip,         s->flip,          s->rows,      s->cols,       j->form.has_table,
+            j->form.has_min, j->form.has_order};
         for (int k = 0; k < 2; k++) {
             c->key.w[k] = hash_bytes(c->key.w[k], s->name, strlen(s->name));
             c->key.w[k] = hash_bytes(c->key.w[k], facts, sizeof facts);
@@ -346,6 +354,15 @@ static void keep(struct conversion *c, const char *path)
     free(parts);
 }
 
+/* Matrices that read the same x lie side by side in the list, and most have the same order: one of
+ * them stands for all, so that x is quantized once. */
+static void share_order(struct packed *p, const struct packed *before)
+{
+    if (p->order && before->order && p->cols == before->cols &&
+        memcmp(p->order, before->order, (size_t)p->cols * sizeof *p->order) == 0)
+        p->order = before->order;
+}
+
 static void bind_jobs(const struct conversion *c, struct model_weights *out)
 {
     for (size_t i = 0; i < c->n_jobs; i++) {
@@ -356,6 +373,8 @@ static void bind_jobs(const struct conversion *c, struct model_weights *out)
             continue;
         out->owned[out->n_packed] = j->own;
         out->packed[out->n_packed] = j->form;
+        if (out->n_packed > 0)
+            share_order(&out->packed[out->n_packed], &out->packed[out->n_packed - 1]);
         j->spec.matrix->packed = &out->packed[out->n_packed++];
     }
 }

@@ -35,11 +35,18 @@ void BODY(quantize)(const struct op_quantize *a, int part, int parts)
     team_split((size_t)a->tokens * spans, 1, part, parts, &begin, &end);
     for (size_t i = begin; i < end; i++) {
         size_t k = i % spans * PACKED_SPAN, n = dim - k < PACKED_SPAN ? dim - k : PACKED_SPAN;
-        const float *x = a->x + i / spans * stride + k;
+        const float *x = a->x + i / spans * stride;
         int8_t *q = a->out.q + i * PACKED_SPAN;
         float padded[PACKED_SPAN] = {0};
-        if (n < PACKED_SPAN)
-            x = memcpy(padded, x, n * sizeof *x);
+        if (a->order) {
+            for (size_t c = 0; c < n; c++)
+                padded[c] = x[a->order[k + c]];
+            x = padded;
+        } else if (n < PACKED_SPAN) {
+            x = memcpy(padded, x + k, n * sizeof *x);
+        } else {
+            x += k;
+        }
         quantize_floats(x, PACKED_SPAN, q, &a->out.scale[i]);
         a->out.sum[2 * i] = sum_bytes(q);
         a->out.sum[2 * i + 1] = sum_bytes(q + PACKED_SPAN / 2);

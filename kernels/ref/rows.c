@@ -29,10 +29,15 @@ void ref_embed(const struct op_embed *a, int part, int parts)
     int32_t begin, end;
     float scale = a->scale == 0 ? 1 : a->scale;
     ref_split(a->tokens, part, parts, &begin, &end);
-    for (int32_t m = begin; m < end; m++)
+    for (int32_t m = begin; m < end; m++) {
+        float *out = a->out + (size_t)m * (size_t)a->table->cols;
+        if (a->table->packed)
+            packed_read_row(a->table->packed, (size_t)a->ids[m], out);
         for (int32_t i = 0; i < a->table->cols; i++)
-            a->out[(size_t)m * (size_t)a->table->cols + (size_t)i] =
-                ref_element(a->table, (size_t)a->ids[m], (size_t)i) * scale;
+            out[i] =
+                (a->table->packed ? out[i] : ref_element(a->table, (size_t)a->ids[m], (size_t)i)) *
+                scale;
+    }
 }
 
 static void norm_run(const struct op_rmsnorm *a, const float *x, float *out)

@@ -25,9 +25,32 @@ struct ints {
     uint64_t cols, groups;
     uint8_t *q;
     float *scale, *min;
+    uint64_t *group_of; /* [cols] */
 };
 
 #define GUARD 16
+
+/* Every column once, group after group and ascending within one. */
+static void read_groups(const struct weight *w, struct ints *v)
+{
+    uint64_t group = (uint64_t)v->f.group;
+    int32_t *order = malloc(w->cols * sizeof *order);
+    v->group_of = malloc(w->cols * sizeof *v->group_of);
+    cr_assert(order && v->group_of);
+    for (uint64_t c = 0; c < w->cols; c++) {
+        order[c] = (int32_t)c;
+        v->group_of[c] = UINT64_MAX;
+    }
+    if (v->f.has_order)
+        weight_read_order(w, order);
+    for (uint64_t k = 0; k < w->cols; k++) {
+        cr_assert(order[k] >= 0 && (uint64_t)order[k] < w->cols);
+        cr_assert_eq(v->group_of[order[k]], UINT64_MAX);
+        cr_assert(k % group == 0 || order[k] > order[k - 1]);
+        v->group_of[order[k]] = k / group;
+    }
+    free(order);
+}
 
 static struct ints read_ints(const struct weight *w, uint64_t r0, uint64_t r1)
 {
@@ -37,6 +60,7 @@ static struct ints read_ints(const struct weight *w, uint64_t r0, uint64_t r1)
     cr_assert(v.f.group > 0 && (uint64_t)v.f.group <= w->cols);
     v.groups = (w->cols + (uint64_t)v.f.group - 1) / (uint64_t)v.f.group;
     size_t n = (size_t)((r1 - r0) * v.cols), scales = (size_t)((r1 - r0) * v.groups);
+    read_groups(w, &v);
     v.q = malloc(n + GUARD);
     v.scale = malloc((scales + GUARD) * sizeof *v.scale);
     v.min = malloc((scales + GUARD) * sizeof *v.min);
@@ -61,12 +85,13 @@ static void free_ints(struct ints *v)
     free(v->q);
     free(v->scale);
     free(v->min);
+    free(v->group_of);
 }
 
 /* The element at `i` is `want`: exactly, unless a rounding min is added. */
 static bool element_is(const struct ints *v, uint64_t i, float want, bool exact)
 {
-    uint64_t at = i / v->cols * v->groups + i % v->cols / (uint64_t)v->f.group;
+    uint64_t at = i / v->cols * v->groups + v->group_of[i % v->cols];
     cr_assert(v->q[i] < 1 << v->f.bits);
     int value = (v->f.table ? v->f.table[v->q[i]] : v->q[i]) - v->f.zero;
     float product = v->scale[at] * (float)value, got = product, slack = 0;
@@ -193,8 +218,8 @@ static const struct {
     {"mxfp4", {.bits = 4, .group = 32, .zero = 128, .table = (const uint8_t *)""}},
     {"gptq2", {0}},
     {"gptq3", {0}},
-    {"gptq4_act_order", {0}},
-    {"ct_int4_order", {0}},
+    {"gptq4_act_order", {.bits = 4, .group = 16, .zero = 8, .has_min = true, .has_order = true}},
+    {"ct_int4_order", {.bits = 4, .group = 16, .zero = 8, .has_order = true}},
     {"ct_int3_zero", {0}},
     {"ct_fp8_channel", {0}},
     {"fp8_block", {0}},
@@ -220,7 +245,8 @@ static void check_golden(const char *name, const json *config)
         if (!known)
             continue;
         cr_assert(f.bits == want->bits && f.group == want->group && f.zero == want->zero &&
-                      f.has_min == want->has_min && !f.table == !want->table,
+                      f.has_min == want->has_min && !f.table == !want->table &&
+                      f.has_order == want->has_order,
                   "%s: %d bits, groups of %d, zero %d", name, f.bits, f.group, f.zero);
         check_weight(name, w);
     }
@@ -271,6 +297,14 @@ struct form {
             "a.qzeros", "I32", "[1,10]", 40                                                        \
         }                                                                                          \
     }
+#define GPTQ4_ORDER                                                                                \
+    {                                                                                              \
+        {"a.qweight", "I32", "[25,37]", 3700}, {"a.scales", "F32", "[5,37]", 740},                 \
+            {"a.qzeros", "I32", "[5,5]", 100},                                                     \
+        {                                                                                          \
+            "a.g_idx", "I32", "[200]", 800                                                         \
+        }                                                                                          \
+    }
 #define AWQ_SPECS                                                                                  \
     {                                                                                              \
         {"a.qweight", "I32", "[100,5]", 2000}, {"a.scales", "F32", "[3,40]", 480},                 \
@@ -298,6 +332,8 @@ struct form {
 static const struct form forms[] = {
     {GPTQ("4", "48"), -1, true, GPTQ4_SPECS},
     {GPTQ("4", "48"), 0x77, false, GPTQ4_SPECS},
+    {GPTQ("4", "48"), -1, true, GPTQ4_ORDER},
+    {GPTQ("4", "48"), 0x77, false, GPTQ4_ORDER},
     {GPTQ("8", "-1"), -1, true, GPTQ8_SPECS},
     {GPTQ("8", "-1"), 0x7f, false, GPTQ8_SPECS},
     {AWQ, -1, true, AWQ_SPECS},
@@ -321,6 +357,10 @@ static const struct form forms[] = {
       PACKED_SHAPE,
       {"a.weight_scale", "F32", "[37,1]", 148}}},
     {CT("int-quantized", "{\"num_bits\":8," GROUPS "}"), -1, false, {INT8, GROUP_SCALES}},
+    {CT("int-quantized", "{\"num_bits\":8," GROUPS "}"),
+     -1,
+     false,
+     {INT8, GROUP_SCALES, {"a.weight_g_idx", "I32", "[1003]", 4012}}},
     {CT("int-quantized", "{\"num_bits\":8,\"symmetric\":false," GROUPS "}"),
      -1,
      true,
@@ -335,6 +375,23 @@ static const struct form forms[] = {
      {{"a.weight_blocks", "U8", "[3,5,2,16]", 480}, {"a.weight_scales", "U8", "[3,5,2]", 30}}},
 };
 
+/* Groups of 48 in any order. */
+static void fill_order(struct rng *rng, char *at, size_t n)
+{
+    int32_t *g = malloc(n * sizeof *g);
+    cr_assert_not_null(g);
+    for (size_t i = 0; i < n; i++)
+        g[i] = (int32_t)(i / 48);
+    for (size_t i = n; i > 1; i--) {
+        size_t k = rng_below(rng, i);
+        int32_t last = g[i - 1];
+        g[i - 1] = g[k];
+        g[k] = last;
+    }
+    memcpy(at, g, n * sizeof *g);
+    free(g);
+}
+
 static void fill_tensor(const struct form *form, const struct spec *t, struct rng *rng, char *at)
 {
     fill_random(rng, at, t->bytes);
@@ -342,6 +399,8 @@ static void fill_tensor(const struct form *form, const struct spec *t, struct rn
         memset(at, form->zeros, t->bytes);
     if (!strcmp(t->type, "I64"))
         memcpy(at, (uint64_t[]){37, 1003}, 16);
+    if (strstr(t->name, "g_idx"))
+        fill_order(rng, at, t->bytes / sizeof(int32_t));
     for (size_t i = 0; !strcmp(t->type, "F32") && i < t->bytes; i += sizeof(float)) {
         float scale = (float)(rng_double(rng) - 0.5) * (float)(1 + rng_below(rng, 100));
         memcpy(at + i, &scale, sizeof scale);
@@ -377,4 +436,27 @@ Test(weight_ints, safetensors_forms)
     for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++)
         for (int k = 0; k < 3; k++)
             check_form(&forms[i], &rng);
+}
+
+/* Groups of other sizes than they say are floats. */
+Test(weight_ints, groups_of_any_size)
+{
+    static const struct spec specs[] = GPTQ4_ORDER;
+    static const char config[] = GPTQ("4", "48");
+    for (int32_t moved = 0; moved < 2; moved++) {
+        struct buf b = make_file(specs, 4);
+        int32_t order[200];
+        struct weight_source *s;
+        struct error err = {0};
+        struct weight_ints f;
+        for (int32_t i = 0; i < 200; i++)
+            order[i] = (199 - i) / 48;
+        order[0] -= moved;
+        memcpy(b.data + b.len - sizeof order, order, sizeof order);
+        struct weight_bytes in = {b.data, b.len, config, strlen(config)};
+        cr_assert_eq(weight_source_open_bytes(&in, &s, &err), ST_OK, "%s", err.text);
+        cr_assert_eq(weight_as_ints(weight_source_find(s, "a.weight"), &f), moved == 0);
+        weight_source_close(s);
+        buf_fini(&b);
+    }
 }

@@ -29,17 +29,27 @@ static void read_ints(const struct weight *w, const float *want)
         abort();
     uint64_t group = (uint64_t)f.group, groups = (w->cols + group - 1) / group;
     uint8_t *q = take(w->cols, 1);
+    int32_t *order = take(w->cols, sizeof *order);
+    uint64_t *of = take(w->cols, sizeof *of);
+    for (uint64_t i = 0; i < w->cols; i++)
+        order[i] = (int32_t)i;
+    if (f.has_order)
+        weight_read_order(w, order);
+    for (uint64_t i = 0; i < w->cols; i++)
+        of[order[i]] = i / group;
     float *scale = take(groups, sizeof *scale), *min = take(groups, sizeof *min);
     for (uint64_t r = 0; r < w->rows; r++, want += w->cols) {
         weight_read_ints(w, r, r + 1, q, scale, f.has_min ? min : NULL);
         for (uint64_t i = 0; i < w->cols; i++) {
             if (q[i] >= 1 << f.bits)
                 abort();
-            float got = scale[i / group] * (float)((f.table ? f.table[q[i]] : q[i]) - f.zero);
+            float got = scale[of[i]] * (float)((f.table ? f.table[q[i]] : q[i]) - f.zero);
             if (!f.has_min && got != want[i] && (got == got || want[i] == want[i]))
                 abort();
         }
     }
+    free(order);
+    free(of);
     free(q);
     free(scale);
     free(min);

@@ -7,15 +7,17 @@ struct form {
     int bits, group; /* group 0: a whole row */
     int zero;
     bool min, table, wide; /* wide: scales that fp16 does not hold */
+    bool order;
 };
 
 static const struct form forms[] = {
-    {8, 32, 128, false, false, false}, {8, 16, 32, false, false, false},
-    {8, 0, 128, false, false, true},   {8, 128, 0, true, false, true},
-    {8, 32, 0, true, false, false},    {8, 64, 128, false, false, false},
-    {4, 32, 8, false, false, false},   {4, 16, 0, true, false, false},
-    {4, 128, 0, true, false, false},   {4, 0, 8, false, false, true},
-    {4, 32, 128, false, true, false},  {4, 16, 128, false, true, false},
+    {8, 32, 128, false, false, false},    {8, 16, 32, false, false, false},
+    {8, 0, 128, false, false, true},      {8, 128, 0, true, false, true},
+    {8, 32, 0, true, false, false},       {8, 64, 128, false, false, false},
+    {4, 32, 8, false, false, false},      {4, 16, 0, true, false, false},
+    {4, 128, 0, true, false, false},      {4, 0, 8, false, false, true},
+    {4, 32, 128, false, true, false},     {4, 16, 128, false, true, false},
+    {4, 64, 8, true, false, false, true}, {8, 32, 128, false, false, false, true},
 };
 
 #define FORMS ((int)(sizeof forms / sizeof forms[0]))
@@ -27,6 +29,20 @@ struct weights {
     float *values; /* [rows][cols] */
 };
 
+/* Columns in any order. */
+static int32_t *kt_order(int32_t n, uint64_t seed)
+{
+    int32_t *order = malloc((size_t)n * sizeof *order);
+    for (int32_t i = 0; i < n; i++)
+        order[i] = i;
+    for (int32_t i = n - 1; i > 0; i--) {
+        int32_t k = kt_below(&seed, i + 1), last = order[i];
+        order[i] = order[k];
+        order[k] = last;
+    }
+    return order;
+}
+
 static struct weights *weights_make(const struct form *f, int rows, int cols, uint64_t seed)
 {
     struct weights *made = malloc(sizeof *made),
@@ -37,6 +53,7 @@ static struct weights *weights_make(const struct form *f, int rows, int cols, ui
                               .zero = f->zero,
                               .has_min = f->min,
                               .has_table = f->table,
+                              .has_order = f->order,
                               .scale_type = f->wide ? DTYPE_F32 : DTYPE_F16}};
     size_t n = (size_t)rows * (size_t)cols, groups = packed_groups(&w.p);
     uint8_t *q = malloc(n);
@@ -58,6 +75,9 @@ static struct weights *weights_make(const struct form *f, int rows, int cols, ui
     w.memory = aligned_alloc(PACKED_ALIGN, packed_bytes(&w.p));
     memset(w.memory, 0xff, packed_bytes(&w.p));
     packed_place(&w.p, w.memory);
+    int32_t *order = kt_order(cols, seed);
+    if (f->order)
+        memcpy((int32_t *)(uintptr_t)w.p.order, order, (size_t)cols * sizeof *order);
     for (size_t r = 0; r < (size_t)rows; r += PACKED_ROWS) {
         size_t left = (size_t)rows - r;
         packed_put(&w.p, &(struct packed_rows){.first = r,
@@ -67,12 +87,14 @@ static struct weights *weights_make(const struct form *f, int rows, int cols, ui
                                                .min = min + r * groups});
     }
     w.values = malloc(n * sizeof *w.values);
-    for (size_t i = 0; i < n; i++) {
-        size_t g = i / (size_t)cols * groups + i % (size_t)cols / (size_t)w.p.group;
+    for (size_t k = 0; k < n; k++) {
+        size_t g = k / (size_t)cols * groups + k % (size_t)cols / (size_t)w.p.group;
+        size_t i = f->order ? k - k % (size_t)cols + (size_t)order[k % (size_t)cols] : k;
         int value = f->table ? w.p.table[q[i]] : q[i];
         w.values[i] = scale[g] * (float)(value - f->zero) + (f->min ? min[g] : 0);
     }
     w.m = (struct matrix){.rows = rows, .cols = cols, .packed = &made->p};
+    free(order);
     free(q);
     free(scale);
     free(min);
@@ -103,9 +125,11 @@ static void rows8_free(struct rows8 *r)
     free(r->sum);
 }
 
-static struct rows8 quantized(const struct ops *ops, const float *x, int tokens, int cols)
+static struct rows8 quantized(const struct ops *ops, const float *x, int tokens, int cols,
+                              const int32_t *order)
 {
-    struct op_quantize a = {.out = rows8_make(tokens, cols), .x = x, .tokens = tokens, .dim = cols};
+    struct op_quantize a = {
+        .out = rows8_make(tokens, cols), .x = x, .tokens = tokens, .dim = cols, .order = order};
     for (int part = 2; part >= 0; part--)
         ops->quantize(&a, part, 3);
     return a.out;
@@ -122,7 +146,8 @@ Test(packed, what_was_put_in_comes_out)
                     packed_read_row(&w->p, (size_t)r, row);
                     kt_same("row", row, w->values + (size_t)r * (size_t)cols, (size_t)cols);
                     for (int k = 0; k < cols; k++)
-                        cr_assert_eq(packed_element(&w->p, (size_t)r, (size_t)k), row[k]);
+                        cr_assert_eq(packed_element(&w->p, (size_t)r, (size_t)k),
+                                     row[w->p.order ? w->p.order[k] : k]);
                 }
                 free(row);
                 weights_free(w);
@@ -154,8 +179,8 @@ Test(packed, quantized_rows)
     for (int i = 0; i < 70; i++)
         x[COLS + i] = i < 40 ? 0 : x[COLS + i] * 0x1p-120f;
     for (int b = 0; ops_at(b); b++) {
-        struct rows8 r = quantized(ops_at(b), x, TOKENS, COLS), ref;
-        ref = quantized(ops_ref(), x, TOKENS, COLS);
+        struct rows8 r = quantized(ops_at(b), x, TOKENS, COLS, NULL), ref;
+        ref = quantized(ops_ref(), x, TOKENS, COLS, NULL);
         for (int m = 0; m < TOKENS; m++)
             for (int k = 0; k < r.spans * PACKED_SPAN; k++) {
                 int at = m * r.spans * PACKED_SPAN + k, span = m * r.spans + k / PACKED_SPAN;
@@ -173,6 +198,31 @@ Test(packed, quantized_rows)
     free(x);
 }
 
+/* A row in another order is what the row is that was put in that order before. */
+Test(packed, rows_in_another_order)
+{
+    enum { TOKENS = 3, COLS = 150, STRIDE = 160 };
+    float *x = kt_floats(TOKENS * STRIDE, 3), moved[TOKENS * COLS];
+    int32_t *order = kt_order(COLS, 5);
+    for (int i = 0; i < TOKENS * COLS; i++)
+        moved[i] = x[i / COLS * STRIDE + order[i % COLS]];
+    for (int b = 0; ops_at(b); b++) {
+        struct rows8 want = quantized(ops_at(b), moved, TOKENS, COLS, NULL);
+        struct rows8 got = rows8_make(TOKENS, COLS);
+        struct op_quantize a = {got, x, TOKENS, COLS, STRIDE, order};
+        for (int part = 0; part < 4; part++)
+            ops_at(b)->quantize(&a, part, 4);
+        size_t spans = TOKENS * (size_t)got.spans;
+        cr_assert_eq(memcmp(got.q, want.q, spans * PACKED_SPAN), 0, "%s", ops_at(b)->name);
+        cr_assert_eq(memcmp(got.sum, want.sum, 2 * spans * sizeof *got.sum), 0);
+        kt_same(ops_at(b)->name, got.scale, want.scale, spans);
+        rows8_free(&want);
+        rows8_free(&got);
+    }
+    free(order);
+    free(x);
+}
+
 Test(packed, what_is_no_number_stays_none)
 {
     static const float wrong[] = {NAN, INFINITY, -INFINITY};
@@ -181,7 +231,7 @@ Test(packed, what_is_no_number_stays_none)
         for (int i = 0; i < 3; i++) {
             float *x = kt_floats(64, 3), out[16];
             x[37] = wrong[i];
-            struct rows8 r = quantized(ops_at(b), x, 1, 64);
+            struct rows8 r = quantized(ops_at(b), x, 1, 64, NULL);
             cr_assert(isnan(r.scale[1]) && !isnan(r.scale[0]));
             struct op_gemm a = {.out = out, .x8 = &r, .w = &w->m, .tokens = 1};
             ops_at(b)->gemm(&a, 0, 1);
@@ -200,7 +250,7 @@ static void check_products(const struct form *f, int rows, int cols, int tokens,
     int stride = rows + 3;
     size_t n = (size_t)(tokens * stride);
     float *start = kt_floats(n, 4), *want = kt_copy(start, n);
-    struct rows8 r = quantized(ops_ref(), x, tokens, cols);
+    struct rows8 r = quantized(ops_ref(), x, tokens, cols, w->p.order);
     struct op_gemm a = {.out = want,
                         .x8 = &r,
                         .w = &w->m,
@@ -251,7 +301,7 @@ Test(packed, rows_depend_on_themselves_alone, .timeout = 120)
         struct weights *w = weights_make(&forms[i], N, K, 8);
         for (int b = 1; ops_at(b); b++) {
             const struct ops *ops = ops_at(b);
-            struct rows8 r = quantized(ops, x, ROWS, K);
+            struct rows8 r = quantized(ops, x, ROWS, K, w->p.order);
             float *all = malloc(ROWS * N * sizeof *all), *one = malloc(ROWS * N * sizeof *one);
             struct op_gemm a = {.out = all, .x8 = &r, .w = &w->m, .tokens = ROWS};
             ops->gemm(&a, 0, 1);
@@ -324,9 +374,9 @@ Test(packed, bf16_rows, .timeout = 120)
         }
 }
 
-Test(packed, embedding)
+static void check_embedding(const struct form *f)
 {
-    struct weights *w = weights_make(&forms[3], 50, 96, 2);
+    struct weights *w = weights_make(f, 50, 96, 2);
     int32_t ids[] = {49, 0, 17, 16};
     for (int b = 0; ops_at(b); b++) {
         float out[4 * 96];
@@ -336,4 +386,10 @@ Test(packed, embedding)
             kt_same(ops_at(b)->name, out + i * 96, w->values + ids[i] * 96, 96);
     }
     weights_free(w);
+}
+
+Test(packed, embedding)
+{
+    check_embedding(&forms[3]);
+    check_embedding(&forms[FORMS - 1]);
 }

@@ -8,8 +8,12 @@
 #include "formats/dequant.h"
 #include "support/read_file.h"
 
+#define GROUP 32
+
 struct writer {
     struct buf header, data;
+    enum int8_kind kind;
+    uint64_t seed;
 };
 
 static void put_tensor(struct writer *w, const char *name, const char *type, const char *shape,
@@ -20,26 +24,53 @@ static void put_tensor(struct writer *w, const char *name, const char *type, con
     buf_append(&w->data, data, bytes);
 }
 
+/* Each column's group: all of one size, shuffled. */
+static void make_groups(struct writer *w, int32_t *group, size_t cols, size_t size)
+{
+    for (size_t i = 0; i < cols; i++)
+        group[i] = (int32_t)(i / size);
+    for (size_t i = cols - 1; size < cols && i > 0; i--) {
+        w->seed = w->seed * 6364136223846793005u + 1442695040888963407u;
+        size_t k = (size_t)(w->seed >> 33) % (i + 1);
+        int32_t last = group[i];
+        group[i] = group[k];
+        group[k] = last;
+    }
+}
+
+static void quantize_row(const float *v, const int32_t *group, size_t cols, float *scale, int8_t *q)
+{
+    for (size_t i = 0; i < cols; i++)
+        scale[group[i]] = 0;
+    for (size_t i = 0; i < cols; i++)
+        scale[group[i]] = fmaxf(scale[group[i]], fabsf(v[i]) / 127);
+    for (size_t i = 0; i < cols; i++)
+        q[i] = (int8_t)(scale[group[i]] > 0 ? lrintf(v[i] / scale[group[i]]) : 0);
+}
+
 static void put_rows(struct writer *w, const struct tensor *t)
 {
     const size_t cols = t->shape[t->rank - 1], rows = t->elements / cols;
-    float *v = malloc(t->elements * sizeof *v), *scale = malloc(rows * sizeof *scale);
+    const size_t size = w->kind == INT8_ORDERED && cols % GROUP == 0 ? GROUP : cols;
+    const size_t groups = cols / size;
+    float *v = malloc(t->elements * sizeof *v), *scale = malloc(rows * groups * sizeof *scale);
+    int32_t *group = malloc(cols * sizeof *group);
     int8_t *q = malloc(t->elements);
     char name[512], shape[128];
-    cr_assert(v && scale && q);
+    cr_assert(v && scale && q && group);
     dequant_plain(t->type, t->data, t->elements, v);
-    for (size_t r = 0; r < rows; r++) {
-        float most = 0;
-        for (size_t i = r * cols; i < (r + 1) * cols; i++)
-            most = fmaxf(most, fabsf(v[i]));
-        scale[r] = most > 0 ? most / 127 : 1;
-        for (size_t i = r * cols; i < (r + 1) * cols; i++)
-            q[i] = (int8_t)lrintf(v[i] / scale[r]);
-    }
+    make_groups(w, group, cols, size);
+    for (size_t r = 0; r < rows; r++)
+        quantize_row(v + r * cols, group, cols, scale + r * groups, q + r * cols);
     put_tensor(w, t->name, "I8", tensor_shape_text(t, shape, sizeof shape), q, t->elements);
     snprintf(name, sizeof name, "%s_scale", t->name);
-    snprintf(shape, sizeof shape, "[%zu,1]", rows);
-    put_tensor(w, name, "F32", shape, scale, rows * sizeof *scale);
+    snprintf(shape, sizeof shape, "[%zu,%zu]", rows, groups);
+    put_tensor(w, name, "F32", shape, scale, rows * groups * sizeof *scale);
+    snprintf(name, sizeof name, "%s_g_idx", t->name);
+    snprintf(shape, sizeof shape, "[%zu]", cols);
+    if (size < cols)
+        put_tensor(w, name, "I32", shape, group, cols * sizeof *group);
+    free(group);
     free(v);
     free(scale);
     free(q);
@@ -60,9 +91,9 @@ static void write_file(const char *path, const char *name, const struct buf *b)
     cr_assert_eq(fclose(f), 0);
 }
 
-static void write_weights(const char *golden, const char *path)
+static void write_weights(const char *golden, enum int8_kind kind, const char *path)
 {
-    struct writer w = {0};
+    struct writer w = {.kind = kind};
     struct checkpoint *c;
     struct error err = {0};
     char shape[128];
@@ -88,7 +119,7 @@ static void write_weights(const char *golden, const char *path)
     buf_fini(&file);
 }
 
-void int8_folder_make(const char *golden, char path[INT8_FOLDER_PATH])
+void int8_folder_make(const char *golden, enum int8_kind kind, char path[INT8_FOLDER_PATH])
 {
     struct buf config = read_file("%s/config.json", golden);
     strcpy(path, "/tmp/baton-int8-XXXXXX");
@@ -97,11 +128,15 @@ void int8_folder_make(const char *golden, char path[INT8_FOLDER_PATH])
         config.len--;
     config.len -= config.len > 0;
     buf_puts(&config, ",\"quantization_config\":{\"quant_method\":\"compressed-tensors\","
-                      "\"format\":\"int-quantized\",\"config_groups\":{\"all\":{\"weights\":"
-                      "{\"num_bits\":8,\"type\":\"int\",\"strategy\":\"channel\"}}}}}");
+                      "\"format\":\"int-quantized\",\"config_groups\":{\"all\":{"
+                      "\"targets\":[\"re:.*\"],\"weights\":{\"num_bits\":8,\"type\":\"int\",");
+    if (kind == INT8_ORDERED)
+        buf_printf(&config, "\"strategy\":\"group\",\"group_size\":%d}}}}}", GROUP);
+    else
+        buf_puts(&config, "\"strategy\":\"channel\"}}}}}");
     write_file(path, "config.json", &config);
     buf_fini(&config);
-    write_weights(golden, path);
+    write_weights(golden, kind, path);
 }
 
 void int8_folder_remove(const char *path)

@@ -21,7 +21,7 @@ static char folder[INT8_FOLDER_PATH], cache[64], file[160], part[170];
 
 static void setup(void)
 {
-    int8_folder_make(rig_golden_path("qwen3-moe"), folder);
+    int8_folder_make(rig_golden_path("qwen3-moe"), INT8_ORDERED, folder);
     strcpy(cache, "/tmp/baton-cache-XXXXXX");
     cr_assert_not_null(mkdtemp(cache));
     cr_assert(weights_cache_path(cache, folder, file, sizeof file));
@@ -118,7 +118,7 @@ Test(cache, of_another_form_or_model, .init = setup, .fini = teardown)
     bool mapped;
     size_t n;
     float *want = say(folder, cache, &mapped, &n);
-    int8_folder_make(rig_golden_path("qwen3"), other);
+    int8_folder_make(rig_golden_path("qwen3"), INT8_ROWS, other);
     cr_assert(weights_cache_path(cache, other, theirs, sizeof theirs));
     cr_assert_eq(rename(file, theirs), 0);
     free(say(other, cache, &mapped, &n));

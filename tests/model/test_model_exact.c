@@ -73,9 +73,11 @@ static void as_it_is_and_as_integers(void *ctx, const char *name, const char *pa
     const struct each *each = ctx;
     char integers[INT8_FOLDER_PATH];
     each->test(name, each->ops);
-    int8_folder_make(path, integers);
-    each->test(integers, each->ops);
-    int8_folder_remove(integers);
+    for (int kind = 0; kind < INT8_KINDS; kind++) {
+        int8_folder_make(path, (enum int8_kind)kind, integers);
+        each->test(integers, each->ops);
+        int8_folder_remove(integers);
+    }
 }
 
 static void each_architecture(exact_test *test)
