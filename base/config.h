@@ -54,7 +54,7 @@ struct config {
         char *leader;
     } ranks;
     struct {
-        char *dtype; /* auto (the model's) | bf16 | fp16 | fp32 */
+        char *dtype; /* auto (the model's) | bf16 | fp16 | fp32 | fp8 | int8 | int4 */
         int64_t block_tokens, pool_bytes;
         bool prefix_cache;
         char *transport; /* auto | shm | ucx */

@@ -91,7 +91,7 @@ const struct config_key config_table[] = {
     {"ranks.leader", CK_ADDRESS, AT(ranks.leader), NULL, 0, 0, NULL, "HOST:PORT",
      "gRPC of rank 0; needed where there is more than one rank", CP_NODE, true},
 
-    {"kv.dtype", CK_WORD, AT(kv.dtype), "auto", 0, 0, "auto|bf16|fp16|fp32", NULL,
+    {"kv.dtype", CK_WORD, AT(kv.dtype), "auto", 0, 0, "auto|bf16|fp16|fp32|fp8|int8|int4", NULL,
      "element of the KV cache; auto: that of the model's weights", CP_NODE, false},
     {"kv.block_tokens", CK_INT, AT(kv.block_tokens), "16", 1, 1024, NULL, "N",
      "tokens of a KV block", CP_NODE, false},

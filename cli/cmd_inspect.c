@@ -90,7 +90,7 @@ static void print_costs(const struct model_facts *f)
                bytes_text(f->kv_kinds[k].bytes_per_token[DTYPE_F16], a));
     }
     printf("\n%-15s %18s %28s\n", "KV type", "KV per token", "weights + one full context");
-    for (int d = 0; d < DTYPE_COUNT; d++)
+    for (int d = 0; d < DTYPE_KV_COUNT; d++)
         printf("%-15s %18s %28s\n", dtype_name((enum dtype)d),
                bytes_text(f->kv_bytes_per_token[d], a),
                f->has_checkpoint ? bytes_text(f->memory_at_max_context_bytes[d], b) : "?");
@@ -177,7 +177,7 @@ static void put_by_dtype(struct jw *w, const char *key, const uint64_t *v)
 {
     jw_key(w, key);
     jw_obj(w);
-    for (int d = 0; d < DTYPE_COUNT; d++)
+    for (int d = 0; d < DTYPE_KV_COUNT; d++)
         put_uint(w, dtype_name((enum dtype)d), v[d]);
     jw_end_obj(w);
 }

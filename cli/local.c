@@ -47,8 +47,9 @@ static enum status open_model(struct local *l, const struct local_options *o, st
 static enum status open_pool(struct local *l, const struct local_options *o, struct error *err)
 {
     enum dtype dtype;
-    if (!dtype_parse(o->kv_dtype, &dtype))
-        return err_set(err, ST_INVALID, "--kv-dtype: expected fp32, bf16 or fp16, got \"%s\"",
+    if (!kv_dtype_parse(o->kv_dtype, &dtype))
+        return err_set(err, ST_INVALID,
+                       "--kv-dtype: expected fp32, bf16, fp16, fp8, int8 or int4, got \"%s\"",
                        o->kv_dtype);
     int64_t tokens = o->pool_tokens > 0 ? o->pool_tokens : l->max_context;
     int64_t blocks = tokens / o->block_tokens + 2 * o->max_batch + 2;

@@ -75,7 +75,8 @@ enum status local_read_all(FILE *f, const char *name, struct buf *out, struct er
          .kind = FLAG_STR,                                                                         \
          .target = &(o).kv_dtype,                                                                  \
          .value = "TYPE",                                                                          \
-         .help = "fp32, bf16 or fp16 (default " kv_default ")"},                                   \
+         .help = "fp32, bf16, fp16, fp8, int8 or int4 "                                            \
+                 "(default " kv_default ")"},                                                      \
         {.name = "block-tokens",                                                                   \
          .kind = FLAG_INT,                                                                         \
          .target = &(o).block_tokens,                                                              \

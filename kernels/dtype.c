@@ -1,14 +1,11 @@
 #include "kernels/dtype.h"
 
+#include <assert.h>
 #include <string.h>
 
-static const struct {
-    const char *name;
-    size_t bytes;
-} dtypes[DTYPE_COUNT] = {
-    [DTYPE_F32] = {"fp32", 4},
-    [DTYPE_BF16] = {"bf16", 2},
-    [DTYPE_F16] = {"fp16", 2},
+static const char *const names[DTYPE_KV_COUNT] = {
+    [DTYPE_F32] = "fp32", [DTYPE_BF16] = "bf16", [DTYPE_F16] = "fp16",
+    [DTYPE_FP8] = "fp8",  [DTYPE_INT8] = "int8", [DTYPE_INT4] = "int4",
 };
 
 static const struct {
@@ -22,12 +19,13 @@ static const struct {
 
 size_t dtype_bytes(enum dtype d)
 {
-    return dtypes[d].bytes;
+    assert(d < DTYPE_COUNT);
+    return d == DTYPE_F32 ? 4 : 2;
 }
 
 const char *dtype_name(enum dtype d)
 {
-    return dtypes[d].name;
+    return names[d];
 }
 
 bool dtype_parse(const char *name, enum dtype *d)

@@ -1,6 +1,6 @@
 /* Where a key or value lives in a rank's KV pool.
  *
- *     pool[place][block][K or V][kv_head][slot in block][head_dim or value_dim]     of `dtype`
+ *     pool[place][block][K or V][kv_head][slot in block]     vectors (kv_vector.h) of `dtype`
  *
  * so that one (layer, block) is contiguous, which is what a handoff of equal layouts moves, and one
  * head's keys of a block are contiguous, which is what attention reads. A token at absolute
@@ -14,8 +14,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "kernels/dtype.h"
 #include "kernels/kv_groups.h"
+#include "kernels/kv_vector.h"
 
 struct kv_layout {
     int32_t layers, kv_heads; /* heads of this rank */
@@ -34,14 +34,24 @@ static inline int32_t kv_part_dim(const struct kv_layout *l, enum kv_part part)
 {
     return part == KV_KEY ? l->head_dim : l->value_dim;
 }
+/* one slot of one head; 0 where there are no values */
+static inline size_t kv_slot_bytes(const struct kv_layout *l, enum kv_part part)
+{
+    return kv_vector_bytes(l->dtype, (size_t)kv_part_dim(l, part));
+}
 /* one head's slots of a block, keys or values */
 static inline size_t kv_head_run_bytes(const struct kv_layout *l, enum kv_part part)
 {
-    return (size_t)l->block_tokens * (size_t)kv_part_dim(l, part) * dtype_bytes(l->dtype);
+    return (size_t)l->block_tokens * kv_slot_bytes(l, part);
 }
 static inline size_t kv_block_bytes(const struct kv_layout *l) /* K and V of one layer of a block */
 {
     return (size_t)l->kv_heads * (kv_head_run_bytes(l, KV_KEY) + kv_head_run_bytes(l, KV_VALUE));
+}
+/* K and V of one token in one layer that stores them */
+static inline size_t kv_token_bytes(const struct kv_layout *l)
+{
+    return (size_t)l->kv_heads * (kv_slot_bytes(l, KV_KEY) + kv_slot_bytes(l, KV_VALUE));
 }
 static inline size_t kv_layer_bytes(const struct kv_layout *l)
 {
@@ -77,8 +87,7 @@ static inline size_t kv_offset(const struct kv_layout *l, int layer, int32_t blo
     size_t place = l->groups ? (size_t)l->groups->place_of[layer] : (size_t)layer;
     size_t values = part == KV_VALUE ? (size_t)l->kv_heads * kv_head_run_bytes(l, KV_KEY) : 0;
     return place * kv_layer_bytes(l) + (size_t)block * kv_block_bytes(l) + values +
-           (size_t)head * kv_head_run_bytes(l, part) +
-           (size_t)slot * (size_t)kv_part_dim(l, part) * dtype_bytes(l->dtype);
+           (size_t)head * kv_head_run_bytes(l, part) + (size_t)slot * kv_slot_bytes(l, part);
 }
 
 #endif

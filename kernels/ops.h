@@ -148,7 +148,7 @@ struct op_rows {
     int32_t tokens;
 };
 
-/* Rounds k and v to the pool's dtype and stores them at their rows' slots. */
+/* Rounds k and v to the pool's dtype (kv_vector.h) and stores them at their rows' slots. */
 struct op_kv_store {
     void *pool;
     const struct kv_layout *layout;

@@ -57,8 +57,8 @@ static enum status rank_init(struct mover *m, struct rank_send *r, const struct 
         return ST_NO_MEMORY;
     if (!shared_heads(&m->args.pool, address, &a.head_begin, &a.head_end))
         return ST_INVALID;
-    a.token_bytes = (int64_t)(a.head_end - a.head_begin) * (l->head_dim + l->value_dim) *
-                    (int64_t)dtype_bytes(l->dtype);
+    a.token_bytes = (int64_t)(a.head_end - a.head_begin) *
+                    (int64_t)(kv_slot_bytes(l, KV_KEY) + kv_slot_bytes(l, KV_VALUE));
     if (a.token_bytes > MOVER_SLICE_BYTES_MAX)
         return ST_UNSUPPORTED;
     r->offering_memory = malloc(offering_bytes(l->layers));
@@ -233,14 +233,14 @@ static bool post_slice(struct mover *m, struct sending *s, struct rank_send *r,
                            .dtype = l->dtype,
                            .head_dim = l->head_dim,
                            .value_dim = l->value_dim,
-                           .block_tokens = l->block_tokens,
-                           .bytes = wire_slice_bytes(slice, l->head_dim + l->value_dim, l->dtype)};
+                           .block_tokens = l->block_tokens};
     if (!b && !ops->maps_pool) {
         offering_return(&r->offering, slice);
         offering_quiet(&r->offering);
         return false;
     }
     assert(kv_slice_fits(slice, pool, &view));
+    o.bytes = wire_slice_bytes(&o);
     o.crc = kv_slice_gather(slice, pool, &view, b ? b->memory : NULL);
     if (ops->maps_pool) {
         int32_t first = slice->token_begin / l->block_tokens;

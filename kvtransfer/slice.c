@@ -85,8 +85,7 @@ uint32_t kv_slice_gather(const struct kv_slice *s, const struct kv_pool_view *po
     char *to = dst;
     for (int layer = s->layer_begin; layer < s->layer_end; layer++) {
         for (enum kv_part part = KV_KEY; part <= KV_VALUE; part++) {
-            size_t vector_bytes =
-                (size_t)kv_part_dim(&pool->layout, part) * dtype_bytes(pool->layout.dtype);
+            size_t vector_bytes = kv_slot_bytes(&pool->layout, part);
             for (int32_t head = s->head_begin; vector_bytes && head < s->head_end; head++) {
                 for (int32_t token = s->token_begin; token < s->token_end;) {
                     int32_t run;
@@ -117,26 +116,26 @@ void kv_slice_scatter(const struct kv_scatter_args *a)
     const struct kv_slice *f = a->from, *t = a->take;
     const struct kv_layout *l = &a->pool->layout;
     size_t tokens = (size_t)(f->token_end - f->token_begin);
-    size_t heads = (size_t)(f->head_end - f->head_begin), element = dtype_bytes(a->from_dtype);
-    size_t layer_dims = (size_t)(l->head_dim + l->value_dim); /* of a head, keys and values */
+    size_t heads = (size_t)(f->head_end - f->head_begin);
+    size_t key_bytes = kv_vector_bytes(a->from_dtype, (size_t)l->head_dim);
+    size_t value_bytes = kv_vector_bytes(a->from_dtype, (size_t)l->value_dim);
     for (int layer = t->layer_begin; layer < t->layer_end; layer++) {
         for (enum kv_part part = KV_KEY; part <= KV_VALUE; part++) {
-            size_t dim = (size_t)kv_part_dim(l, part);
-            size_t before = (size_t)(layer - f->layer_begin) * heads * layer_dims +
-                            (part == KV_VALUE ? heads * (size_t)l->head_dim : 0);
-            for (int32_t head = t->head_begin; dim && head < t->head_end; head++) {
-                const char *row =
-                    (const char *)a->bytes +
-                    (before + (size_t)(head - f->head_begin) * dim) * tokens * element;
+            const struct kv_conversion c = {l->dtype, a->from_dtype, (size_t)kv_part_dim(l, part)};
+            size_t vector_bytes = part == KV_KEY ? key_bytes : value_bytes;
+            size_t before = (size_t)(layer - f->layer_begin) * heads * (key_bytes + value_bytes) +
+                            (part == KV_VALUE ? heads * key_bytes : 0);
+            for (int32_t head = t->head_begin; vector_bytes && head < t->head_end; head++) {
+                const char *row = (const char *)a->bytes +
+                                  (before + (size_t)(head - f->head_begin) * vector_bytes) * tokens;
                 for (int32_t token = t->token_begin; token < t->token_end;) {
                     int32_t run;
                     char *to =
                         run_at(a->pool, a->blocks, (struct spot){layer, part, head, token}, &run);
                     if (run > t->token_end - token)
                         run = t->token_end - token;
-                    dtype_convert(to, l->dtype,
-                                  row + (size_t)(token - f->token_begin) * dim * element,
-                                  a->from_dtype, (size_t)run * dim);
+                    kv_vectors_convert(
+                        &c, to, row + (size_t)(token - f->token_begin) * vector_bytes, (size_t)run);
                     token += run;
                 }
             }

@@ -137,9 +137,9 @@ void shm_greet(struct shm *s, struct shm_link *l)
 
 static bool hello_sane(const struct shm *s, const struct hello *h, struct kv_layout *k)
 {
-    if (h->version != SHM_VERSION || h->dtype >= DTYPE_COUNT || h->layers < 1 || h->layers > 4096 ||
-        h->kv_heads < 1 || h->kv_heads > 65536 || h->head_dim < 1 || h->head_dim > 65536 ||
-        h->value_dim < 0 || h->value_dim > 65536 || h->block_tokens < 1 ||
+    if (h->version != SHM_VERSION || h->dtype >= DTYPE_KV_COUNT || h->layers < 1 ||
+        h->layers > 4096 || h->kv_heads < 1 || h->kv_heads > 65536 || h->head_dim < 1 ||
+        h->head_dim > 65536 || h->value_dim < 0 || h->value_dim > 65536 || h->block_tokens < 1 ||
         h->block_tokens > 65536 || h->blocks < 1 || h->head_base < 0 || h->head_base > 65536)
         return false;
     *k = (struct kv_layout){.layers = h->layers,
@@ -153,8 +153,8 @@ static bool hello_sane(const struct shm *s, const struct hello *h, struct kv_lay
     if (k->layers == s->args.pool.layout.layers)
         k->groups = s->args.pool.layout.groups;
     /* In floating point first: the product of hostile sizes must not wrap. */
-    double bytes = 1.0 * k->layers * k->kv_heads * ((double)k->head_dim + k->value_dim) *
-                   k->block_tokens * (double)k->blocks * (double)dtype_bytes(k->dtype);
+    double bytes =
+        1.0 * k->layers * (double)kv_token_bytes(k) * k->block_tokens * (double)k->blocks;
     return bytes < 1e15 && kv_pool_bytes(k) == h->pool_bytes;
 }
 

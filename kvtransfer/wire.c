@@ -43,10 +43,18 @@ static void put_slice(struct buf *b, const struct kv_slice *s)
     put32(b, (uint32_t)s->head_end);
 }
 
-size_t wire_slice_bytes(const struct kv_slice *s, int32_t dims, enum dtype dtype)
+/* of one token of one head in one layer */
+static size_t token_bytes(const struct wire_offer *m)
 {
+    return kv_vector_bytes(m->dtype, (size_t)m->head_dim) +
+           kv_vector_bytes(m->dtype, (size_t)m->value_dim);
+}
+
+size_t wire_slice_bytes(const struct wire_offer *m)
+{
+    const struct kv_slice *s = &m->slice;
     return (size_t)(s->layer_end - s->layer_begin) * (size_t)(s->token_end - s->token_begin) *
-           (size_t)(s->head_end - s->head_begin) * (size_t)dims * dtype_bytes(dtype);
+           (size_t)(s->head_end - s->head_begin) * token_bytes(m);
 }
 
 void wire_put_offer(struct buf *out, struct msg_ticket t, const struct wire_offer *m)
@@ -163,17 +171,16 @@ static struct kv_slice get_slice(struct reader *r)
 static bool offer_bytes_right(const struct wire_offer *m)
 {
     const struct kv_slice *s = &m->slice;
-    int32_t dims = m->head_dim + m->value_dim;
     double bytes = (double)(s->layer_end - s->layer_begin) * (s->token_end - s->token_begin) *
-                   (s->head_end - s->head_begin) * dims * (double)dtype_bytes(m->dtype);
-    return bytes < 1e15 && m->bytes == wire_slice_bytes(s, dims, m->dtype);
+                   (s->head_end - s->head_begin) * (double)token_bytes(m);
+    return bytes < 1e15 && m->bytes == wire_slice_bytes(m);
 }
 
 static enum status get_offer(struct reader *r, struct wire_frame *f)
 {
     struct wire_offer *m = &f->offer;
     m->slice = get_slice(r);
-    m->dtype = (enum dtype)get_count(r, DTYPE_COUNT - 1);
+    m->dtype = (enum dtype)get_count(r, DTYPE_KV_COUNT - 1);
     m->head_dim = get_count(r, 65536);
     m->value_dim = get_count(r, 65536);
     m->crc = get32(r);

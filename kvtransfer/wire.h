@@ -10,13 +10,13 @@
  * Pure; any thread.
  *
  * The data of a slice, and what its CRC32C covers, is canonical whatever the pools look like:
- *     for layer: for part in {K, V}: for head: for token: head_dim or value_dim elements of `dtype`
+ *     for layer: for part in {K, V}: for head: for token: a vector of `dtype` (kv_vector.h)
  */
 #ifndef KVTRANSFER_WIRE_H
 #define KVTRANSFER_WIRE_H
 
 #include "base/buf.h"
-#include "kernels/dtype.h"
+#include "kernels/kv_vector.h"
 #include "proto/messages.h"
 
 #define WIRE_MAGIC 0x314e5442u /* "BTN1" */
@@ -69,8 +69,8 @@ struct wire_frame {
     void *owned; /* arrays of offer and filled; freed by wire_frame_fini() */
 };
 
-/* `dims`: elements of a key and of a value together. */
-size_t wire_slice_bytes(const struct kv_slice *s, int32_t dims, enum dtype dtype);
+/* Bytes of the slice that an offer says, by its dimensions and dtype. */
+size_t wire_slice_bytes(const struct wire_offer *m);
 void wire_put_offer(struct buf *out, struct msg_ticket t, const struct wire_offer *m);
 void wire_put_filled(struct buf *out, struct msg_ticket t, const struct wire_filled *m);
 void wire_put_landed(struct buf *out, struct msg_ticket t);

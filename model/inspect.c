@@ -79,11 +79,11 @@ static void count_config(struct model_facts *f)
     for (int32_t i = 0; i < c->kv_layers; i++)
         count_layer(f, c->kv_groups.window[c->kv_groups.group_of[i]]);
     for (int k = 0; k < f->n_kv_kinds; k++)
-        for (int d = 0; d < DTYPE_COUNT; d++) {
+        for (int d = 0; d < DTYPE_KV_COUNT; d++) {
             const int32_t window = f->kv_kinds[k].window;
             const uint64_t bytes = (uint64_t)f->kv_kinds[k].layers * (uint64_t)c->kv_heads *
-                                   (uint64_t)(model_key_dim(c) + model_value_dim(c)) *
-                                   dtype_bytes((enum dtype)d);
+                                   (kv_vector_bytes((enum dtype)d, (size_t)model_key_dim(c)) +
+                                    kv_vector_bytes((enum dtype)d, (size_t)model_value_dim(c)));
             f->kv_kinds[k].bytes_per_token[d] = bytes;
             f->kv_bytes_per_token[d] += bytes;
             f->kv_bytes_at_max_context[d] += bytes * (uint64_t)(window ? window : c->max_context);

@@ -34,19 +34,19 @@ struct model_facts {
         uint64_t tensors, bytes; /* as stored */
     } formats[INSPECT_FORMATS_MAX];
     int n_formats;
-    char quantization[32];                    /* "gptq", "gguf" ...; "": none */
-    enum dtype converted_to;                  /* of what is not computed with as it lies there */
-    uint64_t weight_bytes;                    /* of the tensors in use, once loaded */
-    uint64_t kv_bytes_per_token[DTYPE_COUNT]; /* over all layers that store some */
+    char quantization[32];                       /* "gptq", "gguf" ...; "": none */
+    enum dtype converted_to;                     /* of what is not computed with as it lies there */
+    uint64_t weight_bytes;                       /* of the tensors in use, once loaded */
+    uint64_t kv_bytes_per_token[DTYPE_KV_COUNT]; /* over all layers that store some */
     struct {
         int32_t layers, window; /* of equal layers; window 0: every token is kept */
-        uint64_t bytes_per_token[DTYPE_COUNT];
+        uint64_t bytes_per_token[DTYPE_KV_COUNT];
     } kv_kinds[KV_GROUPS_MAX];
     int n_kv_kinds;
     uint64_t
-        kv_bytes_at_max_context[DTYPE_COUNT]; /* of one sequence, of windows their last tokens */
+        kv_bytes_at_max_context[DTYPE_KV_COUNT]; /* of one sequence, of windows their last tokens */
     /* weights and that */
-    uint64_t memory_at_max_context_bytes[DTYPE_COUNT];
+    uint64_t memory_at_max_context_bytes[DTYPE_KV_COUNT];
     struct {
         bool tokenizer_json, tokenizer_config, chat_template_jinja, generation_config;
     } files_present;

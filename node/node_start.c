@@ -64,7 +64,7 @@ static enum status start_model(struct node *n, struct error *err)
 static enum status start_pool(struct node *n, struct error *err)
 {
     enum dtype dtype = model_get_config(n->model)->dtype;
-    if (strcmp(n->config->kv.dtype, "auto") != 0 && !dtype_parse(n->config->kv.dtype, &dtype))
+    if (strcmp(n->config->kv.dtype, "auto") != 0 && !kv_dtype_parse(n->config->kv.dtype, &dtype))
         return err_set(err, ST_INVALID, "kv.dtype: %s", n->config->kv.dtype);
     n->layout = model_kv_layout(n->model, dtype, (int32_t)n->config->kv.block_tokens,
                                 (uint64_t)n->config->kv.pool_bytes);

@@ -203,7 +203,7 @@ static double limit_seconds(const struct bench *b, const struct work *w)
 {
     const struct model_config *c = model_get_config(b->local.model);
     const struct kv_layout *l = &b->local.layout;
-    double kv = (double)l->layers * (double)kv_block_bytes(l) / l->block_tokens;
+    double kv = (double)l->layers * (double)kv_token_bytes(l);
     double embedding = (double)c->vocab * c->hidden;
     double active = (double)model_config_active_parameters(c), matrices = active - embedding;
     double weights =

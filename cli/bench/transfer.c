@@ -86,7 +86,7 @@ struct side {
 static int64_t token_bytes(void)
 {
     const struct kv_layout *l = &sender_layout;
-    return (int64_t)kv_block_bytes(l) / l->block_tokens * l->layers;
+    return (int64_t)kv_token_bytes(l) * l->layers;
 }
 
 static enum status open_pool(struct side *s, struct kv_layout layout, int32_t tokens)

@@ -1,3 +1,3 @@
-#include "kernels/cpu/vec_portable.h"
+#include "kernels/cpu/kv_portable.h"
 
 #include "kernels/cpu/attention_body.h"

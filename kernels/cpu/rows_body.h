@@ -152,10 +152,9 @@ static void rows_kv_store(const struct op_kv_store *a, int part, int parts)
             size_t dim = (size_t)kv_part_dim(l, p);
             size_t stride = a->kv_stride ? (size_t)a->kv_stride : heads * dim;
             if (dim > 0)
-                dtype_convert((char *)a->pool + kv_offset(l, a->layer, block, p, (int)h,
-                                                          position % l->block_tokens),
-                              l->dtype, (p == KV_KEY ? a->k : a->v) + r * stride + h * dim,
-                              DTYPE_F32, dim);
+                kv_vector_narrow((char *)a->pool + kv_offset(l, a->layer, block, p, (int)h,
+                                                             position % l->block_tokens),
+                                 l->dtype, (p == KV_KEY ? a->k : a->v) + r * stride + h * dim, dim);
         }
     }
 }

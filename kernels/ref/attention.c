@@ -3,13 +3,12 @@
 #include <assert.h>
 #include <math.h>
 
-static double element(const struct op_attention *a, size_t at, int i)
+/* Element i of the vector at `at`, of a key or a value. */
+static double element(const struct op_attention *a, size_t at, enum kv_part part, int i)
 {
-    const struct kv_layout *l = a->layout;
     const char *pool = a->pool;
-    float v;
-    dtype_convert(&v, DTYPE_F32, pool + at + (size_t)i * dtype_bytes(l->dtype), l->dtype, 1);
-    return (double)v;
+    const size_t dim = (size_t)kv_part_dim(a->layout, part);
+    return (double)ref_kv_element(pool + at, a->layout->dtype, dim, (size_t)i);
 }
 
 static size_t at_position(const struct op_attention *a, int32_t row, int32_t position,
@@ -29,7 +28,7 @@ static double score(const struct op_attention *a, int32_t row, int head, int32_t
     size_t key = at_position(a, row, position, KV_KEY, kv_head);
     double sum = 0, cap = (double)a->softcap;
     for (int i = 0; i < dim; i++)
-        sum += (double)q[i] * element(a, key, i);
+        sum += (double)q[i] * element(a, key, KV_KEY, i);
     sum *= (double)a->scale;
     return cap > 0 ? cap * tanh(sum / cap) : sum;
 }
@@ -56,7 +55,7 @@ static void attend(const struct op_attention *a, int32_t row, int head)
         size_t value = at_position(a, row, p, part, kv_head);
         total += weight;
         for (int i = 0; i < dim; i++)
-            acc[i] += weight * element(a, value, i);
+            acc[i] += weight * element(a, value, part, i);
     }
     for (int i = 0; i < dim; i++)
         out[i] = (float)(acc[i] / total);

@@ -22,6 +22,9 @@ void ref_combine(const struct op_combine *a, int part, int parts);
 size_t ref_stride(int32_t stride, int32_t dense);
 /* Element (row, col) of a stored matrix, widened. */
 float ref_element(const struct matrix *m, size_t row, size_t col);
+/* A vector of a pool: element i of it widened, and dim floats rounded to one (kv_vector.h). */
+float ref_kv_element(const void *vector, enum dtype d, size_t dim, size_t i);
+void ref_kv_narrow(void *vector, enum dtype d, const float *x, size_t dim);
 /* Rows [*begin, *end) of `rows` that belong to `part`. */
 void ref_split(int32_t rows, int part, int parts, int32_t *begin, int32_t *end);
 

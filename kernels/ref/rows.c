@@ -115,8 +115,8 @@ static void store(const struct op_kv_store *a, int32_t r, int32_t h, enum kv_par
     int32_t block = a->rows->block_tables[a->rows->seq_of[r]][position / l->block_tokens];
     const float *from = (part == KV_KEY ? a->k : a->v) + (size_t)r * stride + (size_t)h * dim;
     char *pool = a->pool;
-    dtype_convert(pool + kv_offset(l, a->layer, block, part, h, position % l->block_tokens),
-                  l->dtype, from, DTYPE_F32, dim);
+    ref_kv_narrow(pool + kv_offset(l, a->layer, block, part, h, position % l->block_tokens),
+                  l->dtype, from, dim);
 }
 
 void ref_kv_store(const struct op_kv_store *a, int part, int parts)

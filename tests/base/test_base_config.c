@@ -121,8 +121,8 @@ Test(config, mistakes_are_one_line)
         {"kv: {}\nbogus: 1\n", "f.yaml:2: bogus: expected one of model, router, node, "},
         {"router: {limits: {x: 1}}\n",
          "f.yaml:1: router.limits.x: expected one of body_bytes, header_bytes, n, stop"},
-        {"kv: {dtype: int8}\n",
-         "f.yaml:1: kv.dtype: expected one of auto, bf16, fp16, fp32, got \"int8\""},
+        {"kv: {dtype: int2}\n", "f.yaml:1: kv.dtype: expected one of auto, bf16, fp16, fp32, fp8, "
+                                "int8, int4, got \"int2\""},
         {"kv:\n\n  block_tokens: many\n",
          "f.yaml:3: kv.block_tokens: expected an integer from 1 to 1024, got \"many\""},
         {"kv: {block_tokens: 0}",

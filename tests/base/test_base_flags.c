@@ -213,9 +213,10 @@ Test(config_flags, a_flag_beats_the_file)
 Test(config_flags, mistakes)
 {
     struct config c;
-    cr_assert_eq(server(&c, "baton-decode", ARGS("--dtype", "int4")), 2);
-    cr_assert_str_eq(
-        said, "baton-decode: --dtype: expected one of auto, bf16, fp16, fp32, got \"int4\"\n");
+    cr_assert_eq(server(&c, "baton-decode", ARGS("--dtype", "int2")), 2);
+    cr_assert_str_eq(said,
+                     "baton-decode: --dtype: expected one of auto, bf16, fp16, fp32, fp8, int8, "
+                     "int4, got \"int2\"\n");
     config_fini(&c);
     cr_assert_eq(server(&c, "baton-decode", ARGS("--config", "/nonexistent.yaml")), 2);
     cr_assert_str_eq(said, "baton-decode: /nonexistent.yaml: No such file or directory\n");
@@ -235,7 +236,7 @@ Test(config_flags, help_lists_what_concerns_the_program)
     cr_assert_null(strstr(said, "--kv-dtype"));
     config_fini(&c);
     cr_assert_eq(server(&c, "baton-prefill", ARGS("--help")), 1);
-    cr_assert_not_null(strstr(said, "--kv-dtype auto|bf16|fp16|fp32"));
+    cr_assert_not_null(strstr(said, "--kv-dtype auto|bf16|fp16|fp32|fp8|int8|int4"));
     cr_assert_null(strstr(said, "--router-queue-max"));
     config_fini(&c);
 }

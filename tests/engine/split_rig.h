@@ -180,11 +180,13 @@ static inline void copy_kv(const struct copy *c, int32_t position)
             continue;
         for (enum kv_part part = KV_KEY; part <= KV_VALUE && kv_part_dim(f, part); part++)
             for (size_t h = 0; h < (size_t)f->kv_heads; h++)
-                memcpy(slot_of(c->to, c->target, layer, part, position) +
-                           h * kv_head_run_bytes(t, part),
-                       slot_of(c->from, c->source, layer, part, position) +
-                           h * kv_head_run_bytes(f, part),
-                       (size_t)kv_part_dim(f, part) * dtype_bytes(f->dtype));
+                kv_vectors_convert(
+                    &(struct kv_conversion){t->dtype, f->dtype, (size_t)kv_part_dim(f, part)},
+                    slot_of(c->to, c->target, layer, part, position) +
+                        h * kv_head_run_bytes(t, part),
+                    slot_of(c->from, c->source, layer, part, position) +
+                        h * kv_head_run_bytes(f, part),
+                    1);
     }
 }
 

@@ -122,6 +122,7 @@ Test(engine, equal_prompts_at_once_end_up_sharing)
     struct ask *a[4];
     for (int i = 0; i < 4; i++) {
         a[i] = ask_new(77, 33, 1);
+        a[i]->spec.ignore_eos = true;
         ask_start(&r, a[i]);
     }
     rig_run(&r);
@@ -139,14 +140,13 @@ Test(engine, equal_prompts_at_once_end_up_sharing)
 
 Test(engine, kv_dtypes_and_no_prefix_cache)
 {
-    enum dtype types[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F16};
-    for (int i = 0; i < 3; i++) {
+    for (int type = 0; type < DTYPE_KV_COUNT; type++) {
         struct rig r;
-        rig_open(&r, (struct rig_options){.dtype = types[i], .no_prefix = true});
+        rig_open(&r, (struct rig_options){.dtype = (enum dtype)type, .no_prefix = true});
         struct ask *a = ask_new(11, 21, 3);
         ask_start(&r, a);
         rig_run(&r);
-        ask_expect(&r, a, dtype_name(types[i]));
+        ask_expect(&r, a, dtype_name((enum dtype)type));
         ask_release(&r, a);
         struct engine_load load;
         engine_load(r.engine, &load);

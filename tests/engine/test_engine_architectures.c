@@ -50,11 +50,11 @@ static void set_open(struct set *s, const char *name)
 
 static void check(const char *name)
 {
-    static const enum dtype types[] = {DTYPE_F32, DTYPE_BF16};
+    static const enum dtype types[] = {DTYPE_F32, DTYPE_BF16, DTYPE_INT8, DTYPE_INT4};
     struct set s;
     char what[128];
     set_open(&s, name);
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 4; i++) {
         struct rig_options o = {.blocks = 256, .chunk = 128, .dtype = types[i], .slack = SLACK};
         alone(&s, o);
         for (int32_t k = 0; k < s.n; k++)

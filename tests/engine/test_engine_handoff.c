@@ -9,10 +9,16 @@ struct pair {
     struct rig p, d;
 };
 
+static void pair_open_as(struct pair *x, int32_t p_block, int32_t d_block,
+                         const struct kv_conversion *c)
+{
+    rig_open(&x->p, (struct rig_options){.block_tokens = p_block, .dtype = c->from});
+    rig_open(&x->d, (struct rig_options){.block_tokens = d_block, .dtype = c->to});
+}
+
 static void pair_open(struct pair *x, int32_t p_block, int32_t d_block)
 {
-    rig_open(&x->p, (struct rig_options){.block_tokens = p_block, .dtype = DTYPE_F32});
-    rig_open(&x->d, (struct rig_options){.block_tokens = d_block, .dtype = DTYPE_BF16});
+    pair_open_as(x, p_block, d_block, &(struct kv_conversion){DTYPE_BF16, DTYPE_F32, 0});
 }
 
 static void pair_close(struct pair *x)
@@ -32,8 +38,8 @@ static void copy_token(struct rig *from, const int32_t *from_table, struct rig *
                                        (enum kv_part)part, h, position % f->block_tokens);
                 size_t dst = kv_offset(t, layer, to_table[position / t->block_tokens],
                                        (enum kv_part)part, h, position % t->block_tokens);
-                dtype_convert((char *)to->pool + dst, t->dtype, (char *)from->pool + src, f->dtype,
-                              FAKE_HEAD_DIM);
+                kv_vectors_convert(&(struct kv_conversion){t->dtype, f->dtype, FAKE_HEAD_DIM},
+                                   (char *)to->pool + dst, (char *)from->pool + src, 1);
             }
 }
 
@@ -127,18 +133,25 @@ static void finish(struct pair *x, struct handoff *h, const char *what)
     free(h->d);
 }
 
+/* Between all pairs of dtypes, one after the other. */
 Test(handoff, split_equals_aggregated, .timeout = 120)
 {
+    int round = 0;
     int32_t blocks[][2] = {{4, 4}, {1, 16}, {16, 1}, {8, 3}};
     for (int b = 0; b < 4; b++)
         for (int32_t tokens = 1; tokens < 24; tokens += 3)
             for (int32_t n = 1; n <= 5; n += 2)
                 for (int first = 0; first < 2; first++) {
                     struct pair x;
-                    char what[96];
-                    snprintf(what, sizeof what, "blocks %d/%d tokens %d n %d first %d",
-                             blocks[b][0], blocks[b][1], tokens, n, first);
-                    pair_open(&x, blocks[b][0], blocks[b][1]);
+                    char what[128];
+                    const struct kv_conversion c = {
+                        .from = (enum dtype)(round % DTYPE_KV_COUNT),
+                        .to = (enum dtype)(round / DTYPE_KV_COUNT % DTYPE_KV_COUNT)};
+                    round++;
+                    snprintf(what, sizeof what, "%s to %s blocks %d/%d tokens %d n %d first %d",
+                             dtype_name(c.from), dtype_name(c.to), blocks[b][0], blocks[b][1],
+                             tokens, n, first);
+                    pair_open_as(&x, blocks[b][0], blocks[b][1], &c);
                     struct handoff h = {.d = ask_new((uint64_t)tokens, tokens, n)};
                     hand_over(&x, &h, NULL, first);
                     finish(&x, &h, what);

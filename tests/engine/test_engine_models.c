@@ -57,7 +57,7 @@ static json *set_open_published(struct set *s, const char *name)
 #if defined(BATON_TSAN)
 enum { TYPES = 1, WAYS = 2 };
 #else
-enum { TYPES = 3, WAYS = 3 };
+enum { TYPES = DTYPE_KV_COUNT, WAYS = 3 };
 #endif
 
 static void check_model(const char *name)
@@ -65,22 +65,22 @@ static void check_model(const char *name)
     struct set s;
     char what[128];
     json *root = set_open_published(&s, name);
-    enum dtype types[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F16};
     for (int i = 0; i < TYPES; i++) {
-        alone(&s, (struct rig_options){.chunk = 512, .dtype = types[i], .slack = KEEP_ALL});
-        if (types[i] == DTYPE_F32)
+        const enum dtype type = (enum dtype)i;
+        alone(&s, (struct rig_options){.chunk = 512, .dtype = type, .slack = KEEP_ALL});
+        if (type == DTYPE_F32)
             check_published(&s, root);
         struct rig_options ways[] = {
-            {.block_tokens = 16, .max_batch = 16, .chunk = 64, .dtype = types[i]},
-            {.block_tokens = 5, .max_batch = 3, .chunk = 7, .dtype = types[i]},
-            {.block_tokens = 1, .max_batch = 11, .chunk = 1, .dtype = types[i], .no_prefix = true},
+            {.block_tokens = 16, .max_batch = 16, .chunk = 64, .dtype = type},
+            {.block_tokens = 5, .max_batch = 3, .chunk = 7, .dtype = type},
+            {.block_tokens = 1, .max_batch = 11, .chunk = 1, .dtype = type, .no_prefix = true},
         };
         for (int w = 0; w < WAYS; w++) {
-            snprintf(what, sizeof what, "%s %s way %d", name, dtype_name(types[i]), w);
+            snprintf(what, sizeof what, "%s %s way %d", name, dtype_name(type), w);
             together(&s, ways[w], what);
         }
-        snprintf(what, sizeof what, "%s %s split", name, dtype_name(types[i]));
-        split(&s, (struct rig_options){.dtype = types[i], .slack = 40}, 16, what);
+        snprintf(what, sizeof what, "%s %s split", name, dtype_name(type));
+        split(&s, (struct rig_options){.dtype = type, .slack = 40}, 16, what);
     }
     json_free(root);
     set_close(&s);
@@ -98,7 +98,7 @@ Test(models, babyllama, .timeout = 240)
 
 /* A small model of random weights whose layers slide, or some of them: prompts with common
  * beginnings, most of them longer than any window. */
-static void check_sliding(const char *name)
+static void check_sliding(const char *name, enum dtype type)
 {
     struct set s;
     char dir[1024];
@@ -115,15 +115,15 @@ static void check_sliding(const char *name)
         set_add(&s, a, NEW_TOKENS);
         a->spec.ignore_eos = true;
     }
-    alone(&s, (struct rig_options){.chunk = 512, .dtype = DTYPE_BF16, .slack = KEEP_ALL});
-    static const struct rig_options ways[] = {
-        {.block_tokens = 16, .max_batch = 16, .chunk = 64, .dtype = DTYPE_BF16},
-        {.block_tokens = 5, .max_batch = 3, .chunk = 7, .dtype = DTYPE_BF16, .slack = 9},
-        {.block_tokens = 1, .max_batch = 11, .chunk = 1, .dtype = DTYPE_BF16, .no_prefix = true},
+    alone(&s, (struct rig_options){.chunk = 512, .dtype = type, .slack = KEEP_ALL});
+    const struct rig_options ways[] = {
+        {.block_tokens = 16, .max_batch = 16, .chunk = 64, .dtype = type},
+        {.block_tokens = 5, .max_batch = 3, .chunk = 7, .dtype = type, .slack = 9},
+        {.block_tokens = 1, .max_batch = 11, .chunk = 1, .dtype = type, .no_prefix = true},
     };
     for (size_t w = 0; w < sizeof ways / sizeof ways[0]; w++)
         together(&s, ways[w], name);
-    split(&s, (struct rig_options){.dtype = DTYPE_BF16, .slack = 40}, 16, name);
+    split(&s, (struct rig_options){.dtype = type, .slack = 40}, 16, name);
     set_close(&s);
 }
 
@@ -132,5 +132,5 @@ Test(models, what_no_window_reaches_is_given_back, .timeout = 240)
     static const char *const names[] = {"mistral", "phi3",  "gemma2", "gemma3",
                                         "gpt-oss", "qwen2", "olmo3",  "phi3-longrope-long"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        check_sliding(names[i]);
+        check_sliding(names[i], (enum dtype)(DTYPE_BF16 + i % (DTYPE_KV_COUNT - DTYPE_BF16)));
 }

@@ -223,7 +223,7 @@ static void live(uint64_t seed, bool slides)
                             .max_batch = 1 + below(k, 12),
                             .chunk = 1 + below(k, 40),
                             .no_prefix = below(k, 4) == 0,
-                            .dtype = (enum dtype)below(k, 3)};
+                            .dtype = (enum dtype)below(k, DTYPE_KV_COUNT)};
     if (slides) {
         o.blocks *= 2;
         o.windows[0] = below(k, 2) * (1 + below(k, 16));

@@ -234,7 +234,7 @@ static void prefill_expect(struct rig *r, struct ask *a, const int32_t *told, co
             cr_assert_geq(mine, 0, "%s: layer %d position %d has no block", what, layer, p);
             cr_assert_eq(memcmp((char *)r->pool + kv_offset(&r->layout, layer, mine, KV_KEY, 0, in),
                                 (char *)want.pool + kv_offset(&l, layer, theirs, KV_KEY, 0, in),
-                                FAKE_HEAD_DIM * dtype_bytes(l.dtype)),
+                                kv_slot_bytes(&l, KV_KEY)),
                          0, "%s: layer %d position %d", what, layer, p);
         }
     }

@@ -4,7 +4,8 @@
  * holds for every stored dtype: what fp32 sums of that length may lose against double. */
 #include "kernels/kernels_util.h"
 
-static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F16};
+static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F16,
+                                    DTYPE_FP8, DTYPE_INT8, DTYPE_INT4}; /* plain ones first */
 
 /* Sums of k products of numbers in [-1, 1]. */
 static struct kt_tolerance sum_tolerance(int k)
@@ -265,8 +266,8 @@ Test(bodies, kv_store_and_attention, .timeout = 240)
 {
     static const struct {
         int heads, kv_heads, head_dim;
-    } shapes[] = {{1, 1, 1},  {4, 4, 8},   {4, 2, 64}, {6, 2, 20},
-                  {9, 1, 80}, {37, 1, 12}, {2, 1, 264}};
+    } shapes[] = {{1, 1, 1},  {4, 4, 8},   {4, 2, 64},  {6, 2, 20},
+                  {9, 1, 80}, {37, 1, 12}, {2, 1, 264}, {9, 1, 1024}};
     static const int block_tokens[] = {1, 3, 16, 64, 100, 256};
     static const struct kt_spec specs[] = {
         {1, {0}, {1}},
@@ -277,9 +278,9 @@ Test(bodies, kv_store_and_attention, .timeout = 240)
     for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
         for (size_t t = 0; t < 6; t++)
             for (size_t p = 0; p < 3; p++) {
-                struct attention_case c = {
-                    shapes[s].heads, shapes[s].kv_heads,          shapes[s].head_dim,
-                    block_tokens[t], dtypes[count++ % 3 * 2 % 3], specs[p]};
+                struct attention_case c = {shapes[s].heads,         shapes[s].kv_heads,
+                                           shapes[s].head_dim,      block_tokens[t],
+                                           dtypes[count++ % 7 % 6], specs[p]};
                 attention_check(&c);
             }
 }

@@ -3,7 +3,8 @@
 #include "base/team.h"
 #include "kernels/kernels_util.h"
 
-static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F16};
+static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F16,
+                                    DTYPE_FP8, DTYPE_INT8, DTYPE_INT4}; /* plain ones first */
 
 enum { ROWS = 70 };
 
@@ -278,7 +279,7 @@ Test(exact, attention, .timeout = 240)
     SWEEP();
     for (int b = 0; ops_at(b); b++)
         for (size_t s = 0; s < 4; s++)
-            for (size_t d = 0; d < 3; d++) {
+            for (size_t d = 0; d < 6; d++) {
                 struct sequence q = {ops_at(b), shapes[s].heads, shapes[s].kv_heads, shapes[s].dim,
                                      dtypes[d]};
                 size_t n = (size_t)(LENGTH * q.heads * q.dim);

@@ -143,17 +143,19 @@ static void sequence_free(struct sequence *q)
 }
 
 static const struct shape shapes[] = {
-    {6, 2, 20, 20, 0},   {4, 4, 64, 64, 0},   {3, 1, 12, 7, 0},   {5, 1, 33, 16, 0},
-    {9, 1, 28, 0, 20},   {4, 1, 576, 0, 512}, {34, 1, 72, 0, 64}, {2, 1, 40, 0, 40},
-    {8, 2, 256, 256, 0}, {2, 2, 24, 24, 24},
+    {6, 2, 20, 20, 0},   {4, 4, 64, 64, 0},   {3, 1, 12, 7, 0},    {5, 1, 33, 16, 0},
+    {9, 1, 28, 0, 20},   {4, 1, 576, 0, 512}, {34, 1, 72, 0, 64},  {2, 1, 40, 0, 40},
+    {8, 2, 256, 256, 0}, {2, 2, 24, 24, 24},  {3, 1, 700, 333, 0},
 };
 #define N_SHAPES (sizeof shapes / sizeof shapes[0])
 static const struct features features[] = {
-    {0, 0, false, DTYPE_F32},   {1, 0, false, DTYPE_BF16},   {5, 2.5f, false, DTYPE_F32},
-    {63, 0, true, DTYPE_F16},   {64, 0, false, DTYPE_BF16},  {65, 0.7f, true, DTYPE_F32},
-    {100, 0, true, DTYPE_BF16}, {128, 50, false, DTYPE_F16}, {149, 0, true, DTYPE_F32},
-    {150, 1, true, DTYPE_BF16}, {1000, 0, true, DTYPE_F32},  {0, 30, true, DTYPE_F16},
-    {17, 0, true, DTYPE_F32},
+    {0, 0, false, DTYPE_F32},    {1, 0, false, DTYPE_BF16},     {5, 2.5f, false, DTYPE_F32},
+    {63, 0, true, DTYPE_F16},    {64, 0, false, DTYPE_BF16},    {65, 0.7f, true, DTYPE_F32},
+    {100, 0, true, DTYPE_BF16},  {128, 50, false, DTYPE_F16},   {149, 0, true, DTYPE_F32},
+    {150, 1, true, DTYPE_BF16},  {1000, 0, true, DTYPE_F32},    {0, 30, true, DTYPE_F16},
+    {17, 0, true, DTYPE_F32},    {0, 0, false, DTYPE_INT8},     {65, 0, true, DTYPE_INT8},
+    {5, 2.5f, false, DTYPE_FP8}, {150, 0, true, DTYPE_FP8},     {0, 0, true, DTYPE_INT4},
+    {64, 0, false, DTYPE_INT4},  {20, 0.7f, false, DTYPE_INT8},
 };
 #define N_FEATURES (sizeof features / sizeof features[0])
 

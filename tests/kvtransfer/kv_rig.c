@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <fcntl.h>
+#include <math.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -54,20 +55,39 @@ void rig_blocks(int32_t *out, int32_t n, int32_t of, uint64_t seed)
     free(all);
 }
 
-float rig_truth(uint64_t salt, const int32_t at[5])
+static float truth(uint64_t salt, const int32_t at[4], int32_t element)
 {
     uint64_t where =
-        (uint64_t)at[0] << 48 ^ (uint64_t)at[1] << 40 ^ (uint64_t)at[2] << 24 ^ (uint64_t)at[4];
-    /* eight bits of mantissa: the same in float, bfloat16 and float16 */
-    return (float)((int32_t)(rng_hash(salt, where, (uint64_t)at[3], 0) % 255) - 127) / 16.0f;
+        (uint64_t)at[0] << 48 ^ (uint64_t)at[1] << 40 ^ (uint64_t)at[2] << 24 ^ (uint64_t)element;
+    return (float)((int32_t)(rng_hash(salt, where, (uint64_t)at[3], 0) % 7) - 3);
 }
 
-/* Visits each element of a range: writes the truth, or counts what differs from it. */
+static void rig_put(char *vector, const struct kv_layout *l, uint64_t salt, const int32_t at[4])
+{
+    float x[RIG_HEAD_DIM];
+    MUST(l->head_dim == l->value_dim && l->head_dim <= RIG_HEAD_DIM);
+    for (int32_t e = 0; e < l->head_dim; e++)
+        x[e] = truth(salt, at, e);
+    kv_vector_narrow(vector, l->dtype, x, (size_t)l->head_dim);
+}
+
+int64_t rig_differs(const char *vector, const struct kv_layout *l, uint64_t salt,
+                    const int32_t at[4])
+{
+    float x[RIG_HEAD_DIM];
+    int64_t wrong = 0;
+    MUST(l->head_dim == l->value_dim && l->head_dim <= RIG_HEAD_DIM);
+    kv_vector_widen(x, vector, l->dtype, (size_t)l->head_dim);
+    for (int32_t e = 0; e < l->head_dim; e++)
+        wrong += !(fabsf(x[e] - truth(salt, at, e)) < 0.5f);
+    return wrong;
+}
+
+/* Visits each vector of a range: writes the truth, or counts the elements that are not it. */
 static int64_t visit(const struct kv_pool_view *p, const int32_t *blocks, const int32_t range[2],
                      uint64_t salt, bool write)
 {
     const struct kv_layout *l = &p->layout;
-    size_t element = dtype_bytes(l->dtype);
     int64_t wrong = 0;
     for (int32_t layer = 0; layer < l->layers; layer++)
         for (int32_t part = 0; part < 2; part++)
@@ -76,16 +96,11 @@ static int64_t visit(const struct kv_pool_view *p, const int32_t *blocks, const 
                     char *at =
                         (char *)p->base + kv_offset(l, layer, blocks[t / l->block_tokens],
                                                     (enum kv_part)part, head, t % l->block_tokens);
-                    for (int32_t e = 0; e < l->head_dim; e++) {
-                        const int32_t where[5] = {layer, part, head + p->head_base, t, e};
-                        float truth = rig_truth(salt, where), have;
-                        if (write) {
-                            dtype_convert(at + (size_t)e * element, l->dtype, &truth, DTYPE_F32, 1);
-                            continue;
-                        }
-                        dtype_convert(&have, DTYPE_F32, at + (size_t)e * element, l->dtype, 1);
-                        wrong += have != truth;
-                    }
+                    const int32_t where[4] = {layer, part, head + p->head_base, t};
+                    if (write)
+                        rig_put(at, l, salt, where);
+                    else
+                        wrong += rig_differs(at, l, salt, where);
                 }
     return wrong;
 }

@@ -1,8 +1,9 @@
 /* What the tests of kvtransfer share: pools whose every element is known, movers over a transport
  * of choice, and a second process that is one end of a handoff and may be killed or stopped.
  *
- * The truth is a function of (salt, layer, part, head of the model, token, element), exact in every
- * dtype, so a slice can be checked whatever layouts it went through. Children die with the test. */
+ * The truth is a function of (salt, layer, part, head of the model, token, element), a small whole
+ * number that is the nearest one after rounding to any two dtypes, so a slice can be checked
+ * whatever layouts it went through. Children die with the test. */
 #ifndef TESTS_KV_RIG_H
 #define TESTS_KV_RIG_H
 
@@ -10,6 +11,8 @@
 
 #include "kvtransfer/mover.h"
 #include "kvtransfer/shm_pool.h"
+
+#define RIG_HEAD_DIM 64 /* at most; values have as many elements as keys */
 
 struct rig_pool {
     struct shm_pool memory;
@@ -21,7 +24,9 @@ void rig_pool_open(struct rig_pool *p, const struct kv_layout *layout, int32_t h
 void rig_pool_close(struct rig_pool *p);
 /* The first n of a random order of the pool's blocks. */
 void rig_blocks(int32_t *out, int32_t n, int32_t of, uint64_t seed);
-float rig_truth(uint64_t salt, const int32_t at[5]); /* layer, part, head, token, element */
+/* How many elements of the vector of a layer, part, head and token are not the truth. */
+int64_t rig_differs(const char *vector, const struct kv_layout *l, uint64_t salt,
+                    const int32_t at[4]);
 void rig_fill(const struct kv_pool_view *pool, const int32_t *blocks, int32_t tokens,
               uint64_t salt);
 /* How many elements of tokens [begin, end) are not the truth. */

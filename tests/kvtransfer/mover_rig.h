@@ -85,7 +85,7 @@ static void rank_open(struct world *w, struct rank *r, const struct shape *s, in
                           .head_dim = 16,
                           .value_dim = 16,
                           .block_tokens = sizes[rng_below(g, 3)],
-                          .dtype = (enum dtype)rng_below(g, DTYPE_COUNT)};
+                          .dtype = (enum dtype)rng_below(g, DTYPE_KV_COUNT)};
     r->n = (w->tokens + l.block_tokens - 1) / l.block_tokens;
     l.blocks = r->n + 2;
     rig_pool_open(&r->pool, &l, index_of[0] * heads);

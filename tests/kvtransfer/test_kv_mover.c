@@ -170,7 +170,7 @@ static void offer_slowly(struct world *w, struct transport **t)
                            .block_tokens = l->block_tokens};
     struct buf b = {0};
     memset(payload, 0x3f, sizeof(payload));
-    o.bytes = wire_slice_bytes(&o.slice, o.head_dim + o.value_dim, o.dtype);
+    o.bytes = wire_slice_bytes(&o);
     cr_assert_leq(o.bytes, sizeof(payload));
     o.crc = hash_crc32c(0, payload, (size_t)o.bytes);
     cr_assert_eq(mover_address(w->d[0].mover, &to, NULL), ST_OK);
@@ -372,7 +372,7 @@ Test(kv_mover, lies)
             o.slice.layer_end = 99;
         if (lie == 6)
             o.n_blocks = 0; /* data that does not follow */
-        o.bytes = wire_slice_bytes(&o.slice, o.head_dim + o.value_dim, o.dtype);
+        o.bytes = wire_slice_bytes(&o);
         struct buf b = {0};
         wire_put_offer(&b, ticket, &o);
         cr_assert_eq(liar->ops->send(link, b.data, b.len, NULL, 0, 0), ST_OK);

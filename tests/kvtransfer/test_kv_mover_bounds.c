@@ -52,8 +52,7 @@ Test(kv_mover_bounds, counts_and_times_what_crossed)
         mover_get_stats(w.d[0].mover, &in);
         mover_get_stats(w.p[0].mover, &out);
         const struct kv_layout *l = &w.p[0].pool.view.layout;
-        int64_t bytes = 2 * 3 * HEADS * (int64_t)(w.tokens - w.have) * l->head_dim *
-                        (int64_t)dtype_bytes(l->dtype);
+        int64_t bytes = 3 * (int64_t)(w.tokens - w.have) * (int64_t)kv_token_bytes(l);
         cr_assert_eq(out.links_lost, 1);
         cr_assert_eq(out.bytes_out, bytes, "%lld of %lld", (long long)out.bytes_out,
                      (long long)bytes);

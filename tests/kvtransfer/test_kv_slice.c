@@ -24,7 +24,7 @@ static void end_open(struct end *e, struct rng *r, int32_t tokens, const int32_t
                           .head_dim = 8,
                           .value_dim = 8,
                           .block_tokens = sizes[rng_below(r, 6)],
-                          .dtype = (enum dtype)rng_below(r, DTYPE_COUNT)};
+                          .dtype = (enum dtype)rng_below(r, DTYPE_KV_COUNT)};
     e->n = (tokens + l.block_tokens - 1) / l.block_tokens;
     l.blocks = e->n + 3;
     rig_pool_open(&e->pool, &l, heads[0]);
@@ -48,17 +48,11 @@ static int64_t out_of_box(const struct end *e, const struct kv_slice *box, int32
                     const char *at = (const char *)e->pool.view.base +
                                      kv_offset(l, layer, e->blocks[t / l->block_tokens],
                                                (enum kv_part)part, h, t % l->block_tokens);
-                    for (int32_t d = 0; d < l->head_dim; d++) {
-                        size_t size = dtype_bytes(l->dtype);
-                        float have;
-                        const int32_t where[5] = {layer, part, head, t, d};
-                        dtype_convert(&have, DTYPE_F32, at + (size_t)d * size, l->dtype, 1);
-                        if (in)
-                            bad += have != rig_truth(salt, where);
-                        else
-                            for (size_t k = 0; k < size; k++)
-                                bad += at[(size_t)d * size + k] != 0x55;
-                    }
+                    const int32_t where[4] = {layer, part, head, t};
+                    if (in)
+                        bad += rig_differs(at, l, salt, where);
+                    for (size_t k = 0; !in && k < kv_slot_bytes(l, (enum kv_part)part); k++)
+                        bad += at[k] != 0x55;
                 }
     return bad;
 }
@@ -84,7 +78,9 @@ Test(kv_slice, any_shape_to_any_shape, .timeout = 60)
         const struct kv_slice theirs = {0, 3, pick(&r, 0, tokens - 1), tokens, hb[0], hb[1]};
         const struct kv_blocks_view va = {a.blocks, a.n, 0}, vb = {b.blocks, b.n, 0};
         const struct kv_layout *la = &a.pool.view.layout;
-        size_t bytes = wire_slice_bytes(&s, la->head_dim + la->value_dim, la->dtype);
+        const struct wire_offer offer = {
+            .slice = s, .dtype = la->dtype, .head_dim = la->head_dim, .value_dim = la->value_dim};
+        size_t bytes = wire_slice_bytes(&offer);
         void *wire = malloc(bytes);
         cr_assert(kv_slice_fits(&s, &a.pool.view, &va));
         uint32_t crc = kv_slice_gather(&s, &a.pool.view, &va, wire);

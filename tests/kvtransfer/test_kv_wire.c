@@ -12,15 +12,16 @@ static const int32_t blocks[] = {9, 0, 4, 77};
 
 static struct wire_offer an_offer(void)
 {
-    return (struct wire_offer){.slice = box,
-                               .dtype = DTYPE_BF16,
-                               .head_dim = 64,
-                               .value_dim = 64,
-                               .crc = 0xdeadbeef,
-                               .bytes = wire_slice_bytes(&box, 128, DTYPE_BF16),
-                               .block_tokens = 16,
-                               .n_blocks = 4,
-                               .blocks = blocks};
+    struct wire_offer o = {.slice = box,
+                           .dtype = DTYPE_BF16,
+                           .head_dim = 64,
+                           .value_dim = 64,
+                           .crc = 0xdeadbeef,
+                           .block_tokens = 16,
+                           .n_blocks = 4,
+                           .blocks = blocks};
+    o.bytes = wire_slice_bytes(&o);
+    return o;
 }
 
 static const struct msg_logprob top0[] = {{5, -0.5f}, {6, -1.5f}};
@@ -183,7 +184,7 @@ Test(kv_wire, offer_out_of_range)
         {"no tokens", 3, 30},
         {"tokens past any context", 3, MSG_IDS_MAX + 1},
         {"heads the wrong way round", 5, 1},
-        {"unknown dtype", 6, DTYPE_COUNT},
+        {"unknown dtype", 6, DTYPE_KV_COUNT},
         {"negative dtype", 6, 0x80000000},
         {"no head_dim", 7, 0},
         {"another head_dim than the bytes", 7, 65},
@@ -217,7 +218,7 @@ Test(kv_wire, sizes_that_wrap)
     o.slice = (struct kv_slice){0, 32768, 0, 16 << 20, 0, 32768};
     o.head_dim = o.value_dim = 65536;
     o.dtype = DTYPE_F32; /* 2^(1 + 15 + 24 + 15 + 16 + 2) bytes: 0 in 64 bits */
-    o.bytes = wire_slice_bytes(&o.slice, o.head_dim + o.value_dim, o.dtype);
+    o.bytes = wire_slice_bytes(&o);
     cr_assert_eq(o.bytes, 0);
     o.n_blocks = 0;
     wire_put_offer(&b, ticket, &o);

@@ -294,7 +294,7 @@ Test(transport_shm, bad_hellos)
             x.version = 1;
             break;
         case 5:
-            x.dtype = DTYPE_COUNT;
+            x.dtype = DTYPE_KV_COUNT;
             break;
         case 6:
             x.layers = -2;

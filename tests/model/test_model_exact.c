@@ -23,11 +23,13 @@ static void random_ids(int32_t *ids, int32_t n, int32_t vocab, unsigned seed)
     }
 }
 
+/* The models share out the types of KV, and the first one is run with all. */
+static enum dtype kv_dtype;
+
 static struct rig *open_rig(const char *model, const struct ops *ops, int threads, int32_t block)
 {
     const char *path = *model == '/' ? model : rig_golden_path(model);
-    return rig_open(
-        &(struct rig_args){path, ops, threads, DTYPE_BF16, block, MODEL_WEIGHTS_PACKED});
+    return rig_open(&(struct rig_args){path, ops, threads, kv_dtype, block, MODEL_WEIGHTS_PACKED});
 }
 
 /* Logits of all N rows, alone, in chunks. */
@@ -58,7 +60,8 @@ static void each_body(void (*test)(const char *model, const struct ops *ops))
     const struct ops *ops;
     for (size_t m = 0; m < sizeof models / sizeof models[0]; m++)
         for (int i = 1; (ops = ops_at(i)); i++) /* 0 is ref */
-            test(models[m], ops);
+            for (kv_dtype = DTYPE_BF16; kv_dtype < (m ? DTYPE_F16 : DTYPE_KV_COUNT); kv_dtype++)
+                test(models[m], ops);
 }
 
 typedef void exact_test(const char *model, const struct ops *ops);
@@ -73,6 +76,7 @@ static void as_it_is_and_as_integers(void *ctx, const char *name, const char *pa
     const struct each *each = ctx;
     char integers[INT8_FOLDER_PATH];
     each->test(name, each->ops);
+    kv_dtype = kv_dtype + 1 < DTYPE_KV_COUNT ? kv_dtype + 1 : DTYPE_BF16;
     for (int kind = 0; kind < INT8_KINDS; kind++) {
         int8_folder_make(path, (enum int8_kind)kind, integers);
         each->test(integers, each->ops);
@@ -84,6 +88,7 @@ static void each_architecture(exact_test *test)
 {
     struct each each = {.test = test};
     cr_assert_eq(ops_cpu("auto", &each.ops, NULL), ST_OK);
+    kv_dtype = DTYPE_BF16;
     cr_assert_gt(rig_each_golden("", as_it_is_and_as_integers, &each), 25);
 }
 

@@ -74,8 +74,8 @@ static void make_nodes(struct world *w)
         int32_t tokens = prefill && world_chance(w, 0.3)
                              ? (int32_t)world_between(w, 125, 160)
                              : (int32_t)world_between(w, 160, prefill ? 350 : 700);
-        static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F16};
-        n->layout = fake_layout(&n->model, dtypes[rng_below(&w->rng, 3)], block_tokens, 0);
+        enum dtype dtype = (enum dtype)rng_below(&w->rng, DTYPE_KV_COUNT);
+        n->layout = fake_layout(&n->model, dtype, block_tokens, 0);
         n->layout.blocks = (tokens / block_tokens + 2) * kv_groups_of(&n->layout);
         snprintf(n->name, sizeof(n->name), "%s%d", prefill ? "p" : "d", i);
         struct config_node *c = &w->config.router.nodes[w->config.router.n_nodes++];

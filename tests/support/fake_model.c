@@ -37,25 +37,12 @@ struct kv_layout fake_layout(const struct fake_model *m, enum dtype dtype, int32
                               .groups = m->groups.n > 0 ? &m->groups : NULL};
 }
 
-/* One position's KV of one layer is one number per head: 8 bytes, 4 in K and 4 in V. */
+/* One position's KV of one layer is one number of 32 bits per head: two to an element, of K and
+ * then of V. */
 static uint64_t head_value(const struct fake_model *m, int layer, int head, int32_t position,
                            uint64_t input)
 {
-    return rng_hash(m->weights ^ input, (uint64_t)layer, (uint64_t)head, (uint64_t)position);
-}
-
-static void put_element(char *slot, enum dtype dtype, int d, unsigned value)
-{
-    float f = (float)value;
-    dtype_convert(slot + (size_t)d * dtype_bytes(dtype), dtype, &f, DTYPE_F32, 1);
-}
-
-static unsigned get_element(const char *slot, enum dtype dtype, int d)
-{
-    float f;
-    dtype_convert(&f, DTYPE_F32, slot + (size_t)d * dtype_bytes(dtype), dtype, 1);
-    /* Never-written memory may hold anything: it must not be undefined behaviour, only wrong. */
-    return f >= 0 && f < 256 ? (unsigned)f : 255;
+    return rng_hash(m->weights ^ input, (uint64_t)layer, (uint64_t)head, (uint64_t)position) >> 32;
 }
 
 static char *slot_of(const struct model_kv *kv, const int32_t *table, int layer, enum kv_part part,
@@ -70,11 +57,12 @@ static char *slot_of(const struct model_kv *kv, const int32_t *table, int layer,
 static void store(const struct model_kv *kv, const int32_t *table, int layer, int head,
                   int32_t position, uint64_t value)
 {
-    for (int d = 0; d < FAKE_HEAD_DIM; d++) {
-        put_element(slot_of(kv, table, layer, KV_KEY, head, position), kv->layout.dtype, d,
-                    value >> (8 * d) & 255);
-        put_element(slot_of(kv, table, layer, KV_VALUE, head, position), kv->layout.dtype, d,
-                    value >> (8 * d + 32) & 255);
+    for (enum kv_part part = KV_KEY; part <= KV_VALUE; part++) {
+        float x[FAKE_HEAD_DIM];
+        for (int d = 0; d < FAKE_HEAD_DIM; d++, value >>= 2)
+            x[d] = (float)(value & 3);
+        kv_vector_narrow(slot_of(kv, table, layer, part, head, position), kv->layout.dtype, x,
+                         FAKE_HEAD_DIM);
     }
 }
 
@@ -82,11 +70,15 @@ static uint64_t load(const struct model_kv *kv, const int32_t *table, int layer,
                      int32_t position)
 {
     uint64_t value = 0;
-    for (int d = 0; d < FAKE_HEAD_DIM; d++) {
-        const char *k = slot_of(kv, table, layer, KV_KEY, head, position);
-        const char *v = slot_of(kv, table, layer, KV_VALUE, head, position);
-        value |= (uint64_t)get_element(k, kv->layout.dtype, d) << (8 * d);
-        value |= (uint64_t)get_element(v, kv->layout.dtype, d) << (8 * d + 32);
+    for (enum kv_part part = KV_KEY; part <= KV_VALUE; part++) {
+        float x[FAKE_HEAD_DIM];
+        kv_vector_widen(x, slot_of(kv, table, layer, part, head, position), kv->layout.dtype,
+                        FAKE_HEAD_DIM);
+        /* Never-written memory may hold anything: no undefined behaviour, only wrong. */
+        for (int d = 0; d < FAKE_HEAD_DIM; d++) {
+            uint64_t whole = x[d] > -0.5f && x[d] < 3.5f ? (uint64_t)(x[d] + 0.5f) : 9;
+            value += whole << 2 * (d + FAKE_HEAD_DIM * (int)part);
+        }
     }
     return value;
 }

@@ -3,9 +3,10 @@
  * It writes hash values into the KV slots of every (layer, position) of a batch, as the batch's
  * block tables say, and takes its logits from all the KV of positions 0..pos, read back through
  * those tables: a wrong, stale, missing or overwritten block changes the tokens. Values are whole
- * numbers below 256, exact in every KV dtype, and depend on token ids, positions and (for layers
- * above the first) on the layer below at all earlier positions, as attention's do. fake_generate()
- * says what the tokens must be, with no engine, pool or block in sight.
+ * numbers below 4, near enough in every KV dtype and after any conversion, and depend on token ids,
+ * positions and (for layers above the first) on the layer below at all earlier positions, as
+ * attention's do. fake_generate() says what the tokens must be, with no engine, pool or block in
+ * sight.
  *
  * Thread: owner only. Cost: one step over the context per row and layer.
  */
@@ -14,7 +15,7 @@
 
 #include "engine/engine.h"
 
-#define FAKE_HEAD_DIM 4
+#define FAKE_HEAD_DIM 8
 #define FAKE_EOS 0
 #define FAKE_LAYERS_MAX 16
 #define FAKE_WINDOW_MAX 64
