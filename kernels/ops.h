@@ -66,8 +66,9 @@ static inline size_t rows16_stride(int32_t dim)
 
 /* out = x in bf16, to nearest even. */
 struct op_round {
-    uint16_t *out;  /* bf16 [tokens, dim], rows16_stride(dim) apart */
-    const float *x; /* [tokens, dim] */
+    uint16_t *out;      /* bf16 [tokens, dim], rows16_stride(dim) apart */
+    const float *x;     /* [tokens, dim] */
+    const int32_t *row; /* [tokens] the row of x of each; NULL: its own */
     int32_t tokens, dim;
 };
 
@@ -78,7 +79,8 @@ struct op_quantize {
     const float *x; /* [tokens, dim], row stride x_stride elements */
     int32_t tokens, dim;
     int32_t x_stride;     /* 0: dense */
-    const int32_t *order; /* [dim] q[m][i] is of x[m][order[i]]; NULL: of x[m][i] */
+    const int32_t *row;   /* [tokens] the row of x of each; NULL: its own */
+    const int32_t *order; /* [dim] q[m][i] is of x[..][order[i]]; NULL: of x[..][i] */
 };
 
 /* out[m] = table[ids[m]] * scale */
@@ -116,6 +118,7 @@ struct op_gemm {
     float scale;            /* 0: 1 */
     int32_t tokens;
     int32_t x_stride, out_stride; /* 0: dense */
+    int32_t first, end; /* of out these columns alone: multiples of PACKED_ROWS, or end all or 0 */
     int accumulate;
 };
 

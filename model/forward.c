@@ -13,57 +13,45 @@
 
 /* ---- what the blocks are made of ---- */
 
-/* Rows of x8 from `first` on, their columns in the order of the weights that read them. */
-static void quantize(const struct layer_run *l, struct op_quantize a, int32_t first)
+/* Rows of x8, their columns in the order of the weights that read them. */
+static void quantize(const struct layer_run *l, struct op_quantize a)
 {
     a.out = l->r->m->scratch.x8;
     a.out.spans = (a.dim + PACKED_SPAN - 1) / PACKED_SPAN;
-    a.out = rows8_from(&a.out, (size_t)first);
     l->r->m->ops->quantize(&a, l->me.part, l->me.parts);
 }
 
 /* The rows that this gemm reads, in its weights' order where they are in another. */
-static void put_in_order(const struct layer_run *l, const struct op_gemm *a, int32_t first)
+static void put_in_order(const struct layer_run *l, const struct op_gemm *a)
 {
     struct scratch *s = &l->r->m->scratch;
     const int32_t *order = a->w->packed->order;
-    if (s->ready_order == order && first >= s->ready_first &&
-        first + a->tokens <= s->ready_first + s->ready_tokens)
+    if (s->ready_order == order)
         return;
     run_meet(l->r);
-    if (l->me.part == 0) {
+    if (l->me.part == 0)
         s->ready_order = order;
-        s->ready_first = first;
-        s->ready_tokens = a->tokens;
-    }
     quantize(
-        l, (struct op_quantize){.x = a->x, .tokens = a->tokens, .dim = a->w->cols, .order = order},
-        first);
+        l, (struct op_quantize){.x = a->x, .tokens = a->tokens, .dim = a->w->cols, .order = order});
     run_meet(l->r);
 }
 
-void run_gemm_from(const struct layer_run *l, struct op_gemm a, int32_t first)
+void run_gemm(const struct layer_run *l, struct op_gemm a)
 {
     const struct scratch *s = &l->r->m->scratch;
     struct rows8 x8 = s->x8;
     if (a.w->packed || a.w->rounds) {
         assert(s->ready_dim == a.w->cols && (a.x_stride == 0 || a.x_stride == a.w->cols));
-        assert(a.x == s->ready + (size_t)first * (size_t)a.w->cols);
+        assert(a.x == s->ready);
     }
     if (a.w->packed) {
-        put_in_order(l, &a, first);
+        put_in_order(l, &a);
         x8.spans = (int32_t)packed_spans(a.w->packed);
-        x8 = rows8_from(&x8, (size_t)first);
         a.x8 = &x8;
     }
     if (a.w->rounds)
-        a.x16 = s->x16 + (size_t)first * rows16_stride(a.w->cols);
+        a.x16 = s->x16;
     l->r->m->ops->gemm(&a, l->me.part, l->me.parts);
-}
-
-void run_gemm(const struct layer_run *l, struct op_gemm a)
-{
-    run_gemm_from(l, a, 0);
 }
 
 void run_ready(const struct layer_run *l, const float *x, int32_t tokens, const struct matrix *w)
@@ -73,16 +61,12 @@ void run_ready(const struct layer_run *l, const float *x, int32_t tokens, const 
     if (m->weights.n_packed == 0 && !m->weights.rounds)
         return;
     if (l->me.part == 0) {
-        struct scratch *s = &m->scratch;
-        s->ready = x;
-        s->ready_dim = w->cols;
-        s->ready_order = order;
-        s->ready_first = 0;
-        s->ready_tokens = tokens;
+        m->scratch.ready = x;
+        m->scratch.ready_dim = w->cols;
+        m->scratch.ready_order = order;
     }
     if (m->weights.n_packed > 0)
-        quantize(l, (struct op_quantize){.x = x, .tokens = tokens, .dim = w->cols, .order = order},
-                 0);
+        quantize(l, (struct op_quantize){.x = x, .tokens = tokens, .dim = w->cols, .order = order});
     if (m->weights.rounds)
         m->ops->round(
             &(struct op_round){.out = m->scratch.x16, .x = x, .tokens = tokens, .dim = w->cols},

@@ -27,24 +27,6 @@ static void move_heads(const struct layer_run *l, float *heads, size_t stride, b
     run_meet(l->r);
 }
 
-static void run_experts(const struct layer_run *l, struct pair_list p, const struct matrix *experts)
-{
-    const struct scratch *s = &l->r->m->scratch;
-    const int32_t n = l->r->m->config.moe.experts;
-    run_ready(l, s->pair_in, p.pairs, experts);
-    for (int32_t e = 0, begin = 0; e < n; begin = p.expert_end[e++]) {
-        const struct matrix *w = &experts[e];
-        if (p.expert_end[e] > begin)
-            run_gemm_from(l,
-                          (struct op_gemm){.out = s->pair_out + (size_t)begin * (size_t)w->rows,
-                                           .x = s->pair_in + (size_t)begin * (size_t)w->cols,
-                                           .w = w,
-                                           .tokens = p.expert_end[e] - begin},
-                          begin);
-    }
-    run_meet(l->r);
-}
-
 static void project_keys(const struct layer_run *l, float *k, float *v, int32_t width)
 {
     const struct model_config *c = &l->r->m->config;
@@ -93,8 +75,10 @@ void mixer_moa(const struct layer_run *l)
     project_keys(l, s->qkv + q, s->qkv + q + kv, width);
     if (l->rows->tokens == 0)
         return;
-    struct pair_list p = moe_route(l, &l->w->moa_router, l->in_sel, l->rows->tokens);
-    run_experts(l, p, l->w->moa_in);
+    const struct pair_list p = moe_route(l, &l->w->moa_router, l->in_sel, l->rows->tokens);
+    const struct pair_product in = {l->w->moa_in, NULL, sizeof *l->w->moa_in, s->pair_out};
+    const struct pair_product out = {l->w->moa_out, NULL, sizeof *l->w->moa_out, s->pair_out};
+    moe_gemm(l, &p, l->in_sel, s->pair_row, &in, 1);
     move_heads(l, s->qkv, (size_t)width, false);
     run_rope(l,
              (struct op_rope){
@@ -104,6 +88,6 @@ void mixer_moa(const struct layer_run *l)
     run_attend(l, (struct op_attention){.out = s->attn, .q = s->qkv, .q_stride = width});
     run_meet(l->r);
     move_heads(l, s->attn, (size_t)q, true);
-    run_experts(l, p, l->w->moa_out);
+    moe_gemm(l, &p, s->pair_in, NULL, &out, 1);
     combine(l);
 }

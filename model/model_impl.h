@@ -11,6 +11,7 @@
 #define MODEL_MODEL_IMPL_H
 
 #include "formats/weight_source.h"
+#include "kernels/gemm_share.h"
 #include "model/model.h"
 #include "model/weights_list.h"
 
@@ -27,7 +28,7 @@ struct scratch {
     float *up;       /* [rows, ffn] */
     float *router;   /* [tokens, experts] */
     float *weight;   /* [tokens, top_k] */
-    float *pair_in;  /* [pairs, hidden or what experts read] */
+    float *pair_in;  /* [pairs, hidden or what experts read], where they read floats */
     float *pair_out; /* [pairs, hidden or what experts give] */
     struct rows8 x8; /* what gemms by packed weights read; of as many rows as any of them has */
     uint16_t *x16;   /* the same of gemms by weights that round */
@@ -39,8 +40,8 @@ struct scratch {
     int32_t *pair_of;                    /* [tokens, top_k] the pair of each choice */
     int32_t *expert_end;                 /* [experts] pairs of the experts up to this one */
     const float *ready;         /* what x8 and x16 were made of: rows of ready_dim elements */
-    const int32_t *ready_order; /* of x8 (struct packed), of the rows that it is so for */
-    int32_t ready_dim, ready_first, ready_tokens;
+    const int32_t *ready_order; /* of x8 (struct packed) */
+    int32_t ready_dim;
 };
 
 struct model {
@@ -99,8 +100,6 @@ static inline void run_meet(const struct run *r)
     team_barrier(r->m->team);
 }
 void run_gemm(const struct layer_run *l, struct op_gemm a);
-/* Of rows from `first` on of what run_ready() was given; a.x is the first of them. */
-void run_gemm_from(const struct layer_run *l, struct op_gemm a, int32_t first);
 /* Where a model has weights that want them: makes integers, or bf16, of x, dense rows, for the
  * gemms that read it next, that by `w` first of all, and meets. All members must have met since the
  * gemms before. A gemm by weights whose columns are in another order makes the integers anew. */
@@ -122,13 +121,25 @@ void mixer_moa(const struct layer_run *l);
 /* The feed-forward block, from l->in to where run_block_out() says. */
 void mlp_dense(const struct layer_run *l);
 void mlp_moe(const struct layer_run *l);
-/* Chooses experts for `tokens` rows of x and sorts the pairs by expert. Meets before and after. */
+/* Mixtures (moe.c). Chooses experts for `tokens` rows of x and sorts the pairs by expert. Meets
+ * before and after. */
 struct pair_list {
-    int32_t pairs;
+    int32_t pairs, experts;
     const int32_t *expert_end;
 };
 struct pair_list moe_route(const struct layer_run *l, const struct matrix *router, const float *x,
                            int32_t tokens);
+/* A product of each pair's row with its expert's matrix. */
+struct pair_product {
+    const struct matrix *w;   /* of the first expert; the next one's is `step` bytes on */
+    const float *const *bias; /* the same, or NULL */
+    size_t step;
+    float *out; /* [pairs, w.rows] */
+};
+/* Products of the same rows, as one list of work (kernels/gemm_share.h). Pair i's row of x is
+ * row[i], or i where that is NULL. All members must have met before; meets after. */
+void moe_gemm(const struct layer_run *l, const struct pair_list *p, const float *x,
+              const int32_t *row, const struct pair_product *products, int n);
 
 /* A head, and layers of multi-token prediction, that the checkpoint leaves out. */
 void weights_settle(const struct weight_source *source, struct model_config *c);

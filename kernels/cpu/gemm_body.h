@@ -81,15 +81,19 @@ void BODY(gemm)(const struct op_gemm *a, int part, int parts)
         .stride16 = rows16_stride(w->cols),
         .out_stride = (size_t)(a->out_stride ? a->out_stride : w->rows),
         .m_end = (size_t)a->tokens,
-        .n_end = (size_t)w->rows,
+        .n_begin = (size_t)a->first,
+        .n_end = (size_t)(a->end ? a->end : w->rows),
     };
     int rows;
+    const size_t n_first = g.n_begin, columns = g.n_end - n_first;
     /* Columns, so that each thread streams its own weights; rows where there are too few columns to
      * share. */
-    if (w->rows >= parts * GEMM_GRAIN || a->tokens < parts)
-        team_split((size_t)w->rows, GEMM_GRAIN, part, parts, &g.n_begin, &g.n_end);
-    else
+    if (columns >= (size_t)parts * GEMM_GRAIN || a->tokens < parts) {
+        team_split(columns, GEMM_GRAIN, part, parts, &g.n_begin, &g.n_end);
+        g.n_begin += n_first, g.n_end += n_first;
+    } else {
         team_split((size_t)a->tokens, 1, part, parts, &g.m_begin, &g.m_end);
+    }
     for (size_t n = g.n_begin; n < g.n_end; n += GEMM_N_BLOCK) {
         int count = g.n_end - n < GEMM_N_BLOCK ? (int)(g.n_end - n) : GEMM_N_BLOCK;
         for (size_t m = g.m_begin; m < g.m_end; m += (size_t)rows) {

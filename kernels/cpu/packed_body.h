@@ -304,7 +304,9 @@ static void packed_run(const struct op_gemm *op, const struct packed_strip *s)
 static void packed_gemm(const struct op_gemm *op, int part, int parts)
 {
     const struct packed *p = op->w->packed;
-    const size_t panels = packed_panels(p);
+    const size_t first = (size_t)op->first / PACKED_ROWS;
+    const size_t last = (size_t)(op->end ? op->end : p->rows),
+                 panels = (last + PACKED_ROWS - 1) / PACKED_ROWS - first;
     size_t m_begin = 0, m_end = (size_t)op->tokens, begin = 0, end = panels;
     size_t block = PACKED_X_BYTES / (packed_spans(p) * PACKED_SPAN) / BYTES_ROWS;
     /* As gemm() does: columns where there are enough, else rows. */
@@ -319,8 +321,8 @@ static void packed_gemm(const struct op_gemm *op, int part, int parts)
     const size_t most = m_end - m_begin <= few ? 1 : BYTES_PANELS;
     for (s.m = m_begin; s.m < m_end; s.m += s.rows) {
         s.rows = m_end - s.m < block ? m_end - s.m : block;
-        for (s.panel = begin; s.panel < end; s.panel += s.panels) {
-            s.panels = end - s.panel < most ? end - s.panel : most;
+        for (s.panel = first + begin; s.panel < first + end; s.panel += s.panels) {
+            s.panels = first + end - s.panel < most ? first + end - s.panel : most;
             packed_run(op, &s);
         }
     }

@@ -35,7 +35,8 @@ void BODY(quantize)(const struct op_quantize *a, int part, int parts)
     team_split((size_t)a->tokens * spans, 1, part, parts, &begin, &end);
     for (size_t i = begin; i < end; i++) {
         size_t k = i % spans * PACKED_SPAN, n = dim - k < PACKED_SPAN ? dim - k : PACKED_SPAN;
-        const float *x = a->x + i / spans * stride;
+        const size_t m = i / spans;
+        const float *x = a->x + (a->row ? (size_t)a->row[m] : m) * stride;
         int8_t *q = a->out.q + i * PACKED_SPAN;
         float padded[PACKED_SPAN] = {0};
         if (a->order) {
@@ -60,10 +61,10 @@ void BODY(round)(const struct op_round *a, int part, int parts)
     size_t at, end, n;
     team_split((size_t)a->tokens * dim, 64, part, parts, &at, &end);
     for (; at < end; at += n) {
-        size_t row = at / dim, col = at % dim;
+        const size_t m = at / dim, col = at % dim;
+        const float *x = a->x + (a->row ? (size_t)a->row[m] : m) * dim + col;
         n = dim - col < end - at ? dim - col : end - at;
-        dtype_convert(a->out + row * rows16_stride(a->dim) + col, DTYPE_BF16, a->x + at, DTYPE_F32,
-                      n);
+        dtype_convert(a->out + m * rows16_stride(a->dim) + col, DTYPE_BF16, x, DTYPE_F32, n);
     }
 }
 #endif

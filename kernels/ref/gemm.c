@@ -16,8 +16,8 @@ void ref_gemm(const struct op_gemm *a, int part, int parts)
     size_t x_stride = ref_stride(a->x_stride, a->w->cols);
     size_t out_stride = ref_stride(a->out_stride, a->w->rows);
     int32_t begin, end;
-    ref_split(a->w->rows, part, parts, &begin, &end);
-    for (size_t n = (size_t)begin; n < (size_t)end; n++)
+    ref_split((a->end ? a->end : a->w->rows) - a->first, part, parts, &begin, &end);
+    for (size_t n = (size_t)(a->first + begin); n < (size_t)(a->first + end); n++)
         for (size_t m = 0; m < (size_t)a->tokens; m++) {
             float *out = &a->out[m * out_stride + n];
             double sum = 0;

@@ -30,12 +30,13 @@ void ref_quantize(const struct op_quantize *a, int part, int parts)
     ref_split(a->tokens, part, parts, &begin, &end);
     for (size_t m = (size_t)begin; m < (size_t)end; m++) {
         const struct rows8 row = rows8_from(&a->out, m);
+        const float *x = a->x + (a->row ? (size_t)a->row[m] : m) * stride;
         for (size_t s = 0; s < (size_t)row.spans; s++) {
             size_t k = s * PACKED_SPAN, n = dim - k < PACKED_SPAN ? dim - k : PACKED_SPAN;
-            float x[PACKED_SPAN];
+            float placed[PACKED_SPAN];
             for (size_t i = 0; i < n; i++)
-                x[i] = a->x[m * stride + (a->order ? (size_t)a->order[k + i] : k + i)];
-            quantize_span(x, n, &row, s);
+                placed[i] = x[a->order ? (size_t)a->order[k + i] : k + i];
+            quantize_span(placed, n, &row, s);
         }
     }
 }

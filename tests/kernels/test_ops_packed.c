@@ -1,5 +1,6 @@
 /* Packed weights: what was put in comes out, every body's products are those of the reference, and
  * a row's bits depend on that row alone. */
+#include "kernels/gemm_share.h"
 #include "kernels/kernels_util.h"
 #include "kernels/packed.h"
 
@@ -209,7 +210,8 @@ Test(packed, rows_in_another_order)
     for (int b = 0; ops_at(b); b++) {
         struct rows8 want = quantized(ops_at(b), moved, TOKENS, COLS, NULL);
         struct rows8 got = rows8_make(TOKENS, COLS);
-        struct op_quantize a = {got, x, TOKENS, COLS, STRIDE, order};
+        struct op_quantize a = {
+            .out = got, .x = x, .tokens = TOKENS, .dim = COLS, .x_stride = STRIDE, .order = order};
         for (int part = 0; part < 4; part++)
             ops_at(b)->quantize(&a, part, 4);
         size_t spans = TOKENS * (size_t)got.spans;
@@ -327,6 +329,112 @@ Test(packed, rows_depend_on_themselves_alone, .timeout = 120)
         fused = NULL;
         weights_free(w);
     }
+    free(x);
+}
+
+/* A list of products, cut for several members, gives what each gives as a whole: packed and other
+ * weights side by side, products of no row among them. */
+static void check_list(const struct ops *ops, const struct matrix *const *w, const int *rows,
+                       int parts)
+{
+    enum { LIST = 5, ROWS = 45, N = 130, K = 300 };
+    float *x = kt_floats(ROWS * K, 7), *want = calloc(LIST * ROWS * N, sizeof *want);
+    float *got = kt_copy(want, LIST * ROWS * N);
+    struct rows8 r = quantized(ops, x, ROWS, K, NULL);
+    uint64_t cost = 0;
+    for (int i = 0; i < LIST; i++) {
+        struct op_gemm a = {
+            .out = want + i * ROWS * N, .x = x, .x8 = &r, .w = w[i], .tokens = rows[i]};
+        cost += gemm_cost(w[i], rows[i]);
+        if (rows[i])
+            ops->gemm(&a, 0, 1);
+    }
+    for (int part = 0; part < parts; part++) {
+        struct gemm_share s = gemm_share_of(cost, part, parts);
+        for (int i = 0; i < LIST; i++) {
+            struct op_gemm a = {
+                .out = got + i * ROWS * N, .x = x, .x8 = &r, .w = w[i], .tokens = rows[i]};
+            a.accumulate = 1; /* twice would be seen */
+            if (gemm_share_take(&s, &a))
+                ops->gemm(&a, 0, 1);
+        }
+        cr_assert_eq(s.at, cost);
+    }
+    kt_same(ops->name, got, want, LIST * ROWS * N);
+    rows8_free(&r);
+    free(got);
+    free(want);
+    free(x);
+}
+
+Test(packed, lists_of_products, .timeout = 120)
+{
+    static const int rows[][5] = {{1, 1, 1, 1, 1}, {45, 0, 3, 1, 7}, {0, 0, 0, 2, 0}};
+    struct weights *eight = weights_make(&forms[0], 130, 300, 8);
+    struct weights *four = weights_make(&forms[6], 130, 300, 9);
+    struct kt_matrix plain = kt_matrix_make(130, 300, DTYPE_BF16, 2, 5);
+    const struct matrix *w[] = {&eight->m, &four->m, &plain.m, &eight->m, &four->m};
+    for (int b = 0; ops_at(b); b++)
+        for (int i = 0; i < 3; i++)
+            for (int parts = 1; parts < 12; parts += 1 + parts / 3)
+                check_list(ops_at(b), w, rows[i], parts);
+    free(plain.memory);
+    weights_free(four);
+    weights_free(eight);
+}
+
+/* Members' parts are of like cost, up to a panel. */
+Test(packed, shares_are_even)
+{
+    struct matrix w = {.dtype = DTYPE_BF16, .rows = 160, .cols = 64};
+    enum { LIST = 7, PARTS = 4 };
+    int panels[PARTS] = {0};
+    for (int part = 0; part < PARTS; part++) {
+        struct gemm_share s = gemm_share_of(LIST * gemm_cost(&w, 2), part, PARTS);
+        for (int i = 0; i < LIST; i++) {
+            struct op_gemm a = {.w = &w, .tokens = 2};
+            if (gemm_share_take(&s, &a))
+                panels[part] += (a.end - a.first) / PACKED_ROWS;
+        }
+    }
+    for (int part = 0; part < PARTS; part++)
+        cr_assert(panels[part] == 17 || panels[part] == 18, "%d", panels[part]);
+}
+
+/* Rows of x taken in another order, some of them twice. */
+Test(packed, rows_by_number)
+{
+    enum { ROWS = 9, OUT = 12, K = 100 };
+    static const int32_t row[OUT] = {8, 8, 0, 3, 5, 1, 2, 8, 0, 4, 7, 6};
+    float *x = kt_floats(ROWS * K, 3), *picked = malloc(OUT * K * sizeof *picked);
+    const size_t stride = rows16_stride(K);
+    for (int i = 0; i < OUT; i++)
+        memcpy(picked + i * K, x + row[i] * K, K * sizeof *x);
+    for (int b = 0; ops_at(b); b++) {
+        const struct ops *ops = ops_at(b);
+        struct rows8 want = quantized(ops, picked, OUT, K, NULL), got = rows8_make(OUT, K);
+        struct op_quantize q = {.out = got, .x = x, .tokens = OUT, .dim = K, .row = row};
+        for (int part = 0; part < 3; part++)
+            ops->quantize(&q, part, 3);
+        for (int i = 0; i < OUT * want.spans; i++) {
+            cr_assert_eq(memcmp(got.q + i * PACKED_SPAN, want.q + i * PACKED_SPAN, PACKED_SPAN), 0);
+            cr_assert_eq(got.scale[i], want.scale[i]);
+            cr_assert_eq(memcmp(got.sum + 2 * i, want.sum + 2 * i, 2 * sizeof *got.sum), 0);
+        }
+        rows8_free(&want);
+        rows8_free(&got);
+        if (!ops->round)
+            continue;
+        uint16_t *x16 = malloc(OUT * stride * sizeof *x16);
+        for (int part = 0; part < 3; part++)
+            ops->round(&(struct op_round){.out = x16, .x = x, .row = row, .tokens = OUT, .dim = K},
+                       part, 3);
+        for (int i = 0; i < OUT * K; i++)
+            cr_assert_eq(x16[(size_t)(i / K) * stride + (size_t)(i % K)],
+                         dtype_f32_to_bf16(picked[i]));
+        free(x16);
+    }
+    free(picked);
     free(x);
 }
 

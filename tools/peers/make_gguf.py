@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes a GGUF file of random weights: for speeds, which hang on shapes and types and not on what a model has learnt.
 
-    make_gguf.py [--shape NAME] [--type BF16|F16|Q8_0|Q4_0] [--seed N] OUT.gguf
+    make_gguf.py [--shape NAME] [--layers N] [--type BF16|F16|Q8_0|Q4_0] [--seed N] OUT.gguf
 
 Every matrix has the one type, the embedding too; norms and the routers of experts are F32. The scales are such that
 a row's product with a normed vector is about 1, so that activations stay finite; those of blocks differ from block to
@@ -133,12 +133,15 @@ def filler(rng):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--shape", choices=SHAPES, default="llama-3.2-1b", help="(llama-3.2-1b)")
+    p.add_argument("--layers", type=int, metavar="N", help="fewer than the shape has, where memory is short")
     p.add_argument("--type", choices=["BF16", "F16", "Q8_0", "Q4_0"], default="Q8_0", help="of the matrices (Q8_0)")
     p.add_argument("--seed", type=int, default=1, metavar="N", help="equal files for equal seeds (1)")
     p.add_argument("out")
     a = p.parse_args()
-    s = SHAPES[a.shape]
-    gguf_file.write(a.out, metadata(a.shape, s, a.type), tensors(s, a.type), filler(random.Random(a.seed)))
+    s, name = SHAPES[a.shape], a.shape
+    if a.layers:
+        s, name = s | {"layers": a.layers}, f"{a.shape} of {a.layers} layers"
+    gguf_file.write(a.out, metadata(name, s, a.type), tensors(s, a.type), filler(random.Random(a.seed)))
     f = gguf_file.facts(a.out)
     print(f"{a.out}: {f['parameters']} parameters, {f['bytes']} bytes, {f['bits_per_weight']} bits per weight")
 

@@ -1,0 +1,56 @@
+#include "kernels/gemm_share.h"
+
+/* Products of an element of w with a row, in the time that memory takes for a byte. */
+#define PRODUCTS_PER_BYTE_PACKED 16
+#define PRODUCTS_PER_BYTE 8
+
+static uint64_t panels_of(const struct matrix *w)
+{
+    return ((uint64_t)w->rows + PACKED_ROWS - 1) / PACKED_ROWS;
+}
+
+static uint64_t panel_cost(const struct matrix *w, int32_t tokens)
+{
+    const uint64_t elements = (uint64_t)w->cols * PACKED_ROWS;
+    const uint64_t products = elements * (uint64_t)tokens;
+    if (w->packed)
+        return packed_panel_bytes(w->packed) + products / PRODUCTS_PER_BYTE_PACKED;
+    return elements * dtype_bytes(w->dtype) + products / PRODUCTS_PER_BYTE;
+}
+
+uint64_t gemm_cost(const struct matrix *w, int32_t tokens)
+{
+    return panels_of(w) * panel_cost(w, tokens);
+}
+
+/* Where part `part` begins, without a product that could overflow. */
+static uint64_t border(uint64_t cost, uint64_t part, uint64_t parts)
+{
+    return cost / parts * part + cost % parts * part / parts;
+}
+
+struct gemm_share gemm_share_of(uint64_t cost, int part, int parts)
+{
+    return (struct gemm_share){.begin = border(cost, (uint64_t)part, (uint64_t)parts),
+                               .end = border(cost, (uint64_t)part + 1, (uint64_t)parts)};
+}
+
+/* The panel, of those from `at` on that cost so much each, at which this border is. */
+static uint64_t panel_at(uint64_t border, uint64_t at, uint64_t each, uint64_t panels)
+{
+    uint64_t panel = border > at ? (border - at + each / 2) / each : 0;
+    return panel < panels ? panel : panels;
+}
+
+bool gemm_share_take(struct gemm_share *s, struct op_gemm *a)
+{
+    const uint64_t panels = panels_of(a->w), each = panel_cost(a->w, a->tokens), at = s->at;
+    s->at += panels * each;
+    if (s->at <= s->begin || at >= s->end)
+        return false;
+    const uint64_t first = panel_at(s->begin, at, each, panels);
+    const uint64_t end = panel_at(s->end, at, each, panels);
+    a->first = (int32_t)(first * PACKED_ROWS);
+    a->end = end == panels ? a->w->rows : (int32_t)(end * PACKED_ROWS);
+    return first < end;
+}
