@@ -23,6 +23,13 @@ uint64_t gemm_cost(const struct matrix *w, int32_t tokens)
     return panels_of(w) * panel_cost(w, tokens);
 }
 
+uint64_t gemm_weight_bytes(const struct matrix *w)
+{
+    if (w->packed)
+        return packed_bytes(w->packed);
+    return (uint64_t)w->rows * (uint64_t)w->cols * dtype_bytes(w->dtype);
+}
+
 /* Where part `part` begins, without a product that could overflow. */
 static uint64_t border(uint64_t cost, uint64_t part, uint64_t parts)
 {

@@ -24,6 +24,8 @@ struct gemm_share {
 
 /* What so many rows times w cost, in bytes that memory could bring meanwhile. */
 uint64_t gemm_cost(const struct matrix *w, int32_t tokens);
+/* What it has to read. */
+uint64_t gemm_weight_bytes(const struct matrix *w);
 struct gemm_share gemm_share_of(uint64_t cost, int part, int parts);
 /* Whether some of the next product is this member's: sets its first and end. */
 bool gemm_share_take(struct gemm_share *s, struct op_gemm *a);

@@ -222,6 +222,11 @@ uint64_t model_weight_bytes(const struct model *m)
     return m->weights.bytes;
 }
 
+uint64_t model_expert_bytes(const struct model *m)
+{
+    return m->scratch.expert_bytes;
+}
+
 struct kv_layout model_kv_layout(const struct model *m, enum dtype dtype, int32_t block_tokens,
                                  uint64_t pool_bytes)
 {

@@ -80,6 +80,8 @@ struct fingerprint model_fingerprint(const struct model *m);
  * key is may depend on the prompt's length, but not on what follows (LAW 2). */
 bool model_is_long(const struct model *m, int32_t prompt_tokens);
 uint64_t model_weight_bytes(const struct model *m);
+/* Of a mixture's experts, those that were chosen, in each forward so far. */
+uint64_t model_expert_bytes(const struct model *m);
 /* What most of its products are of: bytes, pairs of bf16, or floats. */
 enum model_math { MODEL_MATH_FLOAT, MODEL_MATH_BF16, MODEL_MATH_INT8 };
 enum model_math model_get_math(const struct model *m);

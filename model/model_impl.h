@@ -42,6 +42,7 @@ struct scratch {
     const float *ready;         /* what x8 and x16 were made of: rows of ready_dim elements */
     const int32_t *ready_order; /* of x8 (struct packed) */
     int32_t ready_dim;
+    uint64_t expert_bytes; /* of chosen experts, in all forwards */
 };
 
 struct model {

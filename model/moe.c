@@ -183,10 +183,14 @@ static void run_products(const struct layer_run *l, const struct pair_list *p, c
                          const struct pair_product *of, int n)
 {
     const struct matrix *w;
-    uint64_t cost = 0;
+    uint64_t cost = 0, bytes = 0;
     for (int i = 0; i < n; i++)
-        for (struct expert_rows r = {0}; (w = next_matrix(p, &of[i], &r));)
+        for (struct expert_rows r = {0}; (w = next_matrix(p, &of[i], &r));) {
             cost += gemm_cost(w, r.end - r.begin);
+            bytes += gemm_weight_bytes(w);
+        }
+    if (l->me.part == 0)
+        l->r->m->scratch.expert_bytes += bytes;
     struct gemm_share share = gemm_share_of(cost, l->me.part, l->me.parts);
     for (struct expert_rows r = {0}, at; at = r, next_matrix(p, of, &r);)
         for (int i = 0; i < n; i++) {

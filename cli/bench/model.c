@@ -24,8 +24,8 @@ static const char *const formulas[][2] = {
                "seconds; the median of the repetitions is shown"},
     {"fraction",
      "time at the probe's limits (better of before and after) / seconds: the weights that "
-     "one token needs once per step and KV of "
-     "every sequence read from memory, or 2 operations per parameter and token plus 4 "
+     "every token needs and the experts that were chosen once per step, and KV of "
+     "every sequence, read from memory, or 2 operations per parameter and token plus 4 "
      "per head, head dimension, layer and earlier token (of bytes or bf16 where the model's "
      "weights "
      "are multiplied so), whichever takes longer; over 1 where the model stays in cache"},
@@ -45,6 +45,7 @@ struct work {
     double logits;   /* rows of them */
     double attended; /* (token, earlier token) pairs */
     double kv_read;  /* tokens whose KV was read, once per step */
+    double experts;  /* bytes of those that were chosen, once per step */
 };
 
 struct row {
@@ -161,14 +162,16 @@ static enum status fill(struct bench *b, int32_t batch, struct error *err)
     return st;
 }
 
-static enum status time_prefill(struct bench *b, int32_t batch, int32_t tokens, double *seconds,
-                                struct error *err)
+static enum status time_prefill(struct bench *b, struct row *r, int32_t tokens, struct error *err)
 {
+    const int32_t batch = r->batch;
     enum status st = begin(b, batch, tokens, 1, err);
+    uint64_t experts = model_expert_bytes(b->local.model);
     int64_t t = clock_now_ns();
     if (st == ST_OK)
         st = fill(b, batch, err);
-    *seconds = (double)(clock_now_ns() - t) * 1e-9;
+    r->seconds = (double)(clock_now_ns() - t) * 1e-9;
+    r->work.experts = (double)(model_expert_bytes(b->local.model) - experts);
     end(b, batch);
     return st;
 }
@@ -180,10 +183,12 @@ static enum status time_decode(struct bench *b, struct row *r, int32_t steps, st
     enum status st = begin(b, r->batch, r->depth, most, err);
     if (st == ST_OK)
         st = fill(b, r->batch, err);
+    uint64_t experts = model_expert_bytes(b->local.model);
     int64_t before = b->tokens, t = clock_now_ns();
     for (int32_t i = 0; st == ST_OK && i < steps; i++)
         st = step(b, err);
     r->seconds = (double)(clock_now_ns() - t) * 1e-9;
+    r->work.experts = (double)(model_expert_bytes(b->local.model) - experts);
     r->tokens = b->tokens - before;
     end(b, r->batch);
     return st;
@@ -198,6 +203,23 @@ static double arithmetic(const struct bench *b)
                                      : b->probe.gflops;
 }
 
+/* Whether there are experts that a token does not go to. */
+static bool is_sparse(const struct model_config *c)
+{
+    return c->moe.experts > c->moe.top_k;
+}
+
+/* How many parameters every token is multiplied with. */
+static double dense_parameters(const struct model_config *c)
+{
+    const double all = (double)model_config_parameters(c);
+    const double active = (double)model_config_active_parameters(c);
+    if (!is_sparse(c))
+        return active;
+    const double unread = all - active - (c->tied ? 0 : (double)c->vocab * c->hidden);
+    return active - unread * c->moe.top_k / (c->moe.experts - c->moe.top_k);
+}
+
 /* Seconds that `w` takes at the limits. */
 static double limit_seconds(const struct bench *b, const struct work *w)
 {
@@ -206,9 +228,9 @@ static double limit_seconds(const struct bench *b, const struct work *w)
     double kv = (double)l->layers * (double)kv_token_bytes(l);
     double embedding = (double)c->vocab * c->hidden;
     double active = (double)model_config_active_parameters(c), matrices = active - embedding;
-    double weights =
-        (double)model_weight_bytes(b->local.model) * active / (double)model_config_parameters(c);
-    double bytes = w->passes * weights + w->kv_read * kv;
+    double weights = (double)model_weight_bytes(b->local.model) * dense_parameters(c) /
+                     (double)model_config_parameters(c);
+    double bytes = w->passes * weights + w->kv_read * kv + (is_sparse(c) ? w->experts : 0);
     double flops = 2 * matrices * w->tokens + 2 * embedding * w->logits +
                    4.0 * c->layers * c->heads * c->head_dim * w->attended;
     return fmax(bytes / (b->probe.gbytes_per_second * 1e9), flops / (arithmetic(b) * 1e9));
@@ -225,12 +247,13 @@ static enum status time_row(struct bench *b, const struct options *o, struct row
 {
     if (!r->prefill)
         return time_decode(b, r, (int32_t)o->gen_tokens, err);
-    return time_prefill(b, r->batch, (int32_t)o->prompt_tokens, &r->seconds, err);
+    return time_prefill(b, r, (int32_t)o->prompt_tokens, err);
 }
 
 static void set_work(const struct options *o, struct row *r)
 {
-    double chunk = (double)o->local.chunk_tokens_max, each = (double)o->prompt_tokens;
+    const double chunk = (double)o->local.chunk_tokens_max, each = (double)o->prompt_tokens;
+    const double experts = r->work.experts;
     if (r->prefill) {
         r->tokens = r->batch * o->prompt_tokens;
         double pairs = r->batch * each * (each + 1) / 2;
@@ -238,14 +261,16 @@ static void set_work(const struct options *o, struct row *r)
                                 .tokens = (double)r->tokens,
                                 .logits = r->batch,
                                 .attended = pairs,
-                                .kv_read = pairs / fmin(chunk, each)};
+                                .kv_read = pairs / fmin(chunk, each),
+                                .experts = experts};
     } else {
         double pairs = (double)r->tokens * (r->depth + (double)o->gen_tokens / 2);
         r->work = (struct work){.passes = (double)o->gen_tokens,
                                 .tokens = (double)r->tokens,
                                 .logits = (double)r->tokens,
                                 .attended = pairs,
-                                .kv_read = pairs};
+                                .kv_read = pairs,
+                                .experts = experts};
     }
 }
 
@@ -268,9 +293,8 @@ static enum status add_row(struct bench *b, const struct options *o, const struc
 
 static enum status measure(struct bench *b, const struct options *o, struct error *err)
 {
-    enum status st = ST_OK;
-    double seconds;
-    st = time_prefill(b, 1, 32, &seconds, err); /* touches the weights */
+    struct row first = {.batch = 1};
+    enum status st = time_prefill(b, &first, 32, err); /* touches the weights */
     for (size_t i = 0; st == ST_OK && i < b->n_batches; i++)
         st = add_row(b, o, &(struct row){.prefill = true, .batch = (int32_t)b->batches[i]}, err);
     for (size_t k = 0; st == ST_OK && k < b->n_depths; k++)
@@ -329,6 +353,8 @@ static void put_row(struct jw *w, const struct row *r)
     jw_real(w, r->seconds);
     jw_key(w, "tokens_per_second");
     jw_real(w, (double)r->tokens / r->seconds);
+    jw_key(w, "expert_bytes");
+    jw_real(w, r->work.experts);
     jw_key(w, "fraction");
     jw_real(w, r->fraction);
     jw_end_obj(w);
