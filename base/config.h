@@ -43,7 +43,7 @@ struct config {
     struct {
         char *name, *listen, *http;
         int64_t threads;     /* 0: all cores */
-        char *cpu_features;  /* auto | portable | avx2 | avx512 | avx512_vnni | avx512_bf16 | amx */
+        char *cpu_features;  /* a body of kernels/ops.h, or auto */
         char *weights;       /* auto | packed | float */
         char *weights_cache; /* model | none | a folder */
         char *device;        /* cpu */

@@ -67,7 +67,7 @@ const struct config_key config_table[] = {
     {"node.threads", CK_INT, AT(node.threads), "0", 0, 1024, NULL, "N",
      "kernel threads; 0: all cores", CP_NODE, false},
     {"node.cpu_features", CK_WORD, AT(node.cpu_features), "auto", 0, 0,
-     "auto|portable|avx2|avx512|avx512_vnni|avx512_bf16|amx", NULL,
+     "auto|portable|avx2|avx512|avx512_vnni|avx512_bf16|amx|amx_emulated", NULL,
      "best instructions that kernels may use", CP_NODE, false},
     {"node.weights", CK_WORD, AT(node.weights), "auto", 0, 0, "auto|packed|float", NULL,
      "packed: quantized weights stay integers, rows are rounded to 8 bits, or to bf16 for bf16 "

@@ -65,7 +65,8 @@ enum status local_read_all(FILE *f, const char *name, struct buf *out, struct er
          .kind = FLAG_STR,                                                                         \
          .target = &(o).cpu_features,                                                              \
          .value = "NAME",                                                                          \
-         .help = "auto, portable, avx2, avx512, avx512_vnni or avx512_bf16"},                      \
+         .help = "auto, or a set: portable, avx2, avx512, avx512_vnni, avx512_bf16, amx, "         \
+                 "amx_emulated"},                                                                  \
         {.name = "weights",                                                                        \
          .kind = FLAG_STR,                                                                         \
          .target = &(o).weights,                                                                   \

@@ -128,6 +128,10 @@ static void job_measure(struct job *j)
     }
     j->matrix = (struct matrix){.dtype = j->dtype, .rows = rows, .cols = cols};
     j->stream_bytes = (size_t)rows * (size_t)cols * element;
+    if (j->form == FORM_BF16_ROWS && j->ops->panels) {
+        j->matrix.panels = true;
+        j->stream_bytes = panels_bytes(rows, cols);
+    }
     if (j->form >= FORM_Q8) {
         j->packed = (struct packed){.rows = rows,
                                     .cols = cols,

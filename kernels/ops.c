@@ -26,9 +26,15 @@ static const struct body {
     bool (*supported)(void);
     bool (*worth)(void); /* NULL: where it is supported; else what "auto" asks */
 } bodies[] = {
+#if defined(BATON_AMX)
+    {&cpu_ops_amx, cpu_has_amx, NULL},
+#endif
 #if defined(__x86_64__)
-    {&cpu_ops_bf16, cpu_has_bf16, cpu_has_fast_bf16}, {&cpu_ops_vnni, cpu_has_vnni, NULL},
-    {&cpu_ops_avx512, cpu_has_avx512, NULL},          {&cpu_ops_avx2, cpu_has_avx2, NULL},
+    {&cpu_ops_bf16, cpu_has_bf16, cpu_has_fast_bf16},
+    {&cpu_ops_vnni, cpu_has_vnni, NULL},
+    {&cpu_ops_amx_emulated, cpu_has_vnni, cpu_never},
+    {&cpu_ops_avx512, cpu_has_avx512, NULL},
+    {&cpu_ops_avx2, cpu_has_avx2, NULL},
 #endif
     {&cpu_ops_portable, cpu_has_portable, NULL},
 };
@@ -58,7 +64,7 @@ enum status ops_cpu(const char *features, const struct ops **out, struct error *
     }
     return err_set(err, ST_UNSUPPORTED,
                    "cpu features %s: expected auto, portable, avx2, avx512, "
-                   "avx512_vnni or avx512_bf16",
+                   "avx512_vnni, avx512_bf16, amx or amx_emulated",
                    features);
 }
 

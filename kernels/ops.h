@@ -26,6 +26,7 @@
 #include "kernels/dtype.h"
 #include "kernels/kv_layout.h"
 #include "kernels/packed.h"
+#include "kernels/panels.h"
 
 #define OPS_KV_SPAN 64 /* absolute positions per step of the online softmax */
 #define OPS_HEAD_DIM_MAX 1024
@@ -33,12 +34,14 @@
 #define OPS_TOP_K_MAX 64
 #define QUANTIZE_LEAST 0x1p-100f
 
-/* A weight matrix as stored: [rows, cols], possibly unaligned (mapped file), or packed. */
+/* A weight matrix as stored: [rows, cols], possibly unaligned (mapped file), or packed, or bf16 in
+ * panels (aligned to a cache line). */
 struct matrix {
     const void *data;
     enum dtype dtype;
     int32_t rows, cols;
     const struct packed *packed; /* NULL: `data` it is; embed and gemm alone take these */
+    bool panels;                 /* data is in the order of kernels/panels.h; likewise */
     bool rounds;                 /* of bf16, for gemms that read x in bf16 too (op_gemm.x16) */
 };
 
@@ -64,7 +67,7 @@ static inline size_t rows16_stride(int32_t dim)
     return ((size_t)dim + 31) / 32 / 2 * 64 + 32;
 }
 
-/* out = x in bf16, to nearest even. */
+/* out = x in bf16, to nearest even, and zeros up to a multiple of PACKED_SPAN. */
 struct op_round {
     uint16_t *out;      /* bf16 [tokens, dim], rows16_stride(dim) apart */
     const float *x;     /* [tokens, dim] */
@@ -251,6 +254,7 @@ struct ops {
     void (*gemm)(const struct op_gemm *a, int part, int parts);
     void (*quantize)(const struct op_quantize *a, int part, int parts);
     void (*round)(const struct op_round *a, int part, int parts); /* NULL: gemm has no use for it */
+    bool panels; /* and gemm takes weights that are read by what that makes in panels alone */
     void (*rope)(const struct op_rope *a, int part, int parts);
     void (*kv_store)(const struct op_kv_store *a, int part, int parts);
     void (*attention)(const struct op_attention *a, int part, int parts);

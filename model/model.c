@@ -164,7 +164,8 @@ enum status model_load(const struct model_load_args *args, struct model **out, s
                                                  .form = args->weights,
                                                  .cache = args->weights_cache,
                                                  .fingerprint = m->fingerprint,
-                                                 .rounds = args->ops->round != NULL},
+                                                 .rounds = args->ops->round != NULL,
+                                                 .panels = args->ops->panels},
                           &m->weights, err);
     if (!st)
         st = scratch_init(&m->scratch, m, err);

@@ -155,6 +155,7 @@ struct weights_args {
     const char *cache; /* a folder, "model", or NULL */
     struct fingerprint fingerprint;
     bool rounds; /* gemms by bf16 can read bf16 */
+    bool panels; /* and want such weights in panels */
 };
 enum status weights_bind(const struct weights_args *args, struct model_weights *out,
                          struct error *err);

@@ -291,6 +291,9 @@ static enum status bind_one(void *ctx, const struct weight_spec *s)
     }
     s->matrix->rounds = b->rounds && native && dtype == DTYPE_BF16 && s->take_cols && !s->as_floats;
     b->out->rounds = b->out->rounds || s->matrix->rounds;
+    s->matrix->panels = s->matrix->rounds && b->args->panels;
+    if (s->matrix->panels)
+        return conversion_add_panels(&b->conversion, w, s);
     if (!native || s->flip || s->step != 1)
         return conversion_add(&b->conversion, w, s, dtype);
     size_t start =

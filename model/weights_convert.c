@@ -21,6 +21,7 @@ struct conversion_job {
     struct weight_spec spec;
     enum dtype to;
     bool packs;         /* else to floats */
+    bool panels;        /* which then stand in panels */
     struct packed form; /* its place is `out` */
     size_t bytes;       /* of `out` */
     char *out;
@@ -31,6 +32,16 @@ static size_t job_bytes(const struct weight_spec *s, enum dtype to)
 {
     size_t n = (size_t)s->take_rows * (size_t)(s->take_cols ? s->take_cols : 1);
     return (n * dtype_bytes(to) + CONVERT_ALIGN - 1) & ~(size_t)(CONVERT_ALIGN - 1);
+}
+
+/* What the result takes, were its floats, or its scales, of this type. */
+static size_t result_bytes(const struct conversion_job *j, enum dtype type)
+{
+    struct packed form = j->form;
+    form.scale_type = type;
+    return j->packs    ? packed_bytes(&form)
+           : j->panels ? panels_bytes(j->spec.take_rows, j->spec.take_cols)
+                       : job_bytes(&j->spec, type);
 }
 
 static enum status add_job(struct conversion *c, struct conversion_job job)
@@ -64,6 +75,14 @@ enum status conversion_pack(struct conversion *c, const struct weight *w,
     return add_job(c, job);
 }
 
+enum status conversion_add_panels(struct conversion *c, const struct weight *w,
+                                  const struct weight_spec *s)
+{
+    struct conversion_job job = {.weight = w, .spec = *s, .to = DTYPE_BF16, .panels = true};
+    job.bytes = result_bytes(&job, DTYPE_BF16);
+    return add_job(c, job);
+}
+
 void conversion_fini(struct conversion *c)
 {
     free(c->jobs);
@@ -84,30 +103,35 @@ struct slab {
     bool good;
 };
 
-static void put_line(const struct conversion_job *j, struct slab *s, char *out, const float *line,
-                     size_t n)
+/* n elements of row `row` of the result, from column `col` on. */
+static void put_line(const struct conversion_job *j, struct slab *s, size_t row, size_t col,
+                     const float *line, size_t n)
 {
+    const size_t cols = (size_t)j->spec.take_cols;
     for (size_t k = 0; k < n; k++)
         s->largest = fmaxf(s->largest, fabsf(line[k]));
     s->good = weights_find_nonfinite(line, DTYPE_F32, n) == n && s->good;
-    dtype_convert(out, j->to, line, DTYPE_F32, n);
+    if (j->panels)
+        panels_put(j->out, j->spec.take_cols, row, col, line, n);
+    else
+        dtype_convert(j->out + (row * cols + col) * dtype_bytes(j->to), j->to, line, DTYPE_F32, n);
 }
 
 static void put_slab(const struct conversion_job *j, struct slab *s, size_t at)
 {
     const struct weight_spec *spec = &j->spec;
-    const size_t size = dtype_bytes(j->to), stride = (size_t)j->weight->cols;
+    const size_t stride = (size_t)j->weight->cols;
     const size_t cols = (size_t)spec->take_cols,
                  lines = spec->flip ? (size_t)spec->take_rows : s->n;
     for (size_t i = 0; i < lines; i++) {
         if (!spec->flip) {
-            put_line(j, s, j->out + (at + i) * cols * size, s->rows + i * stride, cols);
+            put_line(j, s, at + i, 0, s->rows + i * stride, cols);
             continue;
         }
         const float *from = s->rows + (size_t)spec->first + i * (size_t)spec->step;
         for (size_t k = 0; k < s->n; k++)
             s->line[k] = from[k * stride];
-        put_line(j, s, j->out + (i * cols + at) * size, s->line, s->n);
+        put_line(j, s, i, at, s->line, s->n);
     }
 }
 
@@ -119,7 +143,7 @@ static void read_into(const struct conversion_job *j, struct slab *s)
     s->good = true;
     if (!spec->take_cols) { /* a vector: its one row */
         weight_read_rows(j->weight, base, base + 1, s->rows);
-        put_line(j, s, j->out, s->rows, (size_t)spec->take_rows);
+        put_line(j, s, 0, 0, s->rows, (size_t)spec->take_rows);
         return;
     }
     const size_t all = (size_t)(spec->flip ? spec->take_cols : spec->take_rows);
@@ -253,18 +277,18 @@ static void convert_body(void *arg, int part, int parts)
 
 static uint32_t form_of(const struct conversion_job *j)
 {
-    return j->packs ? 16u + (uint32_t)j->form.scale_type : (uint32_t)j->to;
+    return j->packs ? 16u + (uint32_t)j->form.scale_type : (j->panels ? 32u : 0) + (uint32_t)j->to;
 }
 
 /* Whether a part can be this job's result; where `take`, it becomes that. */
 static bool fits(struct conversion_job *j, const struct weights_part *p, bool take)
 {
-    uint32_t type = j->packs ? p->form - 16u : p->form;
+    uint32_t type = p->form - (j->packs ? 16u : j->panels ? 32u : 0);
     struct packed form = j->form;
     if (type >= DTYPE_COUNT || (j->packs && type == DTYPE_BF16))
         return false;
     form.scale_type = (enum dtype)type;
-    if (p->bytes != (j->packs ? packed_bytes(&form) : job_bytes(&j->spec, (enum dtype)type)))
+    if (p->bytes != result_bytes(j, (enum dtype)type))
         return false;
     if (!take)
         return true;
@@ -297,11 +321,23 @@ static void mix_jobs(struct conversion *c)
     for (size_t i = 0; i < c->n_jobs; i++) {
         const struct conversion_job *j = &c->jobs[i];
         const struct weight_spec *s = &j->spec;
-        const int32_t facts[] = {
-            j->packs,        (int32_t)j->to,   j->form.bits, j->form.group, j->form.zero,
-            s->expert,       s->first,         s->step,      s->take_rows,  s->take_cols,
-            s->skip,         s->flip,          s->rows,      s->cols,       j->form.has_table,
-            j->form.has_min, j->form.has_order};
+        const int32_t facts[] = {j->packs + 2 * j->panels,
+                                 (int32_t)j->to,
+                                 j->form.bits,
+                                 j->form.group,
+                                 j->form.zero,
+                                 s->expert,
+                                 s->first,
+                                 s->step,
+                                 s->take_rows,
+                                 s->take_cols,
+                                 s->skip,
+                                 s->flip,
+                                 s->rows,
+                                 s->cols,
+                                 j->form.has_table,
+                                 j->form.has_min,
+                                 j->form.has_order};
         for (int k = 0; k < 2; k++) {
             c->key.w[k] = hash_bytes(c->key.w[k], s->name, strlen(s->name));
             c->key.w[k] = hash_bytes(c->key.w[k], facts, sizeof facts);
@@ -340,10 +376,10 @@ static void keep(struct conversion *c, const char *path)
     int64_t begin = clock_now_ns();
     for (size_t i = 0; parts && i < c->n_jobs; i++) {
         const struct conversion_job *j = &c->jobs[i];
-        parts[i] = (struct weights_part){.data = j->out,
-                                         .bytes = j->packs ? packed_bytes(&j->form)
-                                                           : job_bytes(&j->spec, j->to),
-                                         .form = form_of(j)};
+        parts[i] =
+            (struct weights_part){.data = j->out,
+                                  .bytes = result_bytes(j, j->packs ? j->form.scale_type : j->to),
+                                  .form = form_of(j)};
     }
     if (parts && weights_cache_write(path, &c->key, parts, c->n_jobs, &why) == ST_OK)
         log_info("weights_kept", "file=%s seconds=%.1f", log_quote(quoted, sizeof quoted, path),

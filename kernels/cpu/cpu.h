@@ -34,6 +34,8 @@ CPU_BODY(avx2)
 CPU_BODY(avx512)
 CPU_BODY(vnni)
 CPU_BODY(bf16)
+CPU_BODY(amx)
+CPU_BODY(amx_emulated)
 
 #undef CPU_BODY
 
@@ -46,6 +48,9 @@ double probe_amx_bf16(int64_t rounds, bool from_cache);
 double probe_amx_int8(int64_t rounds, bool from_cache);
 
 bool cpu_has_fast_bf16(void); /* faster than with floats */
+bool cpu_never(void);         /* of a body that is chosen by its name alone */
+/* Whether the bodies of the tiles compute, here, what those of vectors do. */
+bool cpu_tiles_agree(const struct ops *tiles, const struct ops *vectors);
 
 /* Scalar, the same for every body: which experts are chosen does not depend on the body more than
  * the logits do. */

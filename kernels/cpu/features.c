@@ -7,6 +7,11 @@ bool cpu_has_portable(void)
     return true;
 }
 
+bool cpu_never(void)
+{
+    return false;
+}
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <sys/syscall.h>
@@ -134,4 +139,17 @@ bool cpu_amx_permit(void)
     static _Atomic int answer;
     return remember(&answer, probe_amx);
 }
+
+#if defined(BATON_AMX)
+static bool probe_amx_body(void)
+{
+    return cpu_amx_permit() && cpu_has_vnni() && cpu_tiles_agree(&cpu_ops_amx, &cpu_ops_vnni);
+}
+
+bool cpu_has_amx(void)
+{
+    static _Atomic int answer;
+    return remember(&answer, probe_amx_body);
+}
+#endif
 #endif

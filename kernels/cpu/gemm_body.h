@@ -7,6 +7,8 @@
 #ifndef KERNELS_CPU_GEMM_BODY_H
 #define KERNELS_CPU_GEMM_BODY_H
 
+#include <assert.h>
+
 #include "base/team.h"
 #include "kernels/cpu/dot_body.h"
 
@@ -66,13 +68,32 @@ static void gemm_strip(const struct gemm_view *g, size_t m, int rows, size_t n, 
     }
 }
 
+static void gemm_packed(const struct op_gemm *a, struct packed_share share)
+{
+#if defined(BODY_TILES)
+    if (a->w->panels) {
+        tiles_pairs(a, share);
+        return;
+    }
+    if (share.m_end - share.m_begin >= TILES_FEW) {
+        tiles_bytes(a, share);
+        return;
+    }
+#endif
+    assert(a->w->packed);
+    packed_gemm(a, share);
+}
+
 void BODY(gemm)(const struct op_gemm *a, int part, int parts)
 {
     const struct matrix *w = a->w;
-    if (w->packed) {
-        packed_gemm(a, part, parts);
+    if (w->packed || w->panels) {
+        gemm_packed(a, packed_split(a, part, parts));
         return;
     }
+#if defined(BODY_TILES)
+    assert(!a->x16);
+#endif
     struct gemm_view g = {
         .op = a,
         .k = (size_t)w->cols,

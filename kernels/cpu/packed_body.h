@@ -301,28 +301,40 @@ static void packed_run(const struct op_gemm *op, const struct packed_strip *s)
     packed_write(op, sums, s);
 }
 
-static void packed_gemm(const struct op_gemm *op, int part, int parts)
+/* What one thread does: rows of x by panels. As gemm() does: columns where there are enough, else
+ * rows. */
+struct packed_share {
+    size_t m_begin, m_end, begin, end;
+};
+
+static struct packed_share packed_split(const struct op_gemm *op, int part, int parts)
+{
+    const size_t first = (size_t)op->first / PACKED_ROWS;
+    const size_t last = (size_t)(op->end ? op->end : op->w->rows);
+    const size_t panels = (last + PACKED_ROWS - 1) / PACKED_ROWS - first;
+    struct packed_share s = {0, (size_t)op->tokens, 0, panels};
+    if (panels >= (size_t)parts * BYTES_PANELS || op->tokens < parts)
+        team_split(panels, BYTES_PANELS, part, parts, &s.begin, &s.end);
+    else
+        team_split((size_t)op->tokens, 1, part, parts, &s.m_begin, &s.m_end);
+    s.begin += first;
+    s.end += first;
+    return s;
+}
+
+static void packed_gemm(const struct op_gemm *op, struct packed_share share)
 {
     const struct packed *p = op->w->packed;
-    const size_t first = (size_t)op->first / PACKED_ROWS;
-    const size_t last = (size_t)(op->end ? op->end : p->rows),
-                 panels = (last + PACKED_ROWS - 1) / PACKED_ROWS - first;
-    size_t m_begin = 0, m_end = (size_t)op->tokens, begin = 0, end = panels;
     size_t block = PACKED_X_BYTES / (packed_spans(p) * PACKED_SPAN) / BYTES_ROWS;
-    /* As gemm() does: columns where there are enough, else rows. */
-    if (panels >= (size_t)parts * BYTES_PANELS || op->tokens < parts)
-        team_split(panels, BYTES_PANELS, part, parts, &begin, &end);
-    else
-        team_split((size_t)op->tokens, 1, part, parts, &m_begin, &m_end);
     block = (block < 1 ? 1 : block < PACKED_TILES_MAX ? block : PACKED_TILES_MAX) * BYTES_ROWS;
     struct packed_strip s;
     /* Memory gives one stream faster than two; more rows are worth more of them side by side. */
     const size_t few = p->bits == 4 ? PACKED_FEW : 1;
-    const size_t most = m_end - m_begin <= few ? 1 : BYTES_PANELS;
-    for (s.m = m_begin; s.m < m_end; s.m += s.rows) {
-        s.rows = m_end - s.m < block ? m_end - s.m : block;
-        for (s.panel = first + begin; s.panel < first + end; s.panel += s.panels) {
-            s.panels = first + end - s.panel < most ? first + end - s.panel : most;
+    const size_t most = share.m_end - share.m_begin <= few ? 1 : BYTES_PANELS;
+    for (s.m = share.m_begin; s.m < share.m_end; s.m += s.rows) {
+        s.rows = share.m_end - s.m < block ? share.m_end - s.m : block;
+        for (s.panel = share.begin; s.panel < share.end; s.panel += s.panels) {
+            s.panels = share.end - s.panel < most ? share.end - s.panel : most;
             packed_run(op, &s);
         }
     }

@@ -54,7 +54,7 @@ void BODY(quantize)(const struct op_quantize *a, int part, int parts)
     }
 }
 
-#if defined(BODY_ROUNDS)
+#if defined(BODY_ROUNDS) || defined(BODY_TILES)
 void BODY(round)(const struct op_round *a, int part, int parts)
 {
     const size_t dim = (size_t)a->dim;
@@ -65,6 +65,10 @@ void BODY(round)(const struct op_round *a, int part, int parts)
         const float *x = a->x + (a->row ? (size_t)a->row[m] : m) * dim + col;
         n = dim - col < end - at ? dim - col : end - at;
         dtype_convert(a->out + m * rows16_stride(a->dim) + col, DTYPE_BF16, x, DTYPE_F32, n);
+        /* The last span of a row is whole. */
+        if (col + n == dim && dim % PACKED_SPAN != 0)
+            memset(a->out + m * rows16_stride(a->dim) + dim, 0,
+                   (PACKED_SPAN - dim % PACKED_SPAN) * sizeof *a->out);
     }
 }
 #endif

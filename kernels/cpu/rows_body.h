@@ -18,6 +18,8 @@ static void rows_embed(const struct op_embed *a, int part, int parts)
         float *out = a->out + m * cols;
         if (t->packed)
             packed_read_row(t->packed, (size_t)a->ids[m], out);
+        else if (t->panels)
+            panels_read_row(t->data, t->cols, (size_t)a->ids[m], out);
         else
             dtype_convert(out, DTYPE_F32,
                           (const char *)t->data + (size_t)a->ids[m] * cols * dtype_bytes(t->dtype),
@@ -164,8 +166,11 @@ const struct ops BODY(cpu_ops) = {
     .embed = rows_embed,
     .rmsnorm = rows_rmsnorm,
     .quantize = BODY(quantize),
-#if defined(BODY_ROUNDS)
+#if defined(BODY_ROUNDS) || defined(BODY_TILES)
     .round = BODY(round),
+#endif
+#if defined(BODY_TILES)
+    .panels = true,
 #endif
     .gemm = BODY(gemm),
     .rope = rows_rope,

@@ -8,9 +8,17 @@
 
 #include "kernels/cpu/cpu.h"
 
-/* The same text is compiled three times: with VNNI products of bytes are one instruction, with BF16
- * those of pairs of bf16 too. */
-#if defined(__AVX512BF16__)
+/* The same text is compiled for several: with VNNI products of bytes are one instruction, with BF16
+ * those of pairs of bf16 too; with AMX there are tiles of both. */
+#if defined(TILES_EMULATED)
+#define BODY_NAME "amx_emulated"
+#define BODY(name) name##_amx_emulated
+#define BODY_TILES 1
+#elif defined(__AMX_INT8__)
+#define BODY_NAME "amx"
+#define BODY(name) name##_amx
+#define BODY_TILES 1
+#elif defined(__AVX512BF16__)
 #define BODY_NAME "avx512_bf16"
 #define BODY(name) name##_bf16
 #define BODY_ROUNDS 1 /* has products of two bf16 */

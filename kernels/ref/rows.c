@@ -19,6 +19,8 @@ float ref_element(const struct matrix *m, size_t row, size_t col)
     float v;
     if (m->packed)
         return packed_element(m->packed, row, col);
+    if (m->panels)
+        return panels_element(m->data, m->cols, row, col);
     at += (row * (size_t)m->cols + col) * dtype_bytes(m->dtype);
     dtype_convert(&v, DTYPE_F32, at, m->dtype, 1);
     return v;

@@ -1,5 +1,6 @@
 /* Packed weights: what was put in comes out, every body's products are those of the reference, and
  * a row's bits depend on that row alone. */
+#include "kernels/cpu/cpu.h"
 #include "kernels/gemm_share.h"
 #include "kernels/kernels_util.h"
 #include "kernels/packed.h"
@@ -285,7 +286,7 @@ static void check_products(const struct form *f, int rows, int cols, int tokens,
 Test(packed, products, .timeout = 120)
 {
     for (int i = 0; i < FORMS; i++)
-        for (int tokens = 1; tokens < 14; tokens += tokens < 6 ? 1 : 4) {
+        for (int tokens = 1; tokens < 60; tokens += tokens < 6 ? 1 : tokens < 14 ? 4 : 19) {
             check_products(&forms[i], 16, 32, tokens, 1);
             check_products(&forms[i], 3, 16, tokens, 2);
             check_products(&forms[i], 49, 160, tokens, 3);
@@ -315,7 +316,7 @@ Test(packed, rows_depend_on_themselves_alone, .timeout = 120)
                         ops->gemm(&a, part, count);
                     kt_same(ops->name, one, all + first * N, (size_t)(count * N));
                 }
-            if (strncmp(ops->name, "avx", 3) == 0) {
+            if (ops->name[0] == 'a') { /* avx or amx */
                 if (fused)
                     kt_same("across bodies", all, fused, ROWS * N);
                 free(fused);
@@ -438,48 +439,93 @@ Test(packed, rows_by_number)
     free(x);
 }
 
+#if defined(__x86_64__)
+static void gemm_off_by_a_bit(const struct op_gemm *a, int part, int parts)
+{
+    cpu_ops_vnni.gemm(a, part, parts);
+    ((uint32_t *)(void *)a->out)[a->tokens * a->w->rows - 1] ^= 1;
+}
+
+/* A tile unit that computes something else is found out. */
+Test(packed, tiles_are_tried_before_they_are_used)
+{
+    struct ops wrong = cpu_ops_vnni;
+    wrong.gemm = gemm_off_by_a_bit;
+    if (!cpu_has_vnni())
+        cr_skip_test("this CPU has no VNNI");
+    cr_assert(cpu_tiles_agree(&cpu_ops_amx_emulated, &cpu_ops_vnni));
+    cr_assert_not(cpu_tiles_agree(&wrong, &cpu_ops_vnni));
+}
+#endif
+
+/* What a body multiplies rows of bf16 with: weights as they lie, or in panels. */
+static struct kt_matrix bf16_weights(const struct ops *ops, int rows, int cols)
+{
+    struct kt_matrix w = kt_matrix_make(rows, cols, DTYPE_BF16, 2, 5);
+    if (!ops->panels)
+        return w;
+    float *row = malloc((size_t)cols * sizeof *row);
+    char *panels = aligned_alloc(64, panels_bytes(rows, cols));
+    memset(panels, 0, panels_bytes(rows, cols));
+    for (size_t r = 0; r < (size_t)rows; r++) {
+        dtype_convert(row, DTYPE_F32, (const char *)w.m.data + r * (size_t)cols * 2, DTYPE_BF16,
+                      (size_t)cols);
+        panels_put(panels, cols, r, 0, row, (size_t)cols / 2);
+        panels_put(panels, cols, r, (size_t)cols / 2, row + cols / 2, (size_t)(cols - cols / 2));
+    }
+    free(row);
+    free(w.memory);
+    w.memory = panels;
+    w.m.data = panels;
+    w.m.panels = true;
+    return w;
+}
+
+static void check_bf16(const struct ops *ops, int rows, int n, int k)
+{
+    struct kt_matrix w = bf16_weights(ops, n, k);
+    float *x = kt_floats((size_t)(rows * k), 6), *want, *got, *one;
+    const size_t stride = rows16_stride(k), cells = (size_t)rows * stride;
+    uint16_t *x16 = memset(malloc(cells * sizeof *x16), 0xff, cells * sizeof *x16);
+    size_t out = (size_t)(rows * n);
+    want = malloc(out * sizeof *want);
+    got = malloc(out * sizeof *got);
+    one = malloc(out * sizeof *one);
+    for (int part = 0; part < 3; part++)
+        ops->round(&(struct op_round){.out = x16, .x = x, .tokens = rows, .dim = k}, part, 3);
+    for (int e = 0; e < rows * k; e++)
+        cr_assert_eq(x16[(size_t)(e / k) * stride + (size_t)(e % k)], dtype_f32_to_bf16(x[e]));
+    struct op_gemm a = {.x16 = x16, .w = &w.m, .tokens = rows};
+    a.out = want;
+    ops_ref()->gemm(&a, 0, 1);
+    a.out = got;
+    for (int part = 0; part < 3; part++)
+        ops->gemm(&a, part, 3);
+    kt_near(ops->name, got, want, out, (struct kt_tolerance){2e-7 * k + 1e-6, 1e-5});
+    for (int first = 0, count = 1; first + count <= rows; first += count, count++) {
+        a = (struct op_gemm){
+            .out = one, .x16 = x16 + (size_t)first * stride, .w = &w.m, .tokens = count};
+        ops->gemm(&a, 0, 1);
+        kt_same(ops->name, one, got + first * n, (size_t)(count * n));
+    }
+    free(one);
+    free(got);
+    free(want);
+    free(x16);
+    free(x);
+    free(w.memory);
+}
+
 /* Weights of bf16 times rows of bf16, on the bodies that have products of both. */
 Test(packed, bf16_rows, .timeout = 120)
 {
-    enum { ROWS = 13 };
     static const int ns[] = {1, 7, 100}, ks[] = {1, 31, 32, 100, 2080, 4200};
     for (int b = 0; ops_at(b); b++)
-        for (size_t i = 0; ops_at(b)->round && i < 18; i++) {
-            int n = ns[i / 6], k = ks[i % 6];
-            struct kt_matrix w = kt_matrix_make(n, k, DTYPE_BF16, 2, 5);
-            float *x = kt_floats((size_t)(ROWS * k), 6), *want, *got, *one;
-            const size_t stride = rows16_stride(k);
-            uint16_t *x16 = malloc(ROWS * stride * sizeof *x16);
-            size_t out = (size_t)(ROWS * n);
-            want = malloc(out * sizeof *want);
-            got = malloc(out * sizeof *got);
-            one = malloc(out * sizeof *one);
-            for (int part = 0; part < 3; part++)
-                ops_at(b)->round(&(struct op_round){.out = x16, .x = x, .tokens = ROWS, .dim = k},
-                                 part, 3);
-            for (int e = 0; e < ROWS * k; e++)
-                cr_assert_eq(x16[(size_t)(e / k) * stride + (size_t)(e % k)],
-                             dtype_f32_to_bf16(x[e]));
-            struct op_gemm a = {.x16 = x16, .w = &w.m, .tokens = ROWS};
-            a.out = want;
-            ops_ref()->gemm(&a, 0, 1);
-            a.out = got;
-            for (int part = 0; part < 3; part++)
-                ops_at(b)->gemm(&a, part, 3);
-            kt_near(ops_at(b)->name, got, want, out, (struct kt_tolerance){2e-7 * k + 1e-6, 1e-5});
-            for (int first = 0, count = 1; first + count <= ROWS; first += count, count++) {
-                a = (struct op_gemm){
-                    .out = one, .x16 = x16 + (size_t)first * stride, .w = &w.m, .tokens = count};
-                ops_at(b)->gemm(&a, 0, 1);
-                kt_same(ops_at(b)->name, one, got + first * n, (size_t)(count * n));
-            }
-            free(one);
-            free(got);
-            free(want);
-            free(x16);
-            free(x);
-            free(w.memory);
-        }
+        for (size_t i = 0; ops_at(b)->round && i < 18; i++)
+            check_bf16(ops_at(b), 13, ns[i / 6], ks[i % 6]);
+    for (int b = 0; ops_at(b); b++)
+        for (int rows = 16; ops_at(b)->round && rows < 90; rows += 23)
+            check_bf16(ops_at(b), rows, 49, 333);
 }
 
 static void check_embedding(const struct form *f)
