@@ -1,3 +1,3 @@
-#include "kernels/cpu/vec_avx512.h"
+#include "kernels/cpu/kv_avx512.h"
 
 #include "kernels/cpu/attention_body.h"

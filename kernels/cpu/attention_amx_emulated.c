@@ -1,4 +1,4 @@
 #define TILES_EMULATED 1
-#include "kernels/cpu/vec_avx512.h"
+#include "kernels/cpu/kv_avx512.h"
 
 #include "kernels/cpu/attention_body.h"
