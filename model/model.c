@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/huge.h"
 #include "model/model_impl.h"
 
 #define BATCH_TOKENS_MAX (1 << 20)
@@ -96,10 +97,11 @@ static enum status scratch_init(struct scratch *s, const struct model *m, struct
         parts[i].elements = (parts[i].elements + line) / line * line;
         total += parts[i].elements;
     }
-    s->memory = aligned_alloc(SCRATCH_ALIGN, total * sizeof(float));
+    s->bytes = total * sizeof(float);
+    s->memory = huge_alloc(s->bytes);
     if (!s->memory)
         return err_set(err, ST_NO_MEMORY, "no memory for the activations of %d tokens (%zu MiB)",
-                       m->max_tokens, total * sizeof(float) >> 20);
+                       m->max_tokens, s->bytes >> 20);
     float *at = s->memory;
     for (size_t i = 0; i < n; i++) {
         *(void **)parts[i].slot = at;
@@ -184,7 +186,7 @@ void model_free(struct model *m)
     if (!m)
         return;
     free(m->inv_freq_memory);
-    free(m->scratch.memory);
+    huge_free(m->scratch.memory, m->scratch.bytes);
     weights_fini(&m->weights);
     weight_source_close(m->source);
     free(m);

@@ -17,7 +17,8 @@
 
 /* Activations of up to max_tokens rows. Row strides are dense. */
 struct scratch {
-    float *memory;
+    float *memory; /* in large pages: gemms write it across many rows at once */
+    size_t bytes;
     float *x;     /* [tokens, hidden] residual stream */
     float *h;     /* [tokens, hidden] normalised */
     float *block; /* [tokens, hidden] a block's output, where it is normalised before it is added */

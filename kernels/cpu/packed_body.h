@@ -20,6 +20,7 @@
 #define PACKED_W_BYTES ((size_t)16 << 10)  /* weights that stay in L1 */
 #define PACKED_FEW (2 * BYTES_ROWS)        /* rows for which 4 bits are read one by one */
 #define PACKED_AHEAD 6144
+#define PACKED_LINE_BYTES ((size_t)64)
 #define PACKED_TILES_MAX 64 /* of a block of rows */
 
 struct packed_tile {
@@ -29,6 +30,8 @@ struct packed_tile {
     const char *scales[BYTES_PANELS], *mins[BYTES_PANELS];
     size_t group, group_end;
     float *sum; /* [BYTES_ROWS][panels][PACKED_ROWS]; found there where group > 0 */
+    const uint8_t *ahead[BYTES_PANELS]; /* weights of the next piece, and how many lines of them */
+    size_t ahead_lines;                 /* each unit of this tile asks for */
 };
 
 /* What is constant where the tile is inlined. */
@@ -126,6 +129,19 @@ INLINE float group_sum(const struct packed_tile *t, struct packed_form f, int r,
     return sum;
 }
 
+/* While the tiles of a piece compute, the memory would do nothing: the next piece is fetched. With
+ * 4 bits there is no time left that it could fill. */
+INLINE void tile_fetch(struct packed_tile *t, struct packed_form f)
+{
+    for (size_t n = f.bits == 8 ? t->ahead_lines : 0; n > 0; n--) {
+        UNROLL
+        for (int i = 0; i < f.panels; i++) {
+            __builtin_prefetch(t->ahead[i], 0, 2);
+            t->ahead[i] += PACKED_LINE_BYTES;
+        }
+    }
+}
+
 INLINE void tile_run(struct packed_tile *t, struct packed_form f)
 {
     const struct packed *p = t->p;
@@ -146,9 +162,12 @@ INLINE void tile_run(struct packed_tile *t, struct packed_form f)
     for (size_t g = t->group; g < t->group_end; g++) {
         size_t begin = g * each, end = begin + each < units ? begin + each : units;
         size_t at = g * PACKED_ROWS;
+        tile_fetch(t, f);
         tile_unit(t, f, begin, true, inner);
-        for (size_t u = begin + 1; u < end; u++)
+        for (size_t u = begin + 1; u < end; u++) {
+            tile_fetch(t, f);
             tile_unit(t, f, u, false, inner);
+        }
         UNROLL
         for (int v = 0; v < f.panels * PANEL_VECS; v++) {
             size_t lane = at + (size_t)(v % PANEL_VECS) * LANES;
@@ -276,6 +295,23 @@ static size_t groups_at_once(const struct packed *p, size_t rows)
     return rows <= BYTES_ROWS ? packed_groups(p) : n > 0 ? n : 1;
 }
 
+/* What tile `tile` of `tiles` fetches of the piece behind this one, be it of these panels or of
+ * the next. One tile alone reads as it goes. */
+static void packed_ahead(struct packed_tile *t, const struct packed_strip *s, size_t tile,
+                         size_t tiles)
+{
+    const struct packed *p = t->p;
+    const bool last = t->group_end == packed_groups(p);
+    const size_t group = (size_t)p->group * PACKED_ROWS * (size_t)p->bits / 8;
+    const size_t unit = PACKED_SPAN < p->group ? PACKED_SPAN : (size_t)p->group;
+    const size_t lines = unit * PACKED_ROWS / PACKED_LINE_BYTES;
+    const size_t each = (lines + tiles - 1) / tiles;
+    const size_t next = last ? s->panels * packed_panel_bytes(p) : t->group_end * group;
+    t->ahead_lines = tiles > 1 && tile * each < lines ? each : 0;
+    for (size_t i = 0; i < s->panels && tile == 0; i++)
+        t->ahead[i] = t->panel[i] + next;
+}
+
 static void packed_run(const struct op_gemm *op, const struct packed_strip *s)
 {
     const struct packed *p = op->w->packed;
@@ -295,6 +331,7 @@ static void packed_run(const struct op_gemm *op, const struct packed_strip *s)
             n = tile_rows(s->rows - i);
             t.x = rows8_from(op->x8, s->m + i);
             t.sum = sums + i * s->panels * PACKED_ROWS;
+            packed_ahead(&t, s, i / BYTES_ROWS, (s->rows + BYTES_ROWS - 1) / BYTES_ROWS);
             packed_fns[s->panels - 1][n == 1 ? 0 : n == 2 ? 1 : 2][form](&t);
         }
     }
