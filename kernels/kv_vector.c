@@ -26,27 +26,40 @@ static inline float float_of(int32_t b)
     return v;
 }
 
-/* Stores the scale of n elements whose largest is to become `top`, and returns what to multiply
- * them with. Magnitudes are compared as integers, where a NaN is larger than infinity. */
-static float put_scale(char *scale, const float *x, size_t n, float top)
+static void put_bf16(char *at, int32_t bits)
+{
+    uint16_t half = (uint16_t)((uint32_t)bits >> 16);
+    memcpy(at, &half, sizeof half);
+}
+
+/* Magnitudes are compared as integers, where a NaN is larger than infinity. */
+static float largest_magnitude(const float *x, size_t n)
 {
     int32_t most = 0;
     for (size_t i = 0; i < n; i++) {
         int32_t b = bits_of(x[i]) & 0x7fffffff;
         most = b > most ? b : most;
     }
-    bool none = most >= 0x7f800000, zero = float_of(most) < KV_VECTOR_LEAST;
-    uint16_t s = none ? 0x7fc0 : 0;
-    if (!none && !zero)
-        s = (uint16_t)((bits_of(float_of(most) / top) + 0xffff) >> 16);
-    memcpy(scale, &s, sizeof s);
-    return none || zero ? 0 : 1 / dtype_bf16_to_f32(s);
+    return float_of(most);
 }
 
-/* What is multiplied with 0 may be infinite or NaN: those elements become 0 too. */
-static inline float scaled(float x, float by)
+/* A group that is zeros or none is stored at once: true. */
+static bool put_nothing(char *codes, char *scale, enum dtype d, size_t n, float most)
 {
-    return by == 0 ? 0 : x * by;
+    if (most >= KV_VECTOR_LEAST && most < KV_VECTOR_MOST)
+        return false;
+    memset(codes, 0, kv_codes_bytes(d, n));
+    put_bf16(scale, most < KV_VECTOR_LEAST ? 0 : 0x7fc00000);
+    if (d == DTYPE_INT4)
+        put_bf16(scale + 2, 0);
+    return true;
+}
+
+/* Stores a scale, rounded up, and returns what to multiply with. */
+static float put_scale(char *at, float scale)
+{
+    put_bf16(at, bits_of(scale) + 0xffff);
+    return 1 / kv_load_bf16(at);
 }
 
 static inline int32_t to_integer(float v)
@@ -71,13 +84,35 @@ static inline float from_fp8(uint8_t b)
     return float_of((int32_t)wide) * 0x1p120f;
 }
 
-static void narrow_int4(uint8_t *to, const float *x, size_t n, float by)
+static void narrow_int4(char *codes, char *scale, const float *x, size_t n)
 {
-    for (size_t i = 0; i < n; i += 2) {
-        int32_t low = to_integer(scaled(x[i], by)) + 8;
-        int32_t high = i + 1 < n ? to_integer(scaled(x[i + 1], by)) + 8 : 8;
-        to[i / 2] = (uint8_t)(low | high << 4);
+    float low = x[0], high = x[0];
+    for (size_t i = 1; i < n; i++) {
+        low = x[i] < low ? x[i] : low;
+        high = x[i] > high ? x[i] : high;
     }
+    low = low == 0 ? 0 : low; /* of -0 and 0 either may be met first */
+    put_bf16(scale + 2, bits_of(low) + (low < 0 ? 0xffff : 0));
+    low = kv_load_bf16(scale + 2);
+    bool flat = high - low < KV_VECTOR_LEAST;
+    float by = put_scale(scale, flat ? 0 : (high - low) / 15);
+    for (size_t i = 0; i < n; i += 2) {
+        int32_t first = flat ? 0 : to_integer((x[i] - low) * by);
+        int32_t second = flat || i + 1 == n ? 0 : to_integer((x[i + 1] - low) * by);
+        codes[i / 2] = (char)(first | second << 4);
+    }
+}
+
+static void narrow_bytes(char *codes, char *scale, enum dtype d, const float *x, size_t n)
+{
+    float most = largest_magnitude(x, n),
+          by = put_scale(scale, most / (d == DTYPE_FP8 ? 448 : 127));
+    if (d == DTYPE_FP8)
+        for (size_t i = 0; i < n; i++)
+            codes[i] = (char)to_fp8(x[i] * by);
+    else
+        for (size_t i = 0; i < n; i++)
+            codes[i] = (char)to_integer(x[i] * by);
 }
 
 /* Elements [at, at + n) of a quantized vector; `at` begins a group. */
@@ -85,21 +120,16 @@ static void narrow_groups(char *vector, const struct kv_conversion *c, const flo
                           size_t n)
 {
     const enum dtype d = c->to;
-    const size_t group = kv_group(d);
-    const float top = d == DTYPE_FP8 ? 448 : d == DTYPE_INT8 ? 127 : 7;
-    char *scales = vector + kv_scales_at(d, c->dim);
-    for (size_t g = 0; g < n; g += group) {
-        size_t m = n - g < group ? n - g : group;
-        float by = put_scale(scales + 2 * ((at + g) / group), x + g, m, top);
-        uint8_t *to = (uint8_t *)vector + kv_scales_at(d, at + g);
+    for (size_t g = 0, m; g < n; g += m) {
+        char *codes = vector + kv_codes_bytes(d, at + g);
+        char *scale = vector + kv_scale_at(d, c->dim, at + g);
+        m = n - g < kv_group(d) ? n - g : kv_group(d);
+        if (put_nothing(codes, scale, d, m, largest_magnitude(x + g, m)))
+            continue;
         if (d == DTYPE_INT4)
-            narrow_int4(to, x + g, m, by);
-        else if (d == DTYPE_INT8)
-            for (size_t i = 0; i < m; i++)
-                to[i] = (uint8_t)to_integer(scaled(x[g + i], by));
+            narrow_int4(codes, scale, x + g, m);
         else
-            for (size_t i = 0; i < m; i++)
-                to[i] = to_fp8(scaled(x[g + i], by));
+            narrow_bytes(codes, scale, d, x + g, m);
     }
 }
 
@@ -107,21 +137,22 @@ static void widen_groups(float *out, const char *vector, const struct kv_convers
                          size_t n)
 {
     const enum dtype d = c->from;
-    const size_t group = kv_group(d);
-    const char *scales = vector + kv_scales_at(d, c->dim);
-    for (size_t g = 0; g < n; g += group) {
-        size_t m = n - g < group ? n - g : group;
-        const float scale = kv_vector_scale(scales, (at + g) / group);
-        const uint8_t *from = (const uint8_t *)vector + kv_scales_at(d, at + g);
-        if (d == DTYPE_INT4)
+    for (size_t g = 0, m; g < n; g += m) {
+        const char *codes = vector + kv_codes_bytes(d, at + g);
+        const char *scale_at = vector + kv_scale_at(d, c->dim, at + g);
+        const float scale = kv_load_bf16(scale_at);
+        m = n - g < kv_group(d) ? n - g : kv_group(d);
+        if (d == DTYPE_INT4) {
+            const float least = kv_load_bf16(scale_at + 2);
             for (size_t i = 0; i < m; i++)
-                out[g + i] = (float)((from[i / 2] >> i % 2 * 4 & 15) - 8) * scale;
-        else if (d == DTYPE_INT8)
+                out[g + i] = (float)((uint8_t)codes[i / 2] >> i % 2 * 4 & 15) * scale + least;
+        } else if (d == DTYPE_INT8) {
             for (size_t i = 0; i < m; i++)
-                out[g + i] = (float)(int8_t)from[i] * scale;
-        else
+                out[g + i] = (float)(int8_t)codes[i] * scale;
+        } else {
             for (size_t i = 0; i < m; i++)
-                out[g + i] = from_fp8(from[i]) * scale;
+                out[g + i] = from_fp8((uint8_t)codes[i]) * scale;
+        }
     }
 }
 

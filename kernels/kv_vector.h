@@ -1,19 +1,24 @@
 /* A vector: one token's key or value of one head, as pools and handoffs store it.
  *
  *     fp32 bf16 fp16   dim elements
- *     fp8 int8         dim bytes, then a scale for each KV_GROUP_8 elements
- *     int4             two elements to a byte, the first in the low half; then a scale for each
- *                      KV_GROUP_4 elements
+ *     fp8 int8         dim bytes, then the scale of each KV_GROUP_8 elements
+ *     int4             two elements to a byte, the first in the low half; then the scale and the
+ *                      least number of each KV_GROUP_4 elements
  *
  * The last group of a vector may be a short one. A vector brings its scales along, so a token's KV
  * does not depend on the tokens beside it, blocks of any size hold the same bytes, and between
  * equal types a vector is copied as it is.
  *
- * A scale is bf16: the group's largest magnitude over the largest element (fp8 448, int8 127, int4
- * 7), rounded up. Elements are x / scale to nearest even. A group of magnitudes below
- * KV_VECTOR_LEAST becomes zeros; one with an element that is no number, or infinite, has a scale
- * that is none, and reads as NaN as a whole. Element times scale is exact in fp32: everybody reads
- * the same numbers. Any bytes can be read. Vectors need no alignment. Pure.
+ * fp8, int8: scale = the group's largest magnitude over the largest element (448, 127), rounded up
+ * to bf16; an element is x / scale to nearest even, and is read as element * scale. int4: the least
+ * number is rounded down to bf16, scale = the way from there to the largest over 15, rounded up to
+ * bf16; an element is (x - least) / scale and read as element * scale + least. The products are
+ * exact in fp32, so everybody reads the same numbers. Elements are found by multiplying with
+ * 1 / scale.
+ *
+ * A group of magnitudes below KV_VECTOR_LEAST becomes zeros. One with a NaN, or a magnitude of
+ * KV_VECTOR_MOST or more, infinity included, reads as NaN as a whole. Any bytes can be read.
+ * Vectors need no alignment. Pure.
  */
 #ifndef KERNELS_KV_VECTOR_H
 #define KERNELS_KV_VECTOR_H
@@ -25,6 +30,7 @@
 #define KV_GROUP_8 128
 #define KV_GROUP_4 32
 #define KV_VECTOR_LEAST 0x1p-100f
+#define KV_VECTOR_MOST 0x1p126f
 
 static inline bool kv_is_quantized(enum dtype d)
 {
@@ -35,25 +41,29 @@ static inline size_t kv_group(enum dtype d)
 {
     return d == DTYPE_INT4 ? KV_GROUP_4 : KV_GROUP_8;
 }
-/* where a quantized vector's scales begin */
-static inline size_t kv_scales_at(enum dtype d, size_t dim)
+static inline size_t kv_codes_bytes(enum dtype d, size_t n) /* of n elements without scales */
 {
-    return d == DTYPE_INT4 ? (dim + 1) / 2 : dim;
+    return d == DTYPE_INT4 ? (n + 1) / 2 : n;
 }
-static inline float kv_vector_scale(const char *scales, size_t group)
+/* where the scale of the group that begins at element `at` is; of int4 the least number follows */
+static inline size_t kv_scale_at(enum dtype d, size_t dim, size_t at)
 {
-    uint16_t bf16;
-    memcpy(&bf16, scales + 2 * group, sizeof bf16);
-    uint32_t bits = (uint32_t)bf16 << 16;
-    float scale;
-    memcpy(&scale, &bits, sizeof scale);
-    return scale;
+    return kv_codes_bytes(d, dim) + at / kv_group(d) * (d == DTYPE_INT4 ? 4 : 2);
+}
+static inline float kv_load_bf16(const void *at)
+{
+    uint16_t half;
+    memcpy(&half, at, sizeof half);
+    uint32_t bits = (uint32_t)half << 16;
+    float v;
+    memcpy(&v, &bits, sizeof v);
+    return v;
 }
 static inline size_t kv_vector_bytes(enum dtype d, size_t dim)
 {
     if (!kv_is_quantized(d))
         return dim * (d == DTYPE_F32 ? 4 : 2);
-    return kv_scales_at(d, dim) + 2 * ((dim + kv_group(d) - 1) / kv_group(d));
+    return kv_scale_at(d, dim, dim + kv_group(d) - 1);
 }
 
 bool kv_dtype_parse(const char *name,

@@ -169,7 +169,7 @@ static void match_tensors(struct model_facts *f, const struct weight_source *sou
         weights_list(&f->config, NULL, match_weight, &m);
     free(m.seen);
     f->tensors_unused = f->tensors - m.used;
-    for (int d = 0; d < DTYPE_COUNT; d++)
+    for (int d = 0; d < DTYPE_KV_COUNT; d++)
         f->memory_at_max_context_bytes[d] = f->weight_bytes + f->kv_bytes_at_max_context[d];
 }
 

@@ -15,7 +15,7 @@ INLINE vec vec_load_int4(const void *p)
     memcpy(&four, p, sizeof four);
     __m128i w = _mm_cvtepu8_epi16(_mm_cvtsi32_si128(four)); /* a byte's halves, to a byte each */
     w = _mm_and_si128(_mm_or_si128(w, _mm_slli_epi16(w, 4)), _mm_set1_epi8(15));
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_sub_epi8(w, _mm_set1_epi8(8))));
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(w));
 }
 INLINE vec vec_load_fp8(const void *p) /* 2^-8 of it in fp16 is a shift */
 {

@@ -13,7 +13,7 @@ INLINE vec vec_load_int4(const void *p)
 {
     __m128i w = _mm_cvtepu8_epi16(_mm_loadl_epi64(p)); /* a byte's halves, to a byte each */
     w = _mm_and_si128(_mm_or_si128(w, _mm_slli_epi16(w, 4)), _mm_set1_epi8(15));
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_sub_epi8(w, _mm_set1_epi8(8))));
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(w));
 }
 INLINE vec vec_load_fp8(const void *p) /* 2^-8 of it in fp16 is a shift */
 {

@@ -16,7 +16,7 @@ INLINE vec vec_load_int4(const void *p)
     uint8_t b[2];
     memcpy(b, p, sizeof b);
     ivec v = {b[0] & 15, b[0] >> 4, b[1] & 15, b[1] >> 4};
-    return __builtin_convertvector(v - 8, vec);
+    return __builtin_convertvector(v, vec);
 }
 INLINE vec vec_load_fp8(const void *p) /* 2^-120 of it is a shift */
 {

@@ -23,29 +23,40 @@ INLINE vec kv_widen_load(const char *p, enum dtype d)
                              : vec_load_fp8(p);
 }
 
-/* d is a constant where this is inlined. */
-INLINE void kv_widen_group(const char *from, enum dtype d, vec scale, size_t n, float *out)
+INLINE vec kv_widen_scaled(const char *p, enum dtype d, vec scale, vec least)
 {
+    vec v = kv_widen_load(p, d);
+    if (d == DTYPE_INT4)
+        return vec_fma(v, scale, least);
+    return v * scale;
+}
+
+/* n elements of a group. d is a constant where this is inlined. */
+INLINE void kv_widen_group(const char *codes, enum dtype d, const char *scale_at, size_t n,
+                           float *out)
+{
+    vec scale = vec_set1(kv_load_bf16(scale_at));
+    vec least = d == DTYPE_INT4 ? vec_set1(kv_load_bf16(scale_at + 2)) : vec_zero();
     size_t i = 0;
     for (; i + LANES <= n; i += LANES)
-        vec_store(out + i, kv_widen_load(from + kv_scales_at(d, i), d) * scale);
+        vec_store(out + i, kv_widen_scaled(codes + kv_codes_bytes(d, i), d, scale, least));
     if (i < n) {
         char padded[LANES] = {0};
-        memcpy(padded, from + kv_scales_at(d, i), kv_scales_at(d, n - i));
-        vec_store_n(out + i, kv_widen_load(padded, d) * scale, (int)(n - i));
+        memcpy(padded, codes + kv_codes_bytes(d, i), kv_codes_bytes(d, n - i));
+        vec_store_n(out + i, kv_widen_scaled(padded, d, scale, least), (int)(n - i));
     }
 }
 
 INLINE void kv_widen_as(const struct kv_widen *w, enum dtype d)
 {
-    const size_t bytes = kv_vector_bytes(d, w->dim), group = kv_group(d), end = w->from + w->n;
+    const size_t bytes = kv_vector_bytes(d, w->dim), end = w->from + w->n;
     const char *vector = w->vectors;
     float *out = w->out;
     for (int v = 0; v < w->count; v++, vector += bytes)
         for (size_t at = w->from, n; at < end; at += n, out += n) {
-            float scale = kv_vector_scale(vector + kv_scales_at(d, w->dim), at / group);
-            n = end - at < group ? end - at : group;
-            kv_widen_group(vector + kv_scales_at(d, at), d, vec_set1(scale), n, out);
+            n = end - at < kv_group(d) ? end - at : kv_group(d);
+            kv_widen_group(vector + kv_codes_bytes(d, at), d, vector + kv_scale_at(d, w->dim, at),
+                           n, out);
         }
 }
 

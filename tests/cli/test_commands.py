@@ -66,6 +66,9 @@ class Commands(unittest.TestCase):
         self.assertEqual((facts["tensors"], facts["weight_bytes"], facts["problems"]), (len(header), size, []))
         kv = 2 * 2 * facts["layers"] * facts["kv_heads"] * facts["head_dim"]
         self.assertEqual(facts["kv_bytes_per_token"]["bf16"], kv)
+        self.assertEqual(facts["kv_bytes_per_token"]["int8"], kv * 17 // 32)  # 32 elements and a scale to a head
+        self.assertEqual(facts["kv_bytes_per_token"]["int4"], kv * 10 // 32)
+        self.assertEqual(list(facts["kv_bytes_per_token"]), ["fp32", "bf16", "fp16", "fp8", "int8", "int4"])
         text = self.baton("inspect", TINY).stdout
         for word in ("LlamaForCausalLM", "parameters", "KV per token", "tokenizer.json yes"):
             self.assertIn(word, text)

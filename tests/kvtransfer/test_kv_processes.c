@@ -46,12 +46,13 @@ static void check_landed(struct rig_side *d, const struct rig_job *job)
 }
 
 /* The child sends, this process receives in a pool of another shape. */
-static void whole(enum rig_way way)
+static void whole(enum rig_way way, enum dtype from, enum dtype to)
 {
     struct rig_job sends = big_job(way), takes = sends;
+    sends.layout.dtype = from;
     takes.layout.block_tokens = 32;
     takes.layout.blocks = 40;
-    takes.layout.dtype = DTYPE_F32;
+    takes.layout.dtype = to;
     takes.layout.kv_heads = 2;
     takes.head_base = 1;
     struct rig_child c;
@@ -75,13 +76,32 @@ static void whole(enum rig_way way)
 
 Test(kv_processes, shm_whole, .timeout = 60)
 {
-    whole(RIG_SHM);
+    whole(RIG_SHM, DTYPE_BF16, DTYPE_F32);
 }
 
 Test(kv_processes, ucx_whole, .timeout = 60)
 {
     need_ucx();
-    whole(RIG_UCX);
+    whole(RIG_UCX, DTYPE_BF16, DTYPE_F32);
+}
+
+/* Every type is sent, and every type is received. */
+static void whole_of_all_types(enum rig_way way)
+{
+    for (int shift = 0; shift < 2; shift++)
+        for (int from = 0; from < DTYPE_KV_COUNT; from++)
+            whole(way, (enum dtype)from, (enum dtype)((from + 2 * shift) % DTYPE_KV_COUNT));
+}
+
+Test(kv_processes, shm_all_types, .timeout = 60)
+{
+    whole_of_all_types(RIG_SHM);
+}
+
+Test(kv_processes, ucx_all_types, .timeout = 60)
+{
+    need_ucx();
+    whole_of_all_types(RIG_UCX);
 }
 
 /* A receiver waits with nothing to say; it must stay so, and lose the link, not the plan. */

@@ -103,6 +103,62 @@ Test(kv_slice, any_shape_to_any_shape, .timeout = 60)
     }
 }
 
+/* One vector of a pool, at its place. */
+static const char *vector_of(const struct end *e, const int32_t at[3], enum kv_part part)
+{
+    const struct kv_layout *l = &e->pool.view.layout;
+    return (const char *)e->pool.view.base + kv_offset(l, at[0], e->blocks[at[2] / l->block_tokens],
+                                                       part, at[1], at[2] % l->block_tokens);
+}
+
+/* Between all pairs of dtypes and blocks of any size a vector arrives as kv_vectors_convert() says:
+ * between equal ones as it was, also where it is no number or was never written. */
+Test(kv_slice, every_vector_of_every_pair_of_dtypes)
+{
+    enum { TOKENS = 21, HEADS = 2, LAYERS = 2, DIM = 72, VALUE_DIM = 40 };
+    struct rng r = rng_seed(12);
+    for (int pair = 0; pair < DTYPE_KV_COUNT * DTYPE_KV_COUNT; pair++) {
+        struct end e[2];
+        for (int i = 0; i < 2; i++) {
+            struct kv_layout l = {
+                .layers = LAYERS,
+                .kv_heads = HEADS,
+                .head_dim = DIM,
+                .value_dim = pair % 3 ? VALUE_DIM : 0,
+                .block_tokens = pick(&r, 1, 25),
+                .dtype = (enum dtype)(i ? pair / DTYPE_KV_COUNT : pair % DTYPE_KV_COUNT)};
+            e[i].n = l.blocks = (TOKENS + l.block_tokens - 1) / l.block_tokens;
+            rig_pool_open(&e[i].pool, &l, 0);
+            rig_blocks(e[i].blocks, e[i].n, l.blocks, rng_next(&r));
+        }
+        uint8_t *from = e[0].pool.view.base;
+        for (size_t i = 0; i < kv_pool_bytes(&e[0].pool.view.layout); i++)
+            from[i] = (uint8_t)rng_next(&r);
+        const struct kv_layout *lp = &e[0].pool.view.layout, *ld = &e[1].pool.view.layout;
+        const struct kv_slice all = {0, LAYERS, 0, TOKENS, 0, HEADS};
+        const struct kv_blocks_view p = {e[0].blocks, e[0].n, 0}, d = {e[1].blocks, e[1].n, 0};
+        void *wire = malloc(TOKENS * LAYERS * kv_token_bytes(lp));
+        kv_slice_gather(&all, &e[0].pool.view, &p, wire);
+        kv_slice_scatter(
+            &(struct kv_scatter_args){&all, &all, lp->dtype, wire, &e[1].pool.view, &d});
+        for (int32_t i = 0; i < LAYERS * HEADS * TOKENS; i++)
+            for (enum kv_part part = KV_KEY; part <= KV_VALUE && kv_part_dim(lp, part); part++) {
+                const int32_t at[3] = {i % LAYERS, i / LAYERS % HEADS, i / LAYERS / HEADS};
+                const size_t dim = (size_t)kv_part_dim(lp, part);
+                char want[4 * DIM];
+                kv_vectors_convert(&(struct kv_conversion){ld->dtype, lp->dtype, dim}, want,
+                                   vector_of(&e[0], at, part), 1);
+                cr_assert(memcmp(vector_of(&e[1], at, part),
+                                 lp->dtype == ld->dtype ? vector_of(&e[0], at, part) : want,
+                                 kv_slot_bytes(ld, part)) == 0,
+                          "%s to %s", dtype_name(lp->dtype), dtype_name(ld->dtype));
+            }
+        free(wire);
+        rig_pool_close(&e[0].pool);
+        rig_pool_close(&e[1].pool);
+    }
+}
+
 Test(kv_slice, what_does_not_fit)
 {
     struct kv_layout l = {2, 4, 8, 8, 16, 10, DTYPE_F16};

@@ -64,10 +64,10 @@ static void say(struct rig *r, struct texts *t)
     free(logits);
 }
 
-static float *score(const char *path, enum model_weights_form form, const struct texts *t,
-                    int32_t *vocab)
+static float *score_as(const char *path, enum model_weights_form form, enum dtype kv,
+                       const struct texts *t, int32_t *vocab)
 {
-    struct rig *r = rig_open(&(struct rig_args){path, best(), 2, DTYPE_F32, 16, form});
+    struct rig *r = rig_open(&(struct rig_args){path, best(), 2, kv, 16, form});
     const size_t each = (size_t)N * (size_t)r->vocab;
     float *logits = calloc(TEXTS * each, sizeof *logits);
     for (int i = 0; i < TEXTS; i++) {
@@ -80,6 +80,12 @@ static float *score(const char *path, enum model_weights_form form, const struct
     *vocab = r->vocab;
     rig_close(r);
     return logits;
+}
+
+static float *score(const char *path, enum model_weights_form form, const struct texts *t,
+                    int32_t *vocab)
+{
+    return score_as(path, form, DTYPE_F32, t, vocab);
 }
 
 static double divergence(const float *of, const float *from, int32_t vocab)
@@ -123,4 +129,28 @@ Test(divergence, embedded_model, .timeout = 120)
         free(both8);
     }
     free(exact);
+}
+
+/* What rounding keys and values costs, from the distribution that bf16 ones give. The limits are
+ * about twice what is measured. */
+Test(divergence, of_quantized_kv, .timeout = 120)
+{
+    static const double most[DTYPE_KV_COUNT] = {
+        [DTYPE_FP8] = 5e-4, [DTYPE_INT8] = 2.5e-5, [DTYPE_INT4] = 3.5e-3};
+    struct texts t;
+    int32_t vocab;
+    struct rig *r =
+        rig_open(&(struct rig_args){TINY, best(), 2, DTYPE_F32, 16, MODEL_WEIGHTS_FLOAT});
+    say(r, &t);
+    rig_close(r);
+    float *bf16 = score_as(TINY, MODEL_WEIGHTS_FLOAT, DTYPE_BF16, &t, &vocab);
+    for (enum dtype d = DTYPE_COUNT; d < DTYPE_KV_COUNT; d++) {
+        float *quantized = score_as(TINY, MODEL_WEIGHTS_FLOAT, d, &t, &vocab);
+        double nats = divergence(quantized, bf16, vocab);
+        fprintf(stderr, "nats per token, %s: %s KV from bf16 KV %.2e\n", best()->name,
+                dtype_name(d), nats);
+        cr_assert_lt(nats, most[d]);
+        free(quantized);
+    }
+    free(bf16);
 }

@@ -215,7 +215,13 @@ Test(inspect, counts, .init = make_folder, .fini = remove_folder)
     cr_assert_eq(f.tensors_unused, 0);
     cr_assert(f.n_formats == 1 && f.formats[0].tensors == f.tensors, "%s", f.formats[0].name);
     cr_assert_eq(f.kv_bytes_per_token[DTYPE_BF16], 2 * 2 * 2 * 16 * 2);
+    cr_assert_eq(f.kv_bytes_per_token[DTYPE_FP8], 2 * 2 * 2 * (16 + 2));
+    cr_assert_eq(f.kv_bytes_per_token[DTYPE_INT8], 2 * 2 * 2 * (16 + 2));
+    cr_assert_eq(f.kv_bytes_per_token[DTYPE_INT4], 2 * 2 * 2 * (8 + 4));
     cr_assert_eq(f.memory_at_max_context_bytes[DTYPE_F32], f.weight_bytes + 512 * 512);
+    for (int d = 0; d < DTYPE_KV_COUNT; d++)
+        cr_assert_eq(f.memory_at_max_context_bytes[d],
+                     f.weight_bytes + 512 * f.kv_bytes_per_token[d], "%d", d);
     cr_assert(f.files_present.tokenizer_json && f.files_present.generation_config &&
               !f.files_present.chat_template_jinja);
     cr_assert_str_eq(model_rope_name(f.config.ropes[0].kind), "default");
