@@ -57,6 +57,12 @@ void checkpoint_close(struct checkpoint *c)
     free(c);
 }
 
+void checkpoint_let_go(const struct checkpoint *c)
+{
+    for (size_t i = 0; i < c->n_files; i++)
+        file_map_let_go(&c->files[i].map);
+}
+
 static void sum_bytes(struct checkpoint *c)
 {
     /* cannot overflow: the tensors of a file tile it, and files are mapped side by side in one

@@ -35,6 +35,12 @@ enum status file_map_open(const char *path, const char *label, struct file_map *
     return st;
 }
 
+void file_map_let_go(const struct file_map *m)
+{
+    if (m->bytes)
+        madvise(m->bytes, m->len, MADV_DONTNEED);
+}
+
 void file_map_close(struct file_map *m)
 {
     if (m->bytes)

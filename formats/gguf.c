@@ -203,6 +203,12 @@ void gguf_close(struct gguf *g)
     free(g);
 }
 
+void gguf_let_go(const struct gguf *g)
+{
+    for (size_t i = 0; i < g->n_files; i++)
+        file_map_let_go(&g->files[i].map);
+}
+
 enum status gguf_find_file(const char *dir, char *out, size_t cap, struct error *err)
 {
     DIR *d = opendir(dir);

@@ -83,6 +83,7 @@ enum status gguf_open(const char *path, struct gguf **out, struct error *err);
 enum status gguf_open_bytes(const char *label, const void *bytes, size_t len, struct gguf **out,
                             struct error *err);
 void gguf_close(struct gguf *g);
+void gguf_let_go(const struct gguf *g); /* see weight_source_let_go() */
 
 /* Path of the one GGUF model (split or not) of a folder into `out`. ST_NOT_FOUND: none is there;
  * ST_INVALID: several, or a path that is too long. */

@@ -79,6 +79,7 @@ enum status checkpoint_open_file(const char *path, struct checkpoint **out, stru
 enum status checkpoint_open_bytes(const char *label, const void *bytes, size_t len,
                                   struct checkpoint **out, struct error *err);
 void checkpoint_close(struct checkpoint *c);
+void checkpoint_let_go(const struct checkpoint *c); /* see weight_source_let_go() */
 
 const struct tensor *checkpoint_find(const struct checkpoint *c, const char *name); /* or NULL */
 size_t checkpoint_count(const struct checkpoint *c);

@@ -34,6 +34,14 @@ void weight_source_close(struct weight_source *s)
     free(s);
 }
 
+void weight_source_let_go(const struct weight_source *s)
+{
+    if (s->checkpoint)
+        checkpoint_let_go(s->checkpoint);
+    if (s->gguf)
+        gguf_let_go(s->gguf);
+}
+
 static int compare_weights(const void *a, const void *b)
 {
     return strcmp(((const struct weight *)a)->name, ((const struct weight *)b)->name);

@@ -62,6 +62,9 @@ enum status weight_source_open_bytes(const struct weight_bytes *in, struct weigh
                                      struct error *err);
 void weight_source_close(struct weight_source *s);
 
+/* Files that were read so far no longer count as this process' memory; what is read again does. */
+void weight_source_let_go(const struct weight_source *s);
+
 const struct weight *weight_source_find(const struct weight_source *s, const char *name);
 size_t weight_source_count(const struct weight_source *s);
 const struct weight *weight_source_at(const struct weight_source *s, size_t i); /* by name */

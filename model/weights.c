@@ -344,16 +344,16 @@ enum status weights_bind(const struct weights_args *args, struct model_weights *
 {
     const struct model_config *c = args->config;
     *out = (struct model_weights){0};
-    struct binding b = {.args = args,
-                        .out = out,
-                        .scan_whole =
-                            weight_source_stored_bytes(args->source) <= SCAN_WHOLE_MAX_BYTES,
-                        .converted = weights_converted_dtype(args->source),
-                        .rounds = may_round(args),
-                        .packs = weights_are_packed(args->source, args->form),
-                        .used = calloc(weight_source_count(args->source) + 1, 1),
-                        .conversion = {.dir = args->dir, .cache = args->cache, .err = err},
-                        .err = err};
+    struct binding b = {
+        .args = args,
+        .out = out,
+        .scan_whole = weight_source_stored_bytes(args->source) <= SCAN_WHOLE_MAX_BYTES,
+        .converted = weights_converted_dtype(args->source),
+        .rounds = may_round(args),
+        .packs = weights_are_packed(args->source, args->form),
+        .used = calloc(weight_source_count(args->source) + 1, 1),
+        .conversion = {.source = args->source, .dir = args->dir, .cache = args->cache, .err = err},
+        .err = err};
     enum status st = ST_OK;
     if (!b.used || weights_alloc(c, out))
         st = err_set(err, ST_NO_MEMORY, "%s: no memory for the tables of %d layers", args->dir,

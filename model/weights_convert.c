@@ -13,6 +13,7 @@
 
 #define CONVERT_ALIGN 64
 #define KEEP_MIN_BYTES ((size_t)64 << 20)
+#define LET_GO_BYTES (UINT64_C(64) << 20)
 #define PROGRESS_NS INT64_C(2000000000)
 
 /* A weight that is converted or copied: part of a tensor to memory of our own. */
@@ -89,6 +90,16 @@ void conversion_fini(struct conversion *c)
     c->jobs = NULL;
 }
 
+/* Rows of a weight were read, and are not needed again: without this the checkpoint would be in
+ * memory beside all that is made of it. */
+static void have_read(struct conversion *c, const struct weight *w, uint64_t rows)
+{
+    const uint64_t bytes = w->stored_bytes / w->rows * rows;
+    const uint64_t before = atomic_fetch_add(&c->read, bytes);
+    if (before / LET_GO_BYTES != (before + bytes) / LET_GO_BYTES)
+        weight_source_let_go(c->source);
+}
+
 /* How many rows of a tensor are read at a time: formats that are packed down their columns make as
  * many of them for the price of one. */
 #define CONVERT_ROWS 16
@@ -135,7 +146,7 @@ static void put_slab(const struct conversion_job *j, struct slab *s, size_t at)
     }
 }
 
-static void read_into(const struct conversion_job *j, struct slab *s)
+static void read_into(struct conversion *c, const struct conversion_job *j, struct slab *s)
 {
     const struct weight_spec *spec = &j->spec;
     const uint64_t base = weights_first_row(spec);
@@ -156,13 +167,14 @@ static void read_into(const struct conversion_job *j, struct slab *s)
         for (size_t k = 0; step != 1 && k < s->n; k++)
             weight_read_rows(j->weight, from + k * step, from + k * step + 1,
                              s->rows + k * (size_t)j->weight->cols);
+        have_read(c, j->weight, s->n);
         put_slab(j, s, i);
     }
 }
 
 /* fp16 has the precision that quantized weights need, where fp32 would take room that matters; a
  * matrix with numbers beyond its range goes into bf16, which takes the same room. */
-static bool convert(struct conversion_job *j)
+static bool convert(struct conversion *c, struct conversion_job *j)
 {
     const size_t rows = j->spec.take_cols ? CONVERT_ROWS : 1;
     struct slab s = {.rows =
@@ -172,10 +184,10 @@ static bool convert(struct conversion_job *j)
         return false;
     }
     s.line = s.rows + rows * (size_t)j->weight->cols;
-    read_into(j, &s);
+    read_into(c, j, &s);
     if (s.good && j->to == DTYPE_F16 && s.largest > 65504.0f) {
         j->to = DTYPE_BF16;
-        read_into(j, &s);
+        read_into(c, j, &s);
     }
     free(s.rows);
     j->spec.matrix->dtype = j->to;
@@ -215,13 +227,14 @@ static void place(struct conversion_job *j)
         weight_read_order(j->weight, (int32_t *)(uintptr_t)j->form.order);
 }
 
-static bool pack_all(const struct conversion_job *j, struct ints *s)
+static bool pack_all(struct conversion *c, const struct conversion_job *j, struct ints *s)
 {
     const size_t rows = (size_t)j->form.rows;
     s->good = s->fits_f16 = true;
     for (size_t i = 0; i < rows && s->good; i += PACKED_ROWS) {
         size_t n = rows - i < PACKED_ROWS ? rows - i : PACKED_ROWS;
         read_ints(j, s, i, n);
+        have_read(c, j->weight, n);
         if (j->form.scale_type == DTYPE_F16 && !s->fits_f16)
             return false;
         packed_put(&j->form, &(struct packed_rows){i, n, s->q, s->scale, s->min});
@@ -230,7 +243,7 @@ static bool pack_all(const struct conversion_job *j, struct ints *s)
 }
 
 /* Scales go into fp16, or all of them into fp32 where one does not fit. */
-static bool pack(struct conversion_job *j)
+static bool pack(struct conversion *c, struct conversion_job *j)
 {
     const size_t cells = PACKED_ROWS * packed_groups(&j->form);
     struct ints s = {.scale =
@@ -242,14 +255,14 @@ static bool pack(struct conversion_job *j)
     s.min = s.scale + cells;
     s.q = (uint8_t *)(s.min + cells);
     place(j);
-    if (!pack_all(j, &s)) {
+    if (!pack_all(c, j, &s)) {
         j->form.scale_type = DTYPE_F32;
         j->own = aligned_alloc(PACKED_ALIGN, packed_bytes(&j->form));
         j->out = j->own;
         s.good = false;
         if (j->own) {
             place(j);
-            pack_all(j, &s);
+            pack_all(c, j, &s);
         }
     }
     free(s.scale);
@@ -262,7 +275,7 @@ static void convert_body(void *arg, int part, int parts)
     (void)parts;
     for (size_t i; (i = atomic_fetch_add(&c->next, 1)) < c->n_jobs;) {
         int none = 0;
-        if (!(c->jobs[i].packs ? pack(&c->jobs[i]) : convert(&c->jobs[i])))
+        if (!(c->jobs[i].packs ? pack(c, &c->jobs[i]) : convert(c, &c->jobs[i])))
             atomic_compare_exchange_strong(&c->bad, &none, (int)i + 1);
         int64_t now = clock_now_ns();
         if (part == 0 && now - c->said_ns > PROGRESS_NS) {
@@ -429,6 +442,7 @@ static enum status run_jobs(struct conversion *c, struct team *team, struct mode
     }
     c->said_ns = clock_now_ns();
     team_run(team, convert_body, c);
+    weight_source_let_go(c->source);
     return ST_OK;
 }
 
@@ -446,6 +460,7 @@ enum status conversion_run(struct conversion *c, struct team *team, struct model
     bool keeps = worth && weights_cache_path(c->cache, c->dir, path, sizeof path);
     if (keeps)
         mix_jobs(c);
+    weight_source_let_go(c->source); /* samples of it were read */
     bool kept = keeps && use_cache(c, path, team, out);
     enum status st = kept ? ST_OK : run_jobs(c, team, out);
     if (st != ST_OK)

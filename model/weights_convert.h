@@ -19,6 +19,7 @@
 struct conversion_job;
 
 struct conversion {
+    const struct weight_source *source;
     const char *dir;   /* the checkpoint; names it in messages */
     const char *cache; /* where the result is kept for the next start (weights_cache.h); or NULL */
     struct weights_key key; /* what the checkpoint holds, where there is a cache */
@@ -26,6 +27,7 @@ struct conversion {
     struct conversion_job *jobs;
     size_t n_jobs, cap_jobs, n_packed, bytes_all;
     atomic_size_t next;
+    _Atomic uint64_t read; /* bytes of the checkpoint */
     atomic_int bad; /* 1 + the first job whose numbers are none, or for which there is no memory */
     int64_t said_ns;
 };
