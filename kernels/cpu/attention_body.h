@@ -14,6 +14,32 @@
 
 #include "kernels/cpu/span_body.h"
 
+/* How the body multiplies by what is stored. */
+INLINE enum score_form attention_form(const struct op_attention *a)
+{
+#if defined(BODY_ROUNDS)
+    if (a->rounds && a->layout->dtype == DTYPE_BF16)
+        return SCORE_ROUNDED;
+#endif
+#if defined(BODY_PAIRS)
+    if (a->layout->dtype == DTYPE_BF16)
+        return SCORE_PAIRS;
+#endif
+    (void)a;
+    return SCORE_FLOATS;
+}
+
+/* Where element d of a value is in its accumulator. */
+INLINE size_t attention_place(const struct attention_state *s, size_t d)
+{
+#if defined(BODY_ROUNDS)
+    if (s->form == SCORE_ROUNDED)
+        return mix16_place(d);
+#endif
+    (void)s;
+    return d;
+}
+
 /* Writes a pair's result; a sink takes its share of the weights and adds nothing. */
 static void attention_finish(const struct attention_tile *t, const struct attention_state *s, int i)
 {
@@ -28,30 +54,60 @@ static void attention_finish(const struct attention_tile *t, const struct attent
         sum = sum * fade + expf(sink - max);
     }
     for (size_t d = 0; d < s->out_dim; d++)
-        out[d] = acc[d] * fade / sum;
+        out[d] = acc[attention_place(s, d)] * fade / sum;
 }
 
-static void attention_run(const struct attention_tile *t, struct attention_state *s)
+/* The tile's queries, times scale, and an empty state of each. */
+static void attention_begin(const struct attention_tile *t, struct attention_state *s)
 {
     const struct op_attention *a = t->op;
-    size_t dim = (size_t)a->layout->head_dim, heads = (size_t)a->heads;
-    size_t q_stride = a->q_stride ? (size_t)a->q_stride : heads * dim;
+    const size_t dim = (size_t)a->layout->head_dim, heads = (size_t)a->heads;
+    const size_t q_stride = a->q_stride ? (size_t)a->q_stride : heads * dim;
     s->dim = dim;
     s->out_dim = (size_t)(a->out_dim ? a->out_dim : a->layout->value_dim);
-    s->acc_stride = (s->out_dim + LANES - 1) / LANES * LANES;
-    for (int i = 0; i < t->rows; i++)
-        memcpy(s->q + (size_t)(i * t->heads) * dim,
-               a->q + (size_t)(t->row + i) * q_stride + (size_t)t->head * dim,
-               (size_t)t->heads * dim * sizeof(float));
+    s->acc_stride = (s->out_dim + 2 * LANES - 1) / (2 * LANES) * (2 * LANES);
+    s->dtype = a->layout->dtype;
+    s->stored[KV_KEY] = dim;
+    s->stored[KV_VALUE] = a->layout->value_dim ? (size_t)a->layout->value_dim : dim;
+    s->form = attention_form(a);
+    s->q_stride = s->form == SCORE_ROUNDED ? (dim + 1) / 2 : dim + dim % 2;
     for (int i = 0; i < t->rows * t->heads; i++) {
+        const float *q = a->q + (size_t)(t->row + i / t->heads) * q_stride +
+                         (size_t)(t->head + i % t->heads) * dim;
+        float *to = s->q + (size_t)i * s->q_stride;
+        to[s->q_stride - 1] = 0;
+        if (s->form == SCORE_ROUNDED)
+            for (size_t d = 0; d < dim; d++)
+                ((uint16_t *)to)[d] = dtype_f32_to_bf16(q[d] * a->scale);
+        else
+            for (size_t d = 0; d < dim; d++)
+                to[d] = q[d] * a->scale;
         s->max[i] = -INFINITY;
         s->sum[i] = 0;
         memset(s->acc + (size_t)i * s->acc_stride, 0, s->acc_stride * sizeof s->acc[0]);
     }
-    int32_t last = a->rows->positions[t->row + t->rows - 1];
-    int32_t first = attention_window_from(a, a->rows->positions[t->row]);
-    for (int32_t base = first - first % OPS_KV_SPAN; base <= last; base += OPS_KV_SPAN)
-        attention_span(t, s, base);
+}
+
+static void attention_run(const struct attention_tile *t, struct attention_state *s)
+{
+    const struct op_rows *rows = t->op->rows;
+    const int32_t last = rows->positions[t->row + t->rows - 1];
+    const int32_t first = attention_window_from(t->op, rows->positions[t->row]);
+    int32_t base = first - first % OPS_KV_SPAN;
+    struct attention_view next, now = attention_look(t, base);
+    int at = 0;
+    attention_begin(t, s);
+    attention_locate(t, base, now.range, &s->places[0]);
+    for (; base <= last; base += OPS_KV_SPAN, now = next, at = !at) {
+        s->now = &s->places[at];
+        s->ahead = NULL;
+        if (base + OPS_KV_SPAN <= last) {
+            next = attention_look(t, base + OPS_KV_SPAN);
+            attention_locate(t, base + OPS_KV_SPAN, next.range, &s->places[!at]);
+            s->ahead = &s->places[!at];
+        }
+        attention_span(t, s, base, &now);
+    }
     for (int i = 0; i < t->rows * t->heads; i++)
         attention_finish(t, s, i);
 }

@@ -10,7 +10,7 @@ struct kv_widen {
     const char *vectors; /* `count` of them that follow each other */
     enum dtype dtype;    /* quantized */
     size_t dim;          /* of a vector */
-    size_t from, n;      /* elements that are wanted; from is a multiple of every group */
+    size_t from, n;      /* elements that are wanted; from is a multiple of 64, n 64 or up to dim */
     int count;
     float *out; /* [count, n] */
 };

@@ -6,16 +6,13 @@
 
 #include <math.h>
 
-#include "kernels/cpu/dot_body.h"
 #include "kernels/cpu/kv_widen_body.h"
 #include "kernels/cpu/mix_body.h"
+#include "kernels/cpu/score_body.h"
 
-#define ATTENTION_LANES_MAX 16      /* of any body */
-#define ATTENTION_QUERIES 32        /* (row, head) pairs of a tile, at most */
-#define ATTENTION_QUERY_FLOATS 8192 /* and their elements */
-#define ATTENTION_PANEL_DIM 256     /* head_dim up to which a span is widened */
-#define ATTENTION_PANEL_FLOATS (OPS_KV_SPAN * ATTENTION_PANEL_DIM)
-#define ATTENTION_PANEL_MIN 8 /* pairs from which widening first is faster */
+#define ATTENTION_LANES_MAX 16       /* of any body */
+#define ATTENTION_QUERIES 64         /* (row, head) pairs of a tile, at most */
+#define ATTENTION_QUERY_FLOATS 16384 /* and their elements */
 
 struct attention_tile {
     const struct op_attention *op;
@@ -23,207 +20,33 @@ struct attention_tile {
     int kv_head, head, heads; /* query heads, all of kv_head */
 };
 
+/* Where a span's keys and values lie. Positions that nobody sees have a neighbour's place. */
+struct attention_places {
+    const char *key[OPS_KV_SPAN], *value[OPS_KV_SPAN];
+};
+
 struct attention_state {
-    float q[ATTENTION_QUERY_FLOATS];
-    float acc[ATTENTION_QUERY_FLOATS + ATTENTION_QUERIES * ATTENTION_LANES_MAX];
+    float q[ATTENTION_QUERY_FLOATS + 2 * ATTENTION_QUERIES]; /* times scale; or pairs of bf16 */
+    float acc[ATTENTION_QUERY_FLOATS + 2 * ATTENTION_QUERIES * ATTENTION_LANES_MAX];
     float score[ATTENTION_QUERIES * OPS_KV_SPAN];
     float max[ATTENTION_QUERIES], sum[ATTENTION_QUERIES], fade[ATTENTION_QUERIES];
-    float panel[ATTENTION_PANEL_FLOATS];
-    struct kv_run runs[OPS_KV_SPAN];
-    int n_runs;
-    enum dtype dtype; /* of what the runs point to */
+    float panel[SCORE_ELEMENTS * OPS_KV_SPAN];
+    float wide[OPS_KV_SPAN * SCORE_ELEMENTS]; /* of quantized keys or values, what is read now */
+    const char *wide_row[OPS_KV_SPAN];
+    struct attention_places places[2]; /* of this span and of the next */
+    const struct attention_places *now, *ahead;
+    enum dtype dtype; /* of what they point to */
+    enum score_form form;
     size_t dim;       /* of queries and keys */
     size_t out_dim;   /* of values: where a key holds its value, its first elements */
-    size_t acc_stride, value_stride;
-    bool widen; /* the span at hand goes through the panel; always where KV is quantized */
+    size_t stored[2]; /* elements of keys and of what is read as values */
+    size_t q_stride, acc_stride;
 };
 
 /* First position that a row at position p sees. */
 INLINE int32_t attention_window_from(const struct op_attention *a, int32_t p)
 {
     return a->window > 0 && p >= a->window ? p + 1 - a->window : 0;
-}
-
-/* The runs of positions [base + skip, base + count): one per block touched. Blocks before `skip`
- * may be gone. */
-static void attention_runs(const struct attention_tile *t, struct attention_state *s, int32_t base,
-                           int skip, int count)
-{
-    const struct op_attention *a = t->op;
-    const struct kv_layout *l = a->layout;
-    const int32_t *blocks = a->rows->block_tables[a->rows->seq_of[t->row]];
-    const char *pool = a->pool;
-    s->n_runs = 0;
-    s->dtype = l->dtype;
-    enum kv_part value = l->value_dim ? KV_VALUE : KV_KEY;
-    for (int j = skip; j < count;) {
-        int32_t block = blocks[(base + j) / l->block_tokens];
-        int slot = (base + j) % l->block_tokens;
-        int run = l->block_tokens - slot < count - j ? l->block_tokens - slot : count - j;
-        s->runs[s->n_runs++] = (struct kv_run){
-            .key = pool + kv_offset(l, a->layer, block, KV_KEY, t->kv_head, slot),
-            .value = pool + kv_offset(l, a->layer, block, value, t->kv_head, slot),
-            .count = run,
-        };
-        j += run;
-    }
-}
-
-/* What fits in the panel of quantized keys or values: elements [from, from + n) of `dim`, of the
- * runs' positions [begin, begin + count). */
-struct attention_piece {
-    enum kv_part part;
-    size_t dim, from, n;
-    int begin, count;
-};
-
-static void attention_widen_piece(struct attention_state *s, const struct attention_piece *p)
-{
-    const size_t bytes = kv_vector_bytes(s->dtype, p->dim);
-    struct kv_widen w = {
-        .dtype = s->dtype, .dim = p->dim, .from = p->from, .n = p->n, .out = s->panel};
-    int skip = p->begin, left = p->count;
-    for (int r = 0; r < s->n_runs && left > 0; skip -= s->runs[r++].count) {
-        int cut = skip > 0 ? skip : 0;
-        w.count = s->runs[r].count - cut < left ? s->runs[r].count - cut : left;
-        if (w.count <= 0)
-            continue;
-        w.vectors = (p->part == KV_KEY ? s->runs[r].key : s->runs[r].value) + (size_t)cut * bytes;
-        kv_widen(&w);
-        w.out += (size_t)w.count * p->n;
-        left -= w.count;
-    }
-}
-
-/* Widens the runs' keys or values, of `dim` elements each, one after the other, into the panel. */
-static void attention_widen(struct attention_state *s, enum kv_part part, size_t dim)
-{
-    float *to = s->panel;
-    for (int r = 0; r < s->n_runs; r++) {
-        const char *from = part == KV_KEY ? s->runs[r].key : s->runs[r].value;
-        size_t n = (size_t)s->runs[r].count * dim, whole = n - n % LANES;
-        for (size_t i = 0; i < whole; i += LANES)
-            vec_store(to + i, vec_load_as(from, s->dtype, i));
-        if (n > whole)
-            vec_store_n(to + whole, vec_load_as_n(from, s->dtype, whole, (int)(n - whole)),
-                        (int)(n - whole));
-        to += n;
-    }
-}
-
-/* Scores of pairs [from, to) against the span's keys, of which the first is its position `skip`. */
-static void attention_scores(struct attention_state *s, int skip, int from, int to)
-{
-    size_t dim = s->dim;
-    enum dtype t = s->widen ? DTYPE_F32 : s->dtype;
-    const bool pieces = kv_is_quantized(s->dtype);
-    const int room =
-        pieces ? (int)(ATTENTION_PANEL_FLOATS / dim) / DOT_COLS * DOT_COLS : OPS_KV_SPAN;
-    const char *keys[OPS_KV_SPAN];
-    float dot[DOT_TILE];
-    struct dot_args d = {.x_stride = dim, .k = dim, .first = true, .last = true, .sum = dot};
-    int count = 0;
-    if (s->widen && !pieces)
-        attention_widen(s, KV_KEY, dim);
-    for (int r = 0; r < s->n_runs; r++)
-        for (int j = 0; j < s->runs[r].count; j++, count++)
-            keys[count] = s->widen ? (const char *)(s->panel + (size_t)(count % room) * dim)
-                                   : s->runs[r].key + (size_t)j * dim * dtype_bytes(t);
-    for (int j = 0; j < count; j += DOT_COLS) {
-        int cols = count - j < DOT_COLS ? count - j : DOT_COLS;
-        if (pieces && j % room == 0)
-            attention_widen_piece(s, &(struct attention_piece){KV_KEY, dim, 0, dim, j, room});
-        for (int c = 0; c < DOT_COLS; c++)
-            d.w[c] = keys[j + (c < cols ? c : cols - 1)];
-        for (int i = from; i < to; i += d.rows) {
-            d.rows = dot_rows(to - i);
-            d.x = s->q + (size_t)i * dim;
-            dot_run(&d, t);
-            for (int e = 0; e < d.rows; e++)
-                memcpy(&s->score[(i + e) * OPS_KV_SPAN + skip + j], &dot[e * DOT_COLS],
-                       (size_t)cols * sizeof dot[0]);
-        }
-    }
-}
-
-/* Turns scores [skip, n) of pair i into weights and merges the span into its maximum and sum. */
-static void attention_softmax(const struct op_attention *a, struct attention_state *s, int i,
-                              int skip, int n)
-{
-    float *score = s->score + i * OPS_KV_SPAN;
-    vec top = vec_set1(-INFINITY), sum = vec_zero();
-    for (int j = 0; j < skip; j++)
-        score[j] = -INFINITY;
-    for (int j = n; j % LANES != 0; j++)
-        score[j] = -INFINITY;
-    for (int j = 0; j < n; j += LANES) {
-        vec v = vec_load(score + j) * vec_set1(a->scale);
-        if (a->softcap > 0) {
-            v = vec_set1(a->softcap) * vec_tanh(v / vec_set1(a->softcap));
-            vec_store(score + j, v);
-            for (int k = j; k < j + LANES; k++) /* the cap of what is not seen is a number */
-                score[k] = k < skip || k >= n ? -INFINITY : score[k];
-            v = vec_load(score + j);
-        }
-        vec_store(score + j, v);
-        top = vec_max(v, top);
-    }
-    float span = vec_reduce_max(top), before = s->max[i];
-    float max = span > before ? span : before;
-    float base = max == -INFINITY ? 0 : max; /* all scores -inf: weights 0, not NaN */
-    for (int j = 0; j < n; j += LANES) {
-        vec v = vec_exp(vec_load(score + j) - vec_set1(base));
-        vec_store(score + j, v);
-        sum = sum + v;
-    }
-    float fade[LANES];
-    vec_store(fade, vec_exp(vec_set1(before - base)));
-    s->fade[i] = fade[0];
-    s->sum[i] = s->sum[i] * fade[0] + vec_reduce_add(sum);
-    s->max[i] = max;
-}
-
-/* Adds elements [col, col + cols) of the values of positions [skip, count) to pairs [from, to),
- * which all see just these. The runs begin at position `base_skip`. */
-struct attention_part {
-    int from, to, base_skip, skip, count;
-    size_t col, cols;
-};
-
-static void attention_mix(struct attention_state *s, const struct attention_part *p)
-{
-    enum dtype t = s->widen ? DTYPE_F32 : s->dtype;
-    size_t stride = s->widen ? p->cols : s->value_stride;
-    struct kv_run runs[OPS_KV_SPAN];
-    int rows, n = 0, drop = p->skip - p->base_skip;
-    if (s->widen) {
-        runs[n++] = (struct kv_run){
-            .value = (const char *)(s->panel + (size_t)drop * p->cols),
-            .count = p->count - p->skip,
-        };
-    } else {
-        for (int r = 0; r < s->n_runs; drop -= s->runs[r++].count) {
-            int cut = drop > 0 ? drop : 0;
-            if (cut < s->runs[r].count)
-                runs[n++] = (struct kv_run){
-                    .value = s->runs[r].value + (size_t)cut * stride * dtype_bytes(t),
-                    .count = s->runs[r].count - cut,
-                };
-        }
-    }
-    for (int i = p->from; i < p->to; i += rows) {
-        struct mix_args m = {
-            .acc = s->acc + (size_t)i * s->acc_stride + p->col,
-            .acc_stride = s->acc_stride,
-            .weight = s->score + i * OPS_KV_SPAN + p->skip,
-            .fade = s->fade + i,
-            .runs = runs,
-            .v_stride = stride,
-            .count = p->count - p->skip,
-        };
-        rows = p->to - i >= MIX_ROWS ? MIX_ROWS : 1;
-        mix_fns[t][rows == MIX_ROWS](&m, p->cols);
-    }
 }
 
 /* Of positions [base, base + OPS_KV_SPAN) the tile's row i sees [skip, seen); nothing where skip is
@@ -240,55 +63,234 @@ static int attention_skip(const struct attention_tile *t, int i, int32_t base)
     return n > OPS_KV_SPAN ? OPS_KV_SPAN : n > 0 ? (int)n : 0;
 }
 
-/* Mixes the columns of `p` into rows [first, last), those that see the same positions together. */
-static void attention_mix_rows(const struct attention_tile *t, struct attention_state *s,
-                               int32_t base, struct attention_part *p, const int rows[2])
+/* Finds positions [base + range[0], base + range[1]); blocks of others may be gone. */
+static void attention_locate(const struct attention_tile *t, int32_t base, const int range[2],
+                             struct attention_places *out)
 {
-    for (int row = rows[0], next; row < rows[1]; row = next) {
-        p->skip = attention_skip(t, row, base);
-        p->count = attention_seen(t, row, base);
-        for (next = row + 1; next < rows[1] && attention_seen(t, next, base) == p->count &&
-                             attention_skip(t, next, base) == p->skip;
-             next++)
-            ;
-        p->from = row * t->heads;
-        p->to = next * t->heads;
-        attention_mix(s, p);
+    const struct op_attention *a = t->op;
+    const struct kv_layout *l = a->layout;
+    const int32_t *blocks = a->rows->block_tables[a->rows->seq_of[t->row]];
+    const char *pool = a->pool;
+    const enum kv_part value = l->value_dim ? KV_VALUE : KV_KEY;
+    const size_t key_bytes = kv_slot_bytes(l, KV_KEY), value_bytes = kv_slot_bytes(l, value);
+    for (int j = range[0]; j < range[1];) {
+        int32_t block = blocks[(base + j) / l->block_tokens];
+        int slot = (base + j) % l->block_tokens;
+        int end = l->block_tokens - slot < range[1] - j ? j + l->block_tokens - slot : range[1];
+        const char *k = pool + kv_offset(l, a->layer, block, KV_KEY, t->kv_head, slot);
+        const char *v = pool + kv_offset(l, a->layer, block, value, t->kv_head, slot);
+        for (; j < end; j++, k += key_bytes, v += value_bytes) {
+            out->key[j] = k;
+            out->value[j] = v;
+        }
+    }
+    for (int j = 0; j < OPS_KV_SPAN; j++)
+        if (j < range[0] || j >= range[1]) {
+            out->key[j] = out->key[range[0]];
+            out->value[j] = out->value[range[0]];
+        }
+}
+
+/* Elements [from, from + n) of the span's keys or values, of types that the tiles do not load, as
+ * rows of floats: those of positions [range[0], range[1]), and what stands in the others' places. */
+static struct span_rows attention_widen(struct attention_state *s, enum kv_part part,
+                                        const size_t cols[2], const int range[2])
+{
+    const char *const *row = part == KV_KEY ? s->now->key : s->now->value;
+    const char *const *ahead = !s->ahead ? NULL : part == KV_KEY ? s->ahead->key : s->ahead->value;
+    const size_t n = cols[1] - cols[0], bytes = kv_vector_bytes(s->dtype, s->stored[part]);
+    struct kv_widen w = {
+        .dtype = s->dtype, .dim = s->stored[part], .from = cols[0], .n = n, .out = s->wide};
+    for (int j = range[0]; j < range[1]; j += w.count) {
+        w.vectors = row[j];
+        w.out = s->wide + (size_t)j * n;
+        for (w.count = 1;
+             j + w.count < range[1] && row[j + w.count] == row[j + w.count - 1] + bytes;)
+            w.count++;
+        kv_widen(&w);
+    }
+    for (int j = 0; j < OPS_KV_SPAN; j++) {
+        if (ahead)
+            rows_prefetch(ahead[j] + kv_scales_at(s->dtype, cols[0]), kv_scales_at(s->dtype, n));
+        s->wide_row[j] = (const char *)(s->wide + (size_t)(j < range[0]   ? range[0]
+                                                           : j < range[1] ? j
+                                                                          : range[1] - 1) *
+                                                      n);
+    }
+    return (struct span_rows){.row = s->wide_row, .t = DTYPE_F32};
+}
+
+/* Where elements [cols[0], cols[1]) of the span's keys or values are read. */
+static struct span_rows attention_rows(struct attention_state *s, enum kv_part part,
+                                       const size_t cols[2], const int range[2])
+{
+    const struct attention_places *now = s->now, *ahead = s->ahead;
+    if (kv_is_quantized(s->dtype))
+        return attention_widen(s, part, cols, range);
+    return (struct span_rows){
+        .row = part == KV_KEY ? now->key : now->value,
+        .ahead = !ahead           ? NULL
+                 : part == KV_KEY ? ahead->key
+                                  : ahead->value,
+        .offset = cols[0] * dtype_bytes(s->dtype),
+        .t = s->dtype,
+    };
+}
+
+/* Scores of pairs [from, to) at the span's positions [range[0], range[1]). */
+static void attention_scores(struct attention_state *s, const int range[2], int from, int to)
+{
+    struct score_args a = {.q_stride = s->q_stride, .panel = s->panel, .first = true};
+    a.range[0] = range[0] / LANES * LANES;
+    a.range[1] = (range[1] + LANES - 1) / LANES * LANES;
+    for (size_t d = 0; d < s->dim; d += SCORE_ELEMENTS, a.first = false) {
+        const int n = s->dim - d < SCORE_ELEMENTS ? (int)(s->dim - d) : SCORE_ELEMENTS;
+        const size_t cols[2] = {d, d + (size_t)n};
+        const struct span_rows keys = attention_rows(s, KV_KEY, cols, range);
+        panel_fns[keys.t](s->panel, &keys, n, a.range);
+        a.n = s->form == SCORE_FLOATS ? n : (n + 1) / 2;
+        for (int i = from, rows; i < to; i += rows) {
+            rows = tile_rows(to - i);
+            a.q = s->q + (size_t)i * s->q_stride + (s->form == SCORE_ROUNDED ? d / 2 : d);
+            a.score = s->score + i * OPS_KV_SPAN;
+            score_fns[s->form][tile_place(rows)](&a);
+        }
     }
 }
 
-/* Rows see nothing of a span that lies behind their own position or before their window: the rows
- * that do see some of it are adjacent. */
-static void attention_span(const struct attention_tile *t, struct attention_state *s, int32_t base)
+/* Weights of a pair in bf16, in the first half of their places, and their sum as they are now. */
+#if defined(BODY_ROUNDS)
+static vec attention_round(float *score, int end)
 {
-    const struct op_attention *a = t->op;
-    int first = 0, last = t->rows;
-    while (attention_seen(t, first, base) == 0)
-        first++;
-    while (attention_skip(t, last - 1, base) == OPS_KV_SPAN)
-        last--;
-    int from = first * t->heads, end = last * t->heads;
-    struct attention_part p = {.base_skip = attention_skip(t, first, base)};
-    const bool pieces = kv_is_quantized(a->layout->dtype);
-    s->widen = pieces || (end - from >= ATTENTION_PANEL_MIN && s->dim <= ATTENTION_PANEL_DIM &&
-                          a->layout->value_dim > 0);
-    s->value_stride = (size_t)(a->layout->value_dim ? a->layout->value_dim : a->layout->head_dim);
-
-    attention_runs(t, s, base, p.base_skip, attention_seen(t, last - 1, base));
-    attention_scores(s, p.base_skip, from, end);
-    for (int i = from; i < end; i++)
-        attention_softmax(a, s, i, attention_skip(t, i / t->heads, base),
-                          attention_seen(t, i / t->heads, base));
-    if (s->widen && !pieces)
-        attention_widen(s, KV_VALUE, s->out_dim);
-    p.cols = pieces ? ATTENTION_PANEL_DIM : s->out_dim;
-    for (; p.col < s->out_dim; p.col += p.cols) {
-        p.cols = s->out_dim - p.col < p.cols ? s->out_dim - p.col : p.cols;
-        if (pieces)
-            attention_widen_piece(s, &(struct attention_piece){KV_VALUE, s->value_stride, p.col,
-                                                               p.cols, 0, OPS_KV_SPAN});
-        attention_mix_rows(t, s, base, &p, (const int[2]){first, last});
+    const __m512bh one = (__m512bh)_mm512_set1_epi16(0x3f80);
+    vec sum = vec_zero();
+    for (int j = end; j < OPS_KV_SPAN && j % (2 * LANES) != 0; j += LANES)
+        vec_store(score + j, vec_zero());
+    for (int j = 0; j < end; j += 2 * LANES) {
+        __m512bh w = _mm512_cvtne2ps_pbh(vec_load(score + j + LANES), vec_load(score + j));
+        _mm512_storeu_si512(score + j / 2, (__m512i)w);
+        sum = _mm512_dpbf16_ps(sum, w, one);
     }
+    return sum;
+}
+#endif
+
+/* Turns scores [skip, n) of pair i into weights and merges the span into its maximum and sum. */
+static void attention_softmax(const struct op_attention *a, struct attention_state *s, int i,
+                              int skip, int n)
+{
+    float *score = s->score + i * OPS_KV_SPAN;
+    const int end = (n + LANES - 1) / LANES * LANES;
+    vec top = vec_set1(-INFINITY), sum = vec_zero();
+    for (int j = 0; j < end && a->softcap > 0; j += LANES) {
+        vec v = vec_load(score + j) / vec_set1(a->softcap);
+        vec_store(score + j, vec_set1(a->softcap) * vec_tanh(v));
+    }
+    for (int j = 0; j < skip; j++)
+        score[j] = -INFINITY;
+    for (int j = n; j < end; j++)
+        score[j] = -INFINITY;
+    for (int j = 0; j < end; j += LANES)
+        top = vec_max(vec_load(score + j), top);
+    float span = vec_reduce_max(top), before = s->max[i];
+    float max = span > before ? span : before;
+    float base = max == -INFINITY ? 0 : max; /* all scores -inf: weights 0, not NaN */
+    for (int j = 0; j < end; j += LANES) {
+        vec v = vec_exp(vec_load(score + j) - vec_set1(base));
+        vec_store(score + j, v);
+        sum = sum + v;
+    }
+#if defined(BODY_ROUNDS)
+    if (s->form == SCORE_ROUNDED)
+        sum = attention_round(score, end);
+#endif
+    float fade[LANES];
+    vec_store(fade, vec_exp(vec_set1(before - base)));
+    s->fade[i] = fade[0];
+    s->sum[i] = s->sum[i] * fade[0] + vec_reduce_add(sum);
+    s->max[i] = max;
+}
+
+/* Adds elements from `d` on of the values of positions [range[0], range[1]) to pairs [from, to),
+ * which all see just these. */
+struct attention_part {
+    size_t d, n;
+    int range[2], from, to;
+};
+
+static void attention_mix(struct attention_state *s, struct span_rows values,
+                          const struct attention_part *p)
+{
+    for (int i = p->from, rows; i < p->to; i += rows, values.ahead = NULL) {
+        struct mix_args m = {
+            .acc = s->acc + (size_t)i * s->acc_stride + p->d,
+            .acc_stride = s->acc_stride,
+            .weight = s->score + i * OPS_KV_SPAN,
+            .fade = s->fade + i,
+            .v = values,
+            .range = {p->range[0], p->range[1]},
+        };
+        rows = tile_rows(p->to - i);
+#if defined(BODY_ROUNDS)
+        if (s->form == SCORE_ROUNDED)
+            mix16_fns[tile_place(rows)](&m, p->n);
+        else
+#endif
+            mix_fns[values.t][tile_place(rows)](&m, p->n);
+    }
+}
+
+/* The rows of the tile that see some of a span, adjacent ones, and what they see together: others
+ * are behind it or have it behind their window. */
+struct attention_view {
+    int first, last;
+    int range[2];
+};
+
+static struct attention_view attention_look(const struct attention_tile *t, int32_t base)
+{
+    struct attention_view v = {.last = t->rows};
+    while (attention_seen(t, v.first, base) == 0)
+        v.first++;
+    while (attention_skip(t, v.last - 1, base) == OPS_KV_SPAN)
+        v.last--;
+    v.range[0] = attention_skip(t, v.first, base);
+    v.range[1] = attention_seen(t, v.last - 1, base);
+    return v;
+}
+
+/* Rows that see the same positions together. */
+static void attention_mix_rows(const struct attention_tile *t, struct attention_state *s,
+                               int32_t base, const struct attention_view *v)
+{
+    struct attention_part p = {.n = SCORE_ELEMENTS};
+    for (; p.d < s->out_dim; p.d += p.n) {
+        p.n = s->out_dim - p.d < p.n ? s->out_dim - p.d : p.n;
+        struct span_rows values =
+            attention_rows(s, KV_VALUE, (const size_t[2]){p.d, p.d + p.n}, v->range);
+        for (int row = v->first, next; row < v->last; row = next, values.ahead = NULL) {
+            p.range[0] = attention_skip(t, row, base);
+            p.range[1] = attention_seen(t, row, base);
+            for (next = row + 1; next < v->last && attention_seen(t, next, base) == p.range[1] &&
+                                 attention_skip(t, next, base) == p.range[0];
+                 next++)
+                ;
+            p.from = row * t->heads;
+            p.to = next * t->heads;
+            attention_mix(s, values, &p);
+        }
+    }
+}
+
+/* s->now has been located, and s->ahead where there is a next span. */
+static void attention_span(const struct attention_tile *t, struct attention_state *s, int32_t base,
+                           const struct attention_view *v)
+{
+    attention_scores(s, v->range, v->first * t->heads, v->last * t->heads);
+    for (int i = v->first * t->heads; i < v->last * t->heads; i++)
+        attention_softmax(t->op, s, i, attention_skip(t, i / t->heads, base),
+                          attention_seen(t, i / t->heads, base));
+    attention_mix_rows(t, s, base, v);
 }
 
 #endif

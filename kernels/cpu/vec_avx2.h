@@ -111,6 +111,27 @@ INLINE vec vec_load_f16_n(const void *p, int n)
 {
     return _mm256_cvtph_ps(vec_load_halves_n(p, n));
 }
+/* The other way around: element j of vector i becomes element i of vector j. */
+INLINE void vec_transpose(vec v[LANES])
+{
+    vec t[LANES];
+    UNROLL
+    for (int i = 0; i < 8; i += 4) {
+        __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(v[i], v[i + 1]));
+        __m256d b = _mm256_castps_pd(_mm256_unpackhi_ps(v[i], v[i + 1]));
+        __m256d c = _mm256_castps_pd(_mm256_unpacklo_ps(v[i + 2], v[i + 3]));
+        __m256d d = _mm256_castps_pd(_mm256_unpackhi_ps(v[i + 2], v[i + 3]));
+        t[i] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, c));
+        t[i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, c));
+        t[i + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(b, d));
+        t[i + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(b, d));
+    }
+    UNROLL
+    for (int k = 0; k < 4; k++) {
+        v[k] = _mm256_permute2f128_ps(t[k], t[4 + k], 0x20);
+        v[4 + k] = _mm256_permute2f128_ps(t[k], t[4 + k], 0x31);
+    }
+}
 /* Nearest integers, and 2^k for -126 <= k <= 127. */
 INLINE ivec vec_round(vec v)
 {

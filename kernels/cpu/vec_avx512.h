@@ -121,6 +121,48 @@ INLINE vec vec_load_f16_n(const void *p, int n)
 {
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(vec_first(n), p));
 }
+/* The other way around: element j of vector i becomes element i of vector j. */
+INLINE void vec_transpose(vec v[LANES])
+{
+    vec t[LANES];
+    UNROLL
+    for (int i = 0; i < 16; i += 4) {
+        __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(v[i], v[i + 1]));
+        __m512d b = _mm512_castps_pd(_mm512_unpackhi_ps(v[i], v[i + 1]));
+        __m512d c = _mm512_castps_pd(_mm512_unpacklo_ps(v[i + 2], v[i + 3]));
+        __m512d d = _mm512_castps_pd(_mm512_unpackhi_ps(v[i + 2], v[i + 3]));
+        t[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+        t[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+        t[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+        t[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+    }
+    UNROLL
+    for (int k = 0; k < 4; k++) {
+        vec a = _mm512_shuffle_f32x4(t[k], t[4 + k], 0x44);
+        vec b = _mm512_shuffle_f32x4(t[k], t[4 + k], 0xee);
+        vec c = _mm512_shuffle_f32x4(t[8 + k], t[12 + k], 0x44);
+        vec d = _mm512_shuffle_f32x4(t[8 + k], t[12 + k], 0xee);
+        v[k] = _mm512_shuffle_f32x4(a, c, 0x88);
+        v[4 + k] = _mm512_shuffle_f32x4(a, c, 0xdd);
+        v[8 + k] = _mm512_shuffle_f32x4(b, d, 0x88);
+        v[12 + k] = _mm512_shuffle_f32x4(b, d, 0xdd);
+    }
+}
+/* Pairs of bf16, one in each lane: n < 2 * LANES elements of them, and the two of each apart. */
+#define BODY_PAIRS 1
+INLINE vec vec_load_pairs_n(const void *p, int n)
+{
+    return _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(((__mmask32)1 << n) - 1, p));
+}
+INLINE vec vec_pairs_first(vec pairs)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pairs), 16));
+}
+INLINE vec vec_pairs_second(vec pairs)
+{
+    __m512i high = _mm512_set1_epi32((int)0xffff0000);
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), high));
+}
 /* Nearest integers, and 2^k for -126 <= k <= 127. */
 INLINE ivec vec_round(vec v)
 {

@@ -117,6 +117,13 @@ INLINE vec vec_load_f16_n(const void *p, int n)
     memcpy(h, p, (size_t)n * sizeof h[0]);
     return vec_from_f16(h);
 }
+/* The other way around: element j of vector i becomes element i of vector j. */
+INLINE void vec_transpose(vec v[LANES])
+{
+    vec a = v[0], b = v[1], c = v[2], d = v[3];
+    for (int i = 0; i < LANES; i++)
+        v[i] = (vec){a[i], b[i], c[i], d[i]};
+}
 /* Nearest integers of |v| < 2^22, and 2^k for -126 <= k <= 127. */
 INLINE ivec vec_round(vec v)
 {
