@@ -185,7 +185,7 @@ struct op_attention {
     float softcap;      /* scores become cap * tanh(score / cap); 0: not */
     const float *sinks; /* [heads] scores of a position that has no value (GPT-OSS), or NULL */
     const struct op_rows *rows;
-    bool rounds; /* a body may round queries and weights to bf16 where that is stored */
+    bool rounds; /* a body may round queries and weights to bf16 where keys are bf16 */
 };
 
 enum glu_kind {

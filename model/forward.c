@@ -163,6 +163,7 @@ void run_attend(const struct layer_run *l, struct op_attention a)
     a.window = l->config->window;
     a.scale = c->attention_scale;
     a.softcap = c->attention_softcap;
+    a.rounds = model_get_math(l->r->m) != MODEL_MATH_FLOAT;
     a.rows = &rows;
     l->r->m->ops->attention(&a, l->me.part, l->me.parts);
 }

@@ -5,7 +5,7 @@
  * absolute positions a tile computes its scores, and each (row, head) then merges the span into its
  * own running maximum, sum and accumulator. A (row, head) sees only positions up to its own and
  * adds them in one order, so neither the tile, the chunk, the blocks nor the threads show in its
- * bits. */
+ * bits. It is code, and over 150 lines because of that. */
 #ifndef KERNELS_CPU_ATTENTION_BODY_H
 #define KERNELS_CPU_ATTENTION_BODY_H
 

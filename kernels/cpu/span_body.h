@@ -91,31 +91,36 @@ static void attention_locate(const struct attention_tile *t, int32_t base, const
         }
 }
 
-/* Elements [from, from + n) of the span's keys or values, of types that the tiles do not load, as
- * rows of floats: those of positions [range[0], range[1]), and what stands in the others' places. */
+static const char *const *attention_ahead(const struct attention_state *s, enum kv_part part)
+{
+    if (!s->ahead)
+        return NULL;
+    return part == KV_KEY ? s->ahead->key : s->ahead->value;
+}
+
+/* Elements [cols[0], cols[1]) of the span's keys or values, of types that the tiles do not load, as
+ * rows of floats: those of positions [range[0], range[1]), a neighbour in the others' places. */
 static struct span_rows attention_widen(struct attention_state *s, enum kv_part part,
                                         const size_t cols[2], const int range[2])
 {
     const char *const *row = part == KV_KEY ? s->now->key : s->now->value;
-    const char *const *ahead = !s->ahead ? NULL : part == KV_KEY ? s->ahead->key : s->ahead->value;
+    const char *const *ahead = attention_ahead(s, part);
     const size_t n = cols[1] - cols[0], bytes = kv_vector_bytes(s->dtype, s->stored[part]);
     struct kv_widen w = {
         .dtype = s->dtype, .dim = s->stored[part], .from = cols[0], .n = n, .out = s->wide};
     for (int j = range[0]; j < range[1]; j += w.count) {
         w.vectors = row[j];
         w.out = s->wide + (size_t)j * n;
-        for (w.count = 1;
-             j + w.count < range[1] && row[j + w.count] == row[j + w.count - 1] + bytes;)
+        w.count = 1;
+        while (j + w.count < range[1] && row[j + w.count] == row[j] + (size_t)w.count * bytes)
             w.count++;
         kv_widen(&w);
     }
     for (int j = 0; j < OPS_KV_SPAN; j++) {
         if (ahead)
             rows_prefetch(ahead[j] + kv_scales_at(s->dtype, cols[0]), kv_scales_at(s->dtype, n));
-        s->wide_row[j] = (const char *)(s->wide + (size_t)(j < range[0]   ? range[0]
-                                                           : j < range[1] ? j
-                                                                          : range[1] - 1) *
-                                                      n);
+        const int seen = j < range[0] || j >= range[1] ? range[0] : j;
+        s->wide_row[j] = (const char *)(s->wide + (size_t)seen * n);
     }
     return (struct span_rows){.row = s->wide_row, .t = DTYPE_F32};
 }
@@ -124,14 +129,11 @@ static struct span_rows attention_widen(struct attention_state *s, enum kv_part 
 static struct span_rows attention_rows(struct attention_state *s, enum kv_part part,
                                        const size_t cols[2], const int range[2])
 {
-    const struct attention_places *now = s->now, *ahead = s->ahead;
     if (kv_is_quantized(s->dtype))
         return attention_widen(s, part, cols, range);
     return (struct span_rows){
-        .row = part == KV_KEY ? now->key : now->value,
-        .ahead = !ahead           ? NULL
-                 : part == KV_KEY ? ahead->key
-                                  : ahead->value,
+        .row = part == KV_KEY ? s->now->key : s->now->value,
+        .ahead = attention_ahead(s, part),
         .offset = cols[0] * dtype_bytes(s->dtype),
         .t = s->dtype,
     };

@@ -1,5 +1,7 @@
 /* The vector vocabulary in AVX2 with FMA and F16C: 8 floats. *_n touch only n elements and read the
- * rest as zero. */
+ * rest as zero.
+ *
+ * It is over 150 lines because a body has one vocabulary. */
 #ifndef KERNELS_CPU_VEC_AVX2_H
 #define KERNELS_CPU_VEC_AVX2_H
 

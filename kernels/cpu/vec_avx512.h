@@ -1,5 +1,7 @@
 /* The vector vocabulary in AVX-512 (F, BW, VL, DQ): 16 floats. *_n touch only n elements and read
- * the rest as zero. */
+ * the rest as zero.
+ *
+ * It is over 150 lines because a body has one vocabulary. */
 #ifndef KERNELS_CPU_VEC_AVX512_H
 #define KERNELS_CPU_VEC_AVX512_H
 

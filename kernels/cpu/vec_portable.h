@@ -1,6 +1,8 @@
 /* The vector vocabulary in GNU C vectors of 4 floats: SSE2, NEON or whatever the compiler has. No
  * fused multiply-add, so that the result does not depend on the machine. See vec_avx512.h for the
- * same words; *_n touch only n elements and read the rest as zero. */
+ * same words; *_n touch only n elements and read the rest as zero.
+ *
+ * It is over 150 lines because a body has one vocabulary. */
 #ifndef KERNELS_CPU_VEC_PORTABLE_H
 #define KERNELS_CPU_VEC_PORTABLE_H
 
