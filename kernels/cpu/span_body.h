@@ -118,7 +118,8 @@ static struct span_rows attention_widen(struct attention_state *s, enum kv_part 
     }
     for (int j = 0; j < OPS_KV_SPAN; j++) {
         if (ahead)
-            rows_prefetch(ahead[j] + kv_scales_at(s->dtype, cols[0]), kv_scales_at(s->dtype, n));
+            rows_prefetch(ahead[j] + kv_codes_bytes(s->dtype, cols[0]),
+                          kv_codes_bytes(s->dtype, n));
         const int seen = j < range[0] || j >= range[1] ? range[0] : j;
         s->wide_row[j] = (const char *)(s->wide + (size_t)seen * n);
     }
