@@ -17,8 +17,8 @@
 
 enum op_kind { EMBED, RMSNORM, GEMM, ROPE, KV_STORE, ATTENTION, GLU, QUANTIZE };
 
-/* How what is stored is multiplied: the dtypes, then what gemms alone can do. */
-enum form { FORM_BF16_ROWS = DTYPE_COUNT, FORM_Q8, FORM_Q4, FORMS };
+/* How what is stored is multiplied: as a plain dtype, or as gemms alone can do it. */
+enum form { FORM_PLAIN, FORM_BF16_ROWS = DTYPE_COUNT, FORM_Q8, FORM_Q4, FORMS };
 static const char *const form_names[FORMS] = {
     [FORM_BF16_ROWS] = "bf16r", [FORM_Q8] = "q8", [FORM_Q4] = "q4"};
 
@@ -112,7 +112,6 @@ static void job_measure(struct job *j)
 {
     const struct shape *s = j->shape;
     double tokens = s->tokens, width = (double)s->a * (s->b ? s->b : 1);
-    size_t element = dtype_bytes(j->dtype);
     int32_t rows = s->op == GEMM ? s->a : s->op == EMBED ? 1024 : 1;
     int32_t cols = s->op == GEMM ? s->b : s->a;
     j->flops = 0;
@@ -127,7 +126,7 @@ static void job_measure(struct job *j)
         return;
     }
     j->matrix = (struct matrix){.dtype = j->dtype, .rows = rows, .cols = cols};
-    j->stream_bytes = (size_t)rows * (size_t)cols * element;
+    j->stream_bytes = (size_t)rows * (size_t)cols * dtype_bytes(j->dtype);
     if (j->form == FORM_BF16_ROWS && j->ops->panels) {
         j->matrix.panels = true;
         j->stream_bytes = panels_bytes(rows, cols);
@@ -286,16 +285,17 @@ static void bench_shape(const struct kernels_bench_args *args, struct job *j, ch
                         struct kernels_bench *out)
 {
     enum op_kind op = j->shape->op;
-    bool stored = op == GEMM || op == ATTENTION || op == KV_STORE;
+    bool kv = op == ATTENTION || op == KV_STORE, stored = op == GEMM || kv;
+    const int types = op == GEMM ? (int)FORMS : kv ? (int)DTYPE_KV_COUNT : (int)DTYPE_COUNT;
     int64_t budget_ns = (args->quick ? 30 : 300) * NS_PER_MS;
     for (int b = 0; ops_at(b); b++)
-        for (int d = 0; d < (op == GEMM ? (int)FORMS : DTYPE_COUNT); d++) {
+        for (int d = 0; d < types; d++) {
             j->ops = ops_at(b);
-            j->form = (enum form)d;
-            j->dtype = d < DTYPE_COUNT ? (enum dtype)d : DTYPE_BF16;
+            j->form = op == GEMM && d >= DTYPE_COUNT ? (enum form)d : FORM_PLAIN;
+            j->dtype = d < DTYPE_COUNT || kv ? (enum dtype)d : DTYPE_BF16;
             j->stream = buffer;
             job_measure(j);
-            if ((!stored && d != DTYPE_BF16) || (d == FORM_BF16_ROWS && !ops_at(b)->round) ||
+            if ((!stored && d != DTYPE_BF16) || (j->form == FORM_BF16_ROWS && !ops_at(b)->round) ||
                 (b == 0 && j->flops > REF_FLOPS_MAX) || out->n == KERNELS_BENCH_ROWS_MAX)
                 continue;
             add_row(j, out, job_time(j, args->team, budget_ns, buffer));
