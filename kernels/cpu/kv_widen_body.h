@@ -10,7 +10,7 @@ struct kv_widen {
     const char *vectors; /* `count` of them that follow each other */
     enum dtype dtype;    /* quantized */
     size_t dim;          /* of a vector */
-    size_t from, n;      /* elements that are wanted; from is a multiple of 64, n 64 or up to dim */
+    size_t from, n;      /* elements that are wanted; from is even */
     int count;
     float *out; /* [count, n] */
 };
@@ -54,7 +54,8 @@ INLINE void kv_widen_as(const struct kv_widen *w, enum dtype d)
     float *out = w->out;
     for (int v = 0; v < w->count; v++, vector += bytes)
         for (size_t at = w->from, n; at < end; at += n, out += n) {
-            n = end - at < kv_group(d) ? end - at : kv_group(d);
+            n = kv_group(d) - at % kv_group(d); /* to the end of its group */
+            n = end - at < n ? end - at : n;
             kv_widen_group(vector + kv_codes_bytes(d, at), d, vector + kv_scale_at(d, w->dim, at),
                            n, out);
         }
