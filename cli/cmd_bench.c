@@ -15,6 +15,7 @@ static const struct bench {
     {"model", bench_model, "one engine, no network: prefill and decode tokens/s"},
     {"grammar", bench_grammar, "constrained output: compile times, time per step"},
     {"kernels", bench_kernels, "every op on every backend against the machine's limits"},
+    {"sampler", bench_sampler, "choosing a token over a large vocabulary: time per token"},
     {"transfer", bench_transfer, "KV handoffs between two processes: GB/s and latency"},
 };
 #define N_BENCHES (sizeof benches / sizeof benches[0])

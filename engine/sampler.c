@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/rng.h"
+#include "kernels/logits.h"
 
 #define PURPOSE_SAMPLE 1 /* of rng_hash(): other draws of the same position take other numbers */
 
@@ -20,11 +21,13 @@ struct candidate {
 
 struct sampler {
     int32_t vocab;
-    float *adjusted;         /* [vocab] logits after bias, penalties and masks */
+    const float *logits;     /* [vocab] after bias, penalties and masks: the model's own, or */
+    float *adjusted;         /* [vocab] a copy, where there are any */
     int32_t *count;          /* [vocab] 0 between calls */
     struct candidate *order; /* [vocab] */
     struct candidate *spare; /* [vocab] scratch of sort() */
-    int32_t n_order;
+    double *weights;         /* [vocab] of the first n_weights of `order`, as cut() has met them */
+    int32_t n_order, n_weights;
     double depth; /* what `order` holds: logits >= max - depth */
     float max;
     int32_t max_id;
@@ -42,7 +45,8 @@ struct sampler *sampler_create(int32_t vocab)
     s->count = calloc((size_t)vocab, sizeof *s->count);
     s->order = malloc((size_t)vocab * sizeof *s->order);
     s->spare = malloc((size_t)vocab * sizeof *s->spare);
-    if (!s->adjusted || !s->count || !s->order || !s->spare) {
+    s->weights = malloc((size_t)vocab * sizeof *s->weights);
+    if (!s->adjusted || !s->count || !s->order || !s->spare || !s->weights) {
         sampler_destroy(s);
         return NULL;
     }
@@ -57,6 +61,7 @@ void sampler_destroy(struct sampler *s)
     free(s->count);
     free(s->order);
     free(s->spare);
+    free(s->weights);
     free(s);
 }
 
@@ -137,25 +142,30 @@ static void mask_ends(struct sampler *s, const struct sampler_input *in)
         s->adjusted[in->spec->stop_ids.v[i]] = -INFINITY;
 }
 
-/* The maximum of `adjusted` (ties: the lower id). */
+/* The maximum (ties: the lower id). */
 static enum status find_max(struct sampler *s)
 {
-    bool nan = false;
-    s->max = -INFINITY;
-    s->max_id = -1;
-    for (int32_t i = 0; i < s->vocab; i++) {
-        nan |= s->adjusted[i] != s->adjusted[i];
-        if (s->adjusted[i] > s->max) {
-            s->max = s->adjusted[i];
-            s->max_id = i;
-        }
-    }
-    return nan || !isfinite(s->max) ? ST_INTERNAL : ST_OK;
+    const struct logits_peak peak = logits_find_peak(s->logits, s->vocab);
+    s->max = peak.max;
+    s->max_id = peak.id;
+    return peak.nan || !isfinite(peak.max) ? ST_INTERNAL : ST_OK;
+}
+
+/* Most requests want the logits as they are. */
+static bool adjusts(const struct sampler_input *in)
+{
+    const struct msg_sampling *spec = in->spec;
+    return in->mask != NULL || spec->n_bias > 0 || spec->repetition_penalty != 1.0F ||
+           spec->presence_penalty != 0 || spec->frequency_penalty != 0 ||
+           in->n_ids - in->n_prompt < spec->min_tokens;
 }
 
 static enum status adjust(struct sampler *s, const struct sampler_input *in)
 {
-    memcpy(s->adjusted, in->logits, (size_t)s->vocab * sizeof *s->adjusted);
+    s->logits = in->logits;
+    if (!adjusts(in))
+        return find_max(s);
+    s->logits = memcpy(s->adjusted, in->logits, (size_t)s->vocab * sizeof *s->adjusted);
     mask_grammar(s, in);
     for (uint32_t i = 0; i < in->spec->n_bias; i++)
         s->adjusted[in->spec->bias[i].id] += in->spec->bias[i].bias;
@@ -214,14 +224,24 @@ static void sort_by_digits(struct sampler *s)
     }
 }
 
+/* The largest float below all that are at least `floor`. */
+static float below(double floor)
+{
+    float f = (float)floor;
+    return (double)f < floor ? f : nextafterf(f, -INFINITY);
+}
+
 static void gather(struct sampler *s, double depth)
 {
-    double floor = (double)s->max - depth;
+    const float than = below((double)s->max - depth);
     s->n_order = 0;
     s->depth = depth;
-    for (int32_t i = 0; i < s->vocab; i++)
-        if ((double)s->adjusted[i] >= floor && s->adjusted[i] != -INFINITY)
-            s->order[s->n_order++] = (struct candidate){s->adjusted[i], i};
+    for (int32_t i = 0; (i = logits_skip(s->logits, s->vocab, i, than)) < s->vocab;) {
+        const int32_t end = s->vocab - i < LOGITS_BLOCK ? s->vocab : i + LOGITS_BLOCK;
+        for (; i < end; i++)
+            if (s->logits[i] > than)
+                s->order[s->n_order++] = (struct candidate){s->logits[i], i};
+    }
     if (s->n_order >= RADIX_MIN)
         sort_by_digits(s);
     else
@@ -239,27 +259,21 @@ static const struct candidate *nth(struct sampler *s, int32_t i)
     return &s->order[i];
 }
 
-/* Weights below this add nothing to a double sum that holds a 1. */
-#define NEGLIGIBLE (-50.0)
-
 static double weight(const struct sampler *s, float logit, double temperature)
 {
-    double y = ((double)logit - (double)s->max) / temperature;
-    return y < NEGLIGIBLE ? 0 : exp(y);
+    return logits_weight(logit, &(struct logits_scale){s->max, temperature});
 }
 
 static double weight_of_all(const struct sampler *s, double temperature)
 {
-    double sum = 0;
-    for (int32_t i = 0; i < s->vocab; i++)
-        sum += weight(s, s->adjusted[i], temperature);
-    return sum;
+    return logits_weigh(s->logits, s->vocab, &(struct logits_scale){s->max, temperature});
 }
 
 /* How many candidates, best first, the cuts leave; *kept is their weight. INT32_MAX: all. */
 static int32_t cut(struct sampler *s, const struct msg_sampling *spec, double *kept)
 {
     double t = (double)spec->temperature, total = 0;
+    s->n_weights = 0;
     int32_t limit = spec->top_k > 0 && spec->top_k < s->vocab ? spec->top_k : INT32_MAX;
     if (limit == INT32_MAX) {
         *kept = total = weight_of_all(s, t);
@@ -278,8 +292,9 @@ static int32_t cut(struct sampler *s, const struct msg_sampling *spec, double *k
         if (n > 0 && (w < (double)spec->min_p || w == 0))
             break;
         sum += w;
-        n++;
+        s->weights[n++] = w;
     }
+    s->n_weights = n;
     *kept = sum;
     return n;
 }
@@ -288,7 +303,7 @@ static int32_t draw(struct sampler *s, const struct sampler_input *in)
 {
     const struct msg_sampling *spec = in->spec;
     double t = (double)spec->temperature, kept;
-    gather(s, t > 1.0 / 16 ? t * 8 : 0.5);
+    gather(s, t > 1.0 / 4 ? t * 2 : 0.5);
     int32_t n = cut(s, spec, &kept);
     uint64_t position = (uint64_t)(in->n_ids - in->n_prompt);
     double target =
@@ -297,7 +312,7 @@ static int32_t draw(struct sampler *s, const struct sampler_input *in)
     int32_t last = s->max_id;
     const struct candidate *c;
     for (int32_t i = 0; i < n && (c = nth(s, i)) != NULL; i++) {
-        double w = weight(s, c->logit, t);
+        double w = i < s->n_weights ? s->weights[i] : weight(s, c->logit, t);
         if (i > 0 && w == 0)
             break; /* rounding left the target above the whole sum */
         last = c->id;
@@ -308,19 +323,31 @@ static int32_t draw(struct sampler *s, const struct sampler_input *in)
     return last;
 }
 
+/* Puts it among the best `limit`, of which there are n so far; returns how many there are then. */
+static int32_t insert(struct sampler *s, int32_t n, int32_t limit, struct candidate c)
+{
+    int32_t at = n < limit ? n++ : n - 1;
+    for (; at > 0 && s->order[at - 1].logit < c.logit; at--)
+        s->order[at] = s->order[at - 1];
+    s->order[at] = c;
+    return n;
+}
+
 /* The few most probable tokens to the front of `order`, in one pass; returns how many. */
 static int32_t keep_best(struct sampler *s, int32_t limit)
 {
+    float than = -INFINITY; /* what the next one must be above */
     int32_t n = 0;
     s->n_order = 0;
-    for (int32_t i = 0; i < s->vocab; i++) {
-        float logit = s->adjusted[i];
-        if (logit == -INFINITY || (n == limit && logit <= s->order[n - 1].logit))
-            continue;
-        int32_t at = n < limit ? n++ : n - 1;
-        for (; at > 0 && s->order[at - 1].logit < logit; at--)
-            s->order[at] = s->order[at - 1];
-        s->order[at] = (struct candidate){logit, i};
+    for (int32_t i = 0; (i = logits_skip(s->logits, s->vocab, i, than)) < s->vocab;) {
+        const int32_t end = s->vocab - i < LOGITS_BLOCK ? s->vocab : i + LOGITS_BLOCK;
+        for (; i < end; i++) {
+            if (!(s->logits[i] > than))
+                continue;
+            n = insert(s, n, limit, (struct candidate){s->logits[i], i});
+            if (n == limit)
+                than = s->order[n - 1].logit;
+        }
     }
     return n;
 }
@@ -350,7 +377,7 @@ enum status sampler_pick(struct sampler *s, const struct sampler_input *in, stru
     if (in->spec->logprobs < 0)
         return ST_OK;
     double log_sum = log(weight_of_all(s, 1.0));
-    out->logprob = logprob_of(s, s->adjusted[out->id], log_sum);
+    out->logprob = logprob_of(s, s->logits[out->id], log_sum);
     out->top = s->top;
     out->n_top = report_top(s, in->spec->logprobs, log_sum);
     return ST_OK;
@@ -360,7 +387,7 @@ enum status sampler_score(struct sampler *s, const float *logits, int32_t id, in
                           struct msg_score *out)
 {
     assert(id >= 0 && id < s->vocab && n_top >= 0 && n_top <= MSG_LOGPROBS_MAX);
-    memcpy(s->adjusted, logits, (size_t)s->vocab * sizeof *s->adjusted);
+    s->logits = logits;
     enum status st = find_max(s);
     if (st != ST_OK)
         return st;

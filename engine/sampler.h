@@ -6,7 +6,8 @@
  * stop ids below min_tokens); greedy when temperature is 0, else temperature, top-k, top-p
  * (smallest set whose probability reaches it), min-p. Log-probabilities are those of the logits
  * after bias and penalties, before temperature and cuts. Ties go to the lower id. A row with a NaN
- * or without a finite logit is ST_INTERNAL: the request fails, it never gets a made-up token.
+ * or without a finite logit is ST_INTERNAL: the request fails, it never gets a made-up token. What
+ * a logit weighs, and all of them (kernels/logits.h), is the same bits on every CPU.
  *
  * Thread: one sampler per thread (it has scratch memory, sized at create).
  */

@@ -7,6 +7,7 @@ int bench_serve(int argc, char **argv);
 int bench_model(int argc, char **argv);
 int bench_grammar(int argc, char **argv);
 int bench_kernels(int argc, char **argv);
+int bench_sampler(int argc, char **argv);
 int bench_transfer(int argc, char **argv);
 
 #endif

@@ -13,7 +13,7 @@ import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 COMMANDS = ["up", "chat", "complete", "generate", "tokenize", "render", "bench serve", "bench model", "bench grammar", "bench kernels",
-            "bench transfer", "probe", "inspect", "make-model", "doctor"]
+            "bench sampler", "bench transfer", "probe", "inspect", "make-model", "doctor"]
 COMMON = ["--log-level", "--log-format", "--help", "--version"]
 
 BATON = r"""

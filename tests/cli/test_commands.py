@@ -162,6 +162,14 @@ class Commands(unittest.TestCase):
             self.assertIn(text, self.baton("bench", "model", TINY, *words, status=1).stderr)
         self.baton("bench", "model", status=2)
 
+    def test_bench_sampler(self):
+        self.baton("bench", "sampler", "--samples", "3", "--json", self.path("out.json"))
+        with open(self.path("out.json"), encoding="utf-8") as f:
+            rows = json.load(f)["rows"]
+        self.assertEqual({row["vocab"] for row in rows}, {128256, 262144})
+        self.assertIn("top-p 0.95", {row["request"] for row in rows})
+        self.assertTrue(all(0 < row["p50_us"] <= row["p99_us"] for row in rows))
+
     def test_bench_kernels(self):
         rows = self.bench("kernels", "--threads", "1")["rows"]
         self.assertTrue({"gemm", "attention", "rmsnorm"} <= {r["op"] for r in rows})

@@ -1,0 +1,3 @@
+#include "kernels/cpu/vec_avx512.h"
+
+#include "kernels/cpu/logits_body.h"
