@@ -42,7 +42,8 @@ struct config {
     } router;
     struct {
         char *name, *listen, *http;
-        int64_t threads;     /* 0: all cores */
+        int64_t threads;     /* 0: all CPUs that the process may use */
+        bool pin;            /* kernel threads to cores */
         char *cpu_features;  /* a body of kernels/ops.h, or auto */
         char *weights;       /* auto | packed | float */
         char *weights_cache; /* model | none | a folder */

@@ -18,6 +18,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/topology.h"
+
 #define SPIN_ROUNDS 4000 /* some 20 to 100 us: longer than the gap between two ops of a step */
 
 struct gate {
@@ -31,9 +33,10 @@ struct team {
     _Alignas(64) team_fn *fn;
     void *arg;
     int parts;
-    bool spin, pin, running, quit;
+    bool spin, running, quit;
     pthread_t *threads; /* members 1.. */
     int started;
+    int *cpus; /* [parts] where members are pinned; NULL: they are not */
 };
 
 struct member {
@@ -85,22 +88,33 @@ void team_barrier(struct team *t)
     }
 }
 
-/* Member 0 stays where its creator left it: a pinned creator would hand its mask to every thread it
- * makes later. */
-static void pin_member(int part)
+static void pin_to(int cpu)
 {
-    cpu_set_t allowed, one;
-    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0 || CPU_COUNT(&allowed) == 0)
-        return;
-    int skip = part % CPU_COUNT(&allowed);
-    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-        if (CPU_ISSET(cpu, &allowed) && skip-- == 0) {
-            CPU_ZERO(&one);
-            CPU_SET(cpu, &one);
-            sched_setaffinity(0, sizeof one, &one);
-            return;
-        }
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    sched_setaffinity(0, sizeof one, &one); /* a CPU that has gone meanwhile: left where it is */
+}
+
+/* One core for each member, as base/topology.h says. False: no memory. */
+static bool place_members(struct team *t)
+{
+    bool allowed[TOPOLOGY_CPUS_MAX];
+    struct topology *machine = malloc(sizeof *machine);
+    t->cpus = malloc((size_t)t->parts * sizeof *t->cpus);
+    if (!machine || !t->cpus) {
+        free(machine);
+        return false;
     }
+    bool known = topology_allowed(allowed);
+    if (!topology_read("/sys/devices/system", machine))
+        topology_flat(TOPOLOGY_CPUS_MAX, machine);
+    if (!known || topology_place(machine, allowed, t->parts, t->cpus) == 0) {
+        free(t->cpus);
+        t->cpus = NULL;
+    }
+    free(machine);
+    return true;
 }
 
 static void *member_main(void *arg)
@@ -108,8 +122,8 @@ static void *member_main(void *arg)
     struct member me = *(struct member *)arg;
     free(arg);
     struct team *t = me.team;
-    if (t->pin)
-        pin_member(me.part);
+    if (t->cpus)
+        pin_to(t->cpus[me.part]);
     for (uint32_t seen = 0;; seen++) {
         gate_wait(&t->go, seen, t->spin);
         if (t->quit)
@@ -148,9 +162,9 @@ struct team *team_create(int threads, bool spin, bool pin)
     struct team *t = aligned_alloc(_Alignof(struct team), sizeof *t);
     if (t == NULL)
         return NULL;
-    *t = (struct team){.parts = threads, .spin = spin, .pin = pin};
+    *t = (struct team){.parts = threads, .spin = spin};
     t->threads = calloc((size_t)threads, sizeof *t->threads);
-    bool ok = t->threads != NULL;
+    bool ok = t->threads != NULL && (!pin || place_members(t));
     for (int part = 1; ok && part < threads; part++)
         ok = start_member(t, part);
     if (!ok) {
@@ -170,6 +184,7 @@ void team_destroy(struct team *t)
     for (int i = 0; i < t->started; i++)
         pthread_join(t->threads[i], NULL);
     free(t->threads);
+    free(t->cpus);
     free(t);
 }
 
@@ -178,9 +193,15 @@ int team_size(const struct team *t)
     return t->parts;
 }
 
+/* Member 0 is pinned while the others may need it, and no longer: threads that it makes between
+ * runs would inherit its mask. */
 void team_run(struct team *t, team_fn *fn, void *arg)
 {
+    cpu_set_t before;
+    bool pinned = t->cpus && sched_getaffinity(0, sizeof before, &before) == 0;
     assert(!t->running);
+    if (pinned)
+        pin_to(t->cpus[0]);
     t->running = true;
     t->fn = fn;
     t->arg = arg;
@@ -188,6 +209,8 @@ void team_run(struct team *t, team_fn *fn, void *arg)
         gate_open(&t->go);
     fn(arg, 0, t->parts);
     team_barrier(t);
+    if (pinned)
+        sched_setaffinity(0, sizeof before, &before);
     t->running = false;
 }
 

@@ -2,7 +2,8 @@
  * that function the members meet at team_barrier(). Waiting spins briefly when the team was told
  * that it has the cores for it, then sleeps on a futex; an idle team uses no CPU.
  *
- * Owner: the creating thread; only it may call team_run(). Members are pinned when `pin` is set.
+ * Owner: the creating thread; only it may call team_run(). Where `pin` is set, members are pinned
+ * each to a core (base/topology.h), the caller while team_run() lasts.
  *
  *     static void body(void *arg, int part, int parts) { ...; team_barrier(team); ... }
  *     team_run(team, body, &args);

@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/flags.h"
+#include "base/topology.h"
 #include "cli/commands.h"
 #include "cli/facts.h"
 #include "comm/ucx.h"
@@ -63,6 +64,26 @@ static void check_cpu(void)
         m.cores < 2 ? "; a prefill and a decode node want one each" : "");
     say(m.memory_gbytes < 2 ? WARN : OK, "memory", "%.1f GB%s", m.memory_gbytes,
         m.memory_gbytes < 2 ? "; give nodes a smaller --pool-bytes" : "");
+}
+
+/* Kernel threads want a core each; what spans memory nodes reads part of its weights from afar. */
+static void check_topology(void)
+{
+    static struct topology t;
+    bool allowed[TOPOLOGY_CPUS_MAX];
+    bool known = topology_allowed(allowed);
+    if (!topology_read("/sys/devices/system", &t)) {
+        say(WARN, "topology", "/sys/devices/system/cpu cannot be read; threads cannot be placed");
+        return;
+    }
+    struct topology_counts all = topology_count(&t, NULL);
+    struct topology_counts own = topology_count(&t, known ? allowed : NULL);
+    say(own.nodes > 1 ? WARN : OK, "topology",
+        "%d of %d cores, %d of %d threads, %d of %d sockets, %d of %d memory nodes%s", own.cores,
+        all.cores, own.cpus, all.cpus, own.packages, all.packages, own.nodes, all.nodes,
+        own.nodes > 1 ? "; run one node process on each memory node (numactl --cpunodebind "
+                        "--membind)"
+                      : "");
 }
 
 static void check_memlock(void)
@@ -205,6 +226,7 @@ int cmd_doctor(int argc, char **argv)
         return rc == 1 ? 0 : rc;
     fails = 0;
     check_cpu();
+    check_topology();
     check_memlock();
     check_files();
     check_hugepages();

@@ -4,7 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
+
+#include "base/topology.h"
 
 struct local_options local_defaults(void)
 {
@@ -27,8 +28,7 @@ static enum status open_model(struct local *l, const struct local_options *o, st
     if (!model_weights_form_parse(o->weights, &form))
         return err_set(err, ST_INVALID, "--weights: expected auto, packed or float, got \"%s\"",
                        o->weights);
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    int threads = (int)(o->threads > 0 ? o->threads : cores > 0 ? cores : 1);
+    int cores = topology_cpus(), threads = o->threads > 0 ? (int)o->threads : cores;
     l->team = team_create(threads, threads <= cores, false);
     if (l->team == NULL)
         return err_set(err, ST_NO_MEMORY, "cannot start %d threads", threads);

@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/rng.h"
+#include "base/topology.h"
 
 #define STAGING_BUFFERS 32
 #define OFFERS_IN_FLIGHT 4
@@ -27,7 +28,7 @@ static int32_t max_calls(const struct node *n)
 static enum status start_model(struct node *n, struct error *err)
 {
     const struct config *c = n->config;
-    int cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    int cores = topology_cpus();
     int threads = c->node.threads > 0 ? (int)c->node.threads : cores;
     const struct ops *ops;
     enum status st = ops_cpu(c->node.cpu_features, &ops, err);
@@ -46,7 +47,7 @@ static enum status start_model(struct node *n, struct error *err)
     const char *cache = strcmp(c->node.weights_cache, "none") == 0 ? NULL : c->node.weights_cache;
     if (!c->model.path)
         return err_set(err, ST_INVALID, "model.path: expected the model's folder, got nothing");
-    n->team = team_create(threads, threads <= cores && threads > 1, false);
+    n->team = team_create(threads, threads <= cores && threads > 1, c->node.pin);
     if (!n->team)
         return err_set(err, ST_NO_MEMORY, "%d kernel threads could not be started", threads);
     const struct engine_args sizes = {.max_batch = (int32_t)c->engine.max_batch,

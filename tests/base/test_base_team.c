@@ -1,6 +1,7 @@
 #include <criterion/criterion.h>
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -75,6 +76,31 @@ Test(team, every_member_runs_once, .timeout = 60)
     for (int i = 1; i <= 500; i++) {
         team_run(t, count_body, &count);
         cr_assert_eq(atomic_load(&count), 4 * i);
+    }
+    team_destroy(t);
+}
+
+static void note_cpu(void *arg, int part, int parts)
+{
+    ((int *)arg)[part] = sched_getcpu();
+}
+
+/* Each to a CPU of its own; behind a run the caller's mask is what it was. */
+Test(team, pinned_members_have_cpus_of_their_own, .timeout = 60)
+{
+    cpu_set_t before, after;
+    cr_assert_eq(sched_getaffinity(0, sizeof before, &before), 0);
+    int threads = CPU_COUNT(&before) < 4 ? CPU_COUNT(&before) : 4, cpus[4];
+    struct team *t = team_create(threads, false, true);
+    for (int round = 0; round < 20; round++) {
+        team_run(t, note_cpu, cpus);
+        for (int i = 0; i < threads; i++) {
+            cr_assert(CPU_ISSET(cpus[i], &before));
+            for (int k = 0; k < i; k++)
+                cr_assert_neq(cpus[i], cpus[k], "members %d and %d", i, k);
+        }
+        cr_assert_eq(sched_getaffinity(0, sizeof after, &after), 0);
+        cr_assert(CPU_EQUAL(&before, &after));
     }
     team_destroy(t);
 }
