@@ -122,19 +122,21 @@ def facts(path):
     dim = of("attention.key_length", hidden // heads)
     share = of("expert_used_count", 0) / of("expert_count") if of("expert_count", 0) else 1
     tied = "output.weight" not in tensors
-    size = parameters = touched = matrices = head = 0
+    size = parameters = dense = experts = matrices = head = 0
     for name, (_, sizes, n_bytes) in tensors.items():
         part = share if "_exps." in name else 1
         size += n_bytes
         parameters += product(sizes)
         if name == "output.weight" or (tied and name == "token_embd.weight"):
             head = product(sizes)
-            touched += n_bytes
+            dense += n_bytes
         elif name != "token_embd.weight":
-            touched += n_bytes * part
+            experts += n_bytes if "_exps." in name else 0
+            dense += 0 if "_exps." in name else n_bytes
             matrices += product(sizes) * part if len(sizes) > 1 else 0
     kinds = [kind for kind, sizes, _ in tensors.values() if len(sizes) > 1]
     return {"architecture": arch, "type": max(set(kinds), key=kinds.count), "parameters": parameters, "bytes": size,
-            "bits_per_weight": round(8 * size / parameters, 3), "bytes_per_token": int(touched),
+            "bits_per_weight": round(8 * size / parameters, 3), "bytes_per_token": int(dense + experts * share),
+            "dense_bytes": dense, "expert_bytes": experts, "share_of_experts": share if experts else 0,
             "matrix_parameters_per_token": int(matrices), "head_parameters": head,
             "kv_bytes_per_token": 2 * 2 * layers * kv_heads * dim, "attention_width": layers * heads * dim}

@@ -3,16 +3,20 @@
 
     llama_cpp.py --llama-bench PATH... --baton PATH --model FILE.gguf --out RESULT.json
                  [--pairs 10] [--threads 2] [--prompt 512] [--decode 64] [--depth 0,2048]
+                 [--llama-batched-bench PATH --batch 8,32]
 
 A is `baton bench model`, B `llama-bench`, each a process of its own for every window: the prefill of --prompt tokens,
-and --decode tokens one at a time after --depth others (each depth but 0 in windows of its own). `baton probe` runs
-before, between and after a pair's two windows; a pair counts if the limit that holds for it (arithmetic for prefill,
-reading memory for decode) is within 10 % in all three. --llama-bench may be repeated, for other builds, and may begin
+and --decode tokens one at a time after --depth others (each depth but 0 in windows of its own). With --batch B is
+`llama-batched-bench` in one more window: so many sequences, each of --batch-depth tokens, then --decode steps of all.
+`baton probe` runs before, between and after a pair's two windows; a pair counts if the limit that holds for it
+(arithmetic or reading memory, whichever takes longer) is within 10 % in all three. --llama-bench may be repeated, for other builds, and may begin
 with settings of the environment ("OMP_WAIT_POLICY=passive PATH"), which matter where the cores are shared; of all of
 them, with and without flash attention, short trials choose the fastest, by the product of its speeds in a window. The
 result is written after every test. Standard library only.
 """
 import argparse
+import contextlib
+import fcntl
 import json
 import math
 import os
@@ -36,10 +40,11 @@ FORMULAS = {
     "steady": "all three probes of a pair within 10 % of each other in the limit of the test; the others are dropped",
     "ratio_of_steady_arithmetic": "of the pairs whose three probes are within 10 % in multiply-adds alone, whatever "
                                   "reading memory came to: the cores were shared alike",
-    "per_cent_of_probe": "decode: (bytes of weights that a token needs, in the file's coding, and 2 bytes a value of "
-                         "KV) x tokens per second / bytes per second read by the probe; prefill: operations (2 per "
-                         "parameter of the matrices and token, the head once, 4 per head, head dimension, layer and "
-                         "earlier token) per second / the probe's; the mean of the probes before and after the window",
+    "per_cent_of_probe": "the time of a token at the probe's limits x tokens per second; the time is that of reading "
+                         "(weights once per step, in the file's coding, of a mixture's experts as many as so many "
+                         "tokens touch on average; 2 bytes a value of KV) or of operations (2 per parameter of the "
+                         "matrices and token, the head once per prompt, 4 per head, head dimension, layer and earlier "
+                         "token), whichever is longer; the mean of the probes before and after the window",
     "per_cent_of_best_probe": "the same over the best probe of the test",
     "baton": "samples a token (greedy) in every step of decode; llama-bench samples none",
 }
@@ -94,7 +99,8 @@ def shown(command):
 def baton_command(a, group):
     decode = [t["depth"] for t in group if t["phase"] == "decode"]
     prefill = any(t["phase"] == "prefill" for t in group)
-    return [a.baton, "bench", "model", a.model, "--batch", "1", "--depth", str(max(1, decode[0] if decode else 1)),
+    batches = ",".join(str(b) for b in sorted({t["batch"] for t in group}))
+    return [a.baton, "bench", "model", a.model, "--batch", batches, "--depth", str(max(1, decode[0] if decode else 1)),
             "--prompt-tokens", str(a.prompt if prefill else WARM_PROMPT),
             "--gen-tokens", str(a.decode if decode else 1), "--repetitions", str(a.repetitions),
             "--threads", str(a.threads), "--kv-dtype", "fp16", *a.baton_arg]
@@ -107,7 +113,7 @@ def run_baton(a, runner, group):
         runner.output(baton_command(a, group) + ["--json", path])
         with open(path, encoding="utf-8") as f:
             result = json.load(f)
-    return {r["phase"]: r["tokens_per_second"] for r in result["rows"]}, result["revision"]
+    return {(r["phase"], r["batch"]): r["tokens_per_second"] for r in result["rows"]}, result["revision"]
 
 
 def llama_command(a, build, flash, group):
@@ -117,11 +123,31 @@ def llama_command(a, build, flash, group):
             "-t", str(a.threads), "-ngl", "0", "-fa", flash, "-ctk", "f16", "-ctv", "f16", "-o", "json"]
 
 
+def batched_command(a, settings, flash, group):
+    batches, depth = [t["batch"] for t in group], group[0]["depth"]
+    return [*settings, a.llama_batched_bench, "-m", a.model, "-c", str(max(batches) * (depth + a.decode)), "-b", "2048",
+            "-ub", "512", "-npp", str(depth), "-ntg", str(a.decode), "-npl", ",".join(map(str, batches)), "-t",
+            str(a.threads), "-tb", str(a.threads), "-ngl", "0", "-fa", "on" if flash == "1" else "off", "-ctk", "f16",
+            "-ctv", "f16", "--output-format", "jsonl"]
+
+
+def run_batched(a, runner, variant, group):
+    """The same of llama-batched-bench."""
+    out = []
+    for flash in variant[1].split(","):
+        text = runner.output(batched_command(a, variant[0][:-1], flash, group))
+        rows = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        out.append({("decode", r["pl"]): r["speed_tg"] for r in rows})
+    return out, None
+
+
 def run_llama(a, runner, variant, group):
     """The same of llama-bench, once for each kind of flash attention that `variant` names, and a row of it."""
+    if group[0]["batch"] > 1:
+        return run_batched(a, runner, variant, group)
     rows = json.loads(runner.output(llama_command(a, *variant, group)))
     per_phase = {"prefill": [r for r in rows if r["n_prompt"]], "decode": [r for r in rows if r["n_gen"]]}
-    return [{phase: statistics.median(r["samples_ts"]) for phase, r in zip(per_phase, each)}
+    return [{(phase, 1): statistics.median(r["samples_ts"]) for phase, r in zip(per_phase, each)}
             for each in zip(*(v or [{"samples_ts": [0]}] * len(variant[1].split(",")) for v in per_phase.values()))
             ], rows[0]
 
@@ -134,21 +160,26 @@ def probe(a, runner):
 
 # ---- what the limits are ----
 
-def roof(p, test, kind):
-    """Bytes or operations per second."""
-    if test["phase"] == "decode":
-        return p["read_gbytes_per_second"] * 1e9
+def arithmetic(p, kind):
     names = ROOFS["int8" if kind.startswith("Q") else kind if kind == "BF16" else "other"]
     return max(p[name] or 0 for name in names) * 1e9
 
 
 def work(a, test, facts):
-    """Bytes or operations per token."""
-    if test["phase"] == "decode":
-        return facts["bytes_per_token"] + facts["kv_bytes_per_token"] * (test["depth"] + a.decode / 2)
-    earlier = test["depth"] + (a.prompt + 1) / 2
-    return (2 * facts["matrix_parameters_per_token"] + 2 * facts["head_parameters"] / a.prompt +
-            4 * facts["attention_width"] * earlier)
+    """Bytes and operations per token."""
+    prefill = test["phase"] == "prefill"
+    rows = a.prompt if prefill else test["batch"]
+    touched = 1 - (1 - facts["share_of_experts"]) ** rows
+    weights = facts["dense_bytes"] + facts["expert_bytes"] * touched
+    earlier = test["depth"] + (a.prompt + 1) / 2 if prefill else test["depth"] + a.decode / 2
+    operations = (2 * facts["matrix_parameters_per_token"] + 2 * facts["head_parameters"] / (rows if prefill else 1) +
+                  4 * facts["attention_width"] * earlier)
+    return weights / rows + (0 if prefill else facts["kv_bytes_per_token"] * earlier), operations
+
+
+def limits(p, each, kind):
+    """Tokens per second at the probe's limits: by reading, and by operations."""
+    return p["read_gbytes_per_second"] * 1e9 / each[0], arithmetic(p, kind) / each[1]
 
 
 def spread(values):
@@ -166,96 +197,122 @@ def choose_variant(a, runner, group):
     got = {}
     for turn in range(a.trials):
         for build in a.llama_bench if turn % 2 == 0 else reversed(a.llama_bench):
-            for flash, speeds in zip("01", run_llama(a, runner, (build, "0,1"), group)[0]):
+            with alone(a):
+                found = run_llama(a, runner, (build, a.flash_attention), group)[0]
+            for flash, speeds in zip(a.flash_attention.split(","), found):
                 for test in group:
                     phases = got.setdefault((build, flash), {})
-                    phases.setdefault(test["phase"], []).append(speeds[test["phase"]])
+                    phases.setdefault(key(test), []).append(speeds[key(test)])
     return sorted(got.items(), key=lambda kv: -math.prod(statistics.median(v) for v in kv[1].values()))
 
 
-def steady(limits):
-    return max(limits) <= STEADY * min(limits)
+@contextlib.contextmanager
+def alone(a):
+    """Holds the files of --lock: who else works on this machine can wait for them."""
+    with contextlib.ExitStack() as files:
+        for path in a.lock:
+            fcntl.flock(files.enter_context(open(path, "a")), fcntl.LOCK_EX)
+        yield
 
 
-def measure_pair(a, runner, group, variant, kind, order, before):
-    """Who ran first, what both came to in each phase, the three probes and the limits of each phase."""
-    pair = {"order": order, "probes": [before]}
+def key(test):
+    return test["phase"], test["batch"]
+
+
+def shown_key(k):
+    return k[0] if k[1] == 1 else f"{k[0]} of {k[1]}"
+
+
+def steady(values):
+    return max(values) <= STEADY * min(values)
+
+
+def measure_pair(a, runner, group, variant, facts, order):
+    """Who ran first, what both came to in each test, the three probes and the limit of each test."""
+    pair = {"order": order, "probes": [probe(a, runner)]}
     for side in order:
         if side == "A":
             pair["A"], pair["revision"] = run_baton(a, runner, group)
         else:
             (pair["B"],), pair["llama"] = run_llama(a, runner, variant, group)
         pair["probes"].append(probe(a, runner))
-    pair["limits"] = {t["phase"]: [roof(p, t, kind) for p in pair["probes"]] for t in group}
-    print("  " + order, *(f"{phase}: {pair['A'][phase]:.2f} / {pair['B'][phase]:.2f} = "
-                          f"{pair['A'][phase] / pair['B'][phase]:.2f}, limits "
-                          f"{' '.join(f'{x / 1e9:.1f}' for x in limits)};" for phase, limits in pair["limits"].items()),
+    pair["limits"] = {key(t): [min(limits(p, work(a, t, facts), facts["type"])) for p in pair["probes"]]
+                      for t in group}
+    print("  " + order, *(f"{shown_key(k)}: {pair['A'][k]:.2f} / {pair['B'][k]:.2f} = "
+                          f"{pair['A'][k] / pair['B'][k]:.2f}, limits "
+                          f"{' '.join(f'{x:.1f}' for x in found)};" for k, found in pair["limits"].items()),
           f"load {pair['probes'][-1]['load']:.1f}", flush=True)
     return pair
 
 
-def measure_pairs(a, runner, group, variant, kind):
-    """Pairs until enough are steady in every phase, there are too many, or time is up."""
-    pairs, before = [], probe(a, runner)
+def measure_pairs(a, runner, group, variant, facts):
+    """Pairs until enough are steady in every test, there are too many, or time is up."""
+    pairs = []
     while len(pairs) < a.pairs_most and (
-            not pairs or min(sum(steady(p["limits"][t["phase"]]) for p in pairs) for t in group) < a.pairs):
+            not pairs or min(sum(steady(p["limits"][key(t)]) for p in pairs) for t in group) < a.pairs):
         try:
-            pairs.append(measure_pair(a, runner, group, variant, kind, ("AB", "BA")[len(pairs) % 2], before))
+            with alone(a):
+                pairs.append(measure_pair(a, runner, group, variant, facts, ("AB", "BA")[len(pairs) % 2]))
         except TimeoutError:
             if not pairs:
                 raise
             break
-        before = pairs[-1]["probes"][-1]
     return pairs
 
 
-def summarize_side(pairs, side, phase, each, best):
+def summarize_side(pairs, side, k, best):
     near = []
     for p in pairs:
         at = p["order"].index(side)
-        near.append(100 * p[side][phase] * each / ((p["limits"][phase][at] + p["limits"][phase][at + 1]) / 2))
-    return {"tokens_per_second": spread([p[side][phase] for p in pairs]), "per_cent_of_probe": spread(near),
-            "per_cent_of_best_probe": spread([100 * p[side][phase] * each / best for p in pairs])}
+        near.append(100 * p[side][k] / ((p["limits"][k][at] + p["limits"][k][at + 1]) / 2))
+    return {"tokens_per_second": spread([p[side][k] for p in pairs]), "per_cent_of_probe": spread(near),
+            "per_cent_of_best_probe": spread([100 * p[side][k] / best for p in pairs])}
 
 
 def summarize(a, facts, test, pairs, trials):
-    phase, each = test["phase"], work(a, test, facts)
-    kept = [p for p in pairs if steady(p["limits"][phase])]
-    best = max(x for p in pairs for x in p["limits"][phase])
+    k, each = key(test), work(a, test, facts)
+    kept = [p for p in pairs if steady(p["limits"][k])]
+    best = max(x for p in pairs for x in p["limits"][k])
+    bound = [limits(q, each, facts["type"]) for p in pairs for q in p["probes"]]
     trials = [{"build": a.llama_bench.index(v[0]), "command": shown(v[0]), "flash_attention": v[1],
-               "tokens_per_second": [round(x, 2) for x in got[phase]]} for v, got in trials]
-    return {**test, "tokens": a.prompt if phase == "prefill" else a.decode, "pairs": len(pairs),
-            "dropped": len(pairs) - len(kept), "ratio": spread([p["A"][phase] / p["B"][phase] for p in kept]),
-            "ratio_of_steady_arithmetic": spread([p["A"][phase] / p["B"][phase] for p in pairs
+               "tokens_per_second": [round(x, 2) for x in got[k]]} for v, got in trials]
+    return {**test, "tokens": a.prompt if test["phase"] == "prefill" else a.decode, "pairs": len(pairs),
+            "dropped": len(pairs) - len(kept), "ratio": spread([p["A"][k] / p["B"][k] for p in kept]),
+            "ratio_of_steady_arithmetic": spread([p["A"][k] / p["B"][k] for p in pairs
                                                   if steady([q["fma_gflops"] for q in p["probes"]])]),
-            "ratio_of_all_pairs": spread([p["A"][phase] / p["B"][phase] for p in pairs]),
-            ("bytes" if phase == "decode" else "operations") + "_per_token": round(each),
+            "ratio_of_all_pairs": spread([p["A"][k] / p["B"][k] for p in pairs]),
+            "bytes_per_token": round(each[0]), "operations_per_token": round(each[1]),
+            "bound_by": "reading" if 2 * sum(r < o for r, o in bound) > len(bound) else "operations",
             "counted": "steady pairs" if kept else "all pairs: none was steady",
-            "baton": summarize_side(kept or pairs, "A", phase, each, best),
-            "llama_cpp": summarize_side(kept or pairs, "B", phase, each, best) | {"trials": trials},
-            "limit_giga_per_second": spread([x / 1e9 for p in pairs for x in p["limits"][phase]]),
+            "baton": summarize_side(kept or pairs, "A", k, best),
+            "llama_cpp": summarize_side(kept or pairs, "B", k, best) | {"trials": trials},
+            "limit_tokens_per_second": spread([x for p in pairs for x in p["limits"][k]]),
             "load": spread([q["load"] for p in pairs for q in p["probes"]]),
-            "all_pairs": [{"order": p["order"], "baton": round(p["A"][phase], 3), "llama_cpp": round(p["B"][phase], 3),
-                           "limits": [round(x / 1e9, 2) for x in p["limits"][phase]],
+            "all_pairs": [{"order": p["order"], "baton": round(p["A"][k], 3), "llama_cpp": round(p["B"][k], 3),
+                           "limits": [round(x, 2) for x in p["limits"][k]],
+                           "read_gbytes_per_second": [round(q["read_gbytes_per_second"], 1) for q in p["probes"]],
                            "fma_gflops": [round(q["fma_gflops"], 1) for q in p["probes"]]} for p in pairs]}
 
 
 def measure(a, runner, group, facts, out):
     name = os.path.basename(a.model)
-    print(f"{name}: " + ", ".join(f"{t['phase']} at depth {t['depth']}" for t in group), flush=True)
+    print(f"{name}: " + ", ".join(f"{shown_key(key(t))} at depth {t['depth']}" for t in group), flush=True)
     trials = choose_variant(a, runner, group)
     variant = trials[0][0]
-    pairs = measure_pairs(a, runner, group, variant, facts["type"])
+    pairs = measure_pairs(a, runner, group, variant, facts)
     last = pairs[-1]
     out |= {"cpu": last["probes"][-1]["cpu"], "baton_revision": last["revision"],
-            "baton_kernels": last["probes"][-1]["kernels"],
-            "llama_cpp": {k: last["llama"][k] for k in ("build_commit", "build_number", "backends", "cpu_info")}}
+            "baton_kernels": last["probes"][-1]["kernels"]}
+    if last["llama"]:
+        out["llama_cpp"] = {k: last["llama"][k] for k in ("build_commit", "build_number", "backends", "cpu_info")}
     for test in group:
         row = summarize(a, facts, test, pairs, trials)
-        row["commands"] = {"A": shown(baton_command(a, group)), "B": shown(llama_command(a, *variant, group))}
+        b = (batched_command(a, variant[0][:-1], variant[1], group) if test["batch"] > 1 else
+             llama_command(a, *variant, group))
+        row["commands"] = {"A": shown(baton_command(a, group)), "B": shown(b)}
         out["rows"].append(row)
         r = row["ratio"] or row["ratio_of_steady_arithmetic"] or row["ratio_of_all_pairs"]
-        print(f"  {test['phase']}: ratio {r['median']:.2f} [{r['quartiles'][0]:.2f}, {r['quartiles'][1]:.2f}] of "
+        print(f"  {shown_key(key(test))}: ratio {r['median']:.2f} [{r['quartiles'][0]:.2f}, {r['quartiles'][1]:.2f}] of "
               f"{r['of']} pairs, {row['dropped']} of {len(pairs)} dropped", flush=True)
     with open(a.out, "w", encoding="utf-8") as f:
         f.write(re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m[1]) + "]",
@@ -277,6 +334,12 @@ def arguments():
     p.add_argument("--prompt", type=int, default=512, metavar="N", help="tokens of a prefill; 0: no such test (512)")
     p.add_argument("--decode", type=int, default=64, metavar="N", help="tokens of a decode; 0: no such test (64)")
     p.add_argument("--depth", default="0", metavar="N,...", help="tokens before those that are decoded (0)")
+    p.add_argument("--llama-batched-bench", metavar="PATH", help="of the first build; for --batch")
+    p.add_argument("--batch", default="", metavar="N,...", help="sequences that decode together, in windows of their own")
+    p.add_argument("--batch-depth", type=int, default=16, metavar="N", help="tokens of each of them before (16)")
+    p.add_argument("--flash-attention", default="0,1", metavar="0,1", help="llama.cpp's, to be tried (both)")
+    p.add_argument("--lock", action="append", default=[], metavar="FILE",
+                   help="flock(1) it while a pair runs; may be repeated, in this order")
     p.add_argument("--repetitions", type=int, default=1, metavar="N", help="within a window; the median counts (1)")
     p.add_argument("--trials", type=int, default=2, metavar="N", help="of each build and kind of attention (2)")
     p.add_argument("--baton-arg", action="append", default=[], metavar="ARG", help="more for `baton bench model`")
@@ -284,6 +347,11 @@ def arguments():
     p.add_argument("--window-limit-s", type=float, default=600, metavar="S", help="one window ends by then (600)")
     a = p.parse_args()
     a.pairs_most = a.pairs_most or 2 * a.pairs
+    if a.batch and not a.llama_batched_bench:
+        p.error("--batch needs --llama-batched-bench")
+    if any(int(b) < 2 for b in a.batch.split(",") if b):
+        p.error("--batch: expected two sequences or more; one is what --depth is for")
+    a.llama_batched_bench = a.llama_batched_bench and os.path.abspath(a.llama_batched_bench)
     a.baton, a.model = os.path.abspath(a.baton), os.path.abspath(a.model)
     a.llama_bench = [(*settings, os.path.abspath(path)) for settings, (path,) in
                      (split_settings(shlex.split(b)) for b in a.llama_bench)]
@@ -294,10 +362,12 @@ def main():
     a = arguments()
     runner, facts = Runner(a.limit_s, a.window_limit_s), gguf_file.facts(a.model)
     depths = [int(d) for d in a.depth.split(",")] if a.decode else []
-    groups = [[{"phase": "decode", "depth": d}] for d in depths]
+    groups = [[{"phase": "decode", "depth": d, "batch": 1}] for d in depths]
     if a.prompt:  # with the decode after nothing, which saves a load of the model
-        prefill = {"phase": "prefill", "depth": 0}
+        prefill = {"phase": "prefill", "depth": 0, "batch": 1}
         groups = [[prefill, *groups[0]], *groups[1:]] if depths[:1] == [0] else [[prefill], *groups]
+    if a.batch:
+        groups.append([{"phase": "decode", "depth": a.batch_depth, "batch": int(b)} for b in a.batch.split(",")])
     given = [" ".join(os.path.basename(part) for part in w.split(" ")) for w in sys.argv[1:]]
     out = {"command": shlex.join(["tools/peers/llama_cpp.py", *given]),
            "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "model": os.path.basename(a.model),
