@@ -53,6 +53,7 @@ void quantized_read(const struct weight_parts *p, uint64_t r0, uint64_t r1, floa
 bool quantized_as_ints(const struct weight_parts *p, struct weight_ints *out);
 void quantized_read_ints(const struct weight_parts *p, uint64_t r0, uint64_t r1,
                          struct ints_out out);
+void quantized_read_scales(const struct weight_parts *p, uint64_t row, float *out);
 void quantized_read_order(const struct weight_parts *p, int32_t *order);
 
 #endif

@@ -374,6 +374,12 @@ bool quantized_as_ints(const struct weight_parts *p, struct weight_ints *out)
     return true;
 }
 
+void quantized_read_scales(const struct weight_parts *p, uint64_t row, float *out)
+{
+    for (uint64_t g = 0; g < p->scale_cols; g++)
+        out[g] = load_one(p->scale, scale_row(p, row) + g);
+}
+
 void quantized_read_order(const struct weight_parts *p, int32_t *order)
 {
     uint64_t cols = p->w.cols, group = p->col_block;

@@ -251,6 +251,23 @@ void weight_read_rows(const struct weight *w, uint64_t r0, uint64_t r1, float *o
         quantized_read((const struct weight_parts *)(const void *)w, r0, r1, out);
 }
 
+bool weight_as_fp8(const struct weight *w, struct weight_fp8 *out)
+{
+    const struct weight_parts *p = (const struct weight_parts *)(const void *)w;
+    if (!w->readable || p->kind != WEIGHT_SCALED || p->values->type != TENSOR_F8_E4M3 || p->zero ||
+        p->order || w->rows == 0 || w->cols == 0)
+        return false;
+    *out = (struct weight_fp8){p->values->data, p->matrix_rows, p->row_block, p->col_block,
+                               p->scale_cols};
+    return true;
+}
+
+void weight_read_fp8_scales(const struct weight *w, uint64_t row, float *out)
+{
+    assert(row < w->rows);
+    quantized_read_scales((const struct weight_parts *)(const void *)w, row, out);
+}
+
 bool weight_as_ints(const struct weight *w, struct weight_ints *out)
 {
     return w->readable && w->rows && w->cols && w->cols <= INT32_MAX &&

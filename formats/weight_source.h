@@ -78,4 +78,14 @@ const struct gguf *weight_source_gguf(const struct weight_source *s);
 /* Rows [r0, r1) of a readable weight, as floats: r0 <= r1 <= rows, asserted. */
 void weight_read_rows(const struct weight *w, uint64_t r0, uint64_t r1, float *out);
 
+/* A weight stored as FP8 (e4m3) and a grid of scales: element [r, c] is the byte's value times the
+ * scale of its block. Rows are of several matrices, `matrix_rows` each, with grids of their own. */
+struct weight_fp8 {
+    const uint8_t *data; /* [rows][cols] */
+    uint64_t matrix_rows, row_block, col_block, scale_cols;
+};
+bool weight_as_fp8(const struct weight *w, struct weight_fp8 *out);
+/* Scales of a row of a weight that weight_as_fp8() has said yes to: [scale_cols]. */
+void weight_read_fp8_scales(const struct weight *w, uint64_t row, float *out);
+
 #endif

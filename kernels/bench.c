@@ -18,9 +18,20 @@
 enum op_kind { EMBED, RMSNORM, GEMM, ROPE, KV_STORE, ATTENTION, GLU, QUANTIZE };
 
 /* How what is stored is multiplied: as a plain dtype, or as gemms alone can do it. */
-enum form { FORM_PLAIN, FORM_BF16_ROWS = DTYPE_COUNT, FORM_Q8, FORM_Q4, FORMS };
-static const char *const form_names[FORMS] = {
-    [FORM_BF16_ROWS] = "bf16r", [FORM_Q8] = "q8", [FORM_Q4] = "q4"};
+enum form {
+    FORM_PLAIN,
+    FORM_BF16_ROWS = DTYPE_COUNT,
+    FORM_FP8,
+    FORM_FP8_ROWS,
+    FORM_Q8,
+    FORM_Q4,
+    FORMS
+};
+static const char *const form_names[FORMS] = {[FORM_BF16_ROWS] = "bf16r",
+                                              [FORM_FP8] = "fp8",
+                                              [FORM_FP8_ROWS] = "fp8r",
+                                              [FORM_Q8] = "q8",
+                                              [FORM_Q4] = "q4"};
 
 /* a, b, c: GEMM N, K; attention heads, kv_heads, head_dim; others dim or heads, head_dim. */
 struct shape {
@@ -60,6 +71,7 @@ struct job {
     enum dtype dtype;
     enum form form;
     struct packed packed;
+    struct fp8_grid fp8;
     struct rows8 x8;
     uint16_t *x16;
     float *x, *y; /* FLOATS_MAX each */
@@ -131,6 +143,15 @@ static void job_measure(struct job *j)
         j->matrix.panels = true;
         j->stream_bytes = panels_bytes(rows, cols);
     }
+    if (j->form == FORM_FP8 || j->form == FORM_FP8_ROWS) {
+        /* Blocks of 128x128; their scales, which are one in 16 KiB, are of x. */
+        j->fp8 = (struct fp8_grid){.scale = j->x,
+                                   .row_block = FP8_SPAN,
+                                   .col_block = FP8_SPAN,
+                                   .scale_cols = (cols + FP8_SPAN - 1) / FP8_SPAN};
+        j->matrix.fp8 = &j->fp8;
+        j->stream_bytes = (size_t)rows * (size_t)cols;
+    }
     if (j->form >= FORM_Q8) {
         j->packed = (struct packed){.rows = rows,
                                     .cols = cols,
@@ -169,7 +190,8 @@ static void run_rows_op(const struct job *j, int part, int parts)
     struct op_gemm gemm = {.out = j->y,
                            .x = j->x,
                            .x8 = &x8,
-                           .x16 = j->form == FORM_BF16_ROWS ? j->x16 : NULL,
+                           .x16 = j->form == FORM_BF16_ROWS || j->form == FORM_FP8_ROWS ? j->x16
+                                                                                        : NULL,
                            .w = &m,
                            .tokens = s->tokens};
     struct op_quantize quantize = {.out = x8, .x = j->x, .tokens = s->tokens, .dim = s->a};
@@ -269,15 +291,24 @@ static void judge(struct kernels_bench_row *row, const struct kernels_probe *lim
 {
     double flops = row->achieved, bytes = row->limit;
     bool streams = strcmp(row->op, "gemm") == 0 || strcmp(row->op, "attention") == 0;
-    double computing = strcmp(row->dtype, "bf16r") == 0 ? limit->bf16_gflops
-                       : row->dtype[0] == 'q'           ? limit->int8_gops
-                                                        : limit->gflops;
+    double computing = strcmp(row->dtype, "bf16r") == 0 || strcmp(row->dtype, "fp8r") == 0
+                           ? limit->bf16_gflops
+                       : row->dtype[0] == 'q' ? limit->int8_gops
+                                              : limit->gflops;
     double reading = streams ? limit->gbytes_per_second : limit->cache_gbytes_per_second;
     bool compute = flops / computing > bytes / reading;
     row->unit = compute ? "GFLOP/s" : "GB/s";
     row->limit = compute ? computing : reading;
     row->achieved = (compute ? flops : bytes) / row->seconds * 1e-9;
     row->fraction = row->achieved / row->limit;
+}
+
+/* Rows of bf16 are for bodies that have products of two; with those of panels alone not of FP8. */
+static bool runs_form(const struct ops *ops, enum form form)
+{
+    if (form == FORM_FP8_ROWS && ops->panels)
+        return false;
+    return ops->round || (form != FORM_BF16_ROWS && form != FORM_FP8_ROWS);
 }
 
 /* Times shape `s` on every body, in every dtype where that is what is read. */
@@ -295,7 +326,7 @@ static void bench_shape(const struct kernels_bench_args *args, struct job *j, ch
             j->dtype = d < DTYPE_COUNT || kv ? (enum dtype)d : DTYPE_BF16;
             j->stream = buffer;
             job_measure(j);
-            if ((!stored && d != DTYPE_BF16) || (j->form == FORM_BF16_ROWS && !ops_at(b)->round) ||
+            if ((!stored && d != DTYPE_BF16) || !runs_form(ops_at(b), j->form) ||
                 (b == 0 && j->flops > REF_FLOPS_MAX) || out->n == KERNELS_BENCH_ROWS_MAX)
                 continue;
             add_row(j, out, job_time(j, args->team, budget_ns, buffer));

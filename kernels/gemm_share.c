@@ -9,13 +9,18 @@ static uint64_t panels_of(const struct matrix *w)
     return ((uint64_t)w->rows + PACKED_ROWS - 1) / PACKED_ROWS;
 }
 
+static uint64_t element_bytes(const struct matrix *w)
+{
+    return w->fp8 ? 1 : dtype_bytes(w->dtype);
+}
+
 static uint64_t panel_cost(const struct matrix *w, int32_t tokens)
 {
     const uint64_t elements = (uint64_t)w->cols * PACKED_ROWS;
     const uint64_t products = elements * (uint64_t)tokens;
     if (w->packed)
         return packed_panel_bytes(w->packed) + products / PRODUCTS_PER_BYTE_PACKED;
-    return elements * dtype_bytes(w->dtype) + products / PRODUCTS_PER_BYTE;
+    return elements * element_bytes(w) + products / PRODUCTS_PER_BYTE;
 }
 
 uint64_t gemm_cost(const struct matrix *w, int32_t tokens)
@@ -27,7 +32,7 @@ uint64_t gemm_weight_bytes(const struct matrix *w)
 {
     if (w->packed)
         return packed_bytes(w->packed);
-    return (uint64_t)w->rows * (uint64_t)w->cols * dtype_bytes(w->dtype);
+    return (uint64_t)w->rows * (uint64_t)w->cols * element_bytes(w);
 }
 
 /* Where part `part` begins, without a product that could overflow. */

@@ -24,6 +24,7 @@
 
 #include "base/status.h"
 #include "kernels/dtype.h"
+#include "kernels/fp8.h"
 #include "kernels/kv_layout.h"
 #include "kernels/packed.h"
 #include "kernels/panels.h"
@@ -42,7 +43,8 @@ struct matrix {
     int32_t rows, cols;
     const struct packed *packed; /* NULL: `data` it is; embed and gemm alone take these */
     bool panels;                 /* data is in the order of kernels/panels.h; likewise */
-    bool rounds;                 /* of bf16, for gemms that read x in bf16 too (op_gemm.x16) */
+    const struct fp8_grid *fp8;  /* data is in FP8, in place of dtype: the same two take it */
+    bool rounds;                 /* for gemms that read x in bf16 (op_gemm.x16): bf16 and FP8 */
 };
 
 /* Rows of small integers, what packed weights are multiplied with: x = scale * q, |q| <= 127, in

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "model/model_impl.h"
+#include "model/weights_fp8.h"
 
 const char *model_rope_name(enum rope_kind kind)
 {
@@ -128,6 +129,8 @@ static uint64_t loaded_bytes(struct model_facts *f, const struct weight *w,
         f->tensors_packed++;
         return packed_bytes(&form);
     }
+    if (f->packs && weights_fp8_takes(w, s))
+        return w->stored_bytes;
     f->tensors_converted++;
     return w->rows * w->cols * dtype_bytes(f->converted_to);
 }

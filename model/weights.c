@@ -11,6 +11,7 @@
 #include "formats/weight_ints.h"
 #include "model/model_impl.h"
 #include "model/weights_convert.h"
+#include "model/weights_fp8.h"
 
 /* Up to this size every element is checked; above it norms and biases wholly, matrices by samples,
  * since a scan would read the whole checkpoint from disk before the first token. */
@@ -289,6 +290,13 @@ static enum status bind_one(void *ctx, const struct weight_spec *s)
         form.rows = s->take_rows;
         return conversion_pack(&b->conversion, w, s, &form);
     }
+    if (b->packs && weights_fp8_takes(w, s)) {
+        s->matrix->rounds = b->rounds && !b->args->panels;
+        b->out->rounds = b->out->rounds || s->matrix->rounds;
+        if (weights_fp8_bind(&b->out->fp8, w, s))
+            return err_set(b->err, ST_NO_MEMORY, "%s: no memory for scales", b->args->dir);
+        return ST_OK;
+    }
     s->matrix->rounds = b->rounds && native && dtype == DTYPE_BF16 && s->take_cols && !s->as_floats;
     b->out->rounds = b->out->rounds || s->matrix->rounds;
     s->matrix->panels = s->matrix->rounds && b->args->panels;
@@ -364,6 +372,10 @@ enum status weights_bind(const struct weights_args *args, struct model_weights *
         st = err_set(err, ST_NO_MEMORY, "%s: no memory for biases", args->dir);
     if (!st)
         st = weights_list(c, out, bind_floats, &b);
+    const char *bad = st ? NULL : weights_fp8_check(&out->fp8, args->team);
+    if (bad)
+        st = err_set(err, ST_INVALID, "%s: tensor %s: an element is not a finite number", args->dir,
+                     bad);
     if (!st && args->cache && b.conversion.n_jobs > 0) {
         memcpy(b.conversion.key.w, args->fingerprint.w, sizeof args->fingerprint.w);
         weights_cache_mix(&b.conversion.key, args->dir);
@@ -395,5 +407,6 @@ void weights_fini(struct model_weights *w)
         free(w->owned[i]);
     free(w->owned);
     free(w->packed);
+    weights_fp8_fini(&w->fp8);
     *w = (struct model_weights){0};
 }

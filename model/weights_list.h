@@ -39,6 +39,12 @@ struct mtp_weights {
     struct matrix embed, embed_norm, hidden_norm, project, norm, head;
 };
 
+struct fp8_weight;
+struct fp8_list {
+    struct fp8_weight **v; /* [n] each an allocation */
+    size_t n, cap;
+};
+
 struct model_weights {
     struct matrix embed, norm, head;
     struct layer_weights *layers; /* [layers + mtp_layers] */
@@ -52,9 +58,10 @@ struct model_weights {
     void **owned;               /* [n_packed] memory of a matrix' own, or NULL */
     struct weights_cache cache; /* or all of them are there */
     size_t n_packed;
-    bool rounds;    /* some matrix does */
-    uint64_t bytes; /* of the tensors in use */
-    size_t tensors; /* in use */
+    struct fp8_list fp8; /* matrices in FP8, where they lie */
+    bool rounds;         /* some matrix does */
+    uint64_t bytes;      /* of the tensors in use */
+    size_t tensors;      /* in use */
 };
 
 struct weight_spec {

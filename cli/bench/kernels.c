@@ -10,7 +10,8 @@
 static const char *const formulas[][2] = {
     {"seconds", "median of one call"},
     {"achieved", "operations (GFLOP/s) or bytes read (GB/s) of a call / seconds"},
-    {"dtype", "of weights or KV; bf16r: bf16 times rows of bf16; q8, q4: packed integers, 32 to a "
+    {"dtype", "of weights or KV; bf16r: bf16 times rows of bf16; fp8, fp8r: blocks of 128x128, "
+              "times rows of fp32 and of bf16; q8, q4: packed integers, 32 to a "
               "scale, times rows of 8 bits"},
     {"limit", "the probe's figure that binds the op: arithmetic from registers, reading memory "
               "(weights, KV) or reading cache (activations); best of before and after"},

@@ -57,4 +57,11 @@ INLINE void bytes_store(int8_t *to, ivec v)
     _mm_storel_epi64((__m128i *)to, _mm_packs_epi16(h, h));
 }
 
+INLINE vec vec_load_fp8(const uint8_t *p)
+{
+    __m128i h = _mm_slli_epi16(_mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)p)), 7);
+    h = _mm_add_epi16(h, _mm_and_si128(h, _mm_set1_epi16(0x4000)));
+    return _mm256_cvtph_ps(h);
+}
+
 #endif

@@ -71,4 +71,12 @@ INLINE void bytes_store(int8_t *to, ivec v)
         to[i] = (int8_t)v[i];
 }
 
+INLINE vec vec_load_fp8(const uint8_t *p)
+{
+    uint16_t h[4];
+    for (int i = 0; i < 4; i++)
+        h[i] = (uint16_t)((p[i] & 0x7f) << 7 | (p[i] & 0x80) << 8);
+    return vec_from_f16(h);
+}
+
 #endif

@@ -55,6 +55,7 @@ static bool probe_avx512(void)
     return probe_avx2() && has_features(LEAF1_ECX_FMA, LEAF7_EBX_AVX512, XCR0_AVX512);
 }
 
+#define LEAF7_ECX_VBMI (1u << 1)
 #define LEAF7_ECX_VNNI (1u << 11)
 #define LEAF7_EDX_AMX (1u << 22 | 1u << 24 | 1u << 25) /* bf16, tile, int8 */
 #define LEAF7_1_EAX_BF16 (1u << 5)
@@ -72,7 +73,8 @@ static bool probe_vnni(void)
 static bool probe_bf16(void)
 {
     uint32_t a, b, c, d;
-    return probe_vnni() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && has_bits(a, LEAF7_1_EAX_BF16);
+    return probe_vnni() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && has_bits(c, LEAF7_ECX_VBMI) &&
+           __get_cpuid_count(7, 1, &a, &b, &c, &d) && has_bits(a, LEAF7_1_EAX_BF16);
 }
 
 /* The kernel keeps the tiles of a process only after it was asked to. */

@@ -84,6 +84,8 @@ static void gemm_packed(const struct op_gemm *a, struct packed_share share)
     packed_gemm(a, share);
 }
 
+#include "kernels/cpu/fp8_body.h"
+
 void BODY(gemm)(const struct op_gemm *a, int part, int parts)
 {
     const struct matrix *w = a->w;
@@ -114,6 +116,10 @@ void BODY(gemm)(const struct op_gemm *a, int part, int parts)
         g.n_begin += n_first, g.n_end += n_first;
     } else {
         team_split((size_t)a->tokens, 1, part, parts, &g.m_begin, &g.m_end);
+    }
+    if (w->fp8) {
+        fp8_gemm(&g);
+        return;
     }
     for (size_t n = g.n_begin; n < g.n_end; n += GEMM_N_BLOCK) {
         int count = g.n_end - n < GEMM_N_BLOCK ? (int)(g.n_end - n) : GEMM_N_BLOCK;

@@ -20,6 +20,8 @@ static void rows_embed(const struct op_embed *a, int part, int parts)
             packed_read_row(t->packed, (size_t)a->ids[m], out);
         else if (t->panels)
             panels_read_row(t->data, t->cols, (size_t)a->ids[m], out);
+        else if (t->fp8)
+            fp8_read_row(t->fp8, t->data, (size_t)a->ids[m], cols, out);
         else
             dtype_convert(out, DTYPE_F32,
                           (const char *)t->data + (size_t)a->ids[m] * cols * dtype_bytes(t->dtype),

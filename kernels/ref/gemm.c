@@ -1,5 +1,14 @@
 #include "kernels/ref/ref.h"
 
+/* An FP8 element is exact before it is scaled; what is added up has not been rounded then. */
+static double element(const struct matrix *w, size_t row, size_t col)
+{
+    if (!w->fp8)
+        return (double)ref_element(w, row, col);
+    return (double)fp8_scales(w->fp8, row)[col / (size_t)w->fp8->col_block] *
+           (double)fp8_to_f32(((const uint8_t *)w->data)[row * (size_t)w->cols + col]);
+}
+
 static double input(const struct op_gemm *a, size_t row, size_t m, size_t k)
 {
     if (a->x16)
@@ -22,7 +31,7 @@ void ref_gemm(const struct op_gemm *a, int part, int parts)
             float *out = &a->out[m * out_stride + n];
             double sum = 0;
             for (size_t k = 0; k < k_count; k++)
-                sum += input(a, m * x_stride, m, k) * (double)ref_element(a->w, n, k);
+                sum += input(a, m * x_stride, m, k) * element(a->w, n, k);
             if (a->bias)
                 sum += (double)a->bias[n];
             if (a->scale != 0)

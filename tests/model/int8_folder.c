@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "formats/dequant.h"
+#include "kernels/fp8.h"
 #include "support/read_file.h"
 
 #define GROUP 32
@@ -38,6 +39,25 @@ static void make_groups(struct writer *w, int32_t *group, size_t cols, size_t si
     }
 }
 
+/* The nearest, of -448 to 448. */
+static int8_t to_fp8(float v)
+{
+    uint8_t best = 0;
+    for (int q = 1; q < 0x7f; q++)
+        if (fabsf(fp8_to_f32((uint8_t)q) - fabsf(v)) < fabsf(fp8_to_f32(best) - fabsf(v)))
+            best = (uint8_t)q;
+    return (int8_t)(best | (v < 0 ? 0x80 : 0));
+}
+
+static void quantize_fp8(const float *v, size_t cols, float *scale, int8_t *q)
+{
+    *scale = 0;
+    for (size_t i = 0; i < cols; i++)
+        *scale = fmaxf(*scale, fabsf(v[i]) / 448);
+    for (size_t i = 0; i < cols; i++)
+        q[i] = *scale > 0 ? to_fp8(v[i] / *scale) : 0;
+}
+
 static void quantize_row(const float *v, const int32_t *group, size_t cols, float *scale, int8_t *q)
 {
     for (size_t i = 0; i < cols; i++)
@@ -60,9 +80,12 @@ static void put_rows(struct writer *w, const struct tensor *t)
     cr_assert(v && scale && q && group);
     dequant_plain(t->type, t->data, t->elements, v);
     make_groups(w, group, cols, size);
-    for (size_t r = 0; r < rows; r++)
+    for (size_t r = 0; r < rows && w->kind == INT8_FP8; r++)
+        quantize_fp8(v + r * cols, cols, scale + r, q + r * cols);
+    for (size_t r = 0; r < rows && w->kind != INT8_FP8; r++)
         quantize_row(v + r * cols, group, cols, scale + r * groups, q + r * cols);
-    put_tensor(w, t->name, "I8", tensor_shape_text(t, shape, sizeof shape), q, t->elements);
+    put_tensor(w, t->name, w->kind == INT8_FP8 ? "F8_E4M3" : "I8",
+               tensor_shape_text(t, shape, sizeof shape), q, t->elements);
     snprintf(name, sizeof name, "%s_scale", t->name);
     snprintf(shape, sizeof shape, "[%zu,%zu]", rows, groups);
     put_tensor(w, name, "F32", shape, scale, rows * groups * sizeof *scale);
@@ -127,13 +150,15 @@ void int8_folder_make(const char *golden, enum int8_kind kind, char path[INT8_FO
     while (config.len > 0 && config.data[config.len - 1] != '}')
         config.len--;
     config.len -= config.len > 0;
-    buf_puts(&config, ",\"quantization_config\":{\"quant_method\":\"compressed-tensors\","
-                      "\"format\":\"int-quantized\",\"config_groups\":{\"all\":{"
-                      "\"targets\":[\"re:.*\"],\"weights\":{\"num_bits\":8,\"type\":\"int\",");
-    if (kind == INT8_ORDERED)
-        buf_printf(&config, "\"strategy\":\"group\",\"group_size\":%d}}}}}", GROUP);
-    else
-        buf_puts(&config, "\"strategy\":\"channel\"}}}}}");
+    const char *kinds[INT8_KINDS] = {"\"int\",\"strategy\":\"channel\"",
+                                     "\"int\",\"strategy\":\"group\",\"group_size\":32",
+                                     "\"float\",\"strategy\":\"channel\""};
+    buf_printf(
+        &config,
+        ",\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"%s\","
+        "\"config_groups\":{\"all\":{\"targets\":[\"re:.*\"],\"weights\":{\"num_bits\":8,"
+        "\"type\":%s}}}}}",
+        kind == INT8_FP8 ? "float-quantized" : "int-quantized", kinds[kind]);
     write_file(path, "config.json", &config);
     buf_fini(&config);
     write_weights(golden, kind, path);

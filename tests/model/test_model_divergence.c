@@ -98,7 +98,7 @@ static double divergence(const float *of, const float *from, int32_t vocab)
 
 /* A second rounding, of rows, may not cost more than the first, of weights, does by far: in int8
  * with a scale to a row of weights, or to 32 of its elements in another order, and 32 elements of
- * x. */
+ * x; and in FP8, with rows in bf16 where the body has them. */
 Test(divergence, embedded_model, .timeout = 120)
 {
     char path[INT8_FOLDER_PATH];
@@ -120,11 +120,12 @@ Test(divergence, embedded_model, .timeout = 120)
         int8_folder_remove(path);
         double weights = divergence(weights8, exact, vocab);
         double both = divergence(both8, exact, vocab);
-        fprintf(stderr,
-                "nats per token, %s: bf16 as packed %.2e, int8 weights (%d) %.2e, and rows %.2e\n",
-                best()->name, bf16, kind, weights, both);
-        cr_assert_lt(weights, 2e-4);
-        cr_assert_lt(both, 4e-4);
+        fprintf(
+            stderr,
+            "nats per token, %s: bf16 as packed %.2e, weights of 8 bits (%d) %.2e, and rows %.2e\n",
+            best()->name, bf16, kind, weights, both);
+        cr_assert_lt(weights, kind == INT8_FP8 ? 2e-3 : 2e-4);
+        cr_assert_lt(both, weights + 2e-4);
         free(weights8);
         free(both8);
     }

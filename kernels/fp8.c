@@ -1,0 +1,34 @@
+#include "kernels/fp8.h"
+
+#include <math.h>
+
+float fp8_to_f32(uint8_t q)
+{
+    int exponent = q >> 3 & 15, mantissa = q & 7;
+    float v = (q & 0x7f) == 0x7f ? NAN
+              : exponent > 0     ? ldexpf((float)(8 + mantissa), exponent - 10)
+                                 : ldexpf((float)mantissa, -9);
+    return q & 0x80 ? -v : v;
+}
+
+size_t fp8_find_nan(const uint8_t *q, size_t n)
+{
+    const size_t chunk = 4096;
+    for (size_t at = 0; at < n; at += chunk) {
+        size_t end = n - at < chunk ? n : at + chunk;
+        unsigned found = 0;
+        for (size_t i = at; i < end; i++)
+            found |= (q[i] & 0x7f) == 0x7f;
+        for (size_t i = at; found && i < end; i++)
+            if ((q[i] & 0x7f) == 0x7f)
+                return i;
+    }
+    return n;
+}
+
+void fp8_read_row(const struct fp8_grid *g, const uint8_t *q, size_t row, size_t cols, float *out)
+{
+    const float *scale = fp8_scales(g, row);
+    for (size_t k = 0; k < cols; k++)
+        out[k] = scale[k / (size_t)g->col_block] * fp8_to_f32(q[row * cols + k]);
+}
