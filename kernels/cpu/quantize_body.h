@@ -4,10 +4,21 @@
 
 #include "base/team.h"
 
-static void quantize_floats(const float *x, size_t n, int8_t *q, float *scale)
+/* Sums of the halves of a span that is no number, whose bytes are what rounding leaves of that. */
+static void sum_bytes(const int8_t *q, int32_t *sum)
+{
+    sum[0] = sum[1] = 0;
+    for (int i = 0; i < PACKED_SPAN; i++)
+        sum[i / (PACKED_SPAN / 2)] += q[i];
+}
+
+static void quantize_floats(const float *x, int8_t *q, float *scale, int32_t *sum)
 {
     vec most = vec_zero(), wrong = vec_zero();
-    for (size_t i = 0; i < n; i += LANES) {
+    vec halves[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()};
+    float sums[4];
+    UNROLL
+    for (int i = 0; i < PACKED_SPAN; i += LANES) {
         vec v = vec_load(x + i);
         most = vec_max(vec_max(v, vec_zero() - v), most);
         wrong = vec_fma(v, vec_zero(), wrong); /* NaN where v is none, or infinite */
@@ -15,16 +26,19 @@ static void quantize_floats(const float *x, size_t n, int8_t *q, float *scale)
     float max = vec_reduce_max(most), none = vec_reduce_add(wrong);
     *scale = (max < QUANTIZE_LEAST ? 0 : max / 127.0f) + none;
     vec by = vec_set1(max < QUANTIZE_LEAST || none != 0 ? 0 : 127.0f / max);
-    for (size_t i = 0; i < n; i += LANES)
-        bytes_store(q + i, vec_round(vec_load(x + i) * by));
-}
-
-static int32_t sum_bytes(const int8_t *q)
-{
-    int32_t sum = 0;
-    for (int i = 0; i < PACKED_SPAN / 2; i++)
-        sum += q[i];
-    return sum;
+    UNROLL
+    for (int i = 0; i < PACKED_SPAN; i += LANES) {
+        ivec n = vec_round(vec_load(x + i) * by);
+        const int half = i / (PACKED_SPAN / 2);
+        bytes_store(q + i, n);
+        halves[half] = halves[half] + vec_of_int(n);
+    }
+    if (none != 0) {
+        sum_bytes(q, sum);
+        return;
+    }
+    vec_reduce_add4(sums, halves); /* exact: integers below 2^24 */
+    sum[0] = (int32_t)sums[0], sum[1] = (int32_t)sums[1];
 }
 
 void BODY(quantize)(const struct op_quantize *a, int part, int parts)
@@ -48,9 +62,7 @@ void BODY(quantize)(const struct op_quantize *a, int part, int parts)
         } else {
             x += k;
         }
-        quantize_floats(x, PACKED_SPAN, q, &a->out.scale[i]);
-        a->out.sum[2 * i] = sum_bytes(q);
-        a->out.sum[2 * i + 1] = sum_bytes(q + PACKED_SPAN / 2);
+        quantize_floats(x, q, &a->out.scale[i], &a->out.sum[2 * i]);
     }
 }
 
