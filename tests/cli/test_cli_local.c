@@ -185,7 +185,7 @@ Test(cli, generate_says_what_is_wrong)
     expect_error(BATON "generate " TINY "--ids ''", 1, "empty");
     expect_error(BATON "generate " TINY "--ids 1,99999999", 1, "vocabulary");
     expect_error(BATON "generate " TINY "--ids 1 --temperature nan", 2, "--temperature");
-    expect_error(BATON "generate " TINY "--ids 1 --kv-dtype int8", 1, "--kv-dtype");
+    expect_error(BATON "generate " TINY "--ids 1 --kv-dtype int3", 1, "--kv-dtype");
     expect_error(BATON "generate " TINY "--ids 1 --cpu-features mmx", 1, "mmx");
     expect_error(BATON "generate " TINY "--ids $(seq -s, 3000 | sed 's/[0-9][0-9]*/1/g')", 1,
                  "context");
