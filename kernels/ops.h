@@ -31,6 +31,7 @@
 
 #define OPS_KV_SPAN 64 /* absolute positions per step of the online softmax */
 #define OPS_HEAD_DIM_MAX 1024
+#define OPS_ATTENTION_COUNTS ((size_t)16 << 10) /* bytes of attention's scratch that are counts */
 #define OPS_EXPERTS_MAX 4096
 #define OPS_TOP_K_MAX 64
 #define QUANTIZE_LEAST 0x1p-100f
@@ -188,6 +189,10 @@ struct op_attention {
     const float *sinks; /* [heads] scores of a position that has no value (GPT-OSS), or NULL */
     const struct op_rows *rows;
     bool rounds; /* a body may round queries and weights to bf16 where keys are bf16 */
+    /* Where parts that share a row's positions meet; zeros before its first use, of one call at a
+     * time. Without (NULL, 0), or where it is too small, a row and kv head is one part's alone. */
+    void *scratch;
+    size_t scratch_bytes; /* more than OPS_ATTENTION_COUNTS, or 0 */
 };
 
 enum glu_kind {

@@ -164,6 +164,8 @@ void run_attend(const struct layer_run *l, struct op_attention a)
     a.scale = c->attention_scale;
     a.softcap = c->attention_softcap;
     a.rounds = model_get_math(l->r->m) != MODEL_MATH_FLOAT;
+    a.scratch = l->r->m->scratch.split;
+    a.scratch_bytes = l->r->m->scratch.split_bytes;
     a.rows = &rows;
     l->r->m->ops->attention(&a, l->me.part, l->me.parts);
 }

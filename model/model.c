@@ -11,6 +11,9 @@
 
 #define BATCH_TOKENS_MAX (1 << 20)
 #define SCRATCH_ALIGN 64
+/* What attention shares out: 16 heads of latents to a depth of 256k, 8 kv heads of 4 queries to 512k. */
+#define SPLIT_BYTES ((size_t)16 << 20)
+#define SPLIT_BYTES_EACH ((size_t)1 << 20)
 
 static int32_t larger(int32_t a, int32_t b)
 {
@@ -62,6 +65,7 @@ static enum status scratch_init(struct scratch *s, const struct model *m, struct
     const size_t pair = pairs == 0 ? 0 : c->attention == ATTENTION_MOA && kv > hidden ? kv : hidden;
     const size_t spans = spans_max(m);
     const size_t given = pairs > tokens ? pairs : tokens; /* of a shared unit too */
+    s->split_bytes = SPLIT_BYTES + (size_t)team_size(m->team) * SPLIT_BYTES_EACH;
     struct {
         void *slot;
         size_t elements;
@@ -71,6 +75,7 @@ static enum status scratch_init(struct scratch *s, const struct model *m, struct
         {&s->block, c->post_norm ? tokens * hidden : 0},
         {&s->qkv, tokens * (size_t)model_qkv_width(c)},
         {&s->attn, tokens * (size_t)model_attention_width(c)},
+        {&s->split, s->split_bytes / sizeof(float)},
         {&s->latent, tokens * latent},
         {&s->gate, units},
         {&s->up, units},

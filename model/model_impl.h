@@ -24,6 +24,8 @@ struct scratch {
     float *block; /* [tokens, hidden] a block's output, where it is normalised before it is added */
     float *qkv;   /* [tokens, qkv_width] queries, keys, values */
     float *attn;  /* [tokens, heads * dim of what attention gives] */
+    float *split; /* where parts of one row's attention meet (op_attention.scratch) */
+    size_t split_bytes;
     float *latent;   /* [tokens, ...] queries' latents, and attention's output in latent form */
     float *gate;     /* [rows, ffn], then the gated unit's output */
     float *up;       /* [rows, ffn] */

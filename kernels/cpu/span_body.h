@@ -14,6 +14,9 @@
 #define ATTENTION_QUERIES 64         /* (row, head) pairs of a tile, at most */
 #define ATTENTION_QUERY_FLOATS 16384 /* and their elements */
 
+#define ATTENTION_STRETCH (8 * OPS_KV_SPAN)
+#define ATTENTION_ITEMS_EACH 8 /* tiles for each part, from which stretches are not shared out */
+
 struct attention_tile {
     const struct op_attention *op;
     int32_t row, rows;        /* adjacent rows of one sequence */
@@ -25,10 +28,22 @@ struct attention_places {
     const char *key[OPS_KV_SPAN], *value[OPS_KV_SPAN];
 };
 
+struct attention_range {
+    int32_t first, end;
+};
+
+/* Of each pair what its weights add up to, and with values. */
+struct attention_sums {
+    float *max, *sum, *acc; /* acc: acc_stride apart */
+};
+
 struct attention_state {
     float q[ATTENTION_QUERY_FLOATS + 2 * ATTENTION_QUERIES]; /* times scale; or pairs of bf16 */
     float acc[ATTENTION_QUERY_FLOATS + 2 * ATTENTION_QUERIES * ATTENTION_LANES_MAX];
     float score[ATTENTION_QUERIES * OPS_KV_SPAN];
+    float all_acc[ATTENTION_QUERY_FLOATS + 2 * ATTENTION_QUERIES * ATTENTION_LANES_MAX];
+    float all_max[ATTENTION_QUERIES], all_sum[ATTENTION_QUERIES];
+    struct attention_sums all; /* the three above: of the stretches so far */
     float max[ATTENTION_QUERIES], sum[ATTENTION_QUERIES], fade[ATTENTION_QUERIES];
     float panel[SCORE_ELEMENTS * OPS_KV_SPAN];
     float wide[OPS_KV_SPAN * SCORE_ELEMENTS]; /* of quantized keys or values, what is read now */

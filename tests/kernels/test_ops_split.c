@@ -1,0 +1,151 @@
+/* Attention over so many positions that its parts share a row's: bit for bit what one part alone
+ * computes, in whatever number they are, and near ref. */
+#include "base/team.h"
+#include "kernels/kernels_util.h"
+
+enum { LENGTH = 1300 }; /* three stretches */
+
+struct shape {
+    int heads, kv_heads, dim, value_dim, out_dim;
+};
+
+static const struct shape shapes[] = {{2, 1, 24, 24, 0}, {6, 2, 20, 12, 0}, {70, 1, 8, 0, 6}};
+
+static const struct {
+    int window;
+    enum dtype dtype;
+    bool rounds, sinks;
+} features[] = {{0, DTYPE_BF16, false, false},
+                {0, DTYPE_BF16, true, true},
+                {700, DTYPE_F32, false, true},
+                {514, DTYPE_INT8, false, false}};
+
+struct sequence {
+    struct kv_layout layout;
+    void *pool;
+    struct op_attention attention; /* of all rows, but for where they are */
+    float *q, *sinks;
+    int in, out; /* widths of a row */
+};
+
+static void sequence_make(const struct ops *ops, size_t shape, size_t with, int block_tokens,
+                          struct sequence *s)
+{
+    const struct shape *h = &shapes[shape];
+    s->layout = (struct kv_layout){.layers = 1,
+                                   .kv_heads = h->kv_heads,
+                                   .head_dim = h->dim,
+                                   .value_dim = h->value_dim,
+                                   .block_tokens = block_tokens,
+                                   .blocks = LENGTH / block_tokens + 1,
+                                   .dtype = features[with].dtype};
+    s->pool = kt_pool_make(&s->layout);
+    s->in = h->heads * h->dim;
+    s->out = h->heads * (h->out_dim ? h->out_dim : h->value_dim);
+    s->q = kt_floats((size_t)(LENGTH * s->in), 3);
+    s->sinks = kt_floats((size_t)h->heads, 4);
+    s->attention = (struct op_attention){.out_dim = h->out_dim,
+                                         .pool = s->pool,
+                                         .layout = &s->layout,
+                                         .heads = h->heads,
+                                         .window = features[with].window,
+                                         .scale = 1.5f / sqrtf((float)h->dim),
+                                         .sinks = features[with].sinks ? s->sinks : NULL,
+                                         .rounds = features[with].rounds};
+    struct kt_spec all = {1, {0}, {LENGTH}};
+    struct kt_batch b = kt_batch_make(&all, block_tokens, s->layout.blocks);
+    float *k = kt_floats((size_t)(LENGTH * h->kv_heads * h->dim), 5);
+    float *v = kt_floats((size_t)(LENGTH * h->kv_heads * h->dim), 6);
+    ops->kv_store(
+        &(struct op_kv_store){
+            .pool = s->pool, .layout = &s->layout, .k = k, .v = v, .rows = &b.rows},
+        0, 1);
+    free(v);
+    free(k);
+    kt_batch_free(&b);
+}
+
+static void sequence_free(struct sequence *s)
+{
+    free(s->sinks);
+    free(s->q);
+    free(s->pool);
+}
+
+struct call {
+    const struct ops *ops;
+    struct op_attention a;
+};
+
+static void call(void *arg, int part, int parts)
+{
+    const struct call *c = arg;
+    c->ops->attention(&c->a, part, parts);
+}
+
+/* Rows [at, LENGTH) as a batch: by `team`, or by `parts` one after the other, the last first. */
+struct way {
+    int at, parts;
+    struct team *team;
+    void *scratch;
+    size_t scratch_bytes;
+};
+
+static float *compute(const struct ops *ops, const struct sequence *s, const struct way *w)
+{
+    struct kt_spec spec = {1, {w->at}, {LENGTH - w->at}};
+    struct kt_batch b = kt_batch_make(&spec, s->layout.block_tokens, s->layout.blocks);
+    float *out = kt_floats((size_t)((LENGTH - w->at) * s->out), 7);
+    struct call c = {ops, s->attention};
+    c.a.out = out;
+    c.a.q = s->q + w->at * s->in;
+    c.a.rows = &b.rows;
+    c.a.scratch = w->scratch;
+    c.a.scratch_bytes = w->scratch_bytes;
+    if (w->team)
+        team_run(w->team, call, &c);
+    for (int part = w->parts - 1; part >= 0; part--)
+        call(&c, part, w->parts);
+    kt_batch_free(&b);
+    return out;
+}
+
+static void check(const struct ops *ops, size_t shape, size_t with, struct team *team)
+{
+    static const int ats[] = {LENGTH - 1, LENGTH - 3, LENGTH - 9, 510, 1020};
+    const size_t large = OPS_ATTENTION_COUNTS + ((size_t)4 << 20);
+    void *scratch = calloc(1, large);
+    struct sequence s;
+    sequence_make(ops, shape, with, 16, &s);
+    float *want = compute(ops, &s, &(struct way){.at = 0, .parts = 1});
+    float *truth = compute(ops_ref(), &s, &(struct way){.at = LENGTH - 9, .parts = 1});
+    const bool rounded = features[with].rounds && strcmp(ops->name, "avx512_bf16") == 0;
+    kt_near(ops->name, want + (LENGTH - 9) * s.out, truth, (size_t)(9 * s.out),
+            rounded ? (struct kt_tolerance){4e-3, 4e-3} : (struct kt_tolerance){3e-6, 2e-6});
+    for (size_t i = 0; i < sizeof ats / sizeof ats[0]; i++)
+        for (int parts = 0; parts <= 7; parts += parts < 3 ? 1 : 2) {
+            char what[128];
+            struct way w = {ats[i], parts, parts ? NULL : team, scratch,
+                            parts == 2 ? OPS_ATTENTION_COUNTS + 4096 : large};
+            snprintf(what, sizeof what, "%s shape %zu features %zu from %d, %d parts", ops->name,
+                     shape, with, ats[i], parts);
+            float *got = compute(ops, &s, &w);
+            kt_same(what, got, want + ats[i] * s.out, (size_t)((LENGTH - ats[i]) * s.out));
+            free(got);
+        }
+    free(truth);
+    free(want);
+    sequence_free(&s);
+    free(scratch);
+}
+
+Test(split, whatever_the_parts, .timeout = 240)
+{
+    struct team *team = team_create(3, false, false);
+    cr_assert_not_null(team);
+    for (int b = 1; ops_at(b); b++)
+        for (size_t shape = 0; shape < sizeof shapes / sizeof shapes[0]; shape++)
+            for (size_t with = 0; with < sizeof features / sizeof features[0]; with++)
+                check(ops_at(b), shape, with, team);
+    team_destroy(team);
+}
