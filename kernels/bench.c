@@ -9,7 +9,8 @@
 #include "kernels/ops.h"
 
 #define FLOATS_MAX ((size_t)512 * 8192) /* the largest activation of any shape below */
-#define CONTEXT_MAX 2048
+#define CONTEXT_MAX 8448
+#define SCRATCH_BYTES (OPS_ATTENTION_COUNTS + ((size_t)8 << 20))
 #define BLOCK_TOKENS 16
 #define TOKENS_MAX 512
 #define REF_FLOPS_MAX 3e7
@@ -53,6 +54,19 @@ static const struct shape shapes[] = {
     {ATTENTION, 1, 8, 2, 64, .start = 255, .sequences = 1},
     {ATTENTION, 8, 32, 8, 64, .start = 1023, .sequences = 8},
     {ATTENTION, 128, 32, 8, 64, .start = 384, .sequences = 1},
+    /* decoding by depth, by queries of a kv head, and in batches; drafts; a prompt's chunks */
+    {ATTENTION, 1, 32, 8, 64, .start = 2047, .sequences = 1, .thorough = true},
+    {ATTENTION, 1, 32, 8, 64, .start = 8191, .sequences = 1, .thorough = true},
+    {ATTENTION, 1, 8, 8, 128, .start = 8191, .sequences = 1, .thorough = true},
+    {ATTENTION, 1, 14, 2, 64, .start = 8191, .sequences = 1, .thorough = true},
+    {ATTENTION, 1, 16, 1, 128, .start = 8191, .sequences = 1, .thorough = true},
+    {ATTENTION, 16, 32, 8, 64, .start = 2047, .sequences = 16, .thorough = true},
+    {ATTENTION, 32, 32, 8, 64, .start = 2047, .sequences = 32, .thorough = true},
+    {ATTENTION, 2, 32, 8, 64, .start = 8190, .sequences = 1, .thorough = true},
+    {ATTENTION, 4, 32, 8, 64, .start = 8188, .sequences = 1, .thorough = true},
+    {ATTENTION, 8, 32, 8, 64, .start = 8184, .sequences = 1, .thorough = true},
+    {ATTENTION, 128, 32, 8, 64, .start = 2048, .sequences = 1, .thorough = true},
+    {ATTENTION, 128, 32, 8, 64, .start = 8192, .sequences = 1, .thorough = true},
     {EMBED, 16, 2048},
     {RMSNORM, 16, 2048},
     {ROPE, 16, 32, 64},
@@ -74,7 +88,8 @@ struct job {
     struct fp8_grid fp8;
     struct rows8 x8;
     uint16_t *x16;
-    float *x, *y; /* FLOATS_MAX each */
+    float *x, *y;  /* FLOATS_MAX each */
+    char *scratch; /* SCRATCH_BYTES */
     char *stream;
     size_t stream_bytes; /* what one call reads of it */
     double flops, bytes; /* of one call */
@@ -228,7 +243,10 @@ static void run_op(void *arg, int part, int parts)
                                      .layout = &j->layout,
                                      .heads = j->shape->a,
                                      .scale = 0.125f,
-                                     .rows = &j->rows};
+                                     .rows = &j->rows,
+                                     .rounds = j->form == FORM_BF16_ROWS,
+                                     .scratch = j->scratch,
+                                     .scratch_bytes = SCRATCH_BYTES};
     if (j->shape->op == KV_STORE)
         j->ops->kv_store(&store, part, parts);
     else if (j->shape->op == ATTENTION)
@@ -311,23 +329,42 @@ static bool runs_form(const struct ops *ops, enum form form)
     return ops->round || (form != FORM_BF16_ROWS && form != FORM_FP8_ROWS);
 }
 
+/* Type and form number `d` of shape j->shape; false: there is none, or it says nothing new. */
+static bool choose(struct job *j, int d)
+{
+    const enum op_kind op = j->shape->op;
+    const bool kv = op == ATTENTION || op == KV_STORE;
+    j->form = FORM_PLAIN;
+    j->dtype = d < DTYPE_COUNT || kv ? (enum dtype)d : DTYPE_BF16;
+    if (op == GEMM && d >= DTYPE_COUNT)
+        j->form = (enum form)d;
+    if (op == ATTENTION && d == DTYPE_KV_COUNT) {
+        j->form = FORM_BF16_ROWS;
+        j->dtype = DTYPE_BF16;
+    }
+    if (op == ATTENTION && j->shape->thorough && j->dtype != DTYPE_BF16)
+        return false;
+    return (op == GEMM || kv || d == DTYPE_BF16) && runs_form(j->ops, j->form);
+}
+
 /* Times shape `s` on every body, in every dtype where that is what is read. */
 static void bench_shape(const struct kernels_bench_args *args, struct job *j, char *buffer,
                         struct kernels_bench *out)
 {
-    enum op_kind op = j->shape->op;
-    bool kv = op == ATTENTION || op == KV_STORE, stored = op == GEMM || kv;
-    const int types = op == GEMM ? (int)FORMS : kv ? (int)DTYPE_KV_COUNT : (int)DTYPE_COUNT;
+    const enum op_kind op = j->shape->op;
+    const int types = op == GEMM        ? (int)FORMS
+                      : op == ATTENTION ? (int)DTYPE_KV_COUNT + 1
+                      : op == KV_STORE  ? (int)DTYPE_KV_COUNT
+                                        : (int)DTYPE_COUNT;
     int64_t budget_ns = (args->quick ? 30 : 300) * NS_PER_MS;
     for (int b = 0; ops_at(b); b++)
         for (int d = 0; d < types; d++) {
             j->ops = ops_at(b);
-            j->form = op == GEMM && d >= DTYPE_COUNT ? (enum form)d : FORM_PLAIN;
-            j->dtype = d < DTYPE_COUNT || kv ? (enum dtype)d : DTYPE_BF16;
+            if (!choose(j, d))
+                continue;
             j->stream = buffer;
             job_measure(j);
-            if ((!stored && d != DTYPE_BF16) || !runs_form(ops_at(b), j->form) ||
-                (b == 0 && j->flops > REF_FLOPS_MAX) || out->n == KERNELS_BENCH_ROWS_MAX)
+            if ((b == 0 && j->flops > REF_FLOPS_MAX) || out->n == KERNELS_BENCH_ROWS_MAX)
                 continue;
             add_row(j, out, job_time(j, args->team, budget_ns, buffer));
             /* Kept as numbers until the second probe: see judge(). */
@@ -346,12 +383,14 @@ enum status kernels_bench_run(const struct kernels_bench_args *args, struct kern
     if (j) {
         j->x = malloc(FLOATS_MAX * sizeof *j->x);
         j->y = calloc(FLOATS_MAX, sizeof *j->y);
+        j->scratch = calloc(1, SCRATCH_BYTES);
         j->x16 = calloc(FLOATS_MAX + 64 * TOKENS_MAX, sizeof *j->x16);
         j->x8 = (struct rows8){.q = calloc(FLOATS_MAX, 1),
                                .scale = calloc(FLOATS_MAX / PACKED_SPAN, sizeof(float)),
                                .sum = calloc(FLOATS_MAX / PACKED_SPAN, 2 * sizeof(int32_t))};
     }
-    if (!buffer || !j || !j->x || !j->y || !j->x16 || !j->x8.q || !j->x8.scale || !j->x8.sum) {
+    if (!buffer || !j || !j->x || !j->y || !j->x16 || !j->scratch || !j->x8.q || !j->x8.scale ||
+        !j->x8.sum) {
         st = err_set(err, ST_NO_MEMORY, "bench kernels: no memory for %zu bytes of test data",
                      KERNELS_BENCH_BYTES + 2 * FLOATS_MAX * sizeof(float));
         goto done;
@@ -376,6 +415,7 @@ done:
         free(j->x);
         free(j->y);
         free(j->x16);
+        free(j->scratch);
         free(j->x8.q);
         free(j->x8.scale);
         free(j->x8.sum);

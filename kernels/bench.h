@@ -24,7 +24,7 @@
 #include "base/team.h"
 #include "kernels/probe.h"
 
-#define KERNELS_BENCH_ROWS_MAX 512
+#define KERNELS_BENCH_ROWS_MAX 1024
 #define KERNELS_BENCH_BYTES ((size_t)256 << 20)
 
 struct kernels_bench_row {
