@@ -2,9 +2,9 @@
  * members of a team go. Reading asks /sys; placing is pure: (topology, allowed CPUs, count) to a
  * list of CPUs.
  *
- * Members go on as few nodes as have a core for each of them, one to a core; second threads of a
- * core (SMT) are taken only where there are not enough cores, and a CPU twice only where there are
- * not enough of these either. Members that follow each other are neighbours.
+ * Members go one to a core, on one node where one has enough, else on nodes of one socket first;
+ * second threads of a core (SMT) are taken only where there are not enough cores, and a CPU twice
+ * only where there are not enough of these either. Members that follow each other are neighbours.
  *
  *     struct topology t;
  *     topology_read("/sys/devices/system", &t);

@@ -114,7 +114,7 @@ int cmd_probe(int argc, char **argv)
 {
     struct run run = {.argc = argc, .argv = argv};
     struct flag table[] = {
-        {"threads", FLAG_INT, &run.threads, "K", "threads; 0: one, two, four ... all cores", 0,
+        {"threads", FLAG_INT, &run.threads, "K", "threads; 0: one, two, four ... all CPUs", 0,
          TEAM_MAX},
         {"json", FLAG_STR, &run.json, "FILE", "where to write (stdout)"},
     };

@@ -19,6 +19,7 @@
 #include "base/config.h"
 #include "base/flags.h"
 #include "base/log.h"
+#include "base/topology.h"
 #include "cli/commands.h"
 
 #define START_NS (300 * NS_PER_S) /* a large model may take its time to be read */
@@ -397,7 +398,11 @@ static int check(struct up *u, struct error *err)
     if (config_check(&u->config, err) != ST_OK)
         return fail("%s%s", err->text, "");
     int64_t ranks = u->prefill + u->decode + u->aggregated;
-    int64_t cores = sysconf(_SC_NPROCESSORS_ONLN);
+    int64_t cores = topology_cpus();
+    /* Each would choose the same CPUs: all that its place depends on is the same for all. */
+    if (u->config.node.pin && ranks > 1)
+        return fail("node.pin: one node process to a set of CPUs; start each by itself%s%s", "",
+                    "");
     if (u->config.node.threads == 0)
         u->config.node.threads = cores / ranks > 0 ? cores / ranks : 1;
     return 0;

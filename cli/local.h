@@ -58,7 +58,7 @@ enum status local_read_all(FILE *f, const char *name, struct buf *out, struct er
      .kind = FLAG_INT,                                                                             \
      .target = &(o).threads,                                                                       \
      .value = "K",                                                                                 \
-     .help = "compute threads; 0: all cores",                                                      \
+     .help = "compute threads; 0: all CPUs that may be used",                                      \
      .min = 0,                                                                                     \
      .max = 1024},                                                                                 \
         {.name = "cpu-features",                                                                   \

@@ -17,7 +17,8 @@
  * 1 / scale.
  *
  * A group of magnitudes below KV_VECTOR_LEAST becomes zeros. One with a NaN, or a magnitude of
- * KV_VECTOR_MOST or more, infinity included, reads as NaN as a whole. Any bytes can be read.
+ * KV_VECTOR_MOST or more, infinity included, reads as NaN as a whole. Any bytes can be read; that
+ * everybody reads the same of them holds for what was written so.
  * Vectors need no alignment. Pure.
  */
 #ifndef KERNELS_KV_VECTOR_H

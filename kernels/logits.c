@@ -44,5 +44,5 @@ double logits_weight(float logit, const struct logits_scale *s)
     double y = (double)logit - (double)s->max;
     if (s->temperature != 1)
         y /= s->temperature;
-    return y < LOGITS_NEGLIGIBLE ? 0 : logits_exp(y);
+    return y >= LOGITS_NEGLIGIBLE ? logits_exp(y) : 0;
 }

@@ -8,8 +8,9 @@
  *
  * Exactness: activations are fp32; a row's result depends on that row's inputs alone and is
  * computed in one order of K whatever M, `parts`, the batch's other rows or the block size are.
- * Attention walks positions in fixed spans of OPS_KV_SPAN absolute positions, so chunking and
- * prefix hits change no bit. Across bodies results agree to a tolerance.
+ * Attention walks positions in fixed spans of OPS_KV_SPAN absolute positions, sums begin anew in
+ * fixed stretches of some of them, so chunking and prefix hits change no bit. Across bodies
+ * results agree to a tolerance.
  *
  * Shapes are row-major; [M,K] means M rows of K; a stride of 0 means dense. Pointers must not
  * overlap unless said.
@@ -189,8 +190,9 @@ struct op_attention {
     const float *sinks; /* [heads] scores of a position that has no value (GPT-OSS), or NULL */
     const struct op_rows *rows;
     bool rounds; /* a body may round queries and weights to bf16 where keys are bf16 */
-    /* Where parts that share a row's positions meet; zeros before its first use, of one call at a
-     * time. Without (NULL, 0), or where it is too small, a row and kv head is one part's alone. */
+    /* Where parts that share a row's positions meet; zeros before its first use, aligned to a cache
+     * line, of one call at a time: every part of it has to run before the next one. Without
+     * (NULL, 0), or where it is too small, a row and kv head is one part's alone. */
     void *scratch;
     size_t scratch_bytes; /* more than OPS_ATTENTION_COUNTS, or 0 */
 };

@@ -14,7 +14,8 @@
 #include "model/weights_fp8.h"
 
 /* Up to this size every element is checked; above it norms and biases wholly, matrices by samples,
- * since a scan would read the whole checkpoint from disk before the first token. */
+ * since a scan would read the whole checkpoint from disk before the first token. (FP8 is scanned
+ * whole: every thread takes part, and its bytes have no sign of being wrong but NaN.) */
 #define SCAN_WHOLE_MAX_BYTES (UINT64_C(256) << 20)
 #define SCAN_SAMPLES 64
 #define SCAN_SAMPLE_ELEMENTS 2048

@@ -126,7 +126,7 @@ int bench_kernels(int argc, char **argv)
     bool quick = false;
     struct run run = {.argc = argc, .argv = argv};
     struct flag table[] = {
-        {"threads", FLAG_INT, &threads, "K", "threads; 0: all cores", 0, 1024},
+        {"threads", FLAG_INT, &threads, "K", "threads; 0: all CPUs that may be used", 0, 1024},
         {"quick", FLAG_BOOL, &quick, NULL, "fewer shapes, under 30 s"},
         {"json", FLAG_STR, &run.json, "FILE", "write the result as JSON; -: to stdout"},
     };

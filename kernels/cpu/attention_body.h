@@ -305,7 +305,7 @@ static void attention_plan(struct attention_walk *w)
     const struct op_attention *a = w->op;
     struct attention_walk whole = *w, split = *w;
     attention_walk(&whole);
-    if (a->scratch_bytes > OPS_ATTENTION_COUNTS && w->parts > 1 &&
+    if (a->scratch_bytes > OPS_ATTENTION_COUNTS && w->parts > 1 && whole.items > 0 &&
         whole.items < w->parts * ATTENTION_ITEMS_EACH &&
         whole.items < (int)(OPS_ATTENTION_COUNTS / sizeof(uint32_t))) {
         split.split = true;
@@ -324,6 +324,8 @@ void BODY(attention)(const struct op_attention *a, int part, int parts)
     assert(l->head_dim <= OPS_HEAD_DIM_MAX && a->heads % l->kv_heads == 0);
     assert(l->value_dim <= l->head_dim && a->out_dim <= l->head_dim);
     assert(a->out_dim == 0 || l->value_dim == 0 || a->out_dim == l->value_dim);
+    assert(a->out_dim > 0 || l->value_dim > 0);
+    assert(a->scratch_bytes == 0 || a->scratch_bytes > OPS_ATTENTION_COUNTS);
     struct attention_state s;
     struct attention_walk w = {.op = a, .part = part, .parts = parts};
     w.pairs = ATTENTION_QUERY_FLOATS / l->head_dim;

@@ -2,8 +2,8 @@
  *
  * gemm_body.h, attention_body.h and rows_body.h hold each algorithm once, written in the small
  * vector vocabulary of vec_*.h; gemm_avx2.c and its like are that text compiled for one instruction
- * set. Within a body a row's bits depend on that row's inputs alone: lanes run along the summed
- * dimension in one order whatever else is computed beside it. */
+ * set. Within a body a row's bits depend on that row's inputs alone: what is summed is summed in
+ * one order, whatever else is computed beside it. */
 #ifndef KERNELS_CPU_CPU_H
 #define KERNELS_CPU_CPU_H
 

@@ -1,4 +1,4 @@
-/* Tiles of dot products: what gemm and attention scores are made of.
+/* Tiles of dot products: what products with weights that lie row by row are made of.
  *
  * Every dot product has one accumulator of LANES partial sums; step s adds elements [s*LANES,
  * (s+1)*LANES), the last one masked, and one fixed tree sums the lanes. A tile only decides which

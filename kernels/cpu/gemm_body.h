@@ -93,7 +93,7 @@ void BODY(gemm)(const struct op_gemm *a, int part, int parts)
         gemm_packed(a, packed_split(a, part, parts));
         return;
     }
-#if defined(BODY_TILES)
+#if !defined(BODY_ROUNDS)
     assert(!a->x16);
 #endif
     struct gemm_view g = {

@@ -11,7 +11,7 @@
 struct mix_args {
     float *acc; /* [rows], acc_stride apart, with room for whole vectors */
     size_t acc_stride;
-    const float *weight; /* [rows][OPS_KV_SPAN]; rounded: bf16 at the same places */
+    const float *weight; /* [rows][OPS_KV_SPAN]; rounded: bf16, in the first half */
     const float *fade;   /* [rows] */
     struct span_rows v;  /* `ahead`: fetched on the way */
     int range[2];        /* positions */

@@ -7,8 +7,8 @@
 
 #include "kernels/cpu/cpu.h"
 
-#define ROWS 40 /* of weights: two panels and a half */
-#define COLS 200
+#define ROWS 40   /* of weights: two panels and a half */
+#define COLS 600  /* more than a piece */
 #define TOKENS 37 /* two tiles and a part of one */
 #define SPANS ((COLS + PACKED_SPAN - 1) / PACKED_SPAN)
 

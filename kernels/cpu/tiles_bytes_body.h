@@ -34,7 +34,7 @@ struct bytes_run {
     size_t m, rows;           /* the block */
     size_t first, n;          /* units of the piece */
     struct bytes_sums *sums;
-    int8_t w[PIECE_UNITS * PACKED_SPAN * PACKED_ROWS] __attribute__((aligned(64)));
+    int8_t *w; /* the piece widened, aligned to a cache line */
 };
 
 /* ---- weights to signed bytes ---- */
@@ -296,7 +296,8 @@ static void tiles_bytes(const struct op_gemm *op, struct packed_share share)
 {
     const struct packed *p = op->w->packed;
     struct bytes_sums sums;
-    struct bytes_run b = {.op = op, .p = p, .sums = &sums};
+    int8_t w[PIECE_UNITS * PACKED_SPAN * PACKED_ROWS] __attribute__((aligned(64)));
+    struct bytes_run b = {.op = op, .p = p, .sums = &sums, .w = w};
     b.form.half = p->group < PACKED_SPAN && p->group < p->cols;
     b.unit = b.form.half ? PACKED_SPAN / 2 : PACKED_SPAN;
     b.units = ((size_t)p->cols + b.unit - 1) / b.unit;

@@ -10,6 +10,8 @@
 #ifndef KERNELS_CPU_TILES_PAIRS_BODY_H
 #define KERNELS_CPU_TILES_PAIRS_BODY_H
 
+#include <assert.h>
+
 #include "kernels/cpu/tiles.h"
 #include "kernels/panels.h"
 
@@ -27,7 +29,7 @@ struct pairs_run {
     size_t panels;        /* 1 or 2 */
     uint8_t upper, lower; /* rows that the tiles are set for */
     bool ahead;
-    float sum[2][PAIRS_ROWS * TILE_ROWS];
+    float (*sum)[PAIRS_ROWS * TILE_ROWS]; /* [2] */
 };
 
 /* ---- one row, in vectors ---- */
@@ -211,10 +213,13 @@ static void pairs_strip(struct pairs_run *b, const struct packed_strip *s)
 
 static void tiles_pairs(const struct op_gemm *op, struct packed_share share)
 {
+    float sum[2][PAIRS_ROWS * TILE_ROWS];
     struct pairs_run b = {.op = op,
+                          .sum = sum,
                           .x_stride = rows16_stride(op->w->cols) * sizeof(uint16_t),
                           .spans = panels_spans(op->w->cols)};
     struct packed_strip s;
+    assert(op->x16);
     for (s.m = share.m_begin; s.m < share.m_end; s.m += s.rows) {
         s.rows = share.m_end - s.m < PAIRS_ROWS ? share.m_end - s.m : PAIRS_ROWS;
         const size_t most = s.rows > 1 ? 2 : 1;

@@ -292,6 +292,13 @@ Test(packed, products, .timeout = 120)
             check_products(&forms[i], 49, 160, tokens, 3);
             check_products(&forms[i], 100, 200, tokens, 4);
         }
+    /* Past the borders of pieces of K, of groups that lie across one, and of blocks of rows. */
+    for (int i = 0; i < FORMS; i++)
+        check_products(&forms[i], 33, 1100, 20, 5);
+    check_products(&(struct form){.bits = 8, .group = 96, .zero = 128}, 17, 1100, 20, 6);
+    check_products(&(struct form){.bits = 4, .group = 96, .min = true}, 17, 1100, 20, 7);
+    check_products(&forms[0], 33, 64, 530, 8);
+    check_products(&forms[4], 33, 64, 530, 8);
 }
 
 /* Rows by themselves, or among others, by one thread or by several: the same bits; and the bodies
@@ -526,6 +533,9 @@ Test(packed, bf16_rows, .timeout = 120)
     for (int b = 0; ops_at(b); b++)
         for (int rows = 16; ops_at(b)->round && rows < 90; rows += 23)
             check_bf16(ops_at(b), rows, 49, 333);
+    for (int b = 0; ops_at(b); b++)
+        if (ops_at(b)->round)
+            check_bf16(ops_at(b), 530, 33, 64);
 }
 
 static void check_embedding(const struct form *f)
@@ -538,6 +548,40 @@ static void check_embedding(const struct form *f)
         ops_at(b)->embed(&a, 0, 1);
         for (int i = 0; i < 4; i++)
             kt_same(ops_at(b)->name, out + i * 96, w->values + ids[i] * 96, 96);
+    }
+    weights_free(w);
+}
+
+/* A row with no number in it has none in its outputs, and leaves its neighbours alone, in tiles
+ * too. */
+Test(packed, one_row_of_no_number_among_many)
+{
+    enum { ROWS = 20, N = 33, K = 100 };
+    struct weights *w = weights_make(&forms[0], N, K, 5);
+    for (int b = 1; ops_at(b); b++) {
+        float *x = kt_floats(ROWS * K, 3), *out = malloc(ROWS * N * sizeof *out);
+        x[7 * K + 40] = NAN;
+        struct rows8 r = quantized(ops_at(b), x, ROWS, K, NULL);
+        struct op_gemm a = {.out = out, .x8 = &r, .w = &w->m, .tokens = ROWS};
+        ops_at(b)->gemm(&a, 0, 1);
+        for (int i = 0; i < ROWS * N; i++)
+            cr_assert_eq(isnan(out[i]) != 0, i / N == 7, "%s %d", ops_at(b)->name, i);
+        if (ops_at(b)->round) {
+            struct kt_matrix w16 = bf16_weights(ops_at(b), N, K);
+            const size_t cells = ROWS * rows16_stride(K);
+            uint16_t *x16 = malloc(cells * sizeof *x16);
+            ops_at(b)->round(&(struct op_round){.out = x16, .x = x, .tokens = ROWS, .dim = K}, 0,
+                             1);
+            a = (struct op_gemm){.out = out, .x16 = x16, .w = &w16.m, .tokens = ROWS};
+            ops_at(b)->gemm(&a, 0, 1);
+            for (int i = 0; i < ROWS * N; i++)
+                cr_assert_eq(isnan(out[i]) != 0, i / N == 7, "%s bf16 %d", ops_at(b)->name, i);
+            free(x16);
+            free(w16.memory);
+        }
+        rows8_free(&r);
+        free(out);
+        free(x);
     }
     weights_free(w);
 }
