@@ -3,6 +3,8 @@
 #include <assert.h>
 #include <string.h>
 
+#include "kernels/float_bits.h"
+
 static const char *const names[DTYPE_KV_COUNT] = {
     [DTYPE_F32] = "fp32", [DTYPE_BF16] = "bf16", [DTYPE_F16] = "fp16",
     [DTYPE_FP8] = "fp8",  [DTYPE_INT8] = "int8", [DTYPE_INT4] = "int4",
@@ -38,28 +40,14 @@ bool dtype_parse(const char *name, enum dtype *d)
     return false;
 }
 
-static inline uint32_t bits_of(float v)
-{
-    uint32_t b;
-    memcpy(&b, &v, sizeof b);
-    return b;
-}
-
-static inline float float_of(uint32_t b)
-{
-    float v;
-    memcpy(&v, &b, sizeof v);
-    return v;
-}
-
 float dtype_bf16_to_f32(uint16_t v)
 {
-    return float_of((uint32_t)v << 16);
+    return float_of_bits((uint32_t)v << 16);
 }
 
 uint16_t dtype_f32_to_bf16(float v)
 {
-    uint32_t b = bits_of(v);
+    uint32_t b = float_bits(v);
     uint32_t rounded = b + 0x7fff + (b >> 16 & 1); /* ties to even; overflow carries into inf */
     uint32_t quiet = b | 0x400000;                 /* a NaN must not round to inf */
     return (uint16_t)(((b & 0x7fffffff) > 0x7f800000 ? quiet : rounded) >> 16);
@@ -70,17 +58,17 @@ float dtype_f16_to_f32(uint16_t v)
     uint32_t sign = (uint32_t)(v & 0x8000) << 16;
     uint32_t exponent = v >> 10 & 0x1f, mantissa = v & 0x3ff;
     if (exponent == 0x1f) /* a signalling NaN turns quiet, as the hardware does it */
-        return float_of(sign | 0x7f800000 | mantissa << 13 | (mantissa ? 0x400000 : 0));
+        return float_of_bits(sign | 0x7f800000 | mantissa << 13 | (mantissa ? 0x400000 : 0));
     if (exponent == 0) { /* mantissa * 2^-24 is exact */
         float magnitude = (float)mantissa * 0x1p-24f;
-        return float_of(sign | bits_of(magnitude));
+        return float_of_bits(sign | float_bits(magnitude));
     }
-    return float_of(sign | (exponent + 112) << 23 | mantissa << 13);
+    return float_of_bits(sign | (exponent + 112) << 23 | mantissa << 13);
 }
 
 uint16_t dtype_f32_to_f16(float v)
 {
-    uint32_t b = bits_of(v);
+    uint32_t b = float_bits(v);
     uint16_t sign = (uint16_t)(b >> 16 & 0x8000);
     uint32_t a = b & 0x7fffffff;
     if (a > 0x7f800000)
@@ -88,7 +76,7 @@ uint16_t dtype_f32_to_f16(float v)
     if (a >= 0x477ff000) /* 65520 and above rounds to infinity */
         return (uint16_t)(sign | 0x7c00);
     if (a < 0x38800000) { /* below 2^-14: adding 0.5 aligns the mantissa at 2^-24 and rounds */
-        uint32_t aligned = bits_of(float_of(a) + 0.5f);
+        uint32_t aligned = float_bits(float_of_bits(a) + 0.5f);
         return (uint16_t)(sign | (aligned - 0x3f000000));
     }
     a -= 112u << 23;

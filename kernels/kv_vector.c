@@ -1,5 +1,7 @@
 #include "kernels/kv_vector.h"
 
+#include "kernels/float_bits.h"
+
 #define MAGIC_INT 0x1.8p23f /* v + this has the nearest integer of a small v in its lowest bits */
 
 bool kv_dtype_parse(const char *name, enum dtype *d)
@@ -12,18 +14,10 @@ bool kv_dtype_parse(const char *name, enum dtype *d)
     return dtype_parse(name, d);
 }
 
+/* Magnitudes and differences of bits are small: signed, so that vectors compare them. */
 static inline int32_t bits_of(float v)
 {
-    int32_t b;
-    memcpy(&b, &v, sizeof b);
-    return b;
-}
-
-static inline float float_of(int32_t b)
-{
-    float v;
-    memcpy(&v, &b, sizeof v);
-    return v;
+    return (int32_t)float_bits(v);
 }
 
 static void put_bf16(char *at, int32_t bits)
@@ -40,7 +34,7 @@ static float largest_magnitude(const float *x, size_t n)
         int32_t b = bits_of(x[i]) & 0x7fffffff;
         most = b > most ? b : most;
     }
-    return float_of(most);
+    return float_of_bits((uint32_t)most);
 }
 
 /* A group that is zeros or none is stored at once: true. */
@@ -71,17 +65,18 @@ static inline int32_t to_integer(float v)
 static inline uint8_t to_fp8(float v)
 {
     int32_t a = bits_of(v) & 0x7fffffff;
-    int32_t small = bits_of(float_of(a) + 0x1p14f) - bits_of(0x1p14f); /* in steps of 2^-9 */
+    int32_t small =
+        bits_of(float_of_bits((uint32_t)a) + 0x1p14f) - bits_of(0x1p14f); /* in steps of 2^-9 */
     int32_t b = a - (120 << 23);
     b = (b + 0x7ffff + (b >> 20 & 1)) >> 20;
-    b = float_of(a) < 0x1p-6f ? small : b > 0x7e ? 0x7e : b;
+    b = float_of_bits((uint32_t)a) < 0x1p-6f ? small : b > 0x7e ? 0x7e : b;
     return (uint8_t)(b | (v < 0 ? 0x80 : 0));
 }
 
 static inline float from_fp8(uint8_t b)
 {
     uint32_t wide = (uint32_t)(b & 0x7f) << 20 | (uint32_t)(b & 0x80) << 24;
-    return float_of((int32_t)wide) * 0x1p120f;
+    return float_of_bits(wide) * 0x1p120f;
 }
 
 static void narrow_int4(char *codes, char *scale, const float *x, size_t n)

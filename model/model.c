@@ -11,8 +11,8 @@
 
 #define BATCH_TOKENS_MAX (1 << 20)
 #define SCRATCH_ALIGN 64
-/* What attention shares out: 16 heads of latents to a depth of 256k, and 8 kv heads of 4 queries
- * each to 512k. */
+/* What attention shares out of one row: 16 heads of latents to a depth of 256k, and 8 kv heads of 4
+ * queries each to 512k; of several in one tile, so much less. */
 #define SPLIT_BYTES ((size_t)16 << 20)
 #define SPLIT_BYTES_EACH ((size_t)1 << 20)
 

@@ -93,7 +93,7 @@ static void put_str(struct jw *w, const char *key, const char *v)
     jw_str(w, v);
 }
 
-static void put_figures(struct jw *w, const char *key, const struct bench_figures *f)
+void bench_put_figures(struct jw *w, const char *key, const struct bench_figures *f)
 {
     jw_key(w, key);
     jw_obj(w);
@@ -197,10 +197,10 @@ void bench_report_json(const struct bench_report *r, struct buf *out)
     put_str(&w, "prompts", r->prompt_text);
     facts_put_probe(&w, r->probe, 0);
     put_totals(&w, r);
-    put_figures(&w, "ttft_ms", &s->ttft);
-    put_figures(&w, "itl_ms", &s->itl);
-    put_figures(&w, "tpot_ms", &s->tpot);
-    put_figures(&w, "e2e_ms", &s->e2e);
+    bench_put_figures(&w, "ttft_ms", &s->ttft);
+    bench_put_figures(&w, "itl_ms", &s->itl);
+    bench_put_figures(&w, "tpot_ms", &s->tpot);
+    bench_put_figures(&w, "e2e_ms", &s->e2e);
     put_failures(&w, s);
     facts_put_formulas(&w, bench_formulas);
     if (r->details) {

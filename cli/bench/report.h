@@ -3,6 +3,7 @@
 #ifndef CLI_BENCH_REPORT_H
 #define CLI_BENCH_REPORT_H
 
+#include "base/json.h"
 #include "cli/bench/summary.h"
 #include "kernels/bench.h"
 
@@ -19,6 +20,8 @@ struct bench_report {
     char **argv;
 };
 
+/* Writes "key": the percentiles, mean and count. */
+void bench_put_figures(struct jw *w, const char *key, const struct bench_figures *f);
 void bench_report_table(const struct bench_report *r);
 void bench_report_json(const struct bench_report *r, struct buf *out);
 

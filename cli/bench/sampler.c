@@ -8,6 +8,8 @@
 #include "base/flags.h"
 #include "base/rng.h"
 #include "cli/bench/bench.h"
+#include "cli/bench/report.h"
+#include "cli/bench/summary.h"
 #include "cli/facts.h"
 #include "engine/sampler.h"
 
@@ -37,21 +39,21 @@ static const struct kind {
 #define KINDS (sizeof kinds / sizeof kinds[0])
 #define VOCABULARIES (sizeof vocabularies / sizeof vocabularies[0])
 
+static const char *const formulas[][2] = {
+    {"us", "microseconds from the logits of a step to a token, one thread; percentiles are "
+           "interpolated between the samples"},
+    {NULL, NULL},
+};
+
 struct bench {
     int64_t samples;
     const char *json;
-    double p50[VOCABULARIES][KINDS], p99[VOCABULARIES][KINDS];
+    struct bench_figures figures[VOCABULARIES][KINDS]; /* us */
     double us[SAMPLES_MAX];
     int32_t ids[IDS];
     float *logits;  /* [ROWS][vocabulary] */
     uint64_t *mask; /* every other run of 64 ids */
 };
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 static void fill(struct bench *b, int32_t vocab)
 {
@@ -91,7 +93,6 @@ static enum status measure(struct bench *b, struct sampler *s, int32_t vocab, co
             return st;
         b->us[i] = (double)(clock_now_ns() - begun) * 1e-3;
     }
-    qsort(b->us, (size_t)b->samples, sizeof *b->us, compare);
     return ST_OK;
 }
 
@@ -105,8 +106,8 @@ static enum status measure_all(struct bench *b, size_t v, struct error *err)
         st = measure(b, s, vocab, &kinds[k]);
         if (st != ST_OK)
             err_set(err, st, "%s: no token was chosen", kinds[k].name);
-        b->p50[v][k] = b->us[b->samples / 2];
-        b->p99[v][k] = b->us[b->samples * 99 / 100];
+        else
+            b->figures[v][k] = bench_figures_of(b->us, (size_t)b->samples);
     }
     sampler_destroy(s);
     return st;
@@ -118,17 +119,22 @@ static void print_table(const struct bench *b)
            "p50", "p99");
     for (size_t v = 0; v < VOCABULARIES; v++)
         for (size_t k = 0; k < KINDS; k++)
-            printf("%-23s %10d %9.1f %9.1f\n", kinds[k].name, vocabularies[v], b->p50[v][k],
-                   b->p99[v][k]);
+            printf("%-23s %10d %9.1f %9.1f\n", kinds[k].name, vocabularies[v], b->figures[v][k].p50,
+                   b->figures[v][k].p99);
 }
 
 static enum status write_json(const struct bench *b, int argc, char **argv, struct error *err)
 {
+    struct kernels_probe probe;
+    enum status st = facts_probe(1, &probe, err);
+    if (st != ST_OK)
+        return st;
     struct buf text = {0};
     struct jw w = jw_begin(&text);
     jw_obj(&w);
     facts_put_run(&w, "baton bench sampler", argc, argv);
-    facts_put_probe(&w, NULL, 1);
+    facts_put_probe(&w, &probe, 1);
+    facts_put_formulas(&w, formulas);
     jw_key(&w, "rows");
     jw_arr(&w);
     for (size_t v = 0; v < VOCABULARIES; v++)
@@ -138,15 +144,12 @@ static enum status write_json(const struct bench *b, int argc, char **argv, stru
             jw_str(&w, kinds[k].name);
             jw_key(&w, "vocab");
             jw_int(&w, vocabularies[v]);
-            jw_key(&w, "p50_us");
-            jw_real(&w, b->p50[v][k]);
-            jw_key(&w, "p99_us");
-            jw_real(&w, b->p99[v][k]);
+            bench_put_figures(&w, "us", &b->figures[v][k]);
             jw_end_obj(&w);
         }
     jw_end_arr(&w);
     jw_end_obj(&w);
-    enum status st = facts_write_file(b->json, &text, err);
+    st = facts_write_file(b->json, &text, err);
     buf_fini(&text);
     return st;
 }
@@ -189,8 +192,10 @@ int bench_sampler(int argc, char **argv)
         return rc == 1 ? 0 : rc;
     struct bench *b = calloc(1, sizeof *b);
     struct error err = {0};
-    if (!b)
+    if (!b) {
+        fputs("baton bench sampler: no memory\n", stderr);
         return 1;
+    }
     b->samples = samples;
     b->json = file;
     enum status st = run(b, argc, argv, &err);

@@ -216,18 +216,25 @@ struct attention_walk {
     int32_t pairs, most; /* of a tile: pairs, rows */
     int part, parts;
     bool split;
-    int32_t widest;                /* pairs of a tile at most */
     int32_t items;                 /* tiles so far */
-    int64_t units, done, total;    /* stretches, and costs */
+    int64_t floats;                /* that their stretches take of scratch */
+    int64_t done, total;           /* costs */
     struct attention_state *state; /* NULL: to count alone */
 };
 
-/* Where stretch `unit` of all tiles is left. */
-static struct attention_sums attention_slot(const struct attention_walk *w, int64_t unit)
+/* What one stretch of a tile takes of scratch, in floats. */
+static int64_t attention_slot_floats(const struct attention_tile *t)
 {
-    const size_t pairs = (size_t)w->widest, stride = attention_acc_stride(w->op);
-    float *at = (float *)((char *)w->op->scratch + OPS_ATTENTION_COUNTS) +
-                (size_t)unit * pairs * (stride + 2);
+    return (int64_t)t->rows * t->heads * (int64_t)(attention_acc_stride(t->op) + 2);
+}
+
+/* Where the nth stretch of the tile at hand is left. */
+static struct attention_sums attention_slot(const struct attention_walk *w,
+                                            const struct attention_tile *t, int32_t nth)
+{
+    const size_t pairs = (size_t)(t->rows * t->heads);
+    float *at = (float *)((char *)w->op->scratch + OPS_ATTENTION_COUNTS) + w->floats +
+                nth * attention_slot_floats(t);
     return (struct attention_sums){at, at + pairs, at + 2 * pairs};
 }
 
@@ -249,7 +256,7 @@ static void attention_meet(const struct attention_tile *t, struct attention_walk
         return;
     atomic_store_explicit(count, 0, memory_order_relaxed);
     for (int32_t at = r.first; at < r.end; at++) {
-        const struct attention_sums from = attention_slot(w, w->units + at - r.first);
+        const struct attention_sums from = attention_slot(w, t, at - r.first);
         attention_add_all(t, w->state, &from, at);
     }
     for (int i = 0; i < t->rows * t->heads; i++)
@@ -268,14 +275,14 @@ static void attention_share(const struct attention_tile *t, struct attention_wal
         if (mine++ == 0)
             attention_begin(t, s);
         attention_stretch(t, s, at);
-        const struct attention_sums to = attention_slot(w, w->units + at - r.first);
+        const struct attention_sums to = attention_slot(w, t, at - r.first);
         memcpy(to.max, s->max, n * sizeof(float));
         memcpy(to.sum, s->sum, n * sizeof(float));
         memcpy(to.acc, s->acc, n * s->acc_stride * sizeof(float));
     }
     if (mine > 0)
         attention_meet(t, w, mine);
-    w->units += r.end - r.first;
+    w->floats += (r.end - r.first) * attention_slot_floats(t);
 }
 
 static void attention_walk(struct attention_walk *w)
@@ -289,7 +296,6 @@ static void attention_walk(struct attention_walk *w)
             for (int g = 0; g < group; g += t.heads, w->items++) {
                 t.head = t.kv_head * group + g;
                 t.heads = group - g < w->pairs ? group - g : w->pairs;
-                w->widest = w->widest > t.rows * t.heads ? w->widest : t.rows * t.heads;
                 if (w->split)
                     attention_share(&t, w);
                 else if (attention_mine(w, attention_cost(&t, -1)))
@@ -310,10 +316,9 @@ static void attention_plan(struct attention_walk *w)
         whole.items < (int)(OPS_ATTENTION_COUNTS / sizeof(uint32_t))) {
         split.split = true;
         attention_walk(&split);
-        size_t each = (size_t)whole.widest * (attention_acc_stride(a) + 2) * sizeof(float);
-        w->split = split.units <= (int64_t)((a->scratch_bytes - OPS_ATTENTION_COUNTS) / each);
+        w->split =
+            (uint64_t)split.floats <= (a->scratch_bytes - OPS_ATTENTION_COUNTS) / sizeof(float);
     }
-    w->widest = whole.widest;
     w->total = w->split ? split.done : whole.done;
 }
 

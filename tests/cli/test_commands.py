@@ -168,7 +168,7 @@ class Commands(unittest.TestCase):
             rows = json.load(f)["rows"]
         self.assertEqual({row["vocab"] for row in rows}, {128256, 262144})
         self.assertIn("top-p 0.95", {row["request"] for row in rows})
-        self.assertTrue(all(0 < row["p50_us"] <= row["p99_us"] for row in rows))
+        self.assertTrue(all(0 < row["us"]["p50"] <= row["us"]["p90"] <= row["us"]["p99"] <= row["us"]["max"] for row in rows))
 
     def test_bench_kernels(self):
         rows = self.bench("kernels", "--threads", "1")["rows"]

@@ -110,11 +110,42 @@ static float *compute(const struct ops *ops, const struct sequence *s, const str
     return out;
 }
 
+#define UNTOUCHED 0x5a
+
+/* Zeros to count in, and behind that what nobody wrote. */
+static void scratch_clear(char *scratch, size_t bytes)
+{
+    memset(scratch, UNTOUCHED, bytes);
+    memset(scratch, 0, OPS_ATTENTION_COUNTS);
+}
+
+static bool is_all(const char *at, size_t bytes, char value)
+{
+    for (size_t i = 0; i < bytes; i++)
+        if (at[i] != value)
+            return false;
+    return true;
+}
+
+/* Counts are as they were, nothing is written behind the end, and stretches were left there where
+ * several parts had too few rows for each. */
+static void check_scratch(const char *what, const struct way *w, size_t bytes)
+{
+    const char *scratch = w->scratch;
+    const bool shares = (w->team || w->parts > 2) && w->at >= LENGTH - 9;
+    cr_assert(is_all(scratch, OPS_ATTENTION_COUNTS, 0), "%s: counts", what);
+    cr_assert(is_all(scratch + w->scratch_bytes, bytes - w->scratch_bytes, UNTOUCHED),
+              "%s: behind the end", what);
+    cr_assert(!shares || !is_all(scratch + OPS_ATTENTION_COUNTS,
+                                 w->scratch_bytes - OPS_ATTENTION_COUNTS, UNTOUCHED),
+              "%s: nothing was shared out", what);
+}
+
 static void check(const struct ops *ops, size_t shape, size_t with, struct team *team)
 {
     static const int ats[] = {LENGTH - 1, LENGTH - 3, LENGTH - 9, 1020};
     const size_t large = OPS_ATTENTION_COUNTS + ((size_t)4 << 20);
-    void *scratch = calloc(1, large);
+    void *scratch = malloc(large);
     struct sequence s;
     sequence_make(ops, shape, with, 16, &s);
     float *want = compute(ops, &s, &(struct way){.at = FROM, .parts = 1});
@@ -129,7 +160,9 @@ static void check(const struct ops *ops, size_t shape, size_t with, struct team 
                             parts == 2 ? OPS_ATTENTION_COUNTS + 4096 : large};
             snprintf(what, sizeof what, "%s shape %zu features %zu from %d, %d parts", ops->name,
                      shape, with, ats[i], parts);
+            scratch_clear(scratch, large);
             float *got = compute(ops, &s, &w);
+            check_scratch(what, &w, large);
             kt_same(what, got, want + (ats[i] - FROM) * s.out, (size_t)((LENGTH - ats[i]) * s.out));
             free(got);
         }
@@ -149,4 +182,18 @@ Test(split, whatever_the_parts, .timeout = 240)
                  with += 2)
                 check(ops_at(b), shape, with, team);
     team_destroy(team);
+}
+
+Test(split, no_rows)
+{
+    const size_t bytes = OPS_ATTENTION_COUNTS + 4096;
+    void *scratch = calloc(1, bytes);
+    for (int b = 1; ops_at(b); b++) {
+        struct sequence s;
+        sequence_make(ops_at(b), 0, 0, 16, &s);
+        float *none = compute(ops_at(b), &s, &(struct way){LENGTH, 2, NULL, scratch, bytes});
+        free(none);
+        sequence_free(&s);
+    }
+    free(scratch);
 }
