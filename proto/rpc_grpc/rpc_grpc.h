@@ -65,7 +65,7 @@ struct rpc {
     pthread_mutex_t lock;
     pthread_cond_t changed; /* a call was freed, or the server has shut down */
     struct list calls;
-    int32_t n_calls, n_builtin_calls; /* of the server */
+    int32_t n_calls, n_builtin_calls; /* of the server, not yet released */
     bool closing, server_down;
     struct rpc_tag on_server_down;
 

@@ -83,10 +83,6 @@ static void call_free(struct rpc_call *c)
     if (c->inbox != NULL)
         grpc_byte_buffer_destroy(c->inbox);
     pthread_mutex_lock(&r->lock); /* off the list first: who walks it may touch `core` */
-    if (c->server && c->builtin != NULL)
-        r->n_builtin_calls--;
-    else if (c->server)
-        r->n_calls--;
     list_remove(&c->link);
     pthread_cond_broadcast(&r->changed);
     pthread_mutex_unlock(&r->lock);
@@ -119,6 +115,10 @@ void rpc_call_drop(struct rpc_call *c)
     pthread_mutex_lock(&c->rpc->lock);
     bool held = c->held;
     c->held = false;
+    /* The place is free from here on, not when gRPC hands back its last batch: on a busy machine
+     * that can take long, and who has released a call may count on being able to take another. */
+    if (held && c->server)
+        --*(c->builtin != NULL ? &c->rpc->n_builtin_calls : &c->rpc->n_calls);
     pthread_mutex_unlock(&c->rpc->lock);
     if (held)
         rpc_call_unref(c);

@@ -321,9 +321,28 @@ Test(rpc, calls_over_the_limit_are_busy, .timeout = 30)
     rpc_call_cancel(c[0]);
     ev = expect(p.server, RPC_EV_CLOSED);
     rpc_call_release(ev.call);
-    clock_sleep_ns(20 * NS_PER_MS); /* gRPC lets go of it */
     c[5] = start_call(&p, METHOD_STREAM, 0);
     expect(p.server, RPC_EV_OPEN);
+    pair_close(&p);
+}
+
+Test(rpc, a_released_call_leaves_its_place_at_once, .timeout = 60)
+{
+    struct rpc_args args = pair_args();
+    struct pair p;
+    args.max_calls = 1;
+    pair_open(&p, &args, &args);
+    for (int i = 0; i < 500; i++) {
+        struct rpc_event ev;
+        struct rpc_call *c = start_call(&p, METHOD_STREAM, 0);
+        expect(p.server, RPC_EV_OPEN);
+        rpc_call_cancel(c); /* the server's receive is still in flight when the call closes */
+        ev = expect(p.server, RPC_EV_CLOSED);
+        rpc_call_release(ev.call);
+        ev = expect(p.client, RPC_EV_CLOSED);
+        cr_assert_eq(ev.status, ST_CANCELLED, "call %d: %s", i, ev.text);
+        rpc_call_release(ev.call);
+    }
     pair_close(&p);
 }
 
