@@ -3,7 +3,7 @@
 #include <stddef.h>
 
 #include "kernels/cpu/cpu.h"
-#include "kernels/cpu/logits.h"
+#include "kernels/cpu/rows/logits.h"
 
 const struct logits_body *logits_body_at(int i)
 {

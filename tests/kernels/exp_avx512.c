@@ -1,3 +1,3 @@
-#include "kernels/cpu/vec_avx512.h"
+#include "kernels/cpu/vec/vec_avx512.h"
 
 #include "kernels/exp_body.h"

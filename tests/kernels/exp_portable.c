@@ -1,3 +1,3 @@
-#include "kernels/cpu/vec_portable.h"
+#include "kernels/cpu/vec/vec_portable.h"
 
 #include "kernels/exp_body.h"

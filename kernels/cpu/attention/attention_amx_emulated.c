@@ -1,0 +1,4 @@
+#define TILES_EMULATED 1
+#include "kernels/cpu/vec/kv_avx512.h"
+
+#include "kernels/cpu/attention/attention_body.h"

@@ -1,0 +1,344 @@
+/* Attention, compiled once per instruction set (see cpu.h).
+ *
+ * Work goes in tiles: a few adjacent rows of one sequence and the query heads that share one kv
+ * head, so that keys and values are read once for all of them. For each span of OPS_KV_SPAN
+ * absolute positions a tile computes its scores, and each (row, head) then merges the span into its
+ * own running maximum, sum and accumulator. Every ATTENTION_STRETCH absolute positions these begin
+ * anew, and the stretches of a (row, head) are added in ascending order (split KV, as in
+ * Flash-Decoding, 2023). It sees only positions up to its own, and both orders are always the same,
+ * so neither the tile, the chunk, the blocks nor the threads show in its bits.
+ *
+ * Where there are fewer tiles than would keep all parts busy, stretches are shared out too: whoever
+ * has computed one leaves it in the op's scratch memory, and who is last of a tile adds them up.
+ * It is code, and over 150 lines because of that. */
+#ifndef KERNELS_CPU_ATTENTION_ATTENTION_BODY_H
+#define KERNELS_CPU_ATTENTION_ATTENTION_BODY_H
+
+#include <assert.h>
+#include <math.h>
+#include <stdatomic.h>
+
+#include "kernels/cpu/attention/span_body.h"
+
+/* How the body multiplies by what is stored. */
+INLINE enum score_form attention_form(const struct op_attention *a)
+{
+#if defined(BODY_ROUNDS)
+    if (a->rounds && a->layout->dtype == DTYPE_BF16)
+        return SCORE_ROUNDED;
+#endif
+#if defined(BODY_PAIRS)
+    if (a->layout->dtype == DTYPE_BF16)
+        return SCORE_PAIRS;
+#endif
+    (void)a;
+    return SCORE_FLOATS;
+}
+
+/* Where element d of a value is in its accumulator. */
+INLINE size_t attention_place(const struct attention_state *s, size_t d)
+{
+#if defined(BODY_ROUNDS)
+    if (s->form == SCORE_ROUNDED)
+        return mix16_place(d);
+#endif
+    (void)s;
+    return d;
+}
+
+INLINE size_t attention_acc_stride(const struct op_attention *a)
+{
+    size_t dim = (size_t)(a->out_dim ? a->out_dim : a->layout->value_dim);
+    return (dim + 2 * LANES - 1) / (2 * LANES) * (2 * LANES);
+}
+
+/* Writes a pair's result; a sink takes its share of the weights and adds nothing. */
+static void attention_finish(const struct attention_tile *t, const struct attention_state *s, int i)
+{
+    const struct op_attention *a = t->op;
+    const float *acc = s->all.acc + (size_t)i * s->acc_stride;
+    size_t row = (size_t)(t->row + i / t->heads), head = (size_t)(t->head + i % t->heads);
+    float *out = a->out + (row * (size_t)a->heads + head) * s->out_dim;
+    float sum = s->all.sum[i], fade = 1;
+    if (a->sinks) {
+        float sink = a->sinks[head], max = sink > s->all.max[i] ? sink : s->all.max[i];
+        fade = expf(s->all.max[i] - max);
+        sum = sum * fade + expf(sink - max);
+    }
+    for (size_t d = 0; d < s->out_dim; d++)
+        out[d] = acc[attention_place(s, d)] * fade / sum;
+}
+
+/* The tile's queries, times scale, and what is the same for all of its spans. */
+static void attention_begin(const struct attention_tile *t, struct attention_state *s)
+{
+    const struct op_attention *a = t->op;
+    const size_t dim = (size_t)a->layout->head_dim, heads = (size_t)a->heads;
+    const size_t q_stride = a->q_stride ? (size_t)a->q_stride : heads * dim;
+    s->dim = dim;
+    s->out_dim = (size_t)(a->out_dim ? a->out_dim : a->layout->value_dim);
+    s->acc_stride = attention_acc_stride(a);
+    s->dtype = a->layout->dtype;
+    s->stored[KV_KEY] = dim;
+    s->stored[KV_VALUE] = a->layout->value_dim ? (size_t)a->layout->value_dim : dim;
+    s->form = attention_form(a);
+    s->all = (struct attention_sums){s->all_max, s->all_sum, s->all_acc};
+    s->q_stride = s->form == SCORE_ROUNDED ? (dim + 1) / 2 : dim + dim % 2;
+    for (int i = 0; i < t->rows * t->heads; i++) {
+        const float *q = a->q + (size_t)(t->row + i / t->heads) * q_stride +
+                         (size_t)(t->head + i % t->heads) * dim;
+        float *to = s->q + (size_t)i * s->q_stride;
+        to[s->q_stride - 1] = 0;
+        if (s->form == SCORE_ROUNDED)
+            for (size_t d = 0; d < dim; d++)
+                ((uint16_t *)to)[d] = dtype_f32_to_bf16(q[d] * a->scale);
+        else
+            for (size_t d = 0; d < dim; d++)
+                to[d] = q[d] * a->scale;
+    }
+}
+
+/* Of the tile, the stretches that some row, or row i, sees some of: [first, end). */
+static struct attention_range attention_stretches(const struct attention_tile *t, int i, int j)
+{
+    const int32_t *p = t->op->rows->positions + t->row;
+    return (struct attention_range){attention_window_from(t->op, p[i]) / ATTENTION_STRETCH,
+                                    p[j] / ATTENTION_STRETCH + 1};
+}
+
+/* Computes a stretch: of every pair its maximum, sum and accumulator, nothing where it sees none.
+ */
+static void attention_stretch(const struct attention_tile *t, struct attention_state *s, int32_t at)
+{
+    const struct op_rows *rows = t->op->rows;
+    const int32_t last = rows->positions[t->row + t->rows - 1];
+    const int32_t first = attention_window_from(t->op, rows->positions[t->row]);
+    const int32_t end =
+        (at + 1) * ATTENTION_STRETCH - 1 < last ? (at + 1) * ATTENTION_STRETCH : last + 1;
+    int32_t base = at * ATTENTION_STRETCH > first ? at * ATTENTION_STRETCH : first;
+    base -= base % OPS_KV_SPAN;
+    for (int i = 0; i < t->rows * t->heads; i++) {
+        s->max[i] = -INFINITY;
+        s->sum[i] = 0;
+    }
+    memset(s->acc, 0, (size_t)(t->rows * t->heads) * s->acc_stride * sizeof s->acc[0]);
+    struct attention_view next, now = attention_look(t, base);
+    attention_locate(t, base, now.range, &s->places[0]);
+    for (int at_now = 0; base < end; base += OPS_KV_SPAN, now = next, at_now = !at_now) {
+        s->now = &s->places[at_now];
+        s->ahead = NULL;
+        if (base + OPS_KV_SPAN <= last) { /* of the next stretch too, most likely ours */
+            next = attention_look(t, base + OPS_KV_SPAN);
+            attention_locate(t, base + OPS_KV_SPAN, next.range, &s->places[!at_now]);
+            s->ahead = &s->places[!at_now];
+        }
+        attention_span(t, s, base, &now);
+    }
+}
+
+/* all += a stretch of pair i. */
+static void attention_add(struct attention_state *s, const struct attention_sums *from, int i)
+{
+    const size_t n = s->acc_stride;
+    float *acc = s->all.acc + (size_t)i * n;
+    const float *more = from->acc + (size_t)i * n;
+    const float max = from->max[i] > s->all.max[i] ? from->max[i] : s->all.max[i];
+    const float base = max == -INFINITY ? 0 : max;
+    vec fades =
+        vec_exp(vec_load((float[ATTENTION_LANES_MAX]){s->all.max[i] - base, from->max[i] - base}));
+    float fade[LANES];
+    vec_store(fade, fades);
+    for (size_t d = 0; d < n; d += LANES)
+        vec_store(acc + d,
+                  vec_load(acc + d) * vec_set1(fade[0]) + vec_load(more + d) * vec_set1(fade[1]));
+    s->all.sum[i] = s->all.sum[i] * fade[0] + from->sum[i] * fade[1];
+    s->all.max[i] = max;
+}
+
+/* Adds stretch `at` to the pairs that see some of it; a pair's first is taken as it is. */
+static void attention_add_all(const struct attention_tile *t, struct attention_state *s,
+                              const struct attention_sums *from, int32_t at)
+{
+    for (int i = 0; i < t->rows * t->heads; i++) {
+        const struct attention_range r = attention_stretches(t, i / t->heads, i / t->heads);
+        const size_t n = s->acc_stride;
+        if (at == r.first) {
+            s->all.max[i] = from->max[i];
+            s->all.sum[i] = from->sum[i];
+            memcpy(s->all.acc + (size_t)i * n, from->acc + (size_t)i * n, n * sizeof(float));
+        } else if (at > r.first && at < r.end) {
+            attention_add(s, from, i);
+        }
+    }
+}
+
+static void attention_run(const struct attention_tile *t, struct attention_state *s)
+{
+    const struct attention_range r = attention_stretches(t, 0, t->rows - 1);
+    const struct attention_sums own = {s->max, s->sum, s->acc};
+    attention_begin(t, s);
+    for (int32_t at = r.first; at < r.end; at++) {
+        attention_stretch(t, s, at);
+        attention_add_all(t, s, &own, at);
+    }
+    for (int i = 0; i < t->rows * t->heads; i++)
+        attention_finish(t, s, i);
+}
+
+/* Rows [row, row + n) that make one tile: of one sequence, adjacent, at most `most`. */
+static int32_t attention_tile_rows(const struct op_rows *rows, int32_t row, int32_t most)
+{
+    int32_t n = 1;
+    while (n < most && row + n < rows->tokens && rows->seq_of[row + n] == rows->seq_of[row] &&
+           rows->positions[row + n] == rows->positions[row] + n)
+        n++;
+    return n;
+}
+
+/* What stretch `at` of a tile costs, or all of it where at < 0: the positions its rows see, and a
+ * little for each row. */
+static int64_t attention_cost(const struct attention_tile *t, int32_t at)
+{
+    int64_t cost = 0;
+    for (int32_t i = t->row; i < t->row + t->rows; i++) {
+        int32_t p = t->op->rows->positions[i], from = attention_window_from(t->op, p);
+        int32_t begin = at < 0 || at * ATTENTION_STRETCH < from ? from : at * ATTENTION_STRETCH;
+        int32_t end =
+            at < 0 || p < (at + 1) * ATTENTION_STRETCH ? p + 1 : (at + 1) * ATTENTION_STRETCH;
+        cost += (end > begin ? end - begin : 0) + OPS_KV_SPAN / 4;
+    }
+    return cost * t->heads;
+}
+
+/* A call, as one part walks over it. */
+struct attention_walk {
+    const struct op_attention *op;
+    int32_t pairs, most; /* of a tile: pairs, rows */
+    int part, parts;
+    bool split;
+    int32_t items;                 /* tiles so far */
+    int64_t floats;                /* that their stretches take of scratch */
+    int64_t done, total;           /* costs */
+    struct attention_state *state; /* NULL: to count alone */
+};
+
+/* What one stretch of a tile takes of scratch, in floats. */
+static int64_t attention_slot_floats(const struct attention_tile *t)
+{
+    return (int64_t)t->rows * t->heads * (int64_t)(attention_acc_stride(t->op) + 2);
+}
+
+/* Where the nth stretch of the tile at hand is left. */
+static struct attention_sums attention_slot(const struct attention_walk *w,
+                                            const struct attention_tile *t, int32_t nth)
+{
+    const size_t pairs = (size_t)(t->rows * t->heads);
+    float *at = (float *)((char *)w->op->scratch + OPS_ATTENTION_COUNTS) + w->floats +
+                nth * attention_slot_floats(t);
+    return (struct attention_sums){at, at + pairs, at + 2 * pairs};
+}
+
+static bool attention_mine(struct attention_walk *w, int64_t cost)
+{
+    bool mine = w->state && w->done * w->parts / w->total == w->part;
+    w->done += cost;
+    return mine;
+}
+
+/* The last of a tile's parts finds all its stretches, and leaves the count as it was. */
+static void attention_meet(const struct attention_tile *t, struct attention_walk *w, int mine)
+{
+    _Atomic uint32_t *count = (_Atomic uint32_t *)w->op->scratch + w->items;
+    const struct attention_range r = attention_stretches(t, 0, t->rows - 1);
+    const uint32_t all = (uint32_t)(r.end - r.first);
+    if (atomic_fetch_add_explicit(count, (uint32_t)mine, memory_order_acq_rel) + (uint32_t)mine <
+        all)
+        return;
+    atomic_store_explicit(count, 0, memory_order_relaxed);
+    for (int32_t at = r.first; at < r.end; at++) {
+        const struct attention_sums from = attention_slot(w, t, at - r.first);
+        attention_add_all(t, w->state, &from, at);
+    }
+    for (int i = 0; i < t->rows * t->heads; i++)
+        attention_finish(t, w->state, i);
+}
+
+static void attention_share(const struct attention_tile *t, struct attention_walk *w)
+{
+    struct attention_state *s = w->state;
+    const struct attention_range r = attention_stretches(t, 0, t->rows - 1);
+    const size_t n = (size_t)(t->rows * t->heads);
+    int mine = 0;
+    for (int32_t at = r.first; at < r.end; at++) {
+        if (!attention_mine(w, attention_cost(t, at)))
+            continue;
+        if (mine++ == 0)
+            attention_begin(t, s);
+        attention_stretch(t, s, at);
+        const struct attention_sums to = attention_slot(w, t, at - r.first);
+        memcpy(to.max, s->max, n * sizeof(float));
+        memcpy(to.sum, s->sum, n * sizeof(float));
+        memcpy(to.acc, s->acc, n * s->acc_stride * sizeof(float));
+    }
+    if (mine > 0)
+        attention_meet(t, w, mine);
+    w->floats += (r.end - r.first) * attention_slot_floats(t);
+}
+
+static void attention_walk(struct attention_walk *w)
+{
+    const struct op_attention *a = w->op;
+    const int group = a->heads / a->layout->kv_heads;
+    struct attention_tile t = {.op = a};
+    for (; t.row < a->rows->tokens; t.row += t.rows) {
+        t.rows = attention_tile_rows(a->rows, t.row, w->most);
+        for (t.kv_head = 0; t.kv_head < a->layout->kv_heads; t.kv_head++)
+            for (int g = 0; g < group; g += t.heads, w->items++) {
+                t.head = t.kv_head * group + g;
+                t.heads = group - g < w->pairs ? group - g : w->pairs;
+                if (w->split)
+                    attention_share(&t, w);
+                else if (attention_mine(w, attention_cost(&t, -1)))
+                    attention_run(&t, w->state);
+            }
+    }
+}
+
+/* Counts a call's tiles and costs, and decides whether to share out stretches: the same for every
+ * part, and of no consequence to the result. */
+static void attention_plan(struct attention_walk *w)
+{
+    const struct op_attention *a = w->op;
+    struct attention_walk whole = *w, split = *w;
+    attention_walk(&whole);
+    if (a->scratch_bytes > OPS_ATTENTION_COUNTS && w->parts > 1 && whole.items > 0 &&
+        whole.items < w->parts * ATTENTION_ITEMS_EACH &&
+        whole.items < (int)(OPS_ATTENTION_COUNTS / sizeof(uint32_t))) {
+        split.split = true;
+        attention_walk(&split);
+        w->split =
+            (uint64_t)split.floats <= (a->scratch_bytes - OPS_ATTENTION_COUNTS) / sizeof(float);
+    }
+    w->total = w->split ? split.done : whole.done;
+}
+
+void BODY(attention)(const struct op_attention *a, int part, int parts)
+{
+    const struct kv_layout *l = a->layout;
+    int group = a->heads / l->kv_heads;
+    assert(l->head_dim <= OPS_HEAD_DIM_MAX && a->heads % l->kv_heads == 0);
+    assert(l->value_dim <= l->head_dim && a->out_dim <= l->head_dim);
+    assert(a->out_dim == 0 || l->value_dim == 0 || a->out_dim == l->value_dim);
+    assert(a->out_dim > 0 || l->value_dim > 0);
+    assert(a->scratch_bytes == 0 || a->scratch_bytes > OPS_ATTENTION_COUNTS);
+    struct attention_state s;
+    struct attention_walk w = {.op = a, .part = part, .parts = parts};
+    w.pairs = ATTENTION_QUERY_FLOATS / l->head_dim;
+    w.pairs = w.pairs < ATTENTION_QUERIES ? w.pairs : ATTENTION_QUERIES;
+    w.most = w.pairs > group ? w.pairs / group : 1;
+    attention_plan(&w);
+    w.state = &s;
+    attention_walk(&w);
+}
+
+#endif

@@ -1,0 +1,3 @@
+#include "kernels/cpu/vec/kv_avx512.h"
+
+#include "kernels/cpu/attention/attention_body.h"

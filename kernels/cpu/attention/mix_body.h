@@ -1,0 +1,86 @@
+/* Tiles of weighted sums: out[i] = out[i] * fade[i] + sum_j weight[i][j] * v[j], the second half of
+ * attention.
+ *
+ * Every element adds its positions in ascending order into one accumulator; a tile only decides
+ * which elements run side by side. */
+#ifndef KERNELS_CPU_ATTENTION_MIX_BODY_H
+#define KERNELS_CPU_ATTENTION_MIX_BODY_H
+
+#include "kernels/cpu/attention/score_body.h"
+
+struct mix_args {
+    float *acc; /* [rows], acc_stride apart, with room for whole vectors */
+    size_t acc_stride;
+    const float *weight; /* [rows][OPS_KV_SPAN]; rounded: bf16, in the first half */
+    const float *fade;   /* [rows] */
+    struct span_rows v;  /* `ahead`: fetched on the way */
+    int range[2];        /* positions */
+};
+
+/* Elements [d, d + vecs * LANES), or the `tail` elements from d on when tail > 0 (vecs is 1). rows,
+ * vecs, t are constants where this is inlined. */
+INLINE void mix_tile(const struct mix_args *a, size_t d, enum dtype t, int rows, int vecs, int tail)
+{
+    vec sum[MIX_ROWS * MIX_VECS], v[MIX_VECS];
+    const size_t bytes = t == DTYPE_F32 ? 4 : 2, offset = a->v.offset + d * bytes;
+    float *acc = a->acc + d;
+    UNROLL
+    for (int i = 0; i < rows * vecs; i++)
+        sum[i] = vec_load(acc + (size_t)(i / vecs) * a->acc_stride + i % vecs * LANES) *
+                 vec_set1(a->fade[i / vecs]);
+    for (int j = a->range[0]; j < a->range[1]; j++) {
+        const char *value = a->v.row[j] + offset;
+        if (a->v.ahead)
+            rows_prefetch(a->v.ahead[j] + offset, (size_t)(vecs * LANES) * bytes);
+        UNROLL
+        for (int e = 0; e < vecs; e++)
+            v[e] =
+                tail ? vec_load_as_n(value, t, 0, tail) : vec_load_as(value, t, (size_t)e * LANES);
+        UNROLL
+        for (int i = 0; i < rows; i++) {
+            vec w = vec_set1(a->weight[i * OPS_KV_SPAN + j]);
+            UNROLL
+            for (int e = 0; e < vecs; e++)
+                sum[i * vecs + e] = vec_fma(w, v[e], sum[i * vecs + e]);
+        }
+    }
+    UNROLL
+    for (int i = 0; i < rows * vecs; i++)
+        vec_store(acc + (size_t)(i / vecs) * a->acc_stride + i % vecs * LANES, sum[i]);
+}
+
+#define MIX_CASE(name, t, rows)                                                                    \
+    static __attribute__((noinline)) void name(const struct mix_args *a, size_t dim)               \
+    {                                                                                              \
+        size_t d = 0;                                                                              \
+        for (; d + MIX_VECS * LANES <= dim; d += MIX_VECS * LANES)                                 \
+            mix_tile(a, d, t, rows, MIX_VECS, 0);                                                  \
+        for (; d + LANES <= dim; d += LANES)                                                       \
+            mix_tile(a, d, t, rows, 1, 0);                                                         \
+        if (d < dim)                                                                               \
+            mix_tile(a, d, t, rows, 1, (int)(dim - d));                                            \
+    }
+
+MIX_CASE(mix_f32_one, DTYPE_F32, 1)
+MIX_CASE(mix_f32_two, DTYPE_F32, 2)
+MIX_CASE(mix_f32_all, DTYPE_F32, MIX_ROWS)
+MIX_CASE(mix_bf16_one, DTYPE_BF16, 1)
+MIX_CASE(mix_bf16_two, DTYPE_BF16, 2)
+MIX_CASE(mix_bf16_all, DTYPE_BF16, MIX_ROWS)
+MIX_CASE(mix_f16_one, DTYPE_F16, 1)
+MIX_CASE(mix_f16_two, DTYPE_F16, 2)
+MIX_CASE(mix_f16_all, DTYPE_F16, MIX_ROWS)
+
+typedef void mix_fn(const struct mix_args *a, size_t dim);
+
+static mix_fn *const mix_fns[DTYPE_COUNT][3] = {
+    [DTYPE_F32] = {mix_f32_one, mix_f32_two, mix_f32_all},
+    [DTYPE_BF16] = {mix_bf16_one, mix_bf16_two, mix_bf16_all},
+    [DTYPE_F16] = {mix_f16_one, mix_f16_two, mix_f16_all},
+};
+
+#if defined(BODY_ROUNDS)
+#include "kernels/cpu/attention/mix16_body.h"
+#endif
+
+#endif

@@ -1,0 +1,314 @@
+/* One span of positions for one tile of attention: scores, weights, weighted values. Included by
+ * attention_body.h, which says what a tile is and in which order spans come. It is code, a body
+ * compiled once per instruction set, and over 150 lines because of that. */
+#ifndef KERNELS_CPU_ATTENTION_SPAN_BODY_H
+#define KERNELS_CPU_ATTENTION_SPAN_BODY_H
+
+#include <math.h>
+
+#include "kernels/cpu/attention/kv_widen_body.h"
+#include "kernels/cpu/attention/mix_body.h"
+#include "kernels/cpu/attention/score_body.h"
+
+#define ATTENTION_LANES_MAX 16       /* of any body */
+#define ATTENTION_QUERIES 64         /* (row, head) pairs of a tile, at most */
+#define ATTENTION_QUERY_FLOATS 16384 /* and their elements */
+
+#define ATTENTION_STRETCH (8 * OPS_KV_SPAN)
+#define ATTENTION_ITEMS_EACH 8 /* tiles for each part, from which stretches are not shared out */
+
+struct attention_tile {
+    const struct op_attention *op;
+    int32_t row, rows;        /* adjacent rows of one sequence */
+    int kv_head, head, heads; /* query heads, all of kv_head */
+};
+
+/* Where a span's keys and values lie. Positions that nobody sees have a neighbour's place. */
+struct attention_places {
+    const char *key[OPS_KV_SPAN], *value[OPS_KV_SPAN];
+};
+
+struct attention_range {
+    int32_t first, end;
+};
+
+/* Of each pair what its weights add up to, and with values. */
+struct attention_sums {
+    float *max, *sum, *acc; /* acc: acc_stride apart */
+};
+
+struct attention_state {
+    float q[ATTENTION_QUERY_FLOATS + 2 * ATTENTION_QUERIES]; /* times scale; or pairs of bf16 */
+    float acc[ATTENTION_QUERY_FLOATS + 2 * ATTENTION_QUERIES * ATTENTION_LANES_MAX];
+    float score[ATTENTION_QUERIES * OPS_KV_SPAN];
+    float all_acc[ATTENTION_QUERY_FLOATS + 2 * ATTENTION_QUERIES * ATTENTION_LANES_MAX];
+    float all_max[ATTENTION_QUERIES], all_sum[ATTENTION_QUERIES];
+    struct attention_sums all; /* the three above: of the stretches so far */
+    float max[ATTENTION_QUERIES], sum[ATTENTION_QUERIES], fade[ATTENTION_QUERIES];
+    float panel[SCORE_ELEMENTS * OPS_KV_SPAN];
+    float wide[OPS_KV_SPAN * SCORE_ELEMENTS]; /* of quantized keys or values, what is read now */
+    const char *wide_row[OPS_KV_SPAN];
+    struct attention_places places[2]; /* of this span and of the next */
+    const struct attention_places *now, *ahead;
+    enum dtype dtype; /* of what they point to */
+    enum score_form form;
+    size_t dim;       /* of queries and keys */
+    size_t out_dim;   /* of values: where a key holds its value, its first elements */
+    size_t stored[2]; /* elements of keys and of what is read as values */
+    size_t q_stride, acc_stride;
+};
+
+/* First position that a row at position p sees. */
+INLINE int32_t attention_window_from(const struct op_attention *a, int32_t p)
+{
+    return a->window > 0 && p >= a->window ? p + 1 - a->window : 0;
+}
+
+/* Of positions [base, base + OPS_KV_SPAN) the tile's row i sees [skip, seen); nothing where skip is
+ * not less. */
+static int attention_seen(const struct attention_tile *t, int i, int32_t base)
+{
+    int32_t n = t->op->rows->positions[t->row + i] + 1 - base;
+    return n > OPS_KV_SPAN ? OPS_KV_SPAN : n > 0 ? (int)n : 0;
+}
+
+static int attention_skip(const struct attention_tile *t, int i, int32_t base)
+{
+    int32_t n = attention_window_from(t->op, t->op->rows->positions[t->row + i]) - base;
+    return n > OPS_KV_SPAN ? OPS_KV_SPAN : n > 0 ? (int)n : 0;
+}
+
+/* Finds positions [base + range[0], base + range[1]); blocks of others may be gone. */
+static void attention_locate(const struct attention_tile *t, int32_t base, const int range[2],
+                             struct attention_places *out)
+{
+    const struct op_attention *a = t->op;
+    const struct kv_layout *l = a->layout;
+    const int32_t *blocks = a->rows->block_tables[a->rows->seq_of[t->row]];
+    const char *pool = a->pool;
+    const enum kv_part value = l->value_dim ? KV_VALUE : KV_KEY;
+    const size_t key_bytes = kv_slot_bytes(l, KV_KEY), value_bytes = kv_slot_bytes(l, value);
+    for (int j = range[0]; j < range[1];) {
+        int32_t block = blocks[(base + j) / l->block_tokens];
+        int slot = (base + j) % l->block_tokens;
+        int end = l->block_tokens - slot < range[1] - j ? j + l->block_tokens - slot : range[1];
+        const char *k = pool + kv_offset(l, a->layer, block, KV_KEY, t->kv_head, slot);
+        const char *v = pool + kv_offset(l, a->layer, block, value, t->kv_head, slot);
+        for (; j < end; j++, k += key_bytes, v += value_bytes) {
+            out->key[j] = k;
+            out->value[j] = v;
+        }
+    }
+    for (int j = 0; j < OPS_KV_SPAN; j++)
+        if (j < range[0] || j >= range[1]) {
+            out->key[j] = out->key[range[0]];
+            out->value[j] = out->value[range[0]];
+        }
+}
+
+static const char *const *attention_ahead(const struct attention_state *s, enum kv_part part)
+{
+    if (!s->ahead)
+        return NULL;
+    return part == KV_KEY ? s->ahead->key : s->ahead->value;
+}
+
+/* Elements [cols[0], cols[1]) of the span's keys or values, of types that the tiles do not load, as
+ * rows of floats: those of positions [range[0], range[1]), a neighbour in the others' places. */
+static struct span_rows attention_widen(struct attention_state *s, enum kv_part part,
+                                        const size_t cols[2], const int range[2])
+{
+    const char *const *row = part == KV_KEY ? s->now->key : s->now->value;
+    const char *const *ahead = attention_ahead(s, part);
+    const size_t n = cols[1] - cols[0], bytes = kv_vector_bytes(s->dtype, s->stored[part]);
+    struct kv_widen w = {
+        .dtype = s->dtype, .dim = s->stored[part], .from = cols[0], .n = n, .out = s->wide};
+    for (int j = range[0]; j < range[1]; j += w.count) {
+        w.vectors = row[j];
+        w.out = s->wide + (size_t)j * n;
+        w.count = 1;
+        while (j + w.count < range[1] && row[j + w.count] == row[j] + (size_t)w.count * bytes)
+            w.count++;
+        kv_widen(&w);
+    }
+    for (int j = 0; j < OPS_KV_SPAN; j++) {
+        if (ahead)
+            rows_prefetch(ahead[j] + kv_codes_bytes(s->dtype, cols[0]),
+                          kv_codes_bytes(s->dtype, n));
+        const int seen = j < range[0] || j >= range[1] ? range[0] : j;
+        s->wide_row[j] = (const char *)(s->wide + (size_t)seen * n);
+    }
+    return (struct span_rows){.row = s->wide_row, .t = DTYPE_F32};
+}
+
+/* Where elements [cols[0], cols[1]) of the span's keys or values are read. */
+static struct span_rows attention_rows(struct attention_state *s, enum kv_part part,
+                                       const size_t cols[2], const int range[2])
+{
+    if (kv_is_quantized(s->dtype))
+        return attention_widen(s, part, cols, range);
+    return (struct span_rows){
+        .row = part == KV_KEY ? s->now->key : s->now->value,
+        .ahead = attention_ahead(s, part),
+        .offset = cols[0] * dtype_bytes(s->dtype),
+        .t = s->dtype,
+    };
+}
+
+/* Scores of pairs [from, to) at the span's positions [range[0], range[1]). */
+static void attention_scores(struct attention_state *s, const int range[2], int from, int to)
+{
+    struct score_args a = {.q_stride = s->q_stride, .panel = s->panel, .first = true};
+    a.range[0] = range[0] / LANES * LANES;
+    a.range[1] = (range[1] + LANES - 1) / LANES * LANES;
+    for (size_t d = 0; d < s->dim; d += SCORE_ELEMENTS, a.first = false) {
+        const int n = s->dim - d < SCORE_ELEMENTS ? (int)(s->dim - d) : SCORE_ELEMENTS;
+        const size_t cols[2] = {d, d + (size_t)n};
+        const struct span_rows keys = attention_rows(s, KV_KEY, cols, range);
+        panel_fns[keys.t](s->panel, &keys, n, a.range);
+        a.n = s->form == SCORE_FLOATS ? n : (n + 1) / 2;
+        for (int i = from, rows; i < to; i += rows) {
+            rows = tile_rows(to - i);
+            a.q = s->q + (size_t)i * s->q_stride + (s->form == SCORE_ROUNDED ? d / 2 : d);
+            a.score = s->score + i * OPS_KV_SPAN;
+            score_fns[s->form][tile_place(rows)](&a);
+        }
+    }
+}
+
+/* Weights of a pair in bf16, in the first half of their places, and their sum as they are now. */
+#if defined(BODY_ROUNDS)
+static vec attention_round(float *score, int end)
+{
+    const __m512bh one = (__m512bh)_mm512_set1_epi16(0x3f80);
+    vec sum = vec_zero();
+    for (int j = end; j < OPS_KV_SPAN && j % (2 * LANES) != 0; j += LANES)
+        vec_store(score + j, vec_zero());
+    for (int j = 0; j < end; j += 2 * LANES) {
+        __m512bh w = _mm512_cvtne2ps_pbh(vec_load(score + j + LANES), vec_load(score + j));
+        _mm512_storeu_si512(score + j / 2, (__m512i)w);
+        sum = _mm512_dpbf16_ps(sum, w, one);
+    }
+    return sum;
+}
+#endif
+
+/* Turns scores [skip, n) of pair i into weights and merges the span into its maximum and sum. */
+static void attention_softmax(const struct op_attention *a, struct attention_state *s, int i,
+                              int skip, int n)
+{
+    float *score = s->score + i * OPS_KV_SPAN;
+    const int end = (n + LANES - 1) / LANES * LANES;
+    vec top = vec_set1(-INFINITY), sum = vec_zero();
+    for (int j = 0; j < end && a->softcap > 0; j += LANES) {
+        vec v = vec_load(score + j) / vec_set1(a->softcap);
+        vec_store(score + j, vec_set1(a->softcap) * vec_tanh(v));
+    }
+    for (int j = 0; j < skip; j++)
+        score[j] = -INFINITY;
+    for (int j = n; j < end; j++)
+        score[j] = -INFINITY;
+    for (int j = 0; j < end; j += LANES)
+        top = vec_max(vec_load(score + j), top);
+    float span = vec_reduce_max(top), before = s->max[i];
+    float max = span > before ? span : before;
+    float base = max == -INFINITY ? 0 : max; /* all scores -inf: weights 0, not NaN */
+    for (int j = 0; j < end; j += LANES) {
+        vec v = vec_exp(vec_load(score + j) - vec_set1(base));
+        vec_store(score + j, v);
+        sum = sum + v;
+    }
+#if defined(BODY_ROUNDS)
+    if (s->form == SCORE_ROUNDED)
+        sum = attention_round(score, end);
+#endif
+    float fade[LANES];
+    vec_store(fade, vec_exp(vec_set1(before - base)));
+    s->fade[i] = fade[0];
+    s->sum[i] = s->sum[i] * fade[0] + vec_reduce_add(sum);
+    s->max[i] = max;
+}
+
+/* Adds elements from `d` on of the values of positions [range[0], range[1]) to pairs [from, to),
+ * which all see just these. */
+struct attention_part {
+    size_t d, n;
+    int range[2], from, to;
+};
+
+static void attention_mix(struct attention_state *s, struct span_rows values,
+                          const struct attention_part *p)
+{
+    for (int i = p->from, rows; i < p->to; i += rows, values.ahead = NULL) {
+        struct mix_args m = {
+            .acc = s->acc + (size_t)i * s->acc_stride + p->d,
+            .acc_stride = s->acc_stride,
+            .weight = s->score + i * OPS_KV_SPAN,
+            .fade = s->fade + i,
+            .v = values,
+            .range = {p->range[0], p->range[1]},
+        };
+        rows = tile_rows(p->to - i);
+#if defined(BODY_ROUNDS)
+        if (s->form == SCORE_ROUNDED)
+            mix16_fns[tile_place(rows)](&m, p->n);
+        else
+#endif
+            mix_fns[values.t][tile_place(rows)](&m, p->n);
+    }
+}
+
+/* The rows of the tile that see some of a span, adjacent ones, and what they see together: others
+ * are behind it or have it behind their window. */
+struct attention_view {
+    int first, last;
+    int range[2];
+};
+
+static struct attention_view attention_look(const struct attention_tile *t, int32_t base)
+{
+    struct attention_view v = {.last = t->rows};
+    while (attention_seen(t, v.first, base) == 0)
+        v.first++;
+    while (attention_skip(t, v.last - 1, base) == OPS_KV_SPAN)
+        v.last--;
+    v.range[0] = attention_skip(t, v.first, base);
+    v.range[1] = attention_seen(t, v.last - 1, base);
+    return v;
+}
+
+/* Rows that see the same positions together. */
+static void attention_mix_rows(const struct attention_tile *t, struct attention_state *s,
+                               int32_t base, const struct attention_view *v)
+{
+    struct attention_part p = {.n = SCORE_ELEMENTS};
+    for (; p.d < s->out_dim; p.d += p.n) {
+        p.n = s->out_dim - p.d < p.n ? s->out_dim - p.d : p.n;
+        struct span_rows values =
+            attention_rows(s, KV_VALUE, (const size_t[2]){p.d, p.d + p.n}, v->range);
+        for (int row = v->first, next; row < v->last; row = next, values.ahead = NULL) {
+            p.range[0] = attention_skip(t, row, base);
+            p.range[1] = attention_seen(t, row, base);
+            for (next = row + 1; next < v->last && attention_seen(t, next, base) == p.range[1] &&
+                                 attention_skip(t, next, base) == p.range[0];
+                 next++)
+                ;
+            p.from = row * t->heads;
+            p.to = next * t->heads;
+            attention_mix(s, values, &p);
+        }
+    }
+}
+
+/* s->now has been located, and s->ahead where there is a next span. */
+static void attention_span(const struct attention_tile *t, struct attention_state *s, int32_t base,
+                           const struct attention_view *v)
+{
+    attention_scores(s, v->range, v->first * t->heads, v->last * t->heads);
+    for (int i = v->first * t->heads; i < v->last * t->heads; i++)
+        attention_softmax(t->op, s, i, attention_skip(t, i / t->heads, base),
+                          attention_seen(t, i / t->heads, base));
+    attention_mix_rows(t, s, base, v);
+}
+
+#endif

@@ -1,4 +1,0 @@
-#define TILES_EMULATED 1
-#include "kernels/cpu/kv_avx512.h"
-
-#include "kernels/cpu/attention_body.h"

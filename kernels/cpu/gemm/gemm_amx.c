@@ -1,0 +1,8 @@
+#include "kernels/cpu/vec/bytes_avx512.h"
+
+#include "kernels/cpu/gemm/packed_body.h"
+#include "kernels/cpu/gemm/quantize_body.h"
+#include "kernels/cpu/gemm/tiles_bytes_body.h"
+#include "kernels/cpu/gemm/tiles_pairs_body.h"
+
+#include "kernels/cpu/gemm/gemm_body.h"

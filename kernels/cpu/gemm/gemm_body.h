@@ -1,0 +1,133 @@
+/* Matrix products, compiled once per instruction set (see cpu.h).
+ *
+ * A block of weight rows stays in L2 while all rows of x pass by it; a tile of x rows stays in L1
+ * while the block passes by it, one block of K after the other. Between blocks of K the
+ * accumulators wait in scratch, lanes untouched, so blocking changes no order of addition. Few
+ * rows: the weights are read once, where they lie, at the speed of memory. */
+#ifndef KERNELS_CPU_GEMM_GEMM_BODY_H
+#define KERNELS_CPU_GEMM_GEMM_BODY_H
+
+#include <assert.h>
+
+#include "base/team.h"
+#include "kernels/cpu/gemm/dot_body.h"
+
+#define GEMM_N_BLOCK 48   /* a multiple of every DOT_COLS */
+#define GEMM_K_BLOCK 2048 /* a multiple of every LANES */
+#define GEMM_GRAIN (2 * DOT_COLS)
+
+struct gemm_view {
+    const struct op_gemm *op;
+    size_t k, k_block, x_stride, stride16, out_stride;
+    size_t m_begin, m_end, n_begin, n_end;
+};
+
+static void gemm_write(const struct gemm_view *g, size_t m, size_t n, int cols,
+                       const struct dot_args *d)
+{
+    const struct op_gemm *op = g->op;
+    for (int i = 0; i < d->rows; i++) {
+        float *out = op->out + (m + (size_t)i) * g->out_stride + n;
+        for (int j = 0; j < cols; j++) {
+            float v = d->sum[i * DOT_COLS + j];
+            if (op->bias)
+                v += op->bias[n + (size_t)j];
+            if (op->scale != 0)
+                v *= op->scale;
+            out[j] = op->accumulate ? v + out[j] : v;
+        }
+    }
+}
+
+/* Outputs [m, m + rows) x [n, n + count). */
+static void gemm_strip(const struct gemm_view *g, size_t m, int rows, size_t n, int count)
+{
+    vec carry[GEMM_N_BLOCK / DOT_COLS * DOT_TILE]; /* each tile its own */
+    float sum[DOT_TILE];
+    const struct matrix *w = g->op->w;
+    size_t bytes = dtype_bytes(w->dtype);
+    for (size_t k = 0; k == 0 || k < g->k; k += g->k_block) {
+        const char *block = (const char *)w->data + (n * g->k + k) * bytes;
+        struct dot_args d = {.x = g->op->x + m * g->x_stride + k,
+                             .x16 = g->op->x16 ? g->op->x16 + m * g->stride16 + k : NULL,
+                             .x_stride = g->op->x16 ? g->stride16 : g->x_stride,
+                             .k = g->k - k < g->k_block ? g->k - k : g->k_block,
+                             .carry = carry,
+                             .first = k == 0,
+                             .last = g->k - k <= g->k_block,
+                             .sum = sum,
+                             .rows = rows};
+        for (int j = 0; j < count; j += DOT_COLS, d.carry += DOT_TILE) {
+            int cols = count - j < DOT_COLS ? count - j : DOT_COLS;
+            for (int c = 0; c < DOT_COLS; c++)
+                d.w[c] = block + (size_t)(j + (c < cols ? c : cols - 1)) * g->k * bytes;
+            dot_run(&d, w->dtype);
+            if (d.last)
+                gemm_write(g, m, n + (size_t)j, cols, &d);
+        }
+    }
+}
+
+static void gemm_packed(const struct op_gemm *a, struct packed_share share)
+{
+#if defined(BODY_TILES)
+    if (a->w->panels) {
+        tiles_pairs(a, share);
+        return;
+    }
+    if (share.m_end - share.m_begin >= TILES_FEW) {
+        tiles_bytes(a, share);
+        return;
+    }
+#endif
+    assert(a->w->packed);
+    packed_gemm(a, share);
+}
+
+#include "kernels/cpu/gemm/fp8_body.h"
+
+void BODY(gemm)(const struct op_gemm *a, int part, int parts)
+{
+    const struct matrix *w = a->w;
+    if (w->packed || w->panels) {
+        gemm_packed(a, packed_split(a, part, parts));
+        return;
+    }
+#if !defined(BODY_ROUNDS)
+    assert(!a->x16);
+#endif
+    struct gemm_view g = {
+        .op = a,
+        .k = (size_t)w->cols,
+        .k_block = a->tokens > DOT_ROWS ? GEMM_K_BLOCK : (size_t)w->cols,
+        .x_stride = (size_t)(a->x_stride ? a->x_stride : w->cols),
+        .stride16 = rows16_stride(w->cols),
+        .out_stride = (size_t)(a->out_stride ? a->out_stride : w->rows),
+        .m_end = (size_t)a->tokens,
+        .n_begin = (size_t)a->first,
+        .n_end = (size_t)(a->end ? a->end : w->rows),
+    };
+    int rows;
+    const size_t n_first = g.n_begin, columns = g.n_end - n_first;
+    /* Columns, so that each thread streams its own weights; rows where there are too few columns to
+     * share. */
+    if (columns >= (size_t)parts * GEMM_GRAIN || a->tokens < parts) {
+        team_split(columns, GEMM_GRAIN, part, parts, &g.n_begin, &g.n_end);
+        g.n_begin += n_first, g.n_end += n_first;
+    } else {
+        team_split((size_t)a->tokens, 1, part, parts, &g.m_begin, &g.m_end);
+    }
+    if (w->fp8) {
+        fp8_gemm(&g);
+        return;
+    }
+    for (size_t n = g.n_begin; n < g.n_end; n += GEMM_N_BLOCK) {
+        int count = g.n_end - n < GEMM_N_BLOCK ? (int)(g.n_end - n) : GEMM_N_BLOCK;
+        for (size_t m = g.m_begin; m < g.m_end; m += (size_t)rows) {
+            rows = dot_rows((int)(g.m_end - m));
+            gemm_strip(&g, m, rows, n, count);
+        }
+    }
+}
+
+#endif

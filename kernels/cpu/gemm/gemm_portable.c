@@ -1,0 +1,6 @@
+#include "kernels/cpu/vec/bytes_portable.h"
+
+#include "kernels/cpu/gemm/packed_body.h"
+#include "kernels/cpu/gemm/quantize_body.h"
+
+#include "kernels/cpu/gemm/gemm_body.h"

@@ -1,0 +1,380 @@
+/* Products with packed weights (kernels/packed.h), compiled once per instruction set (see cpu.h).
+ *
+ * Of a unit (a span, or half of one where groups are that small) the products are summed as
+ * integers, exactly; units are added up as floats in order of K, with one accumulator for each
+ * output, whatever else the tile holds. A piece of two panels, as long as L1 holds, meets as many
+ * rows of x as L2 holds before the next piece comes; meanwhile the accumulators wait in memory, so
+ * cutting changes no order of addition.
+ *
+ * It is over 150 lines because it is code. */
+#ifndef KERNELS_CPU_GEMM_PACKED_BODY_H
+#define KERNELS_CPU_GEMM_PACKED_BODY_H
+
+#include "base/team.h"
+
+#define PANEL_VECS (PACKED_ROWS / LANES)
+#define PANEL_STEP_BYTES ((size_t)4 * PACKED_ROWS)
+#define TILE_VECS (BYTES_PANELS * PANEL_VECS) /* at most */
+#define TILE_WIDTH (BYTES_PANELS * PACKED_ROWS)
+#define PACKED_X_BYTES ((size_t)512 << 10) /* rows of x that stay in L2 */
+#define PACKED_W_BYTES ((size_t)16 << 10)  /* weights that stay in L1 */
+#define PACKED_FEW (2 * BYTES_ROWS)        /* rows for which 4 bits are read one by one */
+#define PACKED_AHEAD 6144
+#define PACKED_LINE_BYTES ((size_t)64)
+#define PACKED_TILES_MAX 64 /* of a block of rows */
+
+struct packed_tile {
+    const struct packed *p;
+    struct rows8 x; /* from its first row on */
+    const uint8_t *panel[BYTES_PANELS];
+    const char *scales[BYTES_PANELS], *mins[BYTES_PANELS];
+    size_t group, group_end;
+    float *sum; /* [BYTES_ROWS][panels][PACKED_ROWS]; found there where group > 0 */
+    const uint8_t *ahead[BYTES_PANELS]; /* weights of the next piece, and how many lines of them */
+    size_t ahead_lines;                 /* each unit of this tile asks for */
+};
+
+/* What is constant where the tile is inlined. */
+struct packed_form {
+    int rows, panels, bits;
+    bool half, table; /* units are half spans; q stands for an entry of the table */
+};
+
+INLINE bytes_w tile_bytes(const struct packed_tile *t, struct packed_form f, byte_vec b)
+{
+    return bytes_w_of(f.table ? bytes_lookup(b, t->p->table) : b);
+}
+
+/* Adds steps to the sums: one, or with 4 bits the two that share their bytes. */
+INLINE void tile_step(const struct packed_tile *t, struct packed_form f, size_t at, const int8_t *x,
+                      ivec sum[BYTES_ROWS][TILE_VECS])
+{
+    const size_t stride = (size_t)t->x.spans * PACKED_SPAN;
+    for (int half = 0; half < (f.bits == 4 ? 2 : 1); half++) {
+        bytes_w w[TILE_VECS];
+        UNROLL
+        for (int v = 0; v < f.panels * PANEL_VECS; v++) {
+            const uint8_t *from =
+                t->panel[v / PANEL_VECS] + at + (size_t)(v % PANEL_VECS) * (4 * LANES);
+            byte_vec b = bytes_load(from);
+            if (f.panels == 1 && f.bits == 4 && half + v == 0)
+                __builtin_prefetch(from + PACKED_AHEAD);
+            if (f.bits == 4)
+                b = half ? bytes_high(b) : bytes_low(b);
+            w[v] = tile_bytes(t, f, b);
+        }
+        UNROLL
+        for (int r = 0; r < f.rows; r++) {
+            bytes_x xv = bytes_x_of(x + (size_t)r * stride + 4 * half);
+            UNROLL
+            for (int v = 0; v < f.panels * PANEL_VECS; v++)
+                sum[r][v] = bytes_dot(sum[r][v], w[v], xv);
+        }
+    }
+}
+
+INLINE int32_t unit_sum(const struct packed_tile *t, struct packed_form f, int r, size_t unit)
+{
+    const int32_t *sum = t->x.sum + (size_t)r * (size_t)t->x.spans * 2;
+    return f.half ? sum[unit] : sum[2 * unit] + sum[2 * unit + 1];
+}
+
+INLINE float unit_scale(const struct packed_tile *t, struct packed_form f, int r, size_t unit)
+{
+    return t->x.scale[(size_t)r * (size_t)t->x.spans + (f.half ? unit / 2 : unit)];
+}
+
+/* Unit `unit`, scaled by what x is scaled by, added to `inner` (or in its place). */
+INLINE void tile_unit(const struct packed_tile *t, struct packed_form f, size_t unit, bool first,
+                      vec inner[BYTES_ROWS][TILE_VECS])
+{
+    ivec sum[BYTES_ROWS][TILE_VECS];
+    const size_t cols = f.half ? PACKED_SPAN / 2 : PACKED_SPAN, k = unit * cols;
+    const size_t steps = cols / 4, begin = k * PACKED_ROWS * (size_t)f.bits / 8;
+    UNROLL
+    for (int r = 0; r < f.rows; r++) {
+        ivec start = ivec_set1(-t->p->zero * unit_sum(t, f, r, unit));
+        UNROLL
+        for (int v = 0; v < f.panels * PANEL_VECS; v++)
+            sum[r][v] = start;
+    }
+    if (f.bits == 8) {
+        UNROLL
+        for (size_t s = 0; s < steps; s++)
+            tile_step(t, f, begin + s * PANEL_STEP_BYTES, t->x.q + k + 4 * s, sum);
+    } else {
+        UNROLL
+        for (size_t s = 0; s < steps / 2; s++)
+            tile_step(t, f, begin + s * PANEL_STEP_BYTES, t->x.q + k + 8 * s, sum);
+    }
+    UNROLL
+    for (int r = 0; r < f.rows; r++) {
+        vec scale = vec_set1(unit_scale(t, f, r, unit));
+        UNROLL
+        for (int v = 0; v < f.panels * PANEL_VECS; v++)
+            if (first)
+                inner[r][v] = vec_of_int(sum[r][v]) * scale;
+            else
+                inner[r][v] = vec_fma(vec_of_int(sum[r][v]), scale, inner[r][v]);
+    }
+}
+
+/* Sum of x over the units of a group. */
+INLINE float group_sum(const struct packed_tile *t, struct packed_form f, int r, size_t unit,
+                       size_t end)
+{
+    float sum = 0;
+    for (; unit < end; unit++)
+        sum += (float)unit_sum(t, f, r, unit) * unit_scale(t, f, r, unit);
+    return sum;
+}
+
+/* While the tiles of a piece compute, the memory would do nothing: the next piece is fetched. With
+ * 4 bits there is no time left that it could fill. */
+INLINE void tile_fetch(struct packed_tile *t, struct packed_form f)
+{
+    for (size_t n = f.bits == 8 ? t->ahead_lines : 0; n > 0; n--) {
+        UNROLL
+        for (int i = 0; i < f.panels; i++) {
+            __builtin_prefetch(t->ahead[i], 0, 2);
+            t->ahead[i] += PACKED_LINE_BYTES;
+        }
+    }
+}
+
+INLINE void tile_run(struct packed_tile *t, struct packed_form f)
+{
+    const struct packed *p = t->p;
+    const enum dtype type = p->scale_type;
+    const size_t unit = f.half ? PACKED_SPAN / 2 : PACKED_SPAN;
+    const size_t units = ((size_t)p->cols + unit - 1) / unit;
+    const size_t each = ((size_t)p->group + unit - 1) / unit;
+    vec acc[BYTES_ROWS][TILE_VECS], inner[BYTES_ROWS][TILE_VECS];
+    UNROLL
+    for (int i = 0; i < f.rows * f.panels * PANEL_VECS; i++)
+        acc[i / (f.panels * PANEL_VECS)][i % (f.panels * PANEL_VECS)] = vec_zero();
+    if (t->group > 0) {
+        UNROLL
+        for (int i = 0; i < f.rows * f.panels * PANEL_VECS; i++)
+            acc[i / (f.panels * PANEL_VECS)][i % (f.panels * PANEL_VECS)] =
+                vec_load(t->sum + i * LANES);
+    }
+    for (size_t g = t->group; g < t->group_end; g++) {
+        size_t begin = g * each, end = begin + each < units ? begin + each : units;
+        size_t at = g * PACKED_ROWS;
+        tile_fetch(t, f);
+        tile_unit(t, f, begin, true, inner);
+        for (size_t u = begin + 1; u < end; u++) {
+            tile_fetch(t, f);
+            tile_unit(t, f, u, false, inner);
+        }
+        UNROLL
+        for (int v = 0; v < f.panels * PANEL_VECS; v++) {
+            size_t lane = at + (size_t)(v % PANEL_VECS) * LANES;
+            vec scale = vec_load_as(t->scales[v / PANEL_VECS], type, lane);
+            UNROLL
+            for (int r = 0; r < f.rows; r++)
+                acc[r][v] = vec_fma(inner[r][v], scale, acc[r][v]);
+        }
+        if (!p->has_min)
+            continue;
+        UNROLL
+        for (int r = 0; r < f.rows; r++) {
+            vec sum = vec_set1(group_sum(t, f, r, begin, end));
+            UNROLL
+            for (int v = 0; v < f.panels * PANEL_VECS; v++) {
+                size_t lane = at + (size_t)(v % PANEL_VECS) * LANES;
+                acc[r][v] =
+                    vec_fma(vec_load_as(t->mins[v / PANEL_VECS], type, lane), sum, acc[r][v]);
+            }
+        }
+    }
+    UNROLL
+    for (int i = 0; i < f.rows * f.panels * PANEL_VECS; i++)
+        vec_store(t->sum + i * LANES,
+                  acc[i / (f.panels * PANEL_VECS)][i % (f.panels * PANEL_VECS)]);
+}
+
+#define PACKED_CASE(name, rows, panels, bits, half, table)                                         \
+    static __attribute__((noinline)) void name(struct packed_tile *t)                              \
+    {                                                                                              \
+        tile_run(t, (struct packed_form){rows, panels, bits, half, table});                        \
+    }
+#define PACKED_CASES(rows, panels)                                                                 \
+    PACKED_CASE(packed_8_##rows##_##panels, rows, panels, 8, false, false)                         \
+    PACKED_CASE(packed_8_half_##rows##_##panels, rows, panels, 8, true, false)                     \
+    PACKED_CASE(packed_4_##rows##_##panels, rows, panels, 4, false, false)                         \
+    PACKED_CASE(packed_4_half_##rows##_##panels, rows, panels, 4, true, false)                     \
+    PACKED_CASE(packed_4_table_##rows##_##panels, rows, panels, 4, false, true)                    \
+    PACKED_CASE(packed_4_half_table_##rows##_##panels, rows, panels, 4, true, true)
+#define PACKED_ROW(rows, panels)                                                                   \
+    {                                                                                              \
+        packed_8_##rows##_##panels, packed_8_half_##rows##_##panels, packed_4_##rows##_##panels,   \
+            packed_4_half_##rows##_##panels, packed_4_table_##rows##_##panels,                     \
+            packed_4_half_table_##rows##_##panels                                                  \
+    }
+
+typedef void packed_fn(struct packed_tile *t);
+
+PACKED_CASES(1, 1)
+PACKED_CASES(2, 1)
+#if BYTES_ROWS == 4
+PACKED_CASES(4, 1)
+#endif
+#if BYTES_PANELS == 2
+PACKED_CASES(1, 2)
+PACKED_CASES(2, 2)
+PACKED_CASES(4, 2)
+#endif
+
+/* [one panel or BYTES_PANELS][1, 2 or BYTES_ROWS rows][form] */
+static packed_fn *const packed_fns[BYTES_PANELS][3][6] = {
+#if BYTES_ROWS == 4
+    {PACKED_ROW(1, 1), PACKED_ROW(2, 1), PACKED_ROW(4, 1)},
+#else
+    {PACKED_ROW(1, 1), PACKED_ROW(2, 1), PACKED_ROW(2, 1)},
+#endif
+#if BYTES_PANELS == 2
+    {PACKED_ROW(1, 2), PACKED_ROW(2, 2), PACKED_ROW(4, 2)},
+#endif
+};
+
+static int packed_form_of(const struct packed *p)
+{
+    int half = p->group < PACKED_SPAN && p->group < p->cols;
+    return p->bits == 8 ? half : p->has_table ? 4 + half : 2 + half;
+}
+
+/* What one strip is: some panels, side by side, times a block of rows. */
+struct packed_strip {
+    size_t m, rows, panel, panels;
+};
+
+/* Outputs of column `col` on, n of them; all LANES where n is 0. */
+INLINE void packed_write_vec(const struct op_gemm *op, vec v, float *out, size_t col, int n)
+{
+    if (op->bias)
+        v = v + (n ? vec_load_n(op->bias + col, n) : vec_load(op->bias + col));
+    if (op->scale != 0)
+        v = v * vec_set1(op->scale);
+    if (op->accumulate)
+        v = v + (n ? vec_load_n(out, n) : vec_load(out));
+    if (n)
+        vec_store_n(out, v, n);
+    else
+        vec_store(out, v);
+}
+
+static void packed_write(const struct op_gemm *op, const float *sum, const struct packed_strip *s)
+{
+    const size_t stride = (size_t)(op->out_stride ? op->out_stride : op->w->rows);
+    const size_t n = s->panel * PACKED_ROWS, all = s->panels * PACKED_ROWS;
+    const size_t left = (size_t)op->w->rows - n, width = left < all ? left : all;
+    const size_t whole = width - width % LANES;
+    for (size_t r = 0; r < s->rows; r++, sum += all) {
+        float *out = op->out + (s->m + r) * stride + n;
+        for (size_t j = 0; j < whole; j += LANES)
+            packed_write_vec(op, vec_load(sum + j), out + j, n + j, 0);
+        if (whole < width)
+            packed_write_vec(op, vec_load(sum + whole), out + whole, n + whole,
+                             (int)(width - whole));
+    }
+}
+
+/* The rows of a tile, of so many that are left. */
+static size_t tile_rows(size_t left)
+{
+    return left >= BYTES_ROWS ? BYTES_ROWS : left >= 2 ? 2 : 1;
+}
+
+/* Groups of a panel that are done at a time, for so many rows: one tile reads them once anyway. */
+static size_t groups_at_once(const struct packed *p, size_t rows)
+{
+    size_t each = (size_t)p->group * TILE_WIDTH * (size_t)p->bits / 8;
+    size_t n = PACKED_W_BYTES / each;
+    return rows <= BYTES_ROWS ? packed_groups(p) : n > 0 ? n : 1;
+}
+
+/* What tile `tile` of `tiles` fetches of the piece behind this one, be it of these panels or of
+ * the next. One tile alone reads as it goes. */
+static void packed_ahead(struct packed_tile *t, const struct packed_strip *s, size_t tile,
+                         size_t tiles)
+{
+    const struct packed *p = t->p;
+    const bool last = t->group_end == packed_groups(p);
+    const size_t group = (size_t)p->group * PACKED_ROWS * (size_t)p->bits / 8;
+    const size_t unit = PACKED_SPAN < p->group ? PACKED_SPAN : (size_t)p->group;
+    const size_t lines = unit * PACKED_ROWS / PACKED_LINE_BYTES;
+    const size_t each = (lines + tiles - 1) / tiles;
+    const size_t next = last ? s->panels * packed_panel_bytes(p) : t->group_end * group;
+    t->ahead_lines = tiles > 1 && tile * each < lines ? each : 0;
+    for (size_t i = 0; i < s->panels && tile == 0; i++)
+        t->ahead[i] = t->panel[i] + next;
+}
+
+static void packed_run(const struct op_gemm *op, const struct packed_strip *s)
+{
+    const struct packed *p = op->w->packed;
+    const size_t groups = packed_groups(p), step = groups_at_once(p, s->rows);
+    const size_t scales = groups * PACKED_ROWS * dtype_bytes(p->scale_type);
+    const int form = packed_form_of(p);
+    float sums[PACKED_TILES_MAX * BYTES_ROWS * TILE_WIDTH] __attribute__((aligned(64)));
+    struct packed_tile t = {.p = p};
+    for (size_t i = 0; i < s->panels; i++) {
+        t.panel[i] = p->q + (s->panel + i) * packed_panel_bytes(p);
+        t.scales[i] = (const char *)p->scales + (s->panel + i) * scales;
+        t.mins[i] = p->has_min ? (const char *)p->mins + (s->panel + i) * scales : NULL;
+    }
+    for (t.group = 0; t.group < groups; t.group = t.group_end) {
+        t.group_end = groups - t.group < step ? groups : t.group + step;
+        for (size_t i = 0, n; i < s->rows; i += n) {
+            n = tile_rows(s->rows - i);
+            t.x = rows8_from(op->x8, s->m + i);
+            t.sum = sums + i * s->panels * PACKED_ROWS;
+            packed_ahead(&t, s, i / BYTES_ROWS, (s->rows + BYTES_ROWS - 1) / BYTES_ROWS);
+            packed_fns[s->panels - 1][n == 1 ? 0 : n == 2 ? 1 : 2][form](&t);
+        }
+    }
+    packed_write(op, sums, s);
+}
+
+/* What one thread does: rows of x by panels. As gemm() does: columns where there are enough, else
+ * rows. */
+struct packed_share {
+    size_t m_begin, m_end, begin, end;
+};
+
+static struct packed_share packed_split(const struct op_gemm *op, int part, int parts)
+{
+    const size_t first = (size_t)op->first / PACKED_ROWS;
+    const size_t last = (size_t)(op->end ? op->end : op->w->rows);
+    const size_t panels = (last + PACKED_ROWS - 1) / PACKED_ROWS - first;
+    struct packed_share s = {0, (size_t)op->tokens, 0, panels};
+    if (panels >= (size_t)parts * BYTES_PANELS || op->tokens < parts)
+        team_split(panels, BYTES_PANELS, part, parts, &s.begin, &s.end);
+    else
+        team_split((size_t)op->tokens, 1, part, parts, &s.m_begin, &s.m_end);
+    s.begin += first;
+    s.end += first;
+    return s;
+}
+
+static void packed_gemm(const struct op_gemm *op, struct packed_share share)
+{
+    const struct packed *p = op->w->packed;
+    size_t block = PACKED_X_BYTES / (packed_spans(p) * PACKED_SPAN) / BYTES_ROWS;
+    block = (block < 1 ? 1 : block < PACKED_TILES_MAX ? block : PACKED_TILES_MAX) * BYTES_ROWS;
+    struct packed_strip s;
+    /* Memory gives one stream faster than two; more rows are worth more of them side by side. */
+    const size_t few = p->bits == 4 ? PACKED_FEW : 1;
+    const size_t most = share.m_end - share.m_begin <= few ? 1 : BYTES_PANELS;
+    for (s.m = share.m_begin; s.m < share.m_end; s.m += s.rows) {
+        s.rows = share.m_end - s.m < block ? share.m_end - s.m : block;
+        for (s.panel = share.begin; s.panel < share.end; s.panel += s.panels) {
+            s.panels = share.end - s.panel < most ? share.end - s.panel : most;
+            packed_run(op, &s);
+        }
+    }
+}
+
+#endif

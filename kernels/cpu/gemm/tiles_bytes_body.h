@@ -1,0 +1,317 @@
+/* Products of packed weights (kernels/packed.h) with many rows of x, in tiles of bytes.
+ *
+ * The integers of a unit are those of packed_body.h, and every operation on floats is done in its
+ * order: the bits are the same, so that few rows go there and many come here. Weights are widened
+ * to signed bytes a piece at a time, a piece of one panel, that stays in L1 while a block of rows
+ * of x passes by; between pieces the sums wait in memory. While vectors scale the products of one
+ * unit, the tile unit is at the next.
+ *
+ * It is over 150 lines because it is code. */
+#ifndef KERNELS_CPU_GEMM_TILES_BYTES_BODY_H
+#define KERNELS_CPU_GEMM_TILES_BYTES_BODY_H
+
+#include "kernels/cpu/vec/tiles.h"
+
+#define TILES_FEW 12   /* fewer rows of x than this are for vectors */
+#define BLOCK_ROWS 512 /* of x at a time */
+#define BLOCK_PANELS 2 /* side by side, where sums of x are shared */
+#define PIECE_UNITS 16 /* of a panel at a time */
+#define TILE_FLOATS (TILE_ROWS * TILE_ROWS)
+
+/* Where a block of rows stands between two pieces. */
+struct bytes_sums {
+    float acc[BLOCK_PANELS][BLOCK_ROWS * TILE_ROWS];
+    float inner[BLOCK_PANELS][BLOCK_ROWS * TILE_ROWS]; /* of a group that goes on */
+    float group[BLOCK_ROWS][PIECE_UNITS]; /* sum of x over the group that ends with this unit */
+};
+
+struct bytes_run {
+    const struct op_gemm *op;
+    const struct packed *p;
+    struct packed_form form;
+    size_t unit, units, each; /* columns of a unit; units of a row, and of a group */
+    int32_t off, left;        /* weights are less `off` here; what the zero point still takes */
+    size_t m, rows;           /* the block */
+    size_t first, n;          /* units of the piece */
+    struct bytes_sums *sums;
+    int8_t *w; /* the piece widened, aligned to a cache line */
+};
+
+/* ---- weights to signed bytes ---- */
+
+/* Steps, of 64 bytes each. */
+static void bytes_widen(struct bytes_run *b, size_t panel)
+{
+    const struct packed *p = b->p;
+    const size_t column = b->first * b->unit, steps = b->n * b->unit / 4;
+    const uint8_t *from =
+        p->q + panel * packed_panel_bytes(p) + column * PACKED_ROWS * (size_t)p->bits / 8;
+    const __m512i off = _mm512_set1_epi8((char)b->off);
+    const int shared = p->bits == 4 ? 2 : 1;
+    for (size_t s = 0; s < steps; s += (size_t)shared, from += PANEL_STEP_BYTES) {
+        byte_vec v = bytes_load(from), half[2] = {v, v};
+        if (shared == 2) {
+            half[0] = bytes_low(v);
+            half[1] = bytes_high(v);
+        }
+        for (int i = 0; i < shared; i++) {
+            if (p->has_table)
+                half[i] = bytes_lookup(half[i], p->table);
+            _mm512_store_si512(b->w + (s + (size_t)i) * PANEL_STEP_BYTES,
+                               _mm512_sub_epi8(half[i], off));
+        }
+    }
+}
+
+/* ---- a tile of 16 rows by 16 outputs, over a piece ---- */
+
+struct bytes_tile {
+    const struct bytes_run *run;
+    const int8_t *x;    /* of the first row and unit */
+    const float *scale; /* of x: [16 rows][units of 32], `scale_stride` apart */
+    size_t x_stride, scale_stride;
+    size_t row, rows;          /* row: within the block */
+    const char *scales, *mins; /* of the group of the piece's first unit */
+    int32_t product[2][TILE_FLOATS] __attribute__((aligned(64)));
+};
+
+#define BYTES_ISSUE(name, c, a, b, which)                                                          \
+    INLINE void name(struct bytes_tile *t, size_t u)                                               \
+    {                                                                                              \
+        const size_t unit = t->run->unit;                                                          \
+        TILE_ZERO(c);                                                                              \
+        TILE_LOAD(b, t->run->w + u * unit * PACKED_ROWS, TILE_ROW_BYTES);                          \
+        TILE_LOAD(a, t->x + u * unit, t->x_stride);                                                \
+        TILE_DOT_BYTES(c, a, b);                                                                   \
+        TILE_STORE(c, t->product[which], TILE_ROW_BYTES);                                          \
+    }
+BYTES_ISSUE(bytes_issue_even, 0, 2, 4, 0)
+BYTES_ISSUE(bytes_issue_odd, 1, 3, 5, 1)
+
+INLINE void bytes_issue(struct bytes_tile *t, size_t u)
+{
+    if (u >= t->run->n)
+        return;
+    if (u % 2 == 0)
+        bytes_issue_even(t, u);
+    else
+        bytes_issue_odd(t, u);
+}
+
+/* What the zero point takes, where it did not fit in a byte. */
+static __attribute__((noinline)) void bytes_correct(struct bytes_tile *t, size_t u)
+{
+    const struct bytes_run *b = t->run;
+    const struct packed_tile x = {.p = b->p, .x = rows8_from(b->op->x8, b->m + t->row)};
+    for (size_t i = 0; i < t->rows; i++)
+        for (size_t n = 0; n < TILE_ROWS; n++)
+            t->product[u % 2][i * TILE_ROWS + n] +=
+                b->left * unit_sum(&x, b->form, (int)i, b->first + u);
+}
+
+INLINE vec bytes_scaled(const struct bytes_tile *t, size_t u, int i)
+{
+    return vec_of_int(_mm512_load_si512(t->product[u % 2] + i * TILE_ROWS));
+}
+
+INLINE vec bytes_scale_of_x(const struct bytes_tile *t, size_t u, int i)
+{
+    const size_t span = t->run->form.half ? (t->run->first + u) / 2 - t->run->first / 2 : u;
+    return vec_set1(t->scale[(size_t)i * t->scale_stride + span]);
+}
+
+/* Groups of one unit: the sums stay in registers. */
+static __attribute__((noinline)) void bytes_single(struct bytes_tile *t, float *acc)
+{
+    const struct bytes_run *b = t->run;
+    vec sum[TILE_ROWS];
+    UNROLL
+    for (int i = 0; i < TILE_ROWS; i++)
+        sum[i] = vec_zero();
+    if (b->first > 0) {
+        UNROLL
+        for (int i = 0; i < TILE_ROWS; i++)
+            sum[i] = vec_load(acc + i * TILE_ROWS);
+    }
+    bytes_issue(t, 0);
+    for (size_t u = 0; u < b->n; u++) {
+        bytes_issue(t, u + 1);
+        if (b->left)
+            bytes_correct(t, u);
+        vec scale = vec_load_as(t->scales, b->p->scale_type, u * PACKED_ROWS);
+        UNROLL
+        for (int i = 0; i < TILE_ROWS; i++)
+            sum[i] = vec_fma(bytes_scaled(t, u, i) * bytes_scale_of_x(t, u, i), scale, sum[i]);
+        if (!b->p->has_min)
+            continue;
+        vec min = vec_load_as(t->mins, b->p->scale_type, u * PACKED_ROWS);
+        UNROLL
+        for (int i = 0; i < TILE_ROWS; i++)
+            sum[i] = vec_fma(min, vec_set1(b->sums->group[t->row + (size_t)i][u]), sum[i]);
+    }
+    UNROLL
+    for (int i = 0; i < TILE_ROWS; i++)
+        vec_store(acc + i * TILE_ROWS, sum[i]);
+}
+
+/* Groups of several units: the group's sums stay in registers, and those before in memory. */
+static __attribute__((noinline)) void bytes_several(struct bytes_tile *t, float *acc, float *carry)
+{
+    const struct bytes_run *b = t->run;
+    vec inner[TILE_ROWS];
+    UNROLL
+    for (int i = 0; i < TILE_ROWS; i++)
+        inner[i] = vec_load(carry + i * TILE_ROWS);
+    if (b->first == 0)
+        memset(acc, 0, TILE_FLOATS * sizeof *acc);
+    size_t done = b->first % b->each, group = 0; /* units of the group; where its scales are */
+    bytes_issue(t, 0);
+    for (size_t u = 0; u < b->n; u++) {
+        bytes_issue(t, u + 1);
+        if (b->left)
+            bytes_correct(t, u);
+        if (done == 0) {
+            UNROLL
+            for (int i = 0; i < TILE_ROWS; i++)
+                inner[i] = bytes_scaled(t, u, i) * bytes_scale_of_x(t, u, i);
+        } else {
+            UNROLL
+            for (int i = 0; i < TILE_ROWS; i++)
+                inner[i] = vec_fma(bytes_scaled(t, u, i), bytes_scale_of_x(t, u, i), inner[i]);
+        }
+        if (++done < b->each && b->first + u + 1 < b->units)
+            continue;
+        done = 0;
+        vec scale = vec_load_as(t->scales, b->p->scale_type, group);
+        UNROLL
+        for (int i = 0; i < TILE_ROWS; i++)
+            vec_store(acc + i * TILE_ROWS, vec_fma(inner[i], scale, vec_load(acc + i * TILE_ROWS)));
+        vec min = b->p->has_min ? vec_load_as(t->mins, b->p->scale_type, group) : vec_zero();
+        for (int i = 0; i < TILE_ROWS && b->p->has_min; i++)
+            vec_store(acc + i * TILE_ROWS,
+                      vec_fma(min, vec_set1(b->sums->group[t->row + (size_t)i][u]),
+                              vec_load(acc + i * TILE_ROWS)));
+        group += PACKED_ROWS;
+    }
+    UNROLL
+    for (int i = 0; i < TILE_ROWS; i++)
+        vec_store(carry + i * TILE_ROWS, inner[i]);
+}
+
+/* ---- a block of rows by the panels side by side ---- */
+
+/* Sums of x over the groups that end in the piece. */
+static void bytes_sum_groups(const struct bytes_run *b)
+{
+    const struct packed_tile x = {.p = b->p, .x = rows8_from(b->op->x8, b->m)};
+    for (size_t u = 0; u < b->n; u++) {
+        const size_t end = b->first + u + 1;
+        if (end % b->each != 0 && end != b->units)
+            continue;
+        const size_t begin = (end - 1) / b->each * b->each;
+        for (size_t r = 0; r < b->rows; r++)
+            b->sums->group[r][u] = group_sum(&x, b->form, (int)r, begin, end);
+    }
+}
+
+static void bytes_configure(const struct bytes_run *b, size_t rows)
+{
+    struct tile_config c = {0};
+    for (int i = 0; i < 2; i++) {
+        tile_set(&c, i, rows, TILE_ROW_BYTES);
+        tile_set(&c, 2 + i, rows, b->unit);
+        tile_set(&c, 4 + i, b->unit / 4, TILE_ROW_BYTES);
+    }
+    tiles_begin(&c);
+}
+
+/* The scales of fewer rows than a tile has, and zeros. */
+static void bytes_pad_scales(const struct bytes_run *b, struct bytes_tile *t, float *padded)
+{
+    memset(padded, 0, TILE_ROWS * PIECE_UNITS * sizeof *padded);
+    const size_t spans = b->form.half ? (b->n + 1) / 2 : b->n;
+    for (size_t i = 0; i < t->rows; i++)
+        memcpy(padded + i * PIECE_UNITS, t->scale + i * t->scale_stride, spans * sizeof *padded);
+    t->scale = padded;
+    t->scale_stride = PIECE_UNITS;
+}
+
+static void bytes_panel(struct bytes_run *b, size_t panel, size_t at)
+{
+    const struct packed *p = b->p;
+    const size_t at_scale =
+        (panel * packed_groups(p) + b->first / b->each) * PACKED_ROWS * dtype_bytes(p->scale_type);
+    struct bytes_tile t = {.run = b,
+                           .scales = (const char *)p->scales + at_scale,
+                           .mins = p->has_min ? (const char *)p->mins + at_scale : NULL};
+    float padded[TILE_ROWS * PIECE_UNITS];
+    bytes_widen(b, panel);
+    bytes_configure(b, b->rows < TILE_ROWS ? b->rows : TILE_ROWS);
+    for (t.row = 0; t.row < b->rows; t.row += TILE_ROWS) {
+        const struct rows8 x = rows8_from(b->op->x8, b->m + t.row);
+        t.rows = b->rows - t.row < TILE_ROWS ? b->rows - t.row : TILE_ROWS;
+        t.x = x.q + b->first * b->unit;
+        t.x_stride = (size_t)x.spans * PACKED_SPAN;
+        t.scale = x.scale + b->first * b->unit / PACKED_SPAN;
+        t.scale_stride = (size_t)x.spans;
+        if (t.rows < TILE_ROWS) {
+            bytes_pad_scales(b, &t, padded);
+            if (b->rows > TILE_ROWS)
+                bytes_configure(b, t.rows);
+        }
+        float *acc = b->sums->acc[at] + t.row * TILE_ROWS;
+        if (b->each == 1)
+            bytes_single(&t, acc);
+        else
+            bytes_several(&t, acc, b->sums->inner[at] + t.row * TILE_ROWS);
+    }
+    tiles_end();
+}
+
+/* All of K. The strip's rows are a block at most. */
+static void bytes_strip(struct bytes_run *b, const struct packed_strip *s)
+{
+    b->m = s->m;
+    b->rows = s->rows;
+    for (b->first = 0; b->first < b->units; b->first += b->n) {
+        b->n = b->units - b->first < PIECE_UNITS ? b->units - b->first : PIECE_UNITS;
+        if (b->p->has_min)
+            bytes_sum_groups(b);
+        for (size_t i = 0; i < s->panels; i++)
+            bytes_panel(b, s->panel + i, i);
+    }
+    for (size_t i = 0; i < s->panels; i++)
+        packed_write(b->op, b->sums->acc[i],
+                     &(struct packed_strip){s->m, s->rows, s->panel + i, 1});
+}
+
+/* Whether a byte holds what `values` of these are less `zero`. */
+static bool bytes_hold(const struct packed *p)
+{
+    const int32_t most = p->bits == 8 || p->has_table ? 255 : 15;
+    return -p->zero >= -128 && most - p->zero <= 127;
+}
+
+static void tiles_bytes(const struct op_gemm *op, struct packed_share share)
+{
+    const struct packed *p = op->w->packed;
+    struct bytes_sums sums;
+    int8_t w[PIECE_UNITS * PACKED_SPAN * PACKED_ROWS] __attribute__((aligned(64)));
+    struct bytes_run b = {.op = op, .p = p, .sums = &sums, .w = w};
+    b.form.half = p->group < PACKED_SPAN && p->group < p->cols;
+    b.unit = b.form.half ? PACKED_SPAN / 2 : PACKED_SPAN;
+    b.units = ((size_t)p->cols + b.unit - 1) / b.unit;
+    b.each = ((size_t)p->group + b.unit - 1) / b.unit;
+    b.off = bytes_hold(p) ? p->zero : 128;
+    b.left = b.off - p->zero;
+    struct packed_strip s;
+    for (s.m = share.m_begin; s.m < share.m_end; s.m += s.rows) {
+        s.rows = share.m_end - s.m < BLOCK_ROWS ? share.m_end - s.m : BLOCK_ROWS;
+        for (s.panel = share.begin; s.panel < share.end; s.panel += s.panels) {
+            s.panels = share.end - s.panel < BLOCK_PANELS ? share.end - s.panel : BLOCK_PANELS;
+            bytes_strip(&b, &s);
+        }
+    }
+}
+
+#endif

@@ -1,3 +1,0 @@
-#include "kernels/cpu/vec_avx512.h"
-
-#include "kernels/cpu/probe_body.h"

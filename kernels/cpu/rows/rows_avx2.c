@@ -1,0 +1,3 @@
+#include "kernels/cpu/vec/vec_avx2.h"
+
+#include "kernels/cpu/rows/rows_body.h"

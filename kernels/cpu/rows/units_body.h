@@ -1,0 +1,126 @@
+/* The elementwise ops of gated units, mixtures and caps, compiled once per instruction set (see
+ * cpu.h). */
+#ifndef KERNELS_CPU_ROWS_UNITS_BODY_H
+#define KERNELS_CPU_ROWS_UNITS_BODY_H
+
+#include <math.h>
+
+#include "base/team.h"
+#include "kernels/cpu/cpu.h"
+
+INLINE vec sigmoid_vec(vec x)
+{
+    return vec_set1(1.0f) / (vec_set1(1.0f) + vec_exp(vec_zero() - x));
+}
+
+static vec gelu_vec(vec x)
+{
+    float v[LANES];
+    vec_store(v, x);
+    for (int i = 0; i < LANES; i++)
+        v[i] = 0.5f * v[i] * (1.0f + erff(v[i] * 0.70710678f));
+    return vec_load(v);
+}
+
+INLINE vec glu_vec(const struct op_glu *a, vec gate, vec up)
+{
+    vec cube, one = vec_set1(1.0f), top = vec_set1(a->limit);
+    switch (a->kind) {
+    case GLU_SILU:
+        return gate / (one + vec_exp(vec_zero() - gate)) * up;
+    case GLU_GELU_TANH: /* (1 + tanh(u)) / 2 = sigmoid(2u) */
+        cube = gate * gate * gate;
+        return gate * sigmoid_vec(vec_set1(1.5957691216f) * (gate + vec_set1(0.044715f) * cube)) *
+               up;
+    case GLU_GELU:
+        return gelu_vec(gate) * up;
+    default:
+        gate = vec_min(top, gate);
+        up = vec_max(vec_zero() - top, vec_min(top, up));
+        return gate * sigmoid_vec(vec_set1(a->alpha) * gate) * (up + one);
+    }
+}
+
+/* What part `part` of a [tokens][dim] does: whole rows, or the same columns of all of them. */
+struct units_share {
+    size_t row, row_end, col, col_end;
+};
+
+INLINE struct units_share units_split(int32_t tokens, int32_t dim, int part, int parts)
+{
+    struct units_share s = {0, (size_t)tokens, 0, (size_t)dim};
+    if (tokens >= parts)
+        team_split(s.row_end, 1, part, parts, &s.row, &s.row_end);
+    else
+        team_split(s.col_end, 64, part, parts, &s.col, &s.col_end);
+    return s;
+}
+
+static void rows_glu(const struct op_glu *a, int part, int parts)
+{
+    size_t stride = (size_t)(a->in_stride ? a->in_stride : a->dim);
+    const struct units_share s = units_split(a->tokens, a->dim, part, parts);
+    for (size_t m = s.row; m < s.row_end; m++) {
+        const float *gate = a->gate + m * stride, *up = a->up + m * stride;
+        float *out = a->out + m * (size_t)a->dim;
+        size_t i = s.col;
+        for (; i + LANES <= s.col_end; i += LANES)
+            vec_store(out + i, glu_vec(a, vec_load(gate + i), vec_load(up + i)));
+        if (i < s.col_end) {
+            int n = (int)(s.col_end - i);
+            vec v = glu_vec(a, vec_load_n(gate + i, n), vec_load_n(up + i, n));
+            vec_store_n(out + i, v, n);
+        }
+    }
+}
+
+static void rows_softcap(const struct op_softcap *a, int part, int parts)
+{
+    size_t begin, end, i;
+    vec cap = vec_set1(a->cap);
+    team_split((size_t)a->n, 64, part, parts, &begin, &end);
+    for (i = begin; i + LANES <= end; i += LANES)
+        vec_store(a->x + i, cap * vec_tanh(vec_load(a->x + i) / cap));
+    if (i < end) {
+        int n = (int)(end - i);
+        vec_store_n(a->x + i, cap * vec_tanh(vec_load_n(a->x + i, n) / cap), n);
+    }
+}
+
+/* Elements [i, i + n) of one row; all LANES where n is 0. */
+INLINE void combine_put(const struct op_combine *a, size_t m, size_t i, int n)
+{
+    size_t dim = (size_t)a->dim, k = (size_t)a->k;
+    float *out = a->out + m * dim + i;
+    vec sum = vec_zero();
+    for (size_t j = m * k; j < (m + 1) * k; j++) {
+        const float *y = a->y + (a->row ? (size_t)a->row[j] : j) * dim + i;
+        vec w = vec_set1(a->weight[j]);
+        w = a->sigmoid ? sigmoid_vec(w) : w;
+        sum = vec_fma(w, n ? vec_load_n(y, n) : vec_load(y), sum);
+    }
+    if (a->bias)
+        sum = sum + (n ? vec_load_n(a->bias + i, n) : vec_load(a->bias + i));
+    if (a->scale != 0)
+        sum = sum * vec_set1(a->scale);
+    if (a->accumulate)
+        sum = sum + (n ? vec_load_n(out, n) : vec_load(out));
+    if (n)
+        vec_store_n(out, sum, n);
+    else
+        vec_store(out, sum);
+}
+
+static void rows_combine(const struct op_combine *a, int part, int parts)
+{
+    const struct units_share s = units_split(a->tokens, a->dim, part, parts);
+    for (size_t m = s.row; m < s.row_end; m++) {
+        size_t i = s.col;
+        for (; i + LANES <= s.col_end; i += LANES)
+            combine_put(a, m, i, 0);
+        if (i < s.col_end)
+            combine_put(a, m, i, (int)(s.col_end - i));
+    }
+}
+
+#endif

@@ -1,4 +1,0 @@
-#define TILES_EMULATED 1
-#include "kernels/cpu/vec_avx512.h"
-
-#include "kernels/cpu/rows_body.h"

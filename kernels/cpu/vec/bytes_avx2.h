@@ -1,0 +1,67 @@
+/* Four-byte dot products in AVX2: even and odd byte_vec apart, so that no sum of two saturates. See
+ * bytes_avx512.h for the words. */
+#ifndef KERNELS_CPU_VEC_BYTES_AVX2_H
+#define KERNELS_CPU_VEC_BYTES_AVX2_H
+
+#include "kernels/cpu/vec/vec_avx2.h"
+
+#define BYTES_ROWS 2
+#define BYTES_PANELS 1
+
+typedef __m256i byte_vec;
+typedef struct {
+    __m256i even, odd;
+} bytes_w;
+typedef bytes_w bytes_x;
+
+INLINE ivec ivec_set1(int32_t v)
+{
+    return _mm256_set1_epi32(v);
+}
+INLINE byte_vec bytes_load(const uint8_t *p)
+{
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+INLINE byte_vec bytes_low(byte_vec b)
+{
+    return _mm256_and_si256(b, _mm256_set1_epi8(15));
+}
+INLINE byte_vec bytes_high(byte_vec b)
+{
+    return _mm256_and_si256(_mm256_srli_epi16(b, 4), _mm256_set1_epi8(15));
+}
+INLINE byte_vec bytes_lookup(byte_vec b, const uint8_t *table)
+{
+    __m128i t = _mm_loadu_si128((const __m128i *)table);
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(t), b);
+}
+INLINE bytes_w bytes_w_of(byte_vec b)
+{
+    return (bytes_w){_mm256_and_si256(b, _mm256_set1_epi16(255)), _mm256_srli_epi16(b, 8)};
+}
+INLINE bytes_x bytes_x_of(const int8_t *x)
+{
+    int32_t four;
+    memcpy(&four, x, sizeof four);
+    __m256i v = _mm256_set1_epi32(four);
+    return (bytes_x){_mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8), _mm256_srai_epi16(v, 8)};
+}
+INLINE ivec bytes_dot(ivec sum, bytes_w w, bytes_x x)
+{
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(w.even, x.even));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(w.odd, x.odd));
+}
+INLINE void bytes_store(int8_t *to, ivec v)
+{
+    __m128i h = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    _mm_storel_epi64((__m128i *)to, _mm_packs_epi16(h, h));
+}
+
+INLINE vec vec_load_fp8(const uint8_t *p)
+{
+    __m128i h = _mm_slli_epi16(_mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)p)), 7);
+    h = _mm_add_epi16(h, _mm_and_si128(h, _mm_set1_epi16(0x4000)));
+    return _mm256_cvtph_ps(h);
+}
+
+#endif

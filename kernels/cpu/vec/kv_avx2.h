@@ -1,0 +1,27 @@
+/* Quantized KV (kv_vector.h) to floats in AVX2: LANES elements, without their
+ * scale. The words that kv_widen_body.h is written in. */
+#ifndef KERNELS_CPU_VEC_KV_AVX2_H
+#define KERNELS_CPU_VEC_KV_AVX2_H
+
+#include "kernels/cpu/vec/vec_avx2.h"
+
+INLINE vec vec_load_int8(const void *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p)));
+}
+INLINE vec vec_load_int4(const void *p)
+{
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    __m128i w = _mm_cvtepu8_epi16(_mm_cvtsi32_si128(four)); /* a byte's halves, to a byte each */
+    w = _mm_and_si128(_mm_or_si128(w, _mm_slli_epi16(w, 4)), _mm_set1_epi8(15));
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(w));
+}
+INLINE vec vec_load_fp8(const void *p) /* 2^-8 of it in fp16 is a shift */
+{
+    __m128i h = _mm_slli_epi16(_mm_cvtepi8_epi16(_mm_loadl_epi64(p)), 7);
+    h = _mm_and_si128(h, _mm_set1_epi16((short)0xbfff));
+    return _mm256_cvtph_ps(h) * _mm256_set1_ps(256);
+}
+
+#endif

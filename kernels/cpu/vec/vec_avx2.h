@@ -1,0 +1,161 @@
+/* The vector vocabulary in AVX2 with FMA and F16C: 8 floats. *_n touch only n elements and read the
+ * rest as zero.
+ *
+ * It is over 150 lines because a body has one vocabulary. */
+#ifndef KERNELS_CPU_VEC_VEC_AVX2_H
+#define KERNELS_CPU_VEC_VEC_AVX2_H
+
+#include <immintrin.h>
+#include <string.h>
+
+#include "kernels/cpu/cpu.h"
+
+#define BODY_NAME "avx2"
+#define BODY(name) name##_avx2
+#define INLINE static inline __attribute__((always_inline))
+#define LANES 8
+#define DOT_ROWS 4 /* register tile of dot products: rows of x by rows of w */
+#define DOT_COLS 3
+#define MIX_ROWS 2 /* register tile of weighted sums: rows by vectors */
+#define MIX_VECS 4
+
+typedef __m256 vec;
+typedef __m256i ivec;
+
+INLINE vec vec_set1(float v)
+{
+    return _mm256_set1_ps(v);
+}
+INLINE vec vec_zero(void)
+{
+    return _mm256_setzero_ps();
+}
+INLINE vec vec_load(const void *p)
+{
+    return _mm256_loadu_ps(p);
+}
+INLINE __m256i vec_first(int n)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+INLINE vec vec_load_n(const void *p, int n)
+{
+    return _mm256_maskload_ps(p, vec_first(n));
+}
+INLINE void vec_store(float *p, vec v)
+{
+    _mm256_storeu_ps(p, v);
+}
+INLINE void vec_store_n(float *p, vec v, int n)
+{
+    _mm256_maskstore_ps(p, vec_first(n), v);
+}
+/* The second operand where either is NaN. */
+INLINE vec vec_max(vec a, vec b)
+{
+    return _mm256_max_ps(a, b);
+}
+INLINE vec vec_min(vec a, vec b)
+{
+    return _mm256_min_ps(a, b);
+}
+INLINE vec vec_fma(vec a, vec b, vec c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+INLINE __m128 vec_fold_add(vec v) /* lanes 4 apart */
+{
+    return _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+}
+INLINE float vec_reduce_add(vec v)
+{
+    __m128 a = vec_fold_add(v);
+    a = _mm_add_ps(a, _mm_movehl_ps(a, a));
+    return _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)));
+}
+INLINE float vec_reduce_max(vec v)
+{
+    __m128 a = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    a = _mm_max_ps(a, _mm_movehl_ps(a, a));
+    return _mm_cvtss_f32(_mm_max_ss(a, _mm_movehdup_ps(a)));
+}
+/* out[i] = vec_reduce_add(v[i]), bit for bit, four at a time */
+INLINE void vec_reduce_add4(float *out, const vec *v)
+{
+    __m128 a = vec_fold_add(v[0]), b = vec_fold_add(v[1]);
+    __m128 c = vec_fold_add(v[2]), d = vec_fold_add(v[3]);
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_storeu_ps(out, _mm_add_ps(_mm_add_ps(a, c), _mm_add_ps(b, d)));
+}
+INLINE __m128i vec_load_halves_n(const void *p, int n)
+{
+    uint16_t h[8] = {0};
+    memcpy(h, p, (size_t)n * sizeof h[0]);
+    return _mm_loadu_si128((const __m128i *)h);
+}
+INLINE vec vec_from_bf16(__m128i h)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+INLINE vec vec_load_bf16(const void *p)
+{
+    return vec_from_bf16(_mm_loadu_si128(p));
+}
+INLINE vec vec_load_bf16_n(const void *p, int n)
+{
+    return vec_from_bf16(vec_load_halves_n(p, n));
+}
+INLINE vec vec_load_f16(const void *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128(p));
+}
+INLINE vec vec_load_f16_n(const void *p, int n)
+{
+    return _mm256_cvtph_ps(vec_load_halves_n(p, n));
+}
+/* The other way around: element j of vector i becomes element i of vector j. */
+INLINE void vec_transpose(vec v[LANES])
+{
+    vec t[LANES];
+    UNROLL
+    for (int i = 0; i < 8; i += 4) {
+        __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(v[i], v[i + 1]));
+        __m256d b = _mm256_castps_pd(_mm256_unpackhi_ps(v[i], v[i + 1]));
+        __m256d c = _mm256_castps_pd(_mm256_unpacklo_ps(v[i + 2], v[i + 3]));
+        __m256d d = _mm256_castps_pd(_mm256_unpackhi_ps(v[i + 2], v[i + 3]));
+        t[i] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, c));
+        t[i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, c));
+        t[i + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(b, d));
+        t[i + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(b, d));
+    }
+    UNROLL
+    for (int k = 0; k < 4; k++) {
+        v[k] = _mm256_permute2f128_ps(t[k], t[4 + k], 0x20);
+        v[4 + k] = _mm256_permute2f128_ps(t[k], t[4 + k], 0x31);
+    }
+}
+/* Nearest integers, and 2^k for -126 <= k <= 127. */
+INLINE ivec vec_round(vec v)
+{
+    return _mm256_cvtps_epi32(v);
+}
+INLINE vec vec_of_int(ivec v)
+{
+    return _mm256_cvtepi32_ps(v);
+}
+INLINE vec vec_pow2(ivec k)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(k, _mm256_set1_epi32(127)), 23));
+}
+INLINE ivec vec_half_int(ivec k)
+{
+    return _mm256_srai_epi32(k, 1);
+}
+INLINE ivec vec_sub_int(ivec a, ivec b)
+{
+    return _mm256_sub_epi32(a, b);
+}
+
+#include "kernels/cpu/vec/vec_common.h"
+
+#endif
