@@ -86,8 +86,10 @@ void weights_cache_mix(struct weights_key *key, const char *checkpoint)
         closedir(dir);
 }
 
-bool weights_cache_path(const char *where, const char *checkpoint, char *out, size_t cap)
+bool weights_cache_path(const char *where, const char *checkpoint, bool panels, char *out,
+                        size_t cap)
 {
+    const char *tail = panels ? ".panels.packed" : ".packed";
     size_t len = strlen(checkpoint);
     struct stat s;
     while (len > 1 && checkpoint[len - 1] == '/')
@@ -98,10 +100,9 @@ bool weights_cache_path(const char *where, const char *checkpoint, char *out, si
     bool folder = stat(checkpoint, &s) == 0 && S_ISDIR(s.st_mode);
     int n;
     if (strcmp(where, "model") == 0)
-        n = snprintf(out, cap, "%.*s%s", (int)len, checkpoint,
-                     folder ? "/baton.packed" : ".packed");
+        n = snprintf(out, cap, "%.*s%s%s", (int)len, checkpoint, folder ? "/baton" : "", tail);
     else
-        n = snprintf(out, cap, "%s/%.*s.packed", where, (int)(checkpoint + len - name), name);
+        n = snprintf(out, cap, "%s/%.*s%s", where, (int)(checkpoint + len - name), name, tail);
     return n > 0 && (size_t)n < cap;
 }
 

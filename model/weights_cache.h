@@ -40,9 +40,11 @@ struct weights_cache {
 
 /* `key` becomes that of the checkpoint's files too: their sizes and times. */
 void weights_cache_mix(struct weights_key *key, const char *checkpoint);
-/* Where the file of a checkpoint is: `where` is a folder, or "model" for beside it. False: too
- * long. */
-bool weights_cache_path(const char *where, const char *checkpoint, char *out, size_t cap);
+/* Where the file of a checkpoint is: `where` is a folder, or "model" for beside it; one of `panels`
+ * (kernels/panels.h) has a name of its own, so that hosts with tiles and hosts without can share a
+ * folder. False: too long. */
+bool weights_cache_path(const char *where, const char *checkpoint, bool panels, char *out,
+                        size_t cap);
 /* ST_NOT_FOUND; ST_INVALID: not of this key, or not of `n` parts; ST_IO. Parts are not checked. */
 enum status weights_cache_open(const char *path, const struct weights_key *key, size_t n,
                                struct weights_cache *out, struct error *err);

@@ -447,6 +447,14 @@ static enum status run_jobs(struct conversion *c, struct team *team, struct mode
     return ST_OK;
 }
 
+static bool in_panels(const struct conversion *c)
+{
+    for (size_t i = 0; i < c->n_jobs; i++)
+        if (c->jobs[i].panels)
+            return true;
+    return false;
+}
+
 enum status conversion_run(struct conversion *c, struct team *team, struct model_weights *out)
 {
     char path[1024];
@@ -458,7 +466,7 @@ enum status conversion_run(struct conversion *c, struct team *team, struct model
         return err_set(c->err, ST_NO_MEMORY, "%s: no memory for the list of weights", c->dir);
     /* Nobody wants a file beside a model that is ready at once. */
     bool worth = c->cache && (strcmp(c->cache, "model") != 0 || c->bytes_all >= KEEP_MIN_BYTES);
-    bool keeps = worth && weights_cache_path(c->cache, c->dir, path, sizeof path);
+    bool keeps = worth && weights_cache_path(c->cache, c->dir, in_panels(c), path, sizeof path);
     if (keeps)
         mix_jobs(c);
     weight_source_let_go(c->source); /* samples of it were read */

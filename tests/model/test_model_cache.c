@@ -24,7 +24,7 @@ static void setup(void)
     int8_folder_make(rig_golden_path("qwen3-moe"), INT8_ORDERED, folder);
     strcpy(cache, "/tmp/baton-cache-XXXXXX");
     cr_assert_not_null(mkdtemp(cache));
-    cr_assert(weights_cache_path(cache, folder, file, sizeof file));
+    cr_assert(weights_cache_path(cache, folder, false, file, sizeof file));
     snprintf(part, sizeof part, "%s.part", file);
 }
 
@@ -119,7 +119,7 @@ Test(cache, of_another_form_or_model, .init = setup, .fini = teardown)
     size_t n;
     float *want = say(folder, cache, &mapped, &n);
     int8_folder_make(rig_golden_path("qwen3"), INT8_ROWS, other);
-    cr_assert(weights_cache_path(cache, other, theirs, sizeof theirs));
+    cr_assert(weights_cache_path(cache, other, false, theirs, sizeof theirs));
     cr_assert_eq(rename(file, theirs), 0);
     free(say(other, cache, &mapped, &n));
     cr_assert_not(mapped);
@@ -221,11 +221,15 @@ Test(cache, where_it_cannot_be_written, .init = setup, .fini = teardown)
 Test(cache, names)
 {
     char path[64];
-    cr_assert(weights_cache_path("model", "/nowhere/x.gguf", path, sizeof path));
+    cr_assert(weights_cache_path("model", "/nowhere/x.gguf", false, path, sizeof path));
     cr_assert_str_eq(path, "/nowhere/x.gguf.packed");
-    cr_assert(weights_cache_path("model", "/tmp//", path, sizeof path));
+    cr_assert(weights_cache_path("model", "/tmp//", false, path, sizeof path));
     cr_assert_str_eq(path, "/tmp/baton.packed");
-    cr_assert(weights_cache_path("/c", "/a/b/", path, sizeof path));
+    cr_assert(weights_cache_path("/c", "/a/b/", false, path, sizeof path));
     cr_assert_str_eq(path, "/c/b.packed");
-    cr_assert_not(weights_cache_path("/c", "/a/b", path, 10));
+    cr_assert_not(weights_cache_path("/c", "/a/b", false, path, 10));
+    cr_assert(weights_cache_path("/c", "/a/b/", true, path, sizeof path));
+    cr_assert_str_eq(path, "/c/b.panels.packed");
+    cr_assert(weights_cache_path("model", "/tmp", true, path, sizeof path));
+    cr_assert_str_eq(path, "/tmp/baton.panels.packed");
 }
