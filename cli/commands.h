@@ -10,6 +10,7 @@ int cmd_up(int argc, char **argv);
 int cmd_chat(int argc, char **argv);
 int cmd_complete(int argc, char **argv);
 int cmd_generate(int argc, char **argv);
+int cmd_perplexity(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 int cmd_render(int argc, char **argv);
 int cmd_bench(int argc, char **argv);

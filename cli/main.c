@@ -18,6 +18,7 @@ static const struct command {
     {"chat", cmd_chat, "talk with a running server"},
     {"complete", cmd_complete, "stream one completion of a running server"},
     {"generate", cmd_generate, "run a model in this process on one prompt"},
+    {"perplexity", cmd_perplexity, "how well a model foretells a text, and beside another run"},
     {"tokenize", cmd_tokenize, "text to token ids and back"},
     {"render", cmd_render, "messages to the text of a model's chat template"},
     {"bench", cmd_bench, "benchmarks: serve, model, grammar, kernels, transfer"},

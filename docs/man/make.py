@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-COMMANDS = ["up", "chat", "complete", "generate", "tokenize", "render", "bench serve", "bench model", "bench grammar", "bench kernels",
+COMMANDS = ["up", "chat", "complete", "generate", "perplexity", "tokenize", "render", "bench serve", "bench model", "bench grammar", "bench kernels",
             "bench sampler", "bench transfer", "probe", "inspect", "make-model", "doctor"]
 COMMON = ["--log-level", "--log-format", "--help", "--version"]
 

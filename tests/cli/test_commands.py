@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The commands that need no server: inspect, make-model, doctor, probe, bench model, kernels and transfer.
+"""The commands that need no server: inspect, make-model, doctor, perplexity, probe, bench model, kernels and transfer.
 test_commands.py BATON SOURCE_DIR [test names]"""
 import json
 import os
@@ -161,6 +161,85 @@ class Commands(unittest.TestCase):
                             (["--depth", "1000000"], "context")):
             self.assertIn(text, self.baton("bench", "model", TINY, *words, status=1).stderr)
         self.baton("bench", "model", status=2)
+
+    def perplexity(self, *words):
+        self.baton("perplexity", *words, "--json", self.path("out.json"))
+        with open(self.path("out.json"), encoding="utf-8") as f:
+            return json.load(f)
+
+    def test_perplexity(self):
+        with open(self.path("text"), "w", encoding="utf-8") as f:
+            f.write("Once upon a time there was a small hen named Grace. She lived near the castle. 12 + 30 = 42. " * 12)
+        words = (TINY, "--context", "64", "--chunks", "3")
+        first = self.perplexity(*words, "--text", self.path("text"), "--save", self.path("base"))
+        self.assertEqual((first["chunks"], first["scored"]), (3, 3 * 31))
+        self.assertTrue(1 < first["perplexity"] < 50)
+        self.assertNotIn("divergence", first)
+        # Bits hang on neither threads nor chunks.
+        self.perplexity(*words, "--text", self.path("text"), "--save", self.path("again"), "--threads", "1",
+                        "--chunk-tokens-max", "7", "--block-tokens", "5")
+        with open(self.path("base"), "rb") as a, open(self.path("again"), "rb") as b:
+            self.assertEqual(a.read(), b.read())
+        same = self.perplexity(TINY, "--base", self.path("base"))
+        self.assertEqual((same["scored"], same["perplexity"], same["same_top"]), (93, first["perplexity"], 1))
+        self.assertLess(same["divergence"]["mean"], 1e-7)
+        other = self.perplexity(TINY, "--base", self.path("base"), "--kv-dtype", "int4", "--chunks", "2")
+        self.assertEqual(other["scored"], 62)
+        self.assertGreater(other["divergence"]["mean"], 1e-5)
+        self.assertGreaterEqual(other["divergence_most"], other["divergence"]["mean"])
+        text = self.baton("perplexity", TINY, "--base", self.path("base")).stdout
+        for word in ("perplexity", "KL divergence", "same top token   100.00 %"):
+            self.assertIn(word, text)
+
+    def test_perplexity_of_what_cannot_be(self):
+        with open(self.path("text"), "w", encoding="utf-8") as f:
+            f.write("too short")
+        self.baton("perplexity", TINY, status=2)
+        self.baton("perplexity", TINY, "--text", self.path("text"), "--base", "x", status=2)
+        self.assertIn("--context", self.baton("perplexity", TINY, "--text", self.path("text"), status=1).stderr)
+        self.assertIn("/nonexistent", self.baton("perplexity", TINY, "--text", "/nonexistent", status=1).stderr)
+        row = 2 * (3072 + 4)
+        sound = b"_logits_" + struct.pack("<Iii4i", 4, 3072, 1, 7, 8, 9, 10) + struct.pack("<ff3072H", 0.001, -70, *range(3072))
+        self.assertEqual(len(sound), 36 + row)
+        for change, said in ((lambda b: b, None), (lambda b: b[:-1], "not whole"), (lambda b: b + b"x", "not whole"),
+                             (lambda b: b[:9], "not a file of log"), (lambda b: b"_other__" + b[8:], "not a file of log"),
+                             (lambda b: b[:8] + struct.pack("<I", 1 << 30) + b[12:], "cannot be"),
+                             (lambda b: b[:16] + struct.pack("<i", 1 << 24) + b[20:], "not whole"),
+                             (lambda b: b[:20] + struct.pack("<i", 3072) + b[24:], "outside"),
+                             (lambda b: b[:20] + struct.pack("<i", -1) + b[24:], "outside"),
+                             (lambda b: b[:36] + struct.pack("<f", float("nan")) + b[40:], "finite"),
+                             (lambda b: b[:44] + bytes(2 * 3072), "foretells nothing"),
+                             (lambda b: b[:12] + struct.pack("<i", 3071) + b[16:], "vocabulary of 3071")):
+            with open(self.path("base"), "wb") as f:
+                f.write(change(sound))
+            done = self.baton("perplexity", TINY, "--base", self.path("base"), status=1 if said else 0)
+            self.assertIn(said or "", done.stderr)
+        with open("/dev/full", "wb"):
+            done = self.baton("perplexity", TINY, "--base", self.path("base"), "--save", "/dev/full", status=1)
+
+    def test_perplexity_of_a_gguf_file(self):
+        """The folder as a GGUF file says the same, and the comparison's own reading of what was saved agrees."""
+        tools = os.path.join(SOURCE, "tools", "peers")
+        subprocess.run([sys.executable, "-B", os.path.join(tools, "hf_gguf.py"), TINY, self.path("tiny.gguf")], check=True)
+        words = ("--prompt", "Add 17 and 25. It's Anna's:\n", "--greedy", "--max-tokens", "24", "--json")
+        said = [json.loads(self.baton("generate", m, *words).stdout) for m in (TINY, self.path("tiny.gguf"))]
+        self.assertEqual(said[0]["prompt_ids"], said[1]["prompt_ids"])
+        self.assertEqual(said[0]["ids"], said[1]["ids"])
+        with open(self.path("text"), "w", encoding="utf-8") as f:
+            f.write(said[0]["text"] * 8)
+        self.baton("perplexity", TINY, "--text", self.path("text"), "--context", "64", "--save", self.path("base"))
+        found = self.perplexity(self.path("tiny.gguf"), "--base", self.path("base"), "--kv-dtype", "int8", "--save",
+                                self.path("int8"))
+        sys.path.insert(0, tools)
+        self.addCleanup(sys.path.remove, tools)
+        sys.dont_write_bytecode = True
+        divergence = __import__("divergence")
+        base, other = (divergence.Saved(self.path(name)) for name in ("base", "int8"))
+        self.assertEqual((base.ids, base.count), (other.ids, found["scored"]))
+        each = divergence.divergences(base, [other])[0]
+        mean = sum(each) / len(each)
+        self.assertAlmostEqual(mean / found["divergence"]["mean"], 1, 2)
+        self.assertGreater(mean, 0)
 
     def test_bench_sampler(self):
         self.baton("bench", "sampler", "--samples", "3", "--json", self.path("out.json"))

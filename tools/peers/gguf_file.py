@@ -3,8 +3,8 @@ import os
 import struct
 
 MAGIC, VERSION, ALIGNMENT = b"GGUF", 3, 32
-U32, F32, BOOL, STRING, ARRAY, U64 = 4, 6, 7, 8, 9, 10
-SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", U32: "I", 5: "i", F32: "f", BOOL: "?", U64: "Q", 11: "q", 12: "d"}
+U32, I32, F32, BOOL, STRING, ARRAY, U64 = 4, 5, 6, 7, 8, 9, 10
+SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", U32: "I", I32: "i", F32: "f", BOOL: "?", U64: "Q", 11: "q", 12: "d"}
 # Name -> ggml's number, values per block, bytes per block, general.file_type.
 TYPES = {"F32": (0, 1, 4, 0), "F16": (1, 1, 2, 1), "BF16": (30, 1, 2, 32),
          "Q8_0": (8, 32, 34, 7), "Q4_0": (2, 32, 18, 2)}
@@ -23,7 +23,11 @@ def text(s):
 
 
 def pair(key, value):
-    """A key with a string, a float or an unsigned number."""
+    """A key with a string, a float, an unsigned number, or a list of strings or of signed numbers."""
+    if isinstance(value, list) and value and isinstance(value[0], str):
+        return text(key) + struct.pack("<IIQ", ARRAY, STRING, len(value)) + b"".join(map(text, value))
+    if isinstance(value, list):
+        return text(key) + struct.pack(f"<IIQ{len(value)}i", ARRAY, I32, len(value), *value)
     if isinstance(value, str):
         return text(key) + struct.pack("<I", STRING) + text(value)
     if isinstance(value, bool):
