@@ -44,6 +44,12 @@ static KT_UNUSED float *kt_copy(const float *v, size_t n)
     return memcpy(malloc(n * sizeof *v), v, n * sizeof *v);
 }
 
+/* Whether a body makes use of being told that attention may round. */
+static KT_UNUSED bool kt_rounds(const struct ops *ops)
+{
+    return strcmp(ops->name, "avx512_bf16") == 0 || strncmp(ops->name, "amx", 3) == 0;
+}
+
 struct kt_matrix {
     struct matrix m;
     void *memory;

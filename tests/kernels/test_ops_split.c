@@ -150,7 +150,7 @@ static void check(const struct ops *ops, size_t shape, size_t with, struct team 
     sequence_make(ops, shape, with, 16, &s);
     float *want = compute(ops, &s, &(struct way){.at = FROM, .parts = 1});
     float *truth = compute(ops_ref(), &s, &(struct way){.at = LENGTH - 9, .parts = 1});
-    const bool rounded = features[with].rounds && strcmp(ops->name, "avx512_bf16") == 0;
+    const bool rounded = features[with].rounds && kt_rounds(ops);
     kt_near(ops->name, want + (LENGTH - 9 - FROM) * s.out, truth, (size_t)(9 * s.out),
             rounded ? (struct kt_tolerance){4e-3, 4e-3} : (struct kt_tolerance){3e-6, 2e-6});
     for (size_t i = 0; i < sizeof ats / sizeof ats[0]; i++)

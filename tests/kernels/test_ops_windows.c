@@ -175,10 +175,9 @@ static void name_case(char *out, size_t cap, const struct sequence *q)
              q->with.rounds ? " rounds" : "");
 }
 
-/* One body alone makes use of being told that it may round. */
 static bool f_rounds(const struct features *f, const struct ops *ops)
 {
-    return f->rounds && strcmp(ops->name, "avx512_bf16") == 0;
+    return f->rounds && kt_rounds(ops);
 }
 
 Test(windows, against_ref, .timeout = 240)
@@ -237,22 +236,63 @@ Test(windows, whatever_the_way, .timeout = 240)
             }
 }
 
+/* Where bf16 is multiplied in tiles of 16 queries and 32 elements: chunks and heads that end at
+ * their borders, against one row at a time. Of numbers so small and scores so far apart that
+ * products and weights are no normal numbers, the same. */
+Test(windows, borders_of_tiles, .timeout = 240)
+{
+    static const struct shape wide[] = {{1, 1, 64, 64, 0},
+                                        {3, 1, 80, 80, 0},
+                                        {8, 2, 96, 96, 0},
+                                        {2, 2, 128, 128, 0},
+                                        {5, 1, 576, 0, 512}};
+    static const struct way ways[] = {{16, 15, 1, true, 0}, {5, 16, 2, false, 0},
+                                      {48, 17, 1, true, 2}, {32, 32, 3, false, 1},
+                                      {16, 33, 1, true, 2}, {64, LENGTH, 1, false, 0}};
+    SWEEP();
+    for (int b = 1; ops_at(b); b++)
+        for (size_t s = 0; s < sizeof wide / sizeof wide[0] && kt_rounds(ops_at(b)); s++)
+            for (int small = 0; small < 2; small++) {
+                struct features f = {s % 2 ? 37 : 0, 0, s % 2, DTYPE_BF16, true};
+                struct sequence q = sequence_make(&wide[s], &f);
+                size_t n = (size_t)(LENGTH * out_width(&wide[s]));
+                float *want = malloc(n * sizeof *want), *got = malloc(n * sizeof *got);
+                char name[200];
+                for (int i = 0; i < LENGTH * wide[s].heads * wide[s].dim && small; i++)
+                    ((float *)q.q)[i] *= 90;
+                for (int i = 0; i < LENGTH * wide[s].kv_heads * wide[s].value_dim && small; i += 2)
+                    ((float *)q.v)[i] *= 0x1p-124f;
+                compute(ops_at(b), &q, &(struct way){16, 1, 1, false, 0}, want);
+                for (size_t w = 0; w < sizeof ways / sizeof ways[0]; w++) {
+                    snprintf(name, sizeof name, "%s dim %d block %d chunk %d%s", ops_at(b)->name,
+                             wide[s].dim, ways[w].block_tokens, ways[w].chunk,
+                             small ? " small" : "");
+                    compute(ops_at(b), &q, &ways[w], got);
+                    kt_same(name, got, want, n);
+                }
+                free(got);
+                free(want);
+                sequence_free(&q);
+            }
+}
+
 /* A sick key or value hurts the rows whose window reaches it and no other. */
 Test(windows, keep_nan_to_those_who_see_it)
 {
     enum { SICK = 70, WINDOW = 20 };
     static const struct shape two[] = {{2, 1, 24, 24, 0}, {9, 1, 28, 0, 20}};
     for (int b = 0; ops_at(b); b++)
-        for (size_t s = 0; s < 2; s++)
-            for (int part = 0; part < 2 - (int)s; part++) {
-                struct features f = {WINDOW, 0, true, DTYPE_F32};
-                struct sequence q = sequence_make(&two[s], &f);
-                int width = out_width(&two[s]);
+        for (size_t s = 0; s < 4; s++)
+            for (int part = 0; part < 2 - (int)s % 2; part++) {
+                const bool rounds = s >= 2;
+                struct features f = {WINDOW, 0, true, rounds ? DTYPE_BF16 : DTYPE_F32, rounds};
+                struct sequence q = sequence_make(&two[s % 2], &f);
+                int width = out_width(&two[s % 2]);
                 size_t n = (size_t)(LENGTH * width);
                 float *clean = malloc(n * sizeof *clean), *dirty = malloc(n * sizeof *dirty);
                 struct way w = {16, 33, 2, false, 0};
                 compute(ops_at(b), &q, &w, clean);
-                ((float *)(part ? q.v : q.k))[SICK * two[s].dim + 3] = NAN;
+                ((float *)(part ? q.v : q.k))[SICK * two[s % 2].dim + 3] = NAN;
                 compute(ops_at(b), &q, &w, dirty);
                 for (int r = 0; r < LENGTH; r++) {
                     bool sees = r >= SICK && r < SICK + WINDOW;

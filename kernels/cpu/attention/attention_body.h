@@ -19,6 +19,9 @@
 #include <stdatomic.h>
 
 #include "kernels/cpu/attention/span_body.h"
+#if defined(BODY_TILES)
+#include "kernels/cpu/attention/tiles_body.h"
+#endif
 
 /* How the body multiplies by what is stored. */
 INLINE enum score_form attention_form(const struct op_attention *a)
@@ -26,6 +29,10 @@ INLINE enum score_form attention_form(const struct op_attention *a)
 #if defined(BODY_ROUNDS)
     if (a->rounds && a->layout->dtype == DTYPE_BF16)
         return SCORE_ROUNDED;
+#endif
+#if defined(BODY_TILES)
+    if (a->rounds && a->layout->dtype == DTYPE_BF16)
+        return SCORE_TILES;
 #endif
 #if defined(BODY_PAIRS)
     if (a->layout->dtype == DTYPE_BF16)
@@ -65,6 +72,12 @@ static void attention_finish(const struct attention_tile *t, const struct attent
         fade = expf(s->all.max[i] - max);
         sum = sum * fade + expf(sink - max);
     }
+#if defined(BODY_TILES)
+    if (s->form == SCORE_TILES) {
+        tiles_write(s, acc, vec_set1(fade), vec_set1(sum), out);
+        return;
+    }
+#endif
     for (size_t d = 0; d < s->out_dim; d++)
         out[d] = acc[attention_place(s, d)] * fade / sum;
 }
@@ -84,6 +97,12 @@ static void attention_begin(const struct attention_tile *t, struct attention_sta
     s->form = attention_form(a);
     s->all = (struct attention_sums){s->all_max, s->all_sum, s->all_acc};
     s->q_stride = s->form == SCORE_ROUNDED ? (dim + 1) / 2 : dim + dim % 2;
+#if defined(BODY_TILES)
+    if (s->form == SCORE_TILES) {
+        tiles_queries(t, s);
+        return;
+    }
+#endif
     for (int i = 0; i < t->rows * t->heads; i++) {
         const float *q = a->q + (size_t)(t->row + i / t->heads) * q_stride +
                          (size_t)(t->head + i % t->heads) * dim;
@@ -117,11 +136,14 @@ static void attention_stretch(const struct attention_tile *t, struct attention_s
         (at + 1) * ATTENTION_STRETCH - 1 < last ? (at + 1) * ATTENTION_STRETCH : last + 1;
     int32_t base = at * ATTENTION_STRETCH > first ? at * ATTENTION_STRETCH : first;
     base -= base % OPS_KV_SPAN;
-    for (int i = 0; i < t->rows * t->heads; i++) {
+    int pairs = t->rows * t->heads;
+    if (s->form == SCORE_TILES) /* whole ones are computed */
+        pairs = (pairs + ATTENTION_LANES_MAX - 1) / ATTENTION_LANES_MAX * ATTENTION_LANES_MAX;
+    for (int i = 0; i < pairs; i++) {
         s->max[i] = -INFINITY;
         s->sum[i] = 0;
     }
-    memset(s->acc, 0, (size_t)(t->rows * t->heads) * s->acc_stride * sizeof s->acc[0]);
+    memset(s->acc, 0, (size_t)pairs * s->acc_stride * sizeof s->acc[0]);
     struct attention_view next, now = attention_look(t, base);
     attention_locate(t, base, now.range, &s->places[0]);
     for (int at_now = 0; base < end; base += OPS_KV_SPAN, now = next, at_now = !at_now) {
@@ -132,7 +154,12 @@ static void attention_stretch(const struct attention_tile *t, struct attention_s
             attention_locate(t, base + OPS_KV_SPAN, next.range, &s->places[!at_now]);
             s->ahead = &s->places[!at_now];
         }
-        attention_span(t, s, base, &now);
+#if defined(BODY_TILES)
+        if (s->form == SCORE_TILES)
+            tiles_span(t, s, base, &now);
+        else
+#endif
+            attention_span(t, s, base, &now);
     }
 }
 
@@ -338,7 +365,15 @@ void BODY(attention)(const struct op_attention *a, int part, int parts)
     w.most = w.pairs > group ? w.pairs / group : 1;
     attention_plan(&w);
     w.state = &s;
+#if defined(BODY_TILES)
+    if (attention_form(a) == SCORE_TILES)
+        tiles_attention_begin();
+#endif
     attention_walk(&w);
+#if defined(BODY_TILES)
+    if (attention_form(a) == SCORE_TILES)
+        tiles_end();
+#endif
 }
 
 #endif

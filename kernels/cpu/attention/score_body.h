@@ -12,8 +12,8 @@
 
 #define SCORE_ELEMENTS 64
 
-/* What a lane of the panel holds. */
-enum score_form { SCORE_FLOATS, SCORE_PAIRS, SCORE_ROUNDED, SCORE_FORMS };
+/* What a lane of the panel holds; or there is no panel, but tiles (tiles_body.h). */
+enum score_form { SCORE_FLOATS, SCORE_PAIRS, SCORE_ROUNDED, SCORE_FORMS, SCORE_TILES };
 
 /* Rows of one span's keys or values: elements from `offset` bytes on, of type t. */
 struct span_rows {

@@ -9,10 +9,21 @@
 #include "kernels/cpu/attention/kv_widen_body.h"
 #include "kernels/cpu/attention/mix_body.h"
 #include "kernels/cpu/attention/score_body.h"
+#if defined(BODY_TILES)
+#include "kernels/cpu/vec/tiles.h"
+#endif
 
-#define ATTENTION_LANES_MAX 16       /* of any body */
-#define ATTENTION_QUERIES 64         /* (row, head) pairs of a tile, at most */
-#define ATTENTION_QUERY_FLOATS 16384 /* and their elements */
+#define ATTENTION_LANES_MAX 16 /* of any body */
+/* (row, head) pairs of a tile, at most; their elements, and what padding adds to them. */
+#if defined(BODY_TILES)
+#define ATTENTION_QUERIES 128
+#define ATTENTION_QUERY_FLOATS 36864
+#define ATTENTION_PADDING (TILE_ROWS * OPS_HEAD_DIM_MAX + 31 * ATTENTION_QUERIES)
+#else
+#define ATTENTION_QUERIES 64
+#define ATTENTION_QUERY_FLOATS 16384
+#define ATTENTION_PADDING (2 * ATTENTION_QUERIES * ATTENTION_LANES_MAX)
+#endif
 
 #define ATTENTION_STRETCH (8 * OPS_KV_SPAN)
 #define ATTENTION_ITEMS_EACH 8 /* tiles for each part, from which stretches are not shared out */
@@ -37,11 +48,30 @@ struct attention_sums {
     float *max, *sum, *acc; /* acc: acc_stride apart */
 };
 
+#if defined(BODY_TILES)
+#define TILES_OF_SPAN (OPS_KV_SPAN / TILE_ROWS)
+#define TILES_COLS 32                      /* elements, or positions, of a product */
+#define TILES_TILE (TILE_ROWS * TILE_ROWS) /* floats, or pairs of bf16, of a tile */
+#define TILES_CHUNK 64                     /* elements of values at a time */
+
+/* What tiles_body.h computes with. */
+struct attention_tiles {
+    uint16_t key[OPS_HEAD_DIM_MAX * OPS_KV_SPAN]; /* [blocks][OPS_KV_SPAN][TILES_COLS] */
+    float score[2][TILES_OF_SPAN * TILES_TILE];   /* of pairs now and next: [position][pair] */
+    float weight[ATTENTION_QUERIES / TILE_ROWS][2][TILES_TILE]; /* [half][pair][position pair] */
+    float value[2][2 * TILES_CHUNK / TILES_COLS]
+               [TILES_TILE]; /* [half][][position pair][elements] */
+};
+#endif
+
 struct attention_state {
-    float q[ATTENTION_QUERY_FLOATS + 2 * ATTENTION_QUERIES]; /* times scale; or pairs of bf16 */
-    float acc[ATTENTION_QUERY_FLOATS + 2 * ATTENTION_QUERIES * ATTENTION_LANES_MAX];
+#if defined(BODY_TILES)
+    struct attention_tiles tiles __attribute__((aligned(64)));
+#endif
+    float q[ATTENTION_QUERY_FLOATS + ATTENTION_PADDING]; /* times scale; or pairs of bf16 */
+    float acc[ATTENTION_QUERY_FLOATS + ATTENTION_PADDING];
     float score[ATTENTION_QUERIES * OPS_KV_SPAN];
-    float all_acc[ATTENTION_QUERY_FLOATS + 2 * ATTENTION_QUERIES * ATTENTION_LANES_MAX];
+    float all_acc[ATTENTION_QUERY_FLOATS + ATTENTION_PADDING];
     float all_max[ATTENTION_QUERIES], all_sum[ATTENTION_QUERIES];
     struct attention_sums all; /* the three above: of the stretches so far */
     float max[ATTENTION_QUERIES], sum[ATTENTION_QUERIES], fade[ATTENTION_QUERIES];

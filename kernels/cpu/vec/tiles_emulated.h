@@ -32,7 +32,7 @@ static void TILE_STORE(int t, void *p, size_t stride)
         memcpy((char *)p + r * stride, emulated.data[t][r], emulated.config.row_bytes[t]);
 }
 
-static __attribute__((noinline)) void TILE_DOT_BYTES(int c, int a, int b)
+static __attribute__((noinline, unused)) void TILE_DOT_BYTES(int c, int a, int b)
 {
     for (int m = 0; m < emulated.config.rows[c]; m++) {
         int32_t sum[TILE_ROWS];
