@@ -3,6 +3,7 @@
 as loosely as a busy machine needs. test_client.py BATON [test names]"""
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -217,22 +218,27 @@ class Client(unittest.TestCase):
     def test_chat_at_a_terminal(self):
         main, other = os.openpty()
         p = subprocess.Popen([BATON, "chat", "--url", self.url, "--model", "fake:itl=100", "--max-tokens", "200"],
-                             stdin=other, stdout=subprocess.PIPE, text=True)
-        os.write(main, b"hello\n")
-        time.sleep(1.2)
-        p.send_signal(signal.SIGINT)
-        time.sleep(0.4)
-        os.write(main, b"again\n")
-        time.sleep(0.6)
-        p.send_signal(signal.SIGINT)
-        time.sleep(0.4)
+                             stdin=other, stdout=subprocess.PIPE)
+        out = ""
+
+        def until(words):
+            nonlocal out
+            while words not in out and select.select([p.stdout], [], [], 60)[0]:
+                got = os.read(p.stdout.fileno(), 4096)
+                if not got:
+                    break
+                out += got.decode()
+            self.assertIn(words, out)
+
+        for said in ("hello", "again"):
+            os.write(main, said.encode() + b"\n")
+            until("echo:" + said)
+            p.send_signal(signal.SIGINT)
         os.write(main, b"\x04")
-        out, _ = p.communicate(timeout=20)
+        p.communicate(timeout=60)
         os.close(main)
         os.close(other)
         self.assertEqual(p.returncode, 0)
-        self.assertIn("echo:hello", out)
-        self.assertIn("echo:again", out)
 
 
 if __name__ == "__main__":

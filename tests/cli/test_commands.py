@@ -132,7 +132,17 @@ class Commands(unittest.TestCase):
         self.assertGreater(min(probe[k] for k in ("gflops", "gbytes_per_second", "cache_gbytes_per_second")), 0)
 
     def test_probe_by_threads(self):
-        limits = json.loads(self.baton("probe").stdout)["limits"]
+        # Four and two times what floats do; far more is no measurement. Where others take the cores away while one of the two
+        # is measured, the ratio says nothing: what a probe does wrong it does every time.
+        def plausible(limits):
+            return all(row[key] is None or row[key] < most * row["fma_gflops"]
+                       for row in limits for key, most in (("int8_dot_gops", 8), ("bf16_dot_gflops", 4)))
+
+        for _ in range(6):
+            limits = json.loads(self.baton("probe").stdout)["limits"]
+            if plausible(limits):
+                break
+        self.assertTrue(plausible(limits), limits)
         threads = [row["threads"] for row in limits]
         self.assertEqual(threads, sorted(set(threads)))
         self.assertEqual((threads[0], threads[-1]), (1, len(os.sched_getaffinity(0))))
@@ -141,9 +151,6 @@ class Commands(unittest.TestCase):
         for row in limits:
             for key in ("fma_gflops", "read_gbytes_per_second", "copy_gbytes_per_second", "wake_us", "barrier_us"):
                 self.assertGreater(row[key], 0)
-            # Four and two times what floats do; far more is no measurement.
-            for key, most in (("int8_dot_gops", 8), ("bf16_dot_gflops", 4)):
-                self.assertTrue(row[key] is None or row[key] < most * row["fma_gflops"], (key, row))
             for key, flag in (("int8_dot_gops", "avx512_vnni"), ("bf16_dot_gflops", "avx512_bf16"), ("amx_bf16_gflops", "amx_bf16"),
                               ("amx_int8_l1_gops", "amx_int8")):
                 self.assertTrue(row[key] is None or flag in flags, f"{key} without {flag}")

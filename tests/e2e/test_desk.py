@@ -2,6 +2,7 @@
 import http.client
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -236,7 +237,9 @@ class Desk(cluster.SharedCase):
         for kinds in (("unused", "pieces"), ("no spaces",)):
             with self.start() as c:
                 socks = [(send(c, *HARD[kind][:2]), HARD[kind][2]) for kind in kinds]
-                time.sleep(0.05)
+                # On the desk, or answered already: both mean that it was there before the signal.
+                cluster.wait_until("the bodies are there", lambda: c.router.metrics().get("baton_desk_jobs") >= len(socks)
+                                   or select.select([sock for sock, _ in socks], [], [], 0)[0], 60)
                 c.processes["router"].send_signal(signal.SIGTERM)
                 for sock, status in socks:
                     answer = self.answer(sock)

@@ -10,6 +10,10 @@
 #include "support/read_file.h"
 
 #define GROUP 32
+/* Blocks whose borders lie inside the parts of fused matrices (query, key and value; gate and up),
+ * and which no tensor's rows need be a multiple of. */
+#define BLOCK_ROWS 24
+#define BLOCK_COLS 128
 
 struct writer {
     struct buf header, data;
@@ -49,13 +53,41 @@ static int8_t to_fp8(float v)
     return (int8_t)(best | (v < 0 ? 0x80 : 0));
 }
 
-static void quantize_fp8(const float *v, size_t cols, float *scale, int8_t *q)
+/* `n` elements in `rows` rows that lie `stride` apart have one scale. */
+static void quantize_fp8(const float *v, size_t rows, size_t n, size_t stride, float *scale,
+                         int8_t *q)
 {
     *scale = 0;
-    for (size_t i = 0; i < cols; i++)
-        *scale = fmaxf(*scale, fabsf(v[i]) / 448);
-    for (size_t i = 0; i < cols; i++)
-        q[i] = *scale > 0 ? to_fp8(v[i] / *scale) : 0;
+    for (size_t r = 0; r < rows; r++)
+        for (size_t i = r * stride; i < r * stride + n; i++)
+            *scale = fmaxf(*scale, fabsf(v[i]) / 448);
+    for (size_t r = 0; r < rows; r++)
+        for (size_t i = r * stride; i < r * stride + n; i++)
+            q[i] = *scale > 0 ? to_fp8(v[i] / *scale) : 0;
+}
+
+static void put_blocks(struct writer *w, const struct tensor *t)
+{
+    const size_t cols = t->shape[1], rows = t->shape[0];
+    const size_t across = (cols - 1) / BLOCK_COLS + 1, down = (rows - 1) / BLOCK_ROWS + 1;
+    float *v = malloc(t->elements * sizeof *v), *scale = malloc(across * down * sizeof *scale);
+    int8_t *q = malloc(t->elements);
+    char name[512], shape[128];
+    cr_assert(v && scale && q);
+    dequant_plain(t->type, t->data, t->elements, v);
+    for (size_t b = 0; b < across * down; b++) {
+        const size_t r = b / across * BLOCK_ROWS, c = b % across * BLOCK_COLS;
+        const size_t high = rows - r < BLOCK_ROWS ? rows - r : BLOCK_ROWS;
+        const size_t wide = cols - c < BLOCK_COLS ? cols - c : BLOCK_COLS;
+        quantize_fp8(v + r * cols + c, high, wide, cols, scale + b, q + r * cols + c);
+    }
+    put_tensor(w, t->name, "F8_E4M3", tensor_shape_text(t, shape, sizeof shape), q, t->elements);
+    snprintf(name, sizeof name, "%s_scale", t->name);
+    snprintf(shape, sizeof shape, "[%zu,%zu]", down, across);
+    put_tensor(w, name, "F32", shape, scale, across * down * sizeof *scale);
+    free(v);
+    free(scale);
+    free(q);
 }
 
 static void quantize_row(const float *v, const int32_t *group, size_t cols, float *scale, int8_t *q)
@@ -81,7 +113,7 @@ static void put_rows(struct writer *w, const struct tensor *t)
     dequant_plain(t->type, t->data, t->elements, v);
     make_groups(w, group, cols, size);
     for (size_t r = 0; r < rows && w->kind == INT8_FP8; r++)
-        quantize_fp8(v + r * cols, cols, scale + r, q + r * cols);
+        quantize_fp8(v + r * cols, 1, cols, cols, scale + r, q + r * cols);
     for (size_t r = 0; r < rows && w->kind != INT8_FP8; r++)
         quantize_row(v + r * cols, group, cols, scale + r * groups, q + r * cols);
     put_tensor(w, t->name, w->kind == INT8_FP8 ? "F8_E4M3" : "I8",
@@ -123,7 +155,9 @@ static void write_weights(const char *golden, enum int8_kind kind, const char *p
     cr_assert_eq(checkpoint_open(golden, &c, &err), ST_OK, "%s", err.text);
     for (size_t i = 0; i < checkpoint_count(c); i++) {
         const struct tensor *t = checkpoint_at(c, i);
-        if (is_matrix(t))
+        if (is_matrix(t) && kind == INT8_FP8_BLOCKS && t->rank == 2)
+            put_blocks(&w, t);
+        else if (is_matrix(t) && kind != INT8_FP8_BLOCKS)
             put_rows(&w, t);
         else
             put_tensor(&w, t->name, tensor_type_name(t->type),
@@ -150,15 +184,16 @@ void int8_folder_make(const char *golden, enum int8_kind kind, char path[INT8_FO
     while (config.len > 0 && config.data[config.len - 1] != '}')
         config.len--;
     config.len -= config.len > 0;
-    const char *kinds[INT8_KINDS] = {"\"int\",\"strategy\":\"channel\"",
-                                     "\"int\",\"strategy\":\"group\",\"group_size\":32",
-                                     "\"float\",\"strategy\":\"channel\""};
+    const char *kinds[INT8_KINDS] = {
+        "\"int\",\"strategy\":\"channel\"", "\"int\",\"strategy\":\"group\",\"group_size\":32",
+        "\"float\",\"strategy\":\"channel\"",
+        "\"float\",\"strategy\":\"block\",\"block_structure\":[24,128]"};
     buf_printf(
         &config,
         ",\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"%s\","
         "\"config_groups\":{\"all\":{\"targets\":[\"re:.*\"],\"weights\":{\"num_bits\":8,"
         "\"type\":%s}}}}}",
-        kind == INT8_FP8 ? "float-quantized" : "int-quantized", kinds[kind]);
+        kind >= INT8_FP8 ? "float-quantized" : "int-quantized", kinds[kind]);
     write_file(path, "config.json", &config);
     buf_fini(&config);
     write_weights(golden, kind, path);
