@@ -13,6 +13,7 @@
 #include "base/flags.h"
 #include "base/rng.h"
 #include "cli/bench/bench.h"
+#include "cli/bench/summary.h"
 #include "cli/facts.h"
 #include "tokenizer/grammar/grammar.h"
 
@@ -51,9 +52,9 @@ static const struct sample {
 #define N_SAMPLES (sizeof samples / sizeof *samples)
 
 struct timing {
-    int64_t *v; /* ns of every step's mask and accept */
+    double *v; /* us of every step's mask and accept */
     size_t n;
-    double p50, p99, max, mean; /* us */
+    struct bench_figures us;
 };
 
 struct row {
@@ -75,26 +76,6 @@ struct bench {
     double vocab_ms;
     struct row rows[N_SAMPLES];
 };
-
-static int by_value(const void *a, const void *b)
-{
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return x < y ? -1 : x > y;
-}
-
-static void summarise(struct timing *t)
-{
-    double sum = 0;
-    if (t->n == 0)
-        return;
-    qsort(t->v, t->n, sizeof *t->v, by_value);
-    for (size_t i = 0; i < t->n; i++)
-        sum += (double)t->v[i];
-    t->p50 = (double)t->v[t->n / 2] / 1e3;
-    t->p99 = (double)t->v[t->n - 1 - t->n / 100] / 1e3;
-    t->max = (double)t->v[t->n - 1] / 1e3;
-    t->mean = sum / (double)t->n / 1e3;
-}
 
 /* One of the allowed ids, -1: none. */
 static int32_t pick(const uint64_t *mask, int32_t size, uint64_t draw)
@@ -137,7 +118,7 @@ static enum status walk(struct bench *b, struct grammar_run *run, uint64_t seed,
             return ST_OK;
         begun = clock_now_ns();
         st = grammar_accept(run, &at, id, err);
-        t->v[t->n++] = mask_ns + clock_now_ns() - begun;
+        t->v[t->n++] = (double)(mask_ns + clock_now_ns() - begun) / 1e3;
         if (st != ST_OK)
             return st;
     }
@@ -166,8 +147,8 @@ static enum status measure(struct bench *b, const struct sample *s, struct row *
                   err);
     }
     if (st == ST_OK) {
-        summarise(&row->cold);
-        summarise(&row->warm);
+        row->cold.us = bench_figures_of(row->cold.v, row->cold.n);
+        row->warm.us = bench_figures_of(row->warm.v, row->warm.n);
         grammar_run_stats(run, &row->stats);
         row->bytes = grammar_run_bytes(run);
     }
@@ -189,8 +170,8 @@ static void print_table(const struct bench *b)
     for (size_t i = 0; i < N_SAMPLES; i++) {
         const struct row *r = &b->rows[i];
         printf("%-17s %9.0f %7zu %9.2f %9.1f %9.1f %7zu %8.2f %8.1f %9.1f %7llu %7llu %8llu\n",
-               samples[i].name, r->compile_us, r->cold.n, r->cold.p50, r->cold.p99, r->cold.max,
-               r->warm.n, r->warm.p50, r->warm.p99, r->warm.max,
+               samples[i].name, r->compile_us, r->cold.n, r->cold.us.p50, r->cold.us.p99,
+               r->cold.us.max, r->warm.n, r->warm.us.p50, r->warm.us.p99, r->warm.us.max,
                (unsigned long long)r->stats.masks_made, (unsigned long long)r->stats.masks_found,
                (unsigned long long)r->stats.states);
     }
@@ -201,7 +182,7 @@ static void put_timing(struct jw *w, const char *key, const struct timing *t)
     const struct {
         const char *name;
         double v;
-    } values[] = {{"mean", t->mean}, {"p50", t->p50}, {"p99", t->p99}, {"max", t->max}};
+    } values[] = {{"mean", t->us.mean}, {"p50", t->us.p50}, {"p99", t->us.p99}, {"max", t->us.max}};
     jw_key(w, key);
     jw_obj(w);
     jw_key(w, "steps");
