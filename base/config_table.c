@@ -67,7 +67,9 @@ const struct config_key config_table[] = {
     {"node.threads", CK_INT, AT(node.threads), "0", 0, 1024, NULL, "N",
      "kernel threads; 0: all CPUs that the process may use", CP_NODE, false},
     {"node.pin", CK_BOOL, AT(node.pin), "false", 0, 0, NULL, NULL,
-     "kernel threads stay on a core each, close together; for one node process to a set of CPUs",
+     "kernel threads stay on a core each, close together, and memory on their memory nodes; for "
+     "one "
+     "node process to a set of CPUs",
      CP_NODE, false},
     {"node.cpu_features", CK_WORD, AT(node.cpu_features), "auto", 0, 0,
      "auto|portable|avx2|avx512|avx512_vnni|avx512_bf16|amx|amx_emulated", NULL,

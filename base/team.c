@@ -18,6 +18,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/numa.h"
 #include "base/topology.h"
 
 #define SPIN_ROUNDS 4000 /* some 20 to 100 us: longer than the gap between two ops of a step */
@@ -37,6 +38,8 @@ struct team {
     pthread_t *threads; /* members 1.. */
     int started;
     int *cpus; /* [parts] where members are pinned; NULL: they are not */
+    struct numa_plan memory;
+    int refused; /* the kernel's errno to that plan */
 };
 
 struct member {
@@ -112,6 +115,9 @@ static bool place_members(struct team *t)
     if (!known || topology_place(machine, allowed, t->parts, t->cpus) == 0) {
         free(t->cpus);
         t->cpus = NULL;
+    } else if (!numa_is_chosen()) {
+        t->memory = numa_plan(machine, t->cpus, t->parts);
+        t->refused = numa_follow(&t->memory);
     }
     free(machine);
     return true;
@@ -183,6 +189,8 @@ void team_destroy(struct team *t)
     gate_open(&t->go);
     for (int i = 0; i < t->started; i++)
         pthread_join(t->threads[i], NULL);
+    if (t->memory.kind != NUMA_ANYWHERE && t->refused == 0)
+        numa_follow_nobody();
     free(t->threads);
     free(t->cpus);
     free(t);
@@ -191,6 +199,19 @@ void team_destroy(struct team *t)
 int team_size(const struct team *t)
 {
     return t->parts;
+}
+
+void team_place(struct team *t, void *memory, size_t bytes)
+{
+    int rc = numa_place(&t->memory, memory, bytes);
+    if (t->refused == 0)
+        t->refused = rc;
+}
+
+int team_memory_nodes(const struct team *t, int *refused)
+{
+    *refused = t->refused;
+    return t->refused ? 0 : t->memory.nodes;
 }
 
 /* Member 0 is pinned while the others may need it, and no longer: threads that it makes between

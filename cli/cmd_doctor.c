@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/flags.h"
+#include "base/numa.h"
 #include "base/topology.h"
 #include "cli/commands.h"
 #include "cli/facts.h"
@@ -84,6 +85,26 @@ static void check_topology(void)
         own.nodes > 1 ? "; run one node process on each memory node (numactl --cpunodebind "
                         "--membind)"
                       : "");
+}
+
+/* Where node.pin puts memory: asked of the kernel, which in a container may refuse. */
+static void check_numa(void)
+{
+    static struct topology t;
+    if (!topology_read("/sys/devices/system", &t) || topology_count(&t, NULL).nodes < 2) {
+        say(OK, "numa", "one memory node; there is nothing to place");
+        return;
+    }
+    int rc = numa_try();
+    if (numa_is_chosen())
+        say(OK, "numa", "memory goes where this process was started with (numactl)");
+    else if (rc != 0)
+        say(WARN, "numa",
+            "mbind: %s; with node.pin memory lies where it is first written: give "
+            "the container CAP_SYS_NICE, or start nodes with numactl",
+            strerror(rc));
+    else
+        say(OK, "numa", "with node.pin memory goes to the nodes of the threads");
 }
 
 static void check_memlock(void)
@@ -227,6 +248,7 @@ int cmd_doctor(int argc, char **argv)
     fails = 0;
     check_cpu();
     check_topology();
+    check_numa();
     check_memlock();
     check_files();
     check_hugepages();

@@ -437,6 +437,7 @@ static enum status run_jobs(struct conversion *c, struct team *team, struct mode
                        c->dir, c->bytes_all >> 20);
     out->converted = at;
     out->converted_bytes = c->bytes_all;
+    team_place(team, at, c->bytes_all);
     for (size_t i = 0; i < c->n_jobs; i++) {
         c->jobs[i].out = at;
         at += c->jobs[i].bytes;

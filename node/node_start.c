@@ -62,6 +62,17 @@ static enum status start_model(struct node *n, struct error *err)
     return model_load(&load, &n->model, err);
 }
 
+/* Where pinned threads have their memory, on a machine where that is a question. */
+static void say_memory(const struct node *n)
+{
+    int refused, nodes = team_memory_nodes(n->team, &refused);
+    char why[128];
+    if (refused)
+        log_warn("memory_not_placed", "reason=%s", log_quote(why, sizeof why, strerror(refused)));
+    else if (nodes > 0)
+        log_info("memory_placed", "memory_nodes=%d", nodes);
+}
+
 static enum status start_pool(struct node *n, struct error *err)
 {
     enum dtype dtype = model_get_config(n->model)->dtype;
@@ -80,7 +91,12 @@ static enum status start_pool(struct node *n, struct error *err)
     if (bytes > host_bytes)
         return err_set(err, ST_NO_MEMORY, "kv.pool_bytes: %zu, this host has %zu", bytes,
                        host_bytes);
-    return shm_pool_create(&n->pool, bytes, err);
+    enum status st = shm_pool_create(&n->pool, bytes, err);
+    if (st != ST_OK)
+        return st;
+    team_place(n->team, n->pool.base, bytes);
+    say_memory(n);
+    return ST_OK;
 }
 
 static void run_model(void *ctx, const struct batch *b, const struct model_kv *kv, float *logits,
