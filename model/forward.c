@@ -9,6 +9,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "model/model_impl.h"
 
 /* ---- what the blocks are made of ---- */
@@ -291,12 +292,16 @@ static void forward_body(void *arg, int part, int parts)
                              .ids = r->batch->ids,
                              .scale = m->config.embed_scale,
                              .tokens = r->batch->tokens};
+    if (m->profile)
+        profile_enter(m->profile, part);
     m->ops->embed(&embed, part, parts);
     run_meet(r);
     for (int layer = 0; layer < m->config.layers; layer++)
         if (!run_layer(r, me, layer))
             break;
     run_head(r, me);
+    if (m->profile)
+        run_meet(r); /* so that who is done first is seen waiting */
 }
 
 /* The attention op wants rows of one sequence to ascend by one: a selection with gaps inside a
@@ -352,5 +357,8 @@ void model_forward(struct model *m, const struct batch *b, const struct model_kv
                             .block_tables = b->block_tables,
                             .tokens = b->tokens}};
     r.narrow = select_rows(&r);
+    const int64_t begin = m->profile ? clock_now_ns() : 0;
     team_run(m->team, forward_body, &r);
+    if (m->profile)
+        profile_ran(m->profile, clock_now_ns() - begin);
 }

@@ -8,6 +8,7 @@
 
 #include "base/huge.h"
 #include "model/model_impl.h"
+#include "model/profile.h"
 
 #define BATCH_TOKENS_MAX (1 << 20)
 #define SCRATCH_ALIGN 64
@@ -108,6 +109,7 @@ static enum status scratch_init(struct scratch *s, const struct model *m, struct
     if (!s->memory)
         return err_set(err, ST_NO_MEMORY, "no memory for the activations of %d tokens (%zu MiB)",
                        m->max_tokens, s->bytes >> 20);
+    team_place(m->team, s->memory, s->bytes);
     float *at = s->memory;
     for (size_t i = 0; i < n; i++) {
         *(void **)parts[i].slot = at;
@@ -191,6 +193,7 @@ void model_free(struct model *m)
 {
     if (!m)
         return;
+    model_profile_stop(m);
     free(m->inv_freq_memory);
     huge_free(m->scratch.memory, m->scratch.bytes);
     weights_fini(&m->weights);

@@ -48,6 +48,12 @@ struct scratch {
     uint64_t expert_bytes; /* of chosen experts, in all forwards */
 };
 
+struct profile; /* profile.c */
+void profile_enter(struct profile *p,
+                   int part); /* the calling thread is that member, for a forward */
+void profile_meet(struct team *team);
+void profile_ran(struct profile *p, int64_t ns);
+
 struct model {
     struct model_config config;
     struct generation_defaults defaults;
@@ -57,6 +63,7 @@ struct model {
     struct fingerprint fingerprint;
     const struct ops *ops;
     struct team *team;
+    struct profile *profile;         /* NULL: off */
     float *inv_freq[MODEL_ROPES][2]; /* [dim / 2], short and long */
     float *inv_freq_memory;
     int32_t max_tokens, max_logits;
@@ -101,7 +108,10 @@ struct layer_run {
 
 static inline void run_meet(const struct run *r)
 {
-    team_barrier(r->m->team);
+    if (r->m->profile)
+        profile_meet(r->m->team);
+    else
+        team_barrier(r->m->team);
 }
 void run_gemm(const struct layer_run *l, struct op_gemm a);
 /* Where a model has weights that want them: makes integers, or bf16, of x, dense rows, for the

@@ -8,10 +8,12 @@
 #include "base/clock.h"
 #include "base/rng.h"
 #include "cli/bench/bench.h"
+#include "cli/bench/profile.h"
 #include "cli/facts.h"
 #include "cli/local.h"
 #include "engine/sampler.h"
 #include "kernels/kv_layout.h"
+#include "model/profile.h"
 
 #define LIST_MAX 16
 #define BATCH_MAX 1024
@@ -29,13 +31,16 @@ static const char *const formulas[][2] = {
      "per head, head dimension, layer and earlier token (of bytes or bf16 where the model's "
      "weights "
      "are multiplied so), whichever takes longer; over 1 where the model stays in cache"},
+    {"profile",
+     "with --profile: a kind's time over all threads / (seconds x threads); what waits for "
+     "other threads is `barrier`"},
     {NULL, NULL}};
 
 struct options {
     struct local_options local;
     const char *batches, *depths, *json;
     int64_t prompt_tokens, gen_tokens, repetitions;
-    bool quick;
+    bool quick, profile;
 };
 
 /* What a measurement had to do at least. */
@@ -54,6 +59,7 @@ struct row {
     int64_t tokens;
     struct work work;
     double seconds, fraction;
+    struct model_profile profile; /* of the measured steps, where it is asked for */
 };
 
 struct bench {
@@ -67,7 +73,7 @@ struct bench {
         int64_t tokens; /* generated */
     } groups[BATCH_MAX];
     int64_t tokens; /* of all groups */
-    bool failed;
+    bool failed, profile;
     char why[160];
 };
 
@@ -162,15 +168,24 @@ static enum status fill(struct bench *b, int32_t batch, struct error *err)
     return st;
 }
 
+/* Around what is measured. */
+static enum status profile_begin(struct bench *b, struct error *err)
+{
+    return b->profile ? model_profile_start(b->local.model, err) : ST_OK;
+}
+
 static enum status time_prefill(struct bench *b, struct row *r, int32_t tokens, struct error *err)
 {
     const int32_t batch = r->batch;
     enum status st = begin(b, batch, tokens, 1, err);
+    if (st == ST_OK)
+        st = profile_begin(b, err);
     uint64_t experts = model_expert_bytes(b->local.model);
     int64_t t = clock_now_ns();
     if (st == ST_OK)
         st = fill(b, batch, err);
     r->seconds = (double)(clock_now_ns() - t) * 1e-9;
+    model_profile_read(b->local.model, &r->profile);
     r->work.experts = (double)(model_expert_bytes(b->local.model) - experts);
     end(b, batch);
     return st;
@@ -183,11 +198,14 @@ static enum status time_decode(struct bench *b, struct row *r, int32_t steps, st
     enum status st = begin(b, r->batch, r->depth, most, err);
     if (st == ST_OK)
         st = fill(b, r->batch, err);
+    if (st == ST_OK)
+        st = profile_begin(b, err);
     uint64_t experts = model_expert_bytes(b->local.model);
     int64_t before = b->tokens, t = clock_now_ns();
     for (int32_t i = 0; st == ST_OK && i < steps; i++)
         st = step(b, err);
     r->seconds = (double)(clock_now_ns() - t) * 1e-9;
+    model_profile_read(b->local.model, &r->profile);
     r->work.experts = (double)(model_expert_bytes(b->local.model) - experts);
     r->tokens = b->tokens - before;
     end(b, r->batch);
@@ -335,6 +353,15 @@ static void print_table(const struct bench *b, const struct options *o)
                r->batch, r->depth, (long long)r->tokens, r->seconds, (double)r->tokens / r->seconds,
                100 * r->fraction);
     }
+    for (size_t i = 0; i < b->n_rows; i++) {
+        const struct row *r = &b->rows[i];
+        if (r->profile.forwards == 0)
+            continue;
+        printf("\n%s, batch %d", r->prefill ? "prefill" : "decode", r->batch);
+        if (!r->prefill)
+            printf(", depth %d", r->depth);
+        profile_print(&r->profile, r->seconds);
+    }
     facts_print_formulas(formulas);
 }
 
@@ -357,6 +384,10 @@ static void put_row(struct jw *w, const struct row *r)
     jw_real(w, r->work.experts);
     jw_key(w, "fraction");
     jw_real(w, r->fraction);
+    if (r->profile.forwards > 0) {
+        jw_key(w, "profile");
+        profile_put(w, &r->profile, r->seconds);
+    }
     jw_end_obj(w);
 }
 
@@ -425,6 +456,7 @@ static enum status open_local(struct bench *b, struct options *o, struct error *
     int64_t longest = depth > o->prompt_tokens ? depth : o->prompt_tokens;
     /* A sequence whose prompt was filled early decodes while the others fill. */
     int64_t early = batch * longest / o->local.chunk_tokens_max + 2;
+    b->profile = o->profile;
     o->local.max_batch = batch;
     o->local.prefix_cache = false;
     o->local.pool_tokens = batch * (longest + o->gen_tokens + early + 2 * o->local.block_tokens);
@@ -479,6 +511,8 @@ int bench_model(int argc, char **argv)
         {"repetitions", FLAG_INT, &o.repetitions, "N", "of each row; the median counts (5)", 1,
          LIST_MAX},
         {"quick", FLAG_BOOL, &o.quick, NULL, "batches 1 and 8, depth 128, 3 repetitions of less"},
+        {"profile", FLAG_BOOL, &o.profile, NULL,
+         "say where the time goes, by kind of op; takes a little itself"},
         {"json", FLAG_STR, &o.json, "FILE", "write the result as JSON; -: to stdout"},
         LOCAL_FLAGS(o.local, "bf16"),
     };

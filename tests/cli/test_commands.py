@@ -123,7 +123,7 @@ class Commands(unittest.TestCase):
         lines = done.stdout.splitlines()
         self.assertTrue(all(line[:4] in ("ok  ", "warn", "fail") for line in lines), done.stdout)
         self.assertEqual(done.returncode, any(line.startswith("fail") for line in lines))
-        for word in ("cpu", "memlock", "hugepages", "ucx", "rdma", "gpu", "port 8000", "clock"):
+        for word in ("cpu", "numa", "memlock", "hugepages", "ucx", "rdma", "gpu", "port 8000", "clock"):
             self.assertTrue(any(word in line for line in lines), word)
 
     def test_probe(self):
@@ -164,10 +164,25 @@ class Commands(unittest.TestCase):
         for r in rows:
             self.assertAlmostEqual(r["tokens_per_second"] * r["seconds"], r["tokens"], 6)
             self.assertGreater(r["fraction"], 0)
+            self.assertNotIn("profile", r)
         for words, text in ((["--batch", "0"], "--batch"), (["--depth", "1,x"], "--depth"),
                             (["--depth", "1000000"], "context")):
             self.assertIn(text, self.baton("bench", "model", TINY, *words, status=1).stderr)
         self.baton("bench", "model", status=2)
+
+    def test_bench_model_profile(self):
+        rows = self.bench("model", TINY, "--prompt-tokens", "48", "--gen-tokens", "4", "--batch", "2", "--depth", "16",
+                          "--profile", "--threads", "2")["rows"]
+        self.assertEqual([r["profile"]["forwards"] for r in rows], [1, 4])
+        for r in rows:
+            kinds = {k["kind"]: k for k in r["profile"]["kinds"]}
+            self.assertTrue({"attention", "gemm_qkv", "gemm_head", "norm", "barrier", "between_ops", "sampler_and_engine"} <=
+                            set(kinds))
+            self.assertAlmostEqual(sum(k["share"] for k in kinds.values()), 1, 6)
+            self.assertAlmostEqual(sum(k["seconds"] for k in kinds.values()), r["seconds"], 6)
+            self.assertEqual(kinds["attention"]["calls"], 2 * 5 * r["profile"]["forwards"])
+        text = self.baton("bench", "model", TINY, "--quick", "--repetitions", "1", "--profile").stdout
+        self.assertIn("decode, batch 8, depth 128: 32 forwards, each", text)
 
     def perplexity(self, *words):
         self.baton("perplexity", *words, "--json", self.path("out.json"))
