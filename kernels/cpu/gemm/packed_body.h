@@ -20,6 +20,7 @@
 #define PACKED_W_BYTES ((size_t)16 << 10)  /* weights that stay in L1 */
 #define PACKED_FEW (2 * BYTES_ROWS)        /* rows for which 4 bits are read one by one */
 #define PACKED_AHEAD 6144
+#define PACKED_NEAR_TILES 4 /* of a block, for what is fetched to go into the first level */
 #define PACKED_LINE_BYTES ((size_t)64)
 #define PACKED_TILES_MAX 64 /* of a block of rows */
 
@@ -38,6 +39,7 @@ struct packed_tile {
 struct packed_form {
     int rows, panels, bits;
     bool half, table; /* units are half spans; q stands for an entry of the table */
+    bool near;        /* what is fetched ahead goes into the first level of the cache */
 };
 
 INLINE bytes_w tile_bytes(const struct packed_tile *t, struct packed_form f, byte_vec b)
@@ -129,14 +131,18 @@ INLINE float group_sum(const struct packed_tile *t, struct packed_form f, int r,
     return sum;
 }
 
-/* While the tiles of a piece compute, the memory would do nothing: the next piece is fetched. With
- * 4 bits there is no time left that it could fill. */
+/* While the tiles of a piece compute, the memory would do nothing: the next piece is fetched, into
+ * the second level of the cache, or where tiles are many, and lines few at a time, into the first.
+ * With 4 bits there is no time left that it could fill. */
 INLINE void tile_fetch(struct packed_tile *t, struct packed_form f)
 {
     for (size_t n = f.bits == 8 ? t->ahead_lines : 0; n > 0; n--) {
         UNROLL
         for (int i = 0; i < f.panels; i++) {
-            __builtin_prefetch(t->ahead[i], 0, 2);
+            if (f.near)
+                __builtin_prefetch(t->ahead[i], 0, 3);
+            else
+                __builtin_prefetch(t->ahead[i], 0, 2);
             t->ahead[i] += PACKED_LINE_BYTES;
         }
     }
@@ -195,18 +201,18 @@ INLINE void tile_run(struct packed_tile *t, struct packed_form f)
                   acc[i / (f.panels * PANEL_VECS)][i % (f.panels * PANEL_VECS)]);
 }
 
-#define PACKED_CASE(name, rows, panels, bits, half, table)                                         \
+#define PACKED_CASE(name, rows, panels, bits, half, table, near)                                   \
     static __attribute__((noinline)) void name(struct packed_tile *t)                              \
     {                                                                                              \
-        tile_run(t, (struct packed_form){rows, panels, bits, half, table});                        \
+        tile_run(t, (struct packed_form){rows, panels, bits, half, table, near});                  \
     }
 #define PACKED_CASES(rows, panels)                                                                 \
-    PACKED_CASE(packed_8_##rows##_##panels, rows, panels, 8, false, false)                         \
-    PACKED_CASE(packed_8_half_##rows##_##panels, rows, panels, 8, true, false)                     \
-    PACKED_CASE(packed_4_##rows##_##panels, rows, panels, 4, false, false)                         \
-    PACKED_CASE(packed_4_half_##rows##_##panels, rows, panels, 4, true, false)                     \
-    PACKED_CASE(packed_4_table_##rows##_##panels, rows, panels, 4, false, true)                    \
-    PACKED_CASE(packed_4_half_table_##rows##_##panels, rows, panels, 4, true, true)
+    PACKED_CASE(packed_8_##rows##_##panels, rows, panels, 8, false, false, false)                  \
+    PACKED_CASE(packed_8_half_##rows##_##panels, rows, panels, 8, true, false, false)              \
+    PACKED_CASE(packed_4_##rows##_##panels, rows, panels, 4, false, false, false)                  \
+    PACKED_CASE(packed_4_half_##rows##_##panels, rows, panels, 4, true, false, false)              \
+    PACKED_CASE(packed_4_table_##rows##_##panels, rows, panels, 4, false, true, false)             \
+    PACKED_CASE(packed_4_half_table_##rows##_##panels, rows, panels, 4, true, true, false)
 #define PACKED_ROW(rows, panels)                                                                   \
     {                                                                                              \
         packed_8_##rows##_##panels, packed_8_half_##rows##_##panels, packed_4_##rows##_##panels,   \
@@ -238,6 +244,8 @@ static packed_fn *const packed_fns[BYTES_PANELS][3][6] = {
     {PACKED_ROW(1, 2), PACKED_ROW(2, 2), PACKED_ROW(4, 2)},
 #endif
 };
+
+PACKED_CASE(packed_8_near, BYTES_ROWS, BYTES_PANELS, 8, false, false, true)
 
 static int packed_form_of(const struct packed *p)
 {
@@ -295,6 +303,15 @@ static size_t groups_at_once(const struct packed *p, size_t rows)
     return rows <= BYTES_ROWS ? packed_groups(p) : n > 0 ? n : 1;
 }
 
+/* Asks for the scales of the piece that begins `groups` groups behind the first of this panel. */
+static void scales_ahead(const struct packed_tile *t, size_t panel, size_t groups)
+{
+    const size_t each = PACKED_ROWS * dtype_bytes(t->p->scale_type);
+    const size_t bytes = (t->group_end - t->group) * each;
+    for (size_t at = 0; at < bytes; at += PACKED_LINE_BYTES)
+        __builtin_prefetch(t->scales[panel] + groups * each + at, 0, 2);
+}
+
 /* What tile `tile` of `tiles` fetches of the piece behind this one, be it of these panels or of
  * the next. One tile alone reads as it goes. */
 static void packed_ahead(struct packed_tile *t, const struct packed_strip *s, size_t tile,
@@ -308,8 +325,19 @@ static void packed_ahead(struct packed_tile *t, const struct packed_strip *s, si
     const size_t each = (lines + tiles - 1) / tiles;
     const size_t next = last ? s->panels * packed_panel_bytes(p) : t->group_end * group;
     t->ahead_lines = tiles > 1 && tile * each < lines ? each : 0;
-    for (size_t i = 0; i < s->panels && tile == 0; i++)
+    const size_t ahead = last ? s->panels * packed_groups(p) : t->group_end;
+    for (size_t i = 0; i < s->panels && tile == 0; i++) {
         t->ahead[i] = t->panel[i] + next;
+        if (tiles > 1)
+            scales_ahead(t, i, ahead);
+    }
+}
+
+/* Whether this is a tile of 8 bits and whole spans among many others. */
+static bool is_near(const struct packed_strip *s, size_t rows, int form)
+{
+    return form == 0 && rows == BYTES_ROWS && s->panels == BYTES_PANELS &&
+           s->rows >= PACKED_NEAR_TILES * BYTES_ROWS;
 }
 
 static void packed_run(const struct op_gemm *op, const struct packed_strip *s)
@@ -332,7 +360,10 @@ static void packed_run(const struct op_gemm *op, const struct packed_strip *s)
             t.x = rows8_from(op->x8, s->m + i);
             t.sum = sums + i * s->panels * PACKED_ROWS;
             packed_ahead(&t, s, i / BYTES_ROWS, (s->rows + BYTES_ROWS - 1) / BYTES_ROWS);
-            packed_fns[s->panels - 1][n == 1 ? 0 : n == 2 ? 1 : 2][form](&t);
+            if (is_near(s, n, form))
+                packed_8_near(&t);
+            else
+                packed_fns[s->panels - 1][n == 1 ? 0 : n == 2 ? 1 : 2][form](&t);
         }
     }
     packed_write(op, sums, s);
