@@ -99,7 +99,7 @@ def divergences(base, others):
 
 class Programs:
     def __init__(self, a, folder):
-        self.a, self.folder, self.saved = a, folder, 0
+        self.a, self.folder, self.threads = a, folder, ["--threads", str(a.threads)]
 
     def path(self, name):
         return os.path.join(self.folder, name)
@@ -117,11 +117,11 @@ class Programs:
     def score_baton(self, model, text, form):
         out = self.path("baton.logits")
         run([self.a.baton, "perplexity", model, "--text", text, "--context", str(self.a.context), "--chunks",
-             str(self.a.chunks), "--threads", str(self.a.threads), "--kv-dtype", "fp32", "--weights", form, "--save", out])
+             str(self.a.chunks), *self.threads, "--kv-dtype", "fp32", "--weights", form, "--save", out])
         return Saved(out)
 
     def greedy(self, model):
-        return json.loads(run([self.a.baton, "generate", model, *GREEDY]))["ids"]
+        return json.loads(run([self.a.baton, "generate", model, *GREEDY, *self.threads]))["ids"]
 
     def say_text(self):
         """What the model says, until there are tokens enough."""
@@ -129,7 +129,7 @@ class Programs:
         while tokens < (self.a.chunks + 1) * self.a.context:
             seed += 1
             said = json.loads(run([self.a.baton, "generate", self.a.model, "--prompt", "", "--temperature", "1", "--seed",
-                                   str(seed), "--max-tokens", str(SAMPLE_TOKENS), "--json"]))
+                                   str(seed), "--max-tokens", str(SAMPLE_TOKENS), "--json", *self.threads]))
             texts.append(said["text"])
             tokens += said["usage"]["completion_tokens"]
         return "\n".join(texts)
