@@ -26,13 +26,14 @@ enum form {
     FORM_FP8_ROWS,
     FORM_Q8,
     FORM_Q4,
+    FORM_Q8_PAIRED, /* groups of 128, and rows whose spans are paired */
+    FORM_Q4_PAIRED,
     FORMS
 };
-static const char *const form_names[FORMS] = {[FORM_BF16_ROWS] = "bf16r",
-                                              [FORM_FP8] = "fp8",
-                                              [FORM_FP8_ROWS] = "fp8r",
-                                              [FORM_Q8] = "q8",
-                                              [FORM_Q4] = "q4"};
+static const char *const form_names[FORMS] = {
+    [FORM_BF16_ROWS] = "bf16r", [FORM_FP8] = "fp8", [FORM_FP8_ROWS] = "fp8r",
+    [FORM_Q8] = "q8",           [FORM_Q4] = "q4",   [FORM_Q8_PAIRED] = "q8p",
+    [FORM_Q4_PAIRED] = "q4p"};
 
 /* a, b, c: GEMM N, K; attention heads, kv_heads, head_dim; others dim or heads, head_dim. */
 struct shape {
@@ -168,11 +169,12 @@ static void job_measure(struct job *j)
         j->stream_bytes = (size_t)rows * (size_t)cols;
     }
     if (j->form >= FORM_Q8) {
+        const bool eight = j->form == FORM_Q8 || j->form == FORM_Q8_PAIRED;
         j->packed = (struct packed){.rows = rows,
                                     .cols = cols,
-                                    .bits = j->form == FORM_Q8 ? 8 : 4,
-                                    .group = PACKED_SPAN,
-                                    .zero = j->form == FORM_Q8 ? 128 : 8,
+                                    .bits = eight ? 8 : 4,
+                                    .group = j->form >= FORM_Q8_PAIRED ? 128 : PACKED_SPAN,
+                                    .zero = eight ? 128 : 8,
                                     .scale_type = DTYPE_F16};
         j->matrix.packed = &j->packed;
         j->stream_bytes = packed_bytes(&j->packed);
@@ -202,6 +204,7 @@ static void run_rows_op(const struct job *j, int part, int parts)
         .out = j->y, .x = j->x, .weight = &m, .eps = 1e-5f, .tokens = s->tokens, .dim = s->a};
     struct rows8 x8 = j->x8;
     x8.spans = (s->op == QUANTIZE ? s->a : s->b) / PACKED_SPAN;
+    x8.paired = j->form >= FORM_Q8_PAIRED;
     struct op_gemm gemm = {.out = j->y,
                            .x = j->x,
                            .x8 = &x8,

@@ -29,7 +29,8 @@
 
 struct kernels_bench_row {
     const char *op, *backend;
-    const char *dtype; /* of weights or KV; "bf16r": times rows of bf16; "q8", "q4": packed */
+    const char *dtype; /* of weights or KV; "bf16r": times rows of bf16; "q8", "q4": packed;
+                        * with p: in groups of 128, and rows' spans are paired */
     char shape[48];
     double seconds; /* median of one call */
     double achieved, limit, fraction;

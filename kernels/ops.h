@@ -50,18 +50,19 @@ struct matrix {
 };
 
 /* Rows of small integers, what packed weights are multiplied with: x = scale * q, |q| <= 127, in
- * spans of PACKED_SPAN elements. */
+ * spans of PACKED_SPAN elements, of which two have one scale where they are paired. */
 struct rows8 {
     int8_t *q;    /* [tokens][spans * PACKED_SPAN], zeros behind the end of a row */
     float *scale; /* [tokens][spans] */
     int32_t *sum; /* [tokens][2 * spans] sums of q, of half a span each */
     int32_t spans;
+    bool paired; /* spans 2i and 2i + 1 have one scale; their number is even */
 };
 static inline struct rows8 rows8_from(const struct rows8 *r, size_t row)
 {
     const size_t spans = (size_t)r->spans;
     return (struct rows8){r->q + row * spans * PACKED_SPAN, r->scale + row * spans,
-                          r->sum + row * spans * 2, r->spans};
+                          r->sum + row * spans * 2, r->spans, r->paired};
 }
 
 /* Elements from one row of bf16 to the next: an odd number of cache lines, so that the rows of a
@@ -79,8 +80,8 @@ struct op_round {
     int32_t tokens, dim;
 };
 
-/* q = round(x / scale), scale = max|x| / 127 of each span; a span with an element that is no number
- * has a scale that is none, one of less than QUANTIZE_LEAST counts as zeros. */
+/* q = round(x / scale), scale = max|x| / 127 of each span, or of two that are paired; with an
+ * element that is no number the scale is none, one of less than QUANTIZE_LEAST counts as zeros. */
 struct op_quantize {
     struct rows8 out;
     const float *x; /* [tokens, dim], row stride x_stride elements */

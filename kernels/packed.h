@@ -59,6 +59,12 @@ static inline size_t packed_groups(const struct packed *p)
 {
     return ((size_t)p->cols + (size_t)p->group - 1) / (size_t)p->group;
 }
+/* Whether two adjacent spans are of one group, so that they can be added up as integers with rows
+ * of x that have one scale for both (struct rows8). */
+static inline bool packed_pairs(const struct packed *p)
+{
+    return p->group % (2 * PACKED_SPAN) == 0 || p->group == p->cols;
+}
 /* Bytes of the spans of a panel. */
 static inline size_t packed_panel_bytes(const struct packed *p)
 {

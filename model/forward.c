@@ -17,8 +17,7 @@
 /* Rows of x8, their columns in the order of the weights that read them. */
 static void quantize(const struct layer_run *l, struct op_quantize a)
 {
-    a.out = l->r->m->scratch.x8;
-    a.out.spans = (a.dim + PACKED_SPAN - 1) / PACKED_SPAN;
+    a.out = scratch_x8(&l->r->m->scratch, a.dim);
     l->r->m->ops->quantize(&a, l->me.part, l->me.parts);
 }
 
@@ -40,14 +39,13 @@ static void put_in_order(const struct layer_run *l, const struct op_gemm *a)
 void run_gemm(const struct layer_run *l, struct op_gemm a)
 {
     const struct scratch *s = &l->r->m->scratch;
-    struct rows8 x8 = s->x8;
+    const struct rows8 x8 = scratch_x8(s, a.w->cols);
     if (a.w->packed || a.w->rounds) {
         assert(s->ready_dim == a.w->cols && (a.x_stride == 0 || a.x_stride == a.w->cols));
         assert(a.x == s->ready);
     }
     if (a.w->packed) {
         put_in_order(l, &a);
-        x8.spans = (int32_t)packed_spans(a.w->packed);
         a.x8 = &x8;
     }
     if (a.w->rounds)

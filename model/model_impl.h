@@ -33,7 +33,8 @@ struct scratch {
     float *weight;   /* [tokens, top_k] */
     float *pair_in;  /* [pairs, hidden or what experts read], where they read floats */
     float *pair_out; /* [pairs, hidden or what experts give] */
-    struct rows8 x8; /* what gemms by packed weights read; of as many rows as any of them has */
+    struct rows8 x8; /* what gemms by packed weights read; of as many rows as any of them has;
+                        `paired`: wherever there are two spans of columns to be paired */
     uint16_t *x16;   /* the same of gemms by weights that round */
     float *x_sel;    /* [selected, hidden] rows of x that want logits */
     float *h_sel;    /* [selected, hidden] */
@@ -68,6 +69,15 @@ struct model {
     float *inv_freq_memory;
     int32_t max_tokens, max_logits;
 };
+
+/* What rows of so many columns are rounded to. */
+static inline struct rows8 scratch_x8(const struct scratch *s, int32_t cols)
+{
+    struct rows8 x8 = s->x8;
+    x8.spans = (cols + PACKED_SPAN - 1) / PACKED_SPAN;
+    x8.paired = s->x8.paired && x8.spans % 2 == 0;
+    return x8;
+}
 
 /* Widths of scratch rows. */
 int32_t model_qkv_width(const struct model_config *c);

@@ -144,8 +144,8 @@ static void ready_pairs(const struct layer_run *l, const struct pair_list *p, co
     const size_t width = (size_t)dim;
     size_t begin, end;
     if (reads & READS_BYTES) {
-        struct op_quantize a = {.out = s->x8, .x = x, .row = row, .tokens = p->pairs, .dim = dim};
-        a.out.spans = (dim + PACKED_SPAN - 1) / PACKED_SPAN;
+        const struct op_quantize a = {
+            .out = scratch_x8(s, dim), .x = x, .row = row, .tokens = p->pairs, .dim = dim};
         quantize_pairs(l, p, of, a, reads & READS_ORDERS);
     }
     if (reads & READS_BF16)
@@ -165,14 +165,11 @@ static void run_product(const struct layer_run *l, struct gemm_share *share, str
                         int32_t first)
 {
     const struct scratch *s = &l->r->m->scratch;
-    struct rows8 x8 = s->x8;
+    const struct rows8 all = scratch_x8(s, a.w->cols), x8 = rows8_from(&all, (size_t)first);
     if (!gemm_share_take(share, &a))
         return;
-    if (a.w->packed) {
-        x8.spans = (int32_t)packed_spans(a.w->packed);
-        x8 = rows8_from(&x8, (size_t)first);
+    if (a.w->packed)
         a.x8 = &x8;
-    }
     if (a.w->rounds)
         a.x16 = s->x16 + (size_t)first * rows16_stride(a.w->cols);
     l->r->m->ops->gemm(&a, 0, 1);

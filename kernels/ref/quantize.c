@@ -3,7 +3,9 @@
 
 #include "kernels/ref/ref.h"
 
-static void quantize_span(const float *x, size_t n, const struct rows8 *out, size_t span)
+/* n elements, from span `span` on, of `spans` with one scale. */
+static void quantize_spans(const float *x, size_t n, const struct rows8 *out, size_t span,
+                           size_t spans)
 {
     int8_t *q = out->q + span * PACKED_SPAN;
     float most = 0, wrong = 0;
@@ -11,9 +13,10 @@ static void quantize_span(const float *x, size_t n, const struct rows8 *out, siz
         most = fmaxf(most, fabsf(x[i]));
         wrong += x[i] * 0.0f; /* NaN where x is none, or infinite */
     }
-    memset(q, 0, PACKED_SPAN);
-    out->scale[span] = (most < QUANTIZE_LEAST ? 0 : most / 127.0f) + wrong;
-    out->sum[2 * span] = out->sum[2 * span + 1] = 0;
+    memset(q, 0, spans * PACKED_SPAN);
+    memset(out->sum + 2 * span, 0, 2 * spans * sizeof *out->sum);
+    for (size_t s = span; s < span + spans; s++)
+        out->scale[s] = (most < QUANTIZE_LEAST ? 0 : most / 127.0f) + wrong;
     if (isnan(wrong) || most < QUANTIZE_LEAST)
         return;
     for (size_t i = 0; i < n; i++) {
@@ -26,17 +29,18 @@ static void quantize_span(const float *x, size_t n, const struct rows8 *out, siz
 void ref_quantize(const struct op_quantize *a, int part, int parts)
 {
     const size_t stride = ref_stride(a->x_stride, a->dim), dim = (size_t)a->dim;
+    const size_t spans = a->out.paired ? 2 : 1, width = spans * PACKED_SPAN;
     int32_t begin, end;
     ref_split(a->tokens, part, parts, &begin, &end);
     for (size_t m = (size_t)begin; m < (size_t)end; m++) {
         const struct rows8 row = rows8_from(&a->out, m);
         const float *x = a->x + (a->row ? (size_t)a->row[m] : m) * stride;
-        for (size_t s = 0; s < (size_t)row.spans; s++) {
-            size_t k = s * PACKED_SPAN, n = dim - k < PACKED_SPAN ? dim - k : PACKED_SPAN;
-            float placed[PACKED_SPAN];
+        for (size_t s = 0; s < (size_t)row.spans; s += spans) {
+            size_t k = s * PACKED_SPAN, n = dim - k < width ? dim - k : width;
+            float placed[2 * PACKED_SPAN];
             for (size_t i = 0; i < n; i++)
                 placed[i] = x[a->order ? (size_t)a->order[k + i] : k + i];
-            quantize_span(placed, n, &row, s);
+            quantize_spans(placed, n, &row, s, spans);
         }
     }
 }

@@ -1,5 +1,6 @@
 /* Packed weights: what was put in comes out, every body's products are those of the reference, and
- * a row's bits depend on that row alone. */
+ * a row's bits depend on that row alone. It is over 600 lines because weights are made here that
+ * all of its tests read. */
 #include "kernels/cpu/cpu.h"
 #include "kernels/gemm_share.h"
 #include "kernels/kernels_util.h"
@@ -127,14 +128,27 @@ static void rows8_free(struct rows8 *r)
     free(r->sum);
 }
 
-static struct rows8 quantized(const struct ops *ops, const float *x, int tokens, int cols,
-                              const int32_t *order)
+/* In pairs of spans: of such weights, where spans are even in number. */
+static bool can_pair(const struct packed *p)
+{
+    return packed_pairs(p) && packed_spans(p) % 2 == 0;
+}
+
+static struct rows8 quantized_as(const struct ops *ops, const float *x, int tokens, int cols,
+                                 const int32_t *order, bool paired)
 {
     struct op_quantize a = {
         .out = rows8_make(tokens, cols), .x = x, .tokens = tokens, .dim = cols, .order = order};
+    a.out.paired = paired;
     for (int part = 2; part >= 0; part--)
         ops->quantize(&a, part, 3);
     return a.out;
+}
+
+static struct rows8 quantized(const struct ops *ops, const float *x, int tokens, int cols,
+                              const int32_t *order)
+{
+    return quantized_as(ops, x, tokens, cols, order, false);
 }
 
 Test(packed, what_was_put_in_comes_out)
@@ -176,13 +190,16 @@ Test(packed, fp16_is_for_scales_that_it_holds)
 /* Half a step of the grid away at most, and the same on every body. */
 Test(packed, quantized_rows)
 {
-    enum { TOKENS = 5, COLS = 150 };
+    enum { TOKENS = 5, COLS = 170 };
     float *x = kt_floats(TOKENS * COLS, 3);
     for (int i = 0; i < 70; i++)
         x[COLS + i] = i < 40 ? 0 : x[COLS + i] * 0x1p-120f;
-    for (int b = 0; ops_at(b); b++) {
-        struct rows8 r = quantized(ops_at(b), x, TOKENS, COLS, NULL), ref;
-        ref = quantized(ops_ref(), x, TOKENS, COLS, NULL);
+    for (int i = 0; ops_at(i / 2); i++) {
+        const int b = i / 2;
+        struct rows8 r = quantized_as(ops_at(b), x, TOKENS, COLS, NULL, i % 2), ref;
+        ref = quantized_as(ops_ref(), x, TOKENS, COLS, NULL, i % 2);
+        for (int span = 0; i % 2 && span < TOKENS * r.spans; span += 2)
+            cr_assert_eq(r.scale[span], r.scale[span + 1], "%s", ops_at(b)->name);
         for (int m = 0; m < TOKENS; m++)
             for (int k = 0; k < r.spans * PACKED_SPAN; k++) {
                 int at = m * r.spans * PACKED_SPAN + k, span = m * r.spans + k / PACKED_SPAN;
@@ -249,11 +266,12 @@ Test(packed, what_is_no_number_stays_none)
 static void check_products(const struct form *f, int rows, int cols, int tokens, uint64_t seed)
 {
     struct weights *w = weights_make(f, rows, cols, seed);
+    const bool paired = can_pair(&w->p) && (tokens + rows) % 3 > 0;
     float *x = kt_floats((size_t)(tokens * cols), seed + 1), *bias = kt_floats((size_t)rows, 9);
     int stride = rows + 3;
     size_t n = (size_t)(tokens * stride);
     float *start = kt_floats(n, 4), *want = kt_copy(start, n);
-    struct rows8 r = quantized(ops_ref(), x, tokens, cols, w->p.order);
+    struct rows8 r = quantized_as(ops_ref(), x, tokens, cols, w->p.order, paired);
     struct op_gemm a = {.out = want,
                         .x8 = &r,
                         .w = &w->m,
@@ -270,8 +288,8 @@ static void check_products(const struct form *f, int rows, int cols, int tokens,
             a.out = got;
             for (int part = parts - 1; part >= 0; part--)
                 ops_at(b)->gemm(&a, part, parts);
-            snprintf(what, sizeof what, "%s %d bits group %d N%d K%d M%d of %d", ops_at(b)->name,
-                     f->bits, f->group, rows, cols, tokens, parts);
+            snprintf(what, sizeof what, "%s %d bits group %d%s N%d K%d M%d of %d", ops_at(b)->name,
+                     f->bits, f->group, paired ? " paired" : "", rows, cols, tokens, parts);
             kt_near(what, got, want, n, (struct kt_tolerance){2e-7 * cols, 2e-6});
             free(got);
         }
@@ -290,11 +308,12 @@ Test(packed, products, .timeout = 120)
             check_products(&forms[i], 16, 32, tokens, 1);
             check_products(&forms[i], 3, 16, tokens, 2);
             check_products(&forms[i], 49, 160, tokens, 3);
-            check_products(&forms[i], 100, 200, tokens, 4);
+            check_products(&forms[i], 100, 250, tokens, 4);
         }
     /* Past the borders of pieces of K, of groups that lie across one, and of blocks of rows. */
     for (int i = 0; i < FORMS; i++)
-        check_products(&forms[i], 33, 1100, 20, 5);
+        for (int cols = 1080; cols <= 1100; cols += 20)
+            check_products(&forms[i], 33, cols, 20, 5);
     check_products(&(struct form){.bits = 8, .group = 96, .zero = 128}, 17, 1100, 20, 6);
     check_products(&(struct form){.bits = 4, .group = 96, .min = true}, 17, 1100, 20, 7);
     check_products(&forms[0], 33, 64, 530, 8);
@@ -307,11 +326,12 @@ Test(packed, rows_depend_on_themselves_alone, .timeout = 120)
 {
     enum { ROWS = 45, N = 130, K = 300 };
     float *x = kt_floats(ROWS * K, 7), *fused = NULL;
-    for (int i = 0; i < FORMS; i++) {
-        struct weights *w = weights_make(&forms[i], N, K, 8);
+    for (int i = 0; i < 2 * FORMS; i++) {
+        struct weights *w = weights_make(&forms[i / 2], N, K, 8);
+        const bool paired = i % 2 == 1;
         for (int b = 1; ops_at(b); b++) {
             const struct ops *ops = ops_at(b);
-            struct rows8 r = quantized(ops, x, ROWS, K, w->p.order);
+            struct rows8 r = quantized_as(ops, x, ROWS, K, w->p.order, paired);
             float *all = malloc(ROWS * N * sizeof *all), *one = malloc(ROWS * N * sizeof *one);
             struct op_gemm a = {.out = all, .x8 = &r, .w = &w->m, .tokens = ROWS};
             ops->gemm(&a, 0, 1);

@@ -1,10 +1,10 @@
 /* Products with packed weights (kernels/packed.h), compiled once per instruction set (see cpu.h).
  *
- * Of a unit (a span, or half of one where groups are that small) the products are summed as
- * integers, exactly; units are added up as floats in order of K, with one accumulator for each
- * output, whatever else the tile holds. A piece of two panels, as long as L1 holds, meets as many
- * rows of x as L2 holds before the next piece comes; meanwhile the accumulators wait in memory, so
- * cutting changes no order of addition.
+ * Of a unit (a span, half of one where groups are that small, or two where groups are large and
+ * rows of x have one scale for both) the products are summed as integers, exactly; units are added
+ * up as floats in order of K, with one accumulator for each output, whatever else the tile holds. A
+ * piece of two panels, as long as L1 holds, meets as many rows of x as L2 holds before the next
+ * piece comes; meanwhile the accumulators wait in memory, so cutting changes no order of addition.
  *
  * It is over 150 lines because it is code. */
 #ifndef KERNELS_CPU_GEMM_PACKED_BODY_H
@@ -38,9 +38,14 @@ struct packed_tile {
 /* What is constant where the tile is inlined. */
 struct packed_form {
     int rows, panels, bits;
-    bool half, table; /* units are half spans; q stands for an entry of the table */
-    bool near;        /* what is fetched ahead goes into the first level of the cache */
+    bool half, twice, table; /* units are half spans, or two; q stands for an entry of the table */
+    bool near;               /* what is fetched ahead goes into the first level of the cache */
 };
+
+INLINE size_t unit_cols(struct packed_form f)
+{
+    return f.half ? PACKED_SPAN / 2 : f.twice ? 2 * PACKED_SPAN : PACKED_SPAN;
+}
 
 INLINE bytes_w tile_bytes(const struct packed_tile *t, struct packed_form f, byte_vec b)
 {
@@ -78,12 +83,14 @@ INLINE void tile_step(const struct packed_tile *t, struct packed_form f, size_t 
 INLINE int32_t unit_sum(const struct packed_tile *t, struct packed_form f, int r, size_t unit)
 {
     const int32_t *sum = t->x.sum + (size_t)r * (size_t)t->x.spans * 2;
+    if (f.twice)
+        return sum[4 * unit] + sum[4 * unit + 1] + sum[4 * unit + 2] + sum[4 * unit + 3];
     return f.half ? sum[unit] : sum[2 * unit] + sum[2 * unit + 1];
 }
 
 INLINE float unit_scale(const struct packed_tile *t, struct packed_form f, int r, size_t unit)
 {
-    return t->x.scale[(size_t)r * (size_t)t->x.spans + (f.half ? unit / 2 : unit)];
+    return t->x.scale[(size_t)r * (size_t)t->x.spans + unit * unit_cols(f) / PACKED_SPAN];
 }
 
 /* Unit `unit`, scaled by what x is scaled by, added to `inner` (or in its place). */
@@ -91,7 +98,7 @@ INLINE void tile_unit(const struct packed_tile *t, struct packed_form f, size_t 
                       vec inner[BYTES_ROWS][TILE_VECS])
 {
     ivec sum[BYTES_ROWS][TILE_VECS];
-    const size_t cols = f.half ? PACKED_SPAN / 2 : PACKED_SPAN, k = unit * cols;
+    const size_t cols = unit_cols(f), k = unit * cols;
     const size_t steps = cols / 4, begin = k * PACKED_ROWS * (size_t)f.bits / 8;
     UNROLL
     for (int r = 0; r < f.rows; r++) {
@@ -152,7 +159,7 @@ INLINE void tile_run(struct packed_tile *t, struct packed_form f)
 {
     const struct packed *p = t->p;
     const enum dtype type = p->scale_type;
-    const size_t unit = f.half ? PACKED_SPAN / 2 : PACKED_SPAN;
+    const size_t unit = unit_cols(f);
     const size_t units = ((size_t)p->cols + unit - 1) / unit;
     const size_t each = ((size_t)p->group + unit - 1) / unit;
     vec acc[BYTES_ROWS][TILE_VECS], inner[BYTES_ROWS][TILE_VECS];
@@ -201,23 +208,28 @@ INLINE void tile_run(struct packed_tile *t, struct packed_form f)
                   acc[i / (f.panels * PANEL_VECS)][i % (f.panels * PANEL_VECS)]);
 }
 
-#define PACKED_CASE(name, rows, panels, bits, half, table, near)                                   \
+#define PACKED_CASE(name, rows, panels, bits, half, twice, table, near)                            \
     static __attribute__((noinline)) void name(struct packed_tile *t)                              \
     {                                                                                              \
-        tile_run(t, (struct packed_form){rows, panels, bits, half, table, near});                  \
+        tile_run(t, (struct packed_form){rows, panels, bits, half, twice, table, near});           \
     }
 #define PACKED_CASES(rows, panels)                                                                 \
-    PACKED_CASE(packed_8_##rows##_##panels, rows, panels, 8, false, false, false)                  \
-    PACKED_CASE(packed_8_half_##rows##_##panels, rows, panels, 8, true, false, false)              \
-    PACKED_CASE(packed_4_##rows##_##panels, rows, panels, 4, false, false, false)                  \
-    PACKED_CASE(packed_4_half_##rows##_##panels, rows, panels, 4, true, false, false)              \
-    PACKED_CASE(packed_4_table_##rows##_##panels, rows, panels, 4, false, true, false)             \
-    PACKED_CASE(packed_4_half_table_##rows##_##panels, rows, panels, 4, true, true, false)
+    PACKED_CASE(packed_8_##rows##_##panels, rows, panels, 8, false, false, false, false)           \
+    PACKED_CASE(packed_8_half_##rows##_##panels, rows, panels, 8, true, false, false, false)       \
+    PACKED_CASE(packed_8_twice_##rows##_##panels, rows, panels, 8, false, true, false, false)      \
+    PACKED_CASE(packed_4_##rows##_##panels, rows, panels, 4, false, false, false, false)           \
+    PACKED_CASE(packed_4_half_##rows##_##panels, rows, panels, 4, true, false, false, false)       \
+    PACKED_CASE(packed_4_twice_##rows##_##panels, rows, panels, 4, false, true, false, false)      \
+    PACKED_CASE(packed_4_table_##rows##_##panels, rows, panels, 4, false, false, true, false)      \
+    PACKED_CASE(packed_4_half_table_##rows##_##panels, rows, panels, 4, true, false, true, false)  \
+    PACKED_CASE(packed_4_twice_table_##rows##_##panels, rows, panels, 4, false, true, true, false)
 #define PACKED_ROW(rows, panels)                                                                   \
     {                                                                                              \
-        packed_8_##rows##_##panels, packed_8_half_##rows##_##panels, packed_4_##rows##_##panels,   \
-            packed_4_half_##rows##_##panels, packed_4_table_##rows##_##panels,                     \
-            packed_4_half_table_##rows##_##panels                                                  \
+        packed_8_##rows##_##panels, packed_8_half_##rows##_##panels,                               \
+            packed_8_twice_##rows##_##panels, packed_4_##rows##_##panels,                          \
+            packed_4_half_##rows##_##panels, packed_4_twice_##rows##_##panels,                     \
+            packed_4_table_##rows##_##panels, packed_4_half_table_##rows##_##panels,               \
+            packed_4_twice_table_##rows##_##panels                                                 \
     }
 
 typedef void packed_fn(struct packed_tile *t);
@@ -234,7 +246,7 @@ PACKED_CASES(4, 2)
 #endif
 
 /* [one panel or BYTES_PANELS][1, 2 or BYTES_ROWS rows][form] */
-static packed_fn *const packed_fns[BYTES_PANELS][3][6] = {
+static packed_fn *const packed_fns[BYTES_PANELS][3][9] = {
 #if BYTES_ROWS == 4
     {PACKED_ROW(1, 1), PACKED_ROW(2, 1), PACKED_ROW(4, 1)},
 #else
@@ -245,12 +257,18 @@ static packed_fn *const packed_fns[BYTES_PANELS][3][6] = {
 #endif
 };
 
-PACKED_CASE(packed_8_near, BYTES_ROWS, BYTES_PANELS, 8, false, false, true)
+PACKED_CASE(packed_8_near, BYTES_ROWS, BYTES_PANELS, 8, false, false, false, true)
 
-static int packed_form_of(const struct packed *p)
+static struct packed_form packed_units(const struct packed *p, const struct rows8 *x)
 {
-    int half = p->group < PACKED_SPAN && p->group < p->cols;
-    return p->bits == 8 ? half : p->has_table ? 4 + half : 2 + half;
+    return (struct packed_form){.half = p->group < PACKED_SPAN && p->group < p->cols,
+                                .twice = x->paired && packed_pairs(p)};
+}
+
+static int packed_form_of(const struct packed *p, const struct rows8 *x)
+{
+    const struct packed_form f = packed_units(p, x);
+    return (p->bits == 8 ? 0 : p->has_table ? 6 : 3) + (f.half ? 1 : f.twice ? 2 : 0);
 }
 
 /* What one strip is: some panels, side by side, times a block of rows. */
@@ -320,7 +338,8 @@ static void packed_ahead(struct packed_tile *t, const struct packed_strip *s, si
     const struct packed *p = t->p;
     const bool last = t->group_end == packed_groups(p);
     const size_t group = (size_t)p->group * PACKED_ROWS * (size_t)p->bits / 8;
-    const size_t unit = PACKED_SPAN < p->group ? PACKED_SPAN : (size_t)p->group;
+    const size_t most = unit_cols(packed_units(p, &t->x));
+    const size_t unit = most < (size_t)p->group ? most : (size_t)p->group;
     const size_t lines = unit * PACKED_ROWS / PACKED_LINE_BYTES;
     const size_t each = (lines + tiles - 1) / tiles;
     const size_t next = last ? s->panels * packed_panel_bytes(p) : t->group_end * group;
@@ -345,7 +364,7 @@ static void packed_run(const struct op_gemm *op, const struct packed_strip *s)
     const struct packed *p = op->w->packed;
     const size_t groups = packed_groups(p), step = groups_at_once(p, s->rows);
     const size_t scales = groups * PACKED_ROWS * dtype_bytes(p->scale_type);
-    const int form = packed_form_of(p);
+    const int form = packed_form_of(p, op->x8);
     float sums[PACKED_TILES_MAX * BYTES_ROWS * TILE_WIDTH] __attribute__((aligned(64)));
     struct packed_tile t = {.p = p};
     for (size_t i = 0; i < s->panels; i++) {

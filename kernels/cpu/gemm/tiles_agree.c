@@ -8,7 +8,7 @@
 #include "kernels/cpu/cpu.h"
 
 #define ROWS 40   /* of weights: two panels and a half */
-#define COLS 600  /* more than a piece */
+#define COLS 1080 /* more than a piece; spans are even in number */
 #define TOKENS 37 /* two tiles and a part of one */
 #define SPANS ((COLS + PACKED_SPAN - 1) / PACKED_SPAN)
 
@@ -61,7 +61,7 @@ static bool agree(struct numbers *n, struct packed p, const struct ops *tiles,
     packed_place(&p, memory);
     fill(n, &p);
     const struct matrix w = {.rows = ROWS, .cols = COLS, .packed = &p};
-    const struct rows8 x8 = {n->x_q, n->x_scale, n->x_sum, SPANS};
+    const struct rows8 x8 = {n->x_q, n->x_scale, n->x_sum, SPANS, packed_pairs(&p)};
     struct op_gemm a = {.out = n->tiles, .x8 = &x8, .w = &w, .tokens = TOKENS};
     vectors->quantize(&(struct op_quantize){.out = x8, .x = n->x, .tokens = TOKENS, .dim = COLS}, 0,
                       1);
@@ -105,6 +105,7 @@ bool cpu_tiles_agree(const struct ops *tiles, const struct ops *vectors)
         {ROWS, COLS, .bits = 8, .group = 16, .zero = 32, .scale_type = DTYPE_F32},
         {ROWS, COLS, .bits = 4, .group = 32, .zero = 8, .scale_type = DTYPE_F16},
         {ROWS, COLS, .bits = 4, .group = 64, .has_min = true, .scale_type = DTYPE_F32},
+        {ROWS, COLS, .bits = 8, .group = COLS, .zero = 128, .scale_type = DTYPE_F32},
     };
     struct numbers *n = malloc(sizeof *n);
     bool good = n != NULL;

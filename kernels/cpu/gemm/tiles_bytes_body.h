@@ -6,6 +6,13 @@
  * of x passes by; between pieces the sums wait in memory. While vectors scale the products of one
  * unit, the tile unit is at the next.
  *
+ * Counted per unit of 16 rows and 16 outputs: a product of tiles takes 16 cycles, be it of 32
+ * columns or of 64; its two tiles are loaded in 12 or 16 and the sums stored in 16; 16 vectors are
+ * read again, with as many scales of x (16 cycles of the loads' ports), and scaled by 32 or 48
+ * operations on two ports (16 to 24). So the loads' ports bind, with about 30 cycles a unit, and
+ * units of 64 columns, which spans of x that are paired allow, cost half of those of 32: a quarter
+ * or a half of what the tile unit could do.
+ *
  * It is over 150 lines because it is code. */
 #ifndef KERNELS_CPU_GEMM_TILES_BYTES_BODY_H
 #define KERNELS_CPU_GEMM_TILES_BYTES_BODY_H
@@ -16,6 +23,7 @@
 #define BLOCK_ROWS 512 /* of x at a time */
 #define BLOCK_PANELS 2 /* side by side, where sums of x are shared */
 #define PIECE_UNITS 16 /* of a panel at a time */
+#define PIECE_SPANS (2 * PIECE_UNITS)
 #define TILE_FLOATS (TILE_ROWS * TILE_ROWS)
 
 /* Where a block of rows stands between two pieces. */
@@ -116,7 +124,8 @@ INLINE vec bytes_scaled(const struct bytes_tile *t, size_t u, int i)
 
 INLINE vec bytes_scale_of_x(const struct bytes_tile *t, size_t u, int i)
 {
-    const size_t span = t->run->form.half ? (t->run->first + u) / 2 - t->run->first / 2 : u;
+    const size_t half = (t->run->first + u) / 2 - t->run->first / 2;
+    const size_t span = t->run->form.half ? half : t->run->form.twice ? 2 * u : u;
     return vec_set1(t->scale[(size_t)i * t->scale_stride + span]);
 }
 
@@ -228,12 +237,12 @@ static void bytes_configure(const struct bytes_run *b, size_t rows)
 /* The scales of fewer rows than a tile has, and zeros. */
 static void bytes_pad_scales(const struct bytes_run *b, struct bytes_tile *t, float *padded)
 {
-    memset(padded, 0, TILE_ROWS * PIECE_UNITS * sizeof *padded);
-    const size_t spans = b->form.half ? (b->n + 1) / 2 : b->n;
+    memset(padded, 0, TILE_ROWS * PIECE_SPANS * sizeof *padded);
+    const size_t spans = (b->n * b->unit + PACKED_SPAN - 1) / PACKED_SPAN;
     for (size_t i = 0; i < t->rows; i++)
-        memcpy(padded + i * PIECE_UNITS, t->scale + i * t->scale_stride, spans * sizeof *padded);
+        memcpy(padded + i * PIECE_SPANS, t->scale + i * t->scale_stride, spans * sizeof *padded);
     t->scale = padded;
-    t->scale_stride = PIECE_UNITS;
+    t->scale_stride = PIECE_SPANS;
 }
 
 static void bytes_panel(struct bytes_run *b, size_t panel, size_t at)
@@ -244,7 +253,7 @@ static void bytes_panel(struct bytes_run *b, size_t panel, size_t at)
     struct bytes_tile t = {.run = b,
                            .scales = (const char *)p->scales + at_scale,
                            .mins = p->has_min ? (const char *)p->mins + at_scale : NULL};
-    float padded[TILE_ROWS * PIECE_UNITS];
+    float padded[TILE_ROWS * PIECE_SPANS];
     bytes_widen(b, panel);
     bytes_configure(b, b->rows < TILE_ROWS ? b->rows : TILE_ROWS);
     for (t.row = 0; t.row < b->rows; t.row += TILE_ROWS) {
@@ -296,10 +305,10 @@ static void tiles_bytes(const struct op_gemm *op, struct packed_share share)
 {
     const struct packed *p = op->w->packed;
     struct bytes_sums sums;
-    int8_t w[PIECE_UNITS * PACKED_SPAN * PACKED_ROWS] __attribute__((aligned(64)));
+    int8_t w[PIECE_SPANS * PACKED_SPAN * PACKED_ROWS] __attribute__((aligned(64)));
     struct bytes_run b = {.op = op, .p = p, .sums = &sums, .w = w};
-    b.form.half = p->group < PACKED_SPAN && p->group < p->cols;
-    b.unit = b.form.half ? PACKED_SPAN / 2 : PACKED_SPAN;
+    b.form = packed_units(p, op->x8);
+    b.unit = unit_cols(b.form);
     b.units = ((size_t)p->cols + b.unit - 1) / b.unit;
     b.each = ((size_t)p->group + b.unit - 1) / b.unit;
     b.off = bytes_hold(p) ? p->zero : 128;
