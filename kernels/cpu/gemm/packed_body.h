@@ -307,18 +307,31 @@ static void packed_write(const struct op_gemm *op, const float *sum, const struc
     }
 }
 
-/* The rows of a tile, of so many that are left. */
-static size_t tile_rows(size_t left)
+/* The most rows of a tile, of so many in all. Four rows of 8 bits, which wait for memory, are two
+ * tiles: see packed_ahead(). */
+static size_t tile_most(const struct packed *p, size_t rows)
 {
-    return left >= BYTES_ROWS ? BYTES_ROWS : left >= 2 ? 2 : 1;
+    return p->bits == 8 && rows == 4 ? 2 : BYTES_ROWS;
 }
 
-/* Groups of a panel that are done at a time, for so many rows: one tile reads them once anyway. */
-static size_t groups_at_once(const struct packed *p, size_t rows)
+/* The rows of a tile, of so many that are left. */
+static size_t tile_rows(size_t left, size_t most)
+{
+    return left >= most ? most : left >= 2 ? 2 : 1;
+}
+
+static size_t tiles_of(size_t rows, size_t most)
+{
+    const size_t left = rows % most;
+    return rows / most + left / 2 + left % 2;
+}
+
+/* Groups of a panel that are done at a time, by so many tiles: one reads them once anyway. */
+static size_t groups_at_once(const struct packed *p, size_t tiles)
 {
     size_t each = (size_t)p->group * TILE_WIDTH * (size_t)p->bits / 8;
     size_t n = PACKED_W_BYTES / each;
-    return rows <= BYTES_ROWS ? packed_groups(p) : n > 0 ? n : 1;
+    return tiles == 1 ? packed_groups(p) : n > 0 ? n : 1;
 }
 
 /* Asks for the scales of the piece that begins `groups` groups behind the first of this panel. */
@@ -331,7 +344,8 @@ static void scales_ahead(const struct packed_tile *t, size_t panel, size_t group
 }
 
 /* What tile `tile` of `tiles` fetches of the piece behind this one, be it of these panels or of
- * the next. One tile alone reads as it goes. */
+ * the next. One tile alone reads as it goes. A CPU drops some of what is asked for at once: where
+ * tiles are few, and have to ask for much, the second half of them asks again. */
 static void packed_ahead(struct packed_tile *t, const struct packed_strip *s, size_t tile,
                          size_t tiles)
 {
@@ -341,11 +355,12 @@ static void packed_ahead(struct packed_tile *t, const struct packed_strip *s, si
     const size_t most = unit_cols(packed_units(p, &t->x));
     const size_t unit = most < (size_t)p->group ? most : (size_t)p->group;
     const size_t lines = unit * PACKED_ROWS / PACKED_LINE_BYTES;
-    const size_t each = (lines + tiles - 1) / tiles;
+    const size_t turn = tiles < PACKED_NEAR_TILES ? (tiles + 1) / 2 : tiles;
+    const size_t each = (lines + turn - 1) / turn, at = tile % turn;
     const size_t next = last ? s->panels * packed_panel_bytes(p) : t->group_end * group;
-    t->ahead_lines = tiles > 1 && tile * each < lines ? each : 0;
+    t->ahead_lines = tiles > 1 && at * each < lines ? each : 0;
     const size_t ahead = last ? s->panels * packed_groups(p) : t->group_end;
-    for (size_t i = 0; i < s->panels && tile == 0; i++) {
+    for (size_t i = 0; i < s->panels && at == 0; i++) {
         t->ahead[i] = t->panel[i] + next;
         if (tiles > 1)
             scales_ahead(t, i, ahead);
@@ -362,7 +377,8 @@ static bool is_near(const struct packed_strip *s, size_t rows, int form)
 static void packed_run(const struct op_gemm *op, const struct packed_strip *s)
 {
     const struct packed *p = op->w->packed;
-    const size_t groups = packed_groups(p), step = groups_at_once(p, s->rows);
+    const size_t most = tile_most(p, s->rows), tiles = tiles_of(s->rows, most);
+    const size_t groups = packed_groups(p), step = groups_at_once(p, tiles);
     const size_t scales = groups * PACKED_ROWS * dtype_bytes(p->scale_type);
     const int form = packed_form_of(p, op->x8);
     float sums[PACKED_TILES_MAX * BYTES_ROWS * TILE_WIDTH] __attribute__((aligned(64)));
@@ -374,11 +390,11 @@ static void packed_run(const struct op_gemm *op, const struct packed_strip *s)
     }
     for (t.group = 0; t.group < groups; t.group = t.group_end) {
         t.group_end = groups - t.group < step ? groups : t.group + step;
-        for (size_t i = 0, n; i < s->rows; i += n) {
-            n = tile_rows(s->rows - i);
+        for (size_t i = 0, tile = 0, n; i < s->rows; i += n, tile++) {
+            n = tile_rows(s->rows - i, most);
             t.x = rows8_from(op->x8, s->m + i);
             t.sum = sums + i * s->panels * PACKED_ROWS;
-            packed_ahead(&t, s, i / BYTES_ROWS, (s->rows + BYTES_ROWS - 1) / BYTES_ROWS);
+            packed_ahead(&t, s, tile, tiles);
             if (is_near(s, n, form))
                 packed_8_near(&t);
             else
