@@ -248,7 +248,7 @@ class Commands(unittest.TestCase):
         self.assertEqual(said[0]["prompt_ids"], said[1]["prompt_ids"])
         self.assertEqual(said[0]["ids"], said[1]["ids"])
         with open(self.path("text"), "w", encoding="utf-8") as f:
-            f.write(said[0]["text"] * 8)
+            f.write(said[0]["text"] * 20)
         self.baton("perplexity", TINY, "--text", self.path("text"), "--context", "64", "--save", self.path("base"))
         found = self.perplexity(self.path("tiny.gguf"), "--base", self.path("base"), "--kv-dtype", "int8", "--save",
                                 self.path("int8"))
@@ -260,7 +260,7 @@ class Commands(unittest.TestCase):
         self.assertEqual((base.ids, base.count), (other.ids, found["scored"]))
         each = divergence.divergences(base, [other])[0]
         mean = sum(each) / len(each)
-        self.assertAlmostEqual(mean / found["divergence"]["mean"], 1, 2)
+        self.assertAlmostEqual(mean / found["divergence"]["mean"], 1, delta=0.05)
         self.assertGreater(mean, 0)
 
     def test_bench_sampler(self):
