@@ -333,7 +333,8 @@ def arguments():
     p.add_argument("--threads", type=int, default=2, metavar="K", help="(2)")
     p.add_argument("--prompt", type=int, default=512, metavar="N", help="tokens of a prefill; 0: no such test (512)")
     p.add_argument("--decode", type=int, default=64, metavar="N", help="tokens of a decode; 0: no such test (64)")
-    p.add_argument("--depth", default="0", metavar="N,...", help="tokens before those that are decoded (0)")
+    p.add_argument("--depth", default="0", metavar="N,...",
+                   help="tokens before those that are decoded; empty: no such test (0)")
     p.add_argument("--llama-batched-bench", metavar="PATH", help="of the first build; for --batch")
     p.add_argument("--batch", default="", metavar="N,...", help="sequences that decode together, in windows of their own")
     p.add_argument("--batch-depth", type=int, default=16, metavar="N", help="tokens of each of them before (16)")
@@ -361,7 +362,7 @@ def arguments():
 def main():
     a = arguments()
     runner, facts = Runner(a.limit_s, a.window_limit_s), gguf_file.facts(a.model)
-    depths = [int(d) for d in a.depth.split(",")] if a.decode else []
+    depths = [int(d) for d in a.depth.split(",") if d] if a.decode else []
     groups = [[{"phase": "decode", "depth": d, "batch": 1}] for d in depths]
     if a.prompt:  # with the decode after nothing, which saves a load of the model
         prefill = {"phase": "prefill", "depth": 0, "batch": 1}
