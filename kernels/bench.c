@@ -324,11 +324,9 @@ static void judge(struct kernels_bench_row *row, const struct kernels_probe *lim
     row->fraction = row->achieved / row->limit;
 }
 
-/* Rows of bf16 are for bodies that have products of two; with those of panels alone not of FP8. */
+/* Rows of bf16 are for bodies that have products of two. */
 static bool runs_form(const struct ops *ops, enum form form)
 {
-    if (form == FORM_FP8_ROWS && ops->panels)
-        return false;
     return ops->round || (form != FORM_BF16_ROWS && form != FORM_FP8_ROWS);
 }
 

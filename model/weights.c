@@ -292,7 +292,7 @@ static enum status bind_one(void *ctx, const struct weight_spec *s)
         return conversion_pack(&b->conversion, w, s, &form);
     }
     if (b->packs && weights_fp8_takes(w, s)) {
-        s->matrix->rounds = b->rounds && !b->args->panels;
+        s->matrix->rounds = b->rounds;
         b->out->rounds = b->out->rounds || s->matrix->rounds;
         if (weights_fp8_bind(&b->out->fp8, w, s))
             return err_set(b->err, ST_NO_MEMORY, "%s: no memory for scales", b->args->dir);

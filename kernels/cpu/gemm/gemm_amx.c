@@ -3,6 +3,7 @@
 #include "kernels/cpu/gemm/packed_body.h"
 #include "kernels/cpu/gemm/quantize_body.h"
 #include "kernels/cpu/gemm/tiles_bytes_body.h"
+#include "kernels/cpu/gemm/tiles_fp8_body.h"
 #include "kernels/cpu/gemm/tiles_pairs_body.h"
 
 #include "kernels/cpu/gemm/gemm_body.h"

@@ -89,6 +89,12 @@ static void gemm_packed(const struct op_gemm *a, struct packed_share share)
 void BODY(gemm)(const struct op_gemm *a, int part, int parts)
 {
     const struct matrix *w = a->w;
+#if defined(BODY_TILES)
+    if (w->fp8 && a->x16) {
+        tiles_fp8(a, packed_split(a, part, parts));
+        return;
+    }
+#endif
     if (w->packed || w->panels) {
         gemm_packed(a, packed_split(a, part, parts));
         return;

@@ -1,0 +1,197 @@
+/* Products of weights in FP8 (kernels/fp8.h) with rows of bf16, in tiles of pairs.
+ *
+ * As in tiles_pairs_body.h, whose tiles these are, but that a panel's weights are put in order on
+ * the way: a piece of two panels is expanded to bf16, which is exact, into L1, for all rows of a
+ * block, and a span of FP8_SPAN columns is added up from zero before it is scaled and added to what
+ * there was. Any number of rows goes this way, a single one too.
+ *
+ * Counted for 16 outputs by 64 columns: 16 loads of 64 bytes, 64 shuffles that turn four columns of
+ * each around at a time, 256 operations to make bf16 of them, 32 stores; some 170 cycles for 1 KiB,
+ * 6 bytes a cycle, where floats in vectors (fp8_body.h) make 5 with a single row. The products of
+ * it with 16 rows take 32 cycles: from 96 rows on the tile unit binds. There, of 128 columns by 32
+ * rows by 32 outputs, 16 products take 256 cycles, their tiles are loaded in 128 and stored in 64,
+ * and 64 vectors are scaled and added meanwhile.
+ *
+ * It is code, and over 150 lines because of that. */
+#ifndef KERNELS_CPU_GEMM_TILES_FP8_BODY_H
+#define KERNELS_CPU_GEMM_TILES_FP8_BODY_H
+
+#include "kernels/cpu/gemm/tiles_pairs_body.h"
+
+#define EIGHTS_SPANS 4 /* of FP8_SPAN columns */
+#define EIGHTS_TILES (FP8_SPAN / PANELS_COLS)
+#define EIGHTS_FETCH 512 /* bytes ahead, in each of the rows that are read side by side */
+
+struct eights_run {
+    struct pairs_run pairs; /* its rows, tiles and sums; first, n: spans of FP8_SPAN columns */
+    size_t k, panel;
+    const float *scales[2][PANELS_ROWS]; /* of the panels' rows, and those of the piece */
+    float scale[2][EIGHTS_SPANS][PANELS_ROWS];
+    char w[2][EIGHTS_SPANS * EIGHTS_TILES][TILE_BYTES] __attribute__((aligned(64)));
+    float part[2][2 * TILE_ROWS * TILE_ROWS] __attribute__((aligned(64))); /* a span's sums */
+};
+
+/* ---- weights to tiles ---- */
+
+/* A byte in each half of a lane, the upper one zeros, to bf16: the exponent's bias is moved, and of
+ * numbers below the normal ones, which are eight, the fraction is looked up. */
+INLINE __m512i eights_widen(__m512i b)
+{
+    static const uint16_t below[32] = {0, 0x3b00, 0x3b80, 0x3bc0, 0x3c00, 0x3c20, 0x3c40, 0x3c60};
+    const __m512i sign = _mm512_slli_epi16(b, 8), bits = _mm512_slli_epi16(b, 4);
+    __m512i v = _mm512_add_epi16(_mm512_and_si512(bits, _mm512_set1_epi16(0x7f0)),
+                                 _mm512_set1_epi16(0x3c00));
+    v = _mm512_mask_permutexvar_epi16(v, _mm512_testn_epi16_mask(b, _mm512_set1_epi16(0x78)), b,
+                                      _mm512_loadu_si512(below));
+    return _mm512_ternarylogic_epi64(v, sign, _mm512_set1_epi16((short)0x8000), 0xf8);
+}
+
+/* Columns [k, k + 64) of 16 rows, of `rows` that there are, to two tiles: zeros behind a row's end.
+ * Lanes that are turned around hold four columns of a row. */
+INLINE void eights_tiles(const uint8_t *q, size_t stride, size_t rows, size_t left, char *to)
+{
+    const __mmask64 mask = left >= 64 ? ~(__mmask64)0 : ((__mmask64)1 << left) - 1;
+    const __m512i pair = _mm512_broadcast_i32x4(
+        _mm_setr_epi32((int)0x80018000, (int)0x80058004, (int)0x80098008, (int)0x800d800c));
+    const __m512i next = _mm512_add_epi32(pair, _mm512_set1_epi32(0x00020002));
+    vec v[TILE_ROWS];
+    UNROLL
+    for (size_t i = 0; i < TILE_ROWS; i++) {
+        const uint8_t *row = q + (i < rows ? i : 0) * stride;
+        __builtin_prefetch(row + EIGHTS_FETCH);
+        v[i] = _mm512_castsi512_ps(_mm512_maskz_loadu_epi8(i < rows ? mask : 0, row));
+    }
+    vec_transpose(v);
+    UNROLL
+    for (int j = 0; j < TILE_ROWS; j++) {
+        const __m512i four = _mm512_castps_si512(v[j]);
+        char *at = to + (size_t)j / 8 * TILE_BYTES + (size_t)j % 8 * 2 * TILE_ROW_BYTES;
+        _mm512_store_si512(at, eights_widen(_mm512_shuffle_epi8(four, pair)));
+        _mm512_store_si512(at + TILE_ROW_BYTES, eights_widen(_mm512_shuffle_epi8(four, next)));
+    }
+}
+
+/* The piece of panel number i, and its scales. */
+static __attribute__((noinline)) void eights_open(struct eights_run *f, size_t i)
+{
+    const struct pairs_run *b = &f->pairs;
+    const struct matrix *w = b->op->w;
+    const size_t row = (f->panel + i) * PANELS_ROWS, left = (size_t)w->rows - row;
+    const size_t rows = left < PANELS_ROWS ? left : PANELS_ROWS;
+    const size_t begin = b->first * FP8_SPAN, end = begin + b->n * FP8_SPAN;
+    char *to = f->w[i][0];
+    for (size_t k = begin; k < end && k < f->k; k += 2 * PANELS_COLS, to += 2 * TILE_BYTES)
+        eights_tiles((const uint8_t *)w->data + row * f->k + k, f->k, rows, f->k - k, to);
+    for (size_t s = 0; s < b->n; s++) {
+        const size_t group = (begin + s * FP8_SPAN) / (size_t)w->fp8->col_block;
+        for (size_t r = 0; r < PANELS_ROWS; r++)
+            f->scale[i][s][r] = f->scales[i][r][group];
+    }
+}
+
+/* ---- a piece ---- */
+
+/* Adds a span's sums, scaled, to those of rows [row, row + rows). */
+INLINE void eights_add(struct eights_run *f, size_t span, size_t row, size_t rows)
+{
+    for (size_t i = 0; i < f->pairs.panels; i++) {
+        const vec scale = vec_load(f->scale[i][span]);
+        float *sum = f->pairs.sum[i] + row * TILE_ROWS;
+        for (size_t r = 0; r < rows; r++, sum += TILE_ROWS) {
+            const vec before = f->pairs.first + span > 0 ? vec_load(sum) : vec_zero();
+            vec_store(sum, vec_fma(vec_load(f->part[i] + r * TILE_ROWS), scale, before));
+        }
+    }
+}
+
+/* Up to 32 rows, from `row` of the block on. */
+INLINE void eights_tile(struct eights_run *f, size_t row, struct pairs_form form)
+{
+    const struct pairs_run *b = &f->pairs;
+    const size_t left = b->rows - row, rows = left < 2 * TILE_ROWS ? left : 2 * TILE_ROWS;
+    const size_t first = b->first * EIGHTS_TILES, tiles = b->spans - first;
+    const char *x = b->x + row * b->x_stride + first * TILE_ROW_BYTES;
+    for (size_t span = 0; span < b->n; span++) {
+        pairs_zero(form);
+        for (size_t t = span * EIGHTS_TILES; t < (span + 1) * EIGHTS_TILES && t < tiles; t++) {
+            TILE_LOAD(4, x + t * TILE_ROW_BYTES, b->x_stride);
+            TILE_LOAD(6, f->w[0][t], TILE_ROW_BYTES);
+            TILE_DOT_BF16(0, 4, 6);
+            if (form.right) {
+                TILE_LOAD(7, f->w[1][t], TILE_ROW_BYTES);
+                TILE_DOT_BF16(1, 4, 7);
+            }
+            if (form.lower) {
+                TILE_LOAD(5, x + t * TILE_ROW_BYTES + TILE_ROWS * b->x_stride, b->x_stride);
+                TILE_DOT_BF16(2, 5, 6);
+                if (form.right)
+                    TILE_DOT_BF16(3, 5, 7);
+            }
+        }
+        pairs_store(f->part[0], f->part[1], form);
+        eights_add(f, span, row, rows);
+    }
+}
+
+#define EIGHTS_CASE(name, lower, right)                                                            \
+    static __attribute__((noinline)) void name(struct eights_run *f, size_t row)                   \
+    {                                                                                              \
+        eights_tile(f, row, (struct pairs_form){lower, right});                                    \
+    }
+EIGHTS_CASE(eights_one, false, false)
+EIGHTS_CASE(eights_wide, false, true)
+EIGHTS_CASE(eights_tall, true, false)
+EIGHTS_CASE(eights_four, true, true)
+
+static void eights_strip(struct eights_run *f, const struct packed_strip *s)
+{
+    static void (*const fns[2][2])(struct eights_run *, size_t) = {{eights_one, eights_wide},
+                                                                   {eights_tall, eights_four}};
+    struct pairs_run *b = &f->pairs;
+    const size_t spans = (f->k + FP8_SPAN - 1) / FP8_SPAN;
+    b->x = (const char *)b->op->x16 + s->m * b->x_stride;
+    b->rows = s->rows;
+    b->panels = s->panels;
+    f->panel = s->panel;
+    for (size_t i = 0; i < s->panels * PANELS_ROWS; i++) {
+        const size_t row = s->panel * PANELS_ROWS + i, last = (size_t)b->op->w->rows - 1;
+        f->scales[i / PANELS_ROWS][i % PANELS_ROWS] =
+            fp8_scales(b->op->w->fp8, row < last ? row : last);
+    }
+    for (b->first = 0; b->first < spans; b->first += b->n) {
+        b->n = spans - b->first < EIGHTS_SPANS ? spans - b->first : EIGHTS_SPANS;
+        for (size_t i = 0; i < s->panels; i++)
+            eights_open(f, i);
+        for (size_t row = 0; row < b->rows; row += 2 * TILE_ROWS) {
+            const size_t left = b->rows - row, upper = left < TILE_ROWS ? left : TILE_ROWS;
+            const size_t lower = left - upper < TILE_ROWS ? left - upper : TILE_ROWS;
+            pairs_configure(b, upper, lower);
+            fns[lower > 0][s->panels - 1](f, row);
+        }
+    }
+    for (size_t i = 0; i < s->panels; i++)
+        packed_write(b->op, b->sum[i], &(struct packed_strip){s->m, s->rows, s->panel + i, 1});
+}
+
+static void tiles_fp8(const struct op_gemm *op, struct packed_share share)
+{
+    float sum[2][PAIRS_ROWS * TILE_ROWS];
+    struct eights_run f;
+    struct packed_strip s;
+    f.k = (size_t)op->w->cols;
+    f.pairs = (struct pairs_run){.op = op,
+                                 .sum = sum,
+                                 .x_stride = rows16_stride(op->w->cols) * sizeof(uint16_t),
+                                 .spans = panels_spans(op->w->cols)};
+    for (s.m = share.m_begin; s.m < share.m_end; s.m += s.rows) {
+        s.rows = share.m_end - s.m < PAIRS_ROWS ? share.m_end - s.m : PAIRS_ROWS;
+        for (s.panel = share.begin; s.panel < share.end; s.panel += s.panels) {
+            s.panels = share.end - s.panel < 2 ? share.end - s.panel : 2;
+            eights_strip(&f, &s);
+        }
+    }
+    if (f.pairs.upper > 0)
+        tiles_end();
+}
+
+#endif
