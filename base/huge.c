@@ -29,6 +29,12 @@ void *huge_alloc(size_t bytes)
     return memory + before;
 }
 
+void huge_ask(void *memory, size_t bytes)
+{
+    /* A kernel that has none for such memory says so, and gives small ones. */
+    (void)madvise(memory, bytes, MADV_HUGEPAGE);
+}
+
 void huge_free(void *memory, size_t bytes)
 {
     if (memory)

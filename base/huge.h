@@ -11,5 +11,7 @@
 /* Zeroed, aligned to 2 MiB; costs nothing before it is written to. NULL: no memory. */
 void *huge_alloc(size_t bytes);
 void huge_free(void *memory, size_t bytes); /* NULL: nothing */
+/* Asks for large pages where a mapping of the caller's has room for them. */
+void huge_ask(void *memory, size_t bytes);
 
 #endif

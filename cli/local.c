@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/huge.h"
 #include "base/topology.h"
 
 struct local_options local_defaults(void)
@@ -64,6 +65,7 @@ static enum status open_pool(struct local *l, const struct local_options *o, str
     if (pool == MAP_FAILED)
         return err_set(err, ST_NO_MEMORY, "no memory for a KV pool of %lld tokens",
                        (long long)tokens);
+    huge_ask(pool, kv_pool_bytes(&l->layout));
     l->pool = pool;
     return ST_OK;
 }

@@ -7,6 +7,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/huge.h"
+
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
 /* Our own mapping is made before the seal that forbids further ones for writing; a kernel before
@@ -26,8 +28,10 @@ enum status shm_pool_create(struct shm_pool *out, size_t bytes, struct error *er
         void *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, out->fd, 0);
         out->base = base == MAP_FAILED ? NULL : base;
     }
-    if (out->base && seal(out->fd))
+    if (out->base && seal(out->fd)) {
+        huge_ask(out->base, bytes);
         return ST_OK;
+    }
     enum status st =
         err_set(err, ST_NO_MEMORY, "the KV pool of %zu bytes: %s", bytes, strerror(errno));
     shm_pool_destroy(out);

@@ -12,11 +12,13 @@
 #include "kernels/ops.h"
 
 /* In front of a loop over a register tile: unrolled before anything else, its arrays become
- * registers. */
+ * registers. The other keeps a loop that would need more of them than there are. */
 #if defined(__clang__)
 #define UNROLL _Pragma("unroll")
+#define NO_UNROLL _Pragma("nounroll")
 #else
 #define UNROLL _Pragma("GCC unroll 24")
+#define NO_UNROLL _Pragma("GCC unroll 1")
 #endif
 
 #define CPU_BODY(isa)                                                                              \

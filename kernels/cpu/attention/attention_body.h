@@ -34,10 +34,6 @@ INLINE enum score_form attention_form(const struct op_attention *a)
     if (a->rounds && a->layout->dtype == DTYPE_BF16)
         return SCORE_TILES;
 #endif
-#if defined(BODY_PAIRS)
-    if (a->layout->dtype == DTYPE_BF16)
-        return SCORE_PAIRS;
-#endif
     (void)a;
     return SCORE_FLOATS;
 }
@@ -82,6 +78,26 @@ static void attention_finish(const struct attention_tile *t, const struct attent
         out[d] = acc[attention_place(s, d)] * fade / sum;
 }
 
+/* to = q * scale, in the form that scores are made of. */
+INLINE void attention_scale(float *to, const float *q, size_t dim, float scale,
+                            enum score_form form)
+{
+#if defined(BODY_ROUNDS)
+    if (form == SCORE_ROUNDED) {
+        uint16_t *half = (uint16_t *)to;
+        for (size_t d = 0; d < dim; d += LANES) {
+            const __mmask16 there = dim - d < LANES ? vec_first((int)(dim - d)) : 0xffff;
+            const vec v = _mm512_maskz_loadu_ps(there, q + d) * vec_set1(scale);
+            _mm256_mask_storeu_epi16(half + d, there, (__m256i)_mm512_cvtneps_pbh(v));
+        }
+        return;
+    }
+#endif
+    (void)form;
+    for (size_t d = 0; d < dim; d++)
+        to[d] = q[d] * scale;
+}
+
 /* The tile's queries, times scale, and what is the same for all of its spans. */
 static void attention_begin(const struct attention_tile *t, struct attention_state *s)
 {
@@ -96,24 +112,21 @@ static void attention_begin(const struct attention_tile *t, struct attention_sta
     s->stored[KV_VALUE] = a->layout->value_dim ? (size_t)a->layout->value_dim : dim;
     s->form = attention_form(a);
     s->all = (struct attention_sums){s->all_max, s->all_sum, s->all_acc};
-    s->q_stride = s->form == SCORE_ROUNDED ? (dim + 1) / 2 : dim + dim % 2;
 #if defined(BODY_TILES)
     if (s->form == SCORE_TILES) {
         tiles_queries(t, s);
         return;
     }
 #endif
+    const size_t width = (size_t)score_width(s->form);
+    s->q_stride = (dim + width - 1) / width * LANES;
     for (int i = 0; i < t->rows * t->heads; i++) {
         const float *q = a->q + (size_t)(t->row + i / t->heads) * q_stride +
                          (size_t)(t->head + i % t->heads) * dim;
         float *to = s->q + (size_t)i * s->q_stride;
-        to[s->q_stride - 1] = 0;
-        if (s->form == SCORE_ROUNDED)
-            for (size_t d = 0; d < dim; d++)
-                ((uint16_t *)to)[d] = dtype_f32_to_bf16(q[d] * a->scale);
-        else
-            for (size_t d = 0; d < dim; d++)
-                to[d] = q[d] * a->scale;
+        for (size_t d = s->q_stride - LANES; d < s->q_stride; d++)
+            to[d] = 0;
+        attention_scale(to, q, dim, a->scale, s->form);
     }
 }
 
@@ -249,19 +262,23 @@ struct attention_walk {
     struct attention_state *state; /* NULL: to count alone */
 };
 
-/* What one stretch of a tile takes of scratch, in floats. */
-static int64_t attention_slot_floats(const struct attention_tile *t)
+/* What one stretch of a tile takes of scratch, in floats; of any head's. */
+static int64_t attention_slot_floats(const struct attention_walk *w, const struct attention_tile *t)
 {
-    return (int64_t)t->rows * t->heads * (int64_t)(attention_acc_stride(t->op) + 2);
+    const int group = w->op->heads / w->op->layout->kv_heads;
+    const int64_t pairs = (int64_t)t->rows * (group < w->pairs ? group : w->pairs);
+    return pairs * (int64_t)(attention_acc_stride(w->op) + 2);
 }
 
-/* Where the nth stretch of the tile at hand is left. */
+/* Where the nth stretch of the tile's item'th heads is left. */
 static struct attention_sums attention_slot(const struct attention_walk *w,
-                                            const struct attention_tile *t, int32_t nth)
+                                            const struct attention_tile *t, int item, int nth)
 {
     const size_t pairs = (size_t)(t->rows * t->heads);
+    const struct attention_range r = attention_stretches(t, 0, t->rows - 1);
+    const int64_t slot = (int64_t)item * (r.end - r.first) + nth;
     float *at = (float *)((char *)w->op->scratch + OPS_ATTENTION_COUNTS) + w->floats +
-                nth * attention_slot_floats(t);
+                slot * attention_slot_floats(w, t);
     return (struct attention_sums){at, at + pairs, at + 2 * pairs};
 }
 
@@ -272,74 +289,93 @@ static bool attention_mine(struct attention_walk *w, int64_t cost)
     return mine;
 }
 
-/* The last of a tile's parts finds all its stretches, and leaves the count as it was. */
-static void attention_meet(const struct attention_tile *t, struct attention_walk *w, int mine)
+/* Who brings the last of some heads' stretches finds all of them, and leaves the count as it was.
+ */
+static void attention_meet(const struct attention_tile *t, struct attention_walk *w, int item)
 {
-    _Atomic uint32_t *count = (_Atomic uint32_t *)w->op->scratch + w->items;
+    _Atomic uint32_t *count = (_Atomic uint32_t *)w->op->scratch + w->items + item;
     const struct attention_range r = attention_stretches(t, 0, t->rows - 1);
     const uint32_t all = (uint32_t)(r.end - r.first);
-    if (atomic_fetch_add_explicit(count, (uint32_t)mine, memory_order_acq_rel) + (uint32_t)mine <
-        all)
+    if (atomic_fetch_add_explicit(count, 1, memory_order_acq_rel) + 1 < all)
         return;
     atomic_store_explicit(count, 0, memory_order_relaxed);
     for (int32_t at = r.first; at < r.end; at++) {
-        const struct attention_sums from = attention_slot(w, t, at - r.first);
+        const struct attention_sums from = attention_slot(w, t, item, at - r.first);
         attention_add_all(t, w->state, &from, at);
     }
     for (int i = 0; i < t->rows * t->heads; i++)
         attention_finish(t, w->state, i);
 }
 
-static void attention_share(const struct attention_tile *t, struct attention_walk *w)
+static void attention_share(const struct attention_tile *t, struct attention_walk *w, int item,
+                            int32_t at)
 {
     struct attention_state *s = w->state;
     const struct attention_range r = attention_stretches(t, 0, t->rows - 1);
     const size_t n = (size_t)(t->rows * t->heads);
-    int mine = 0;
-    for (int32_t at = r.first; at < r.end; at++) {
-        if (!attention_mine(w, attention_cost(t, at)))
-            continue;
-        if (mine++ == 0)
-            attention_begin(t, s);
-        attention_stretch(t, s, at);
-        const struct attention_sums to = attention_slot(w, t, at - r.first);
-        memcpy(to.max, s->max, n * sizeof(float));
-        memcpy(to.sum, s->sum, n * sizeof(float));
-        memcpy(to.acc, s->acc, n * s->acc_stride * sizeof(float));
-    }
-    if (mine > 0)
-        attention_meet(t, w, mine);
-    w->floats += (r.end - r.first) * attention_slot_floats(t);
+    if (!attention_mine(w, attention_cost(t, at)))
+        return;
+    attention_begin(t, s);
+    attention_stretch(t, s, at);
+    const struct attention_sums to = attention_slot(w, t, item, at - r.first);
+    memcpy(to.max, s->max, n * sizeof(float));
+    memcpy(to.sum, s->sum, n * sizeof(float));
+    memcpy(to.acc, s->acc, n * s->acc_stride * sizeof(float));
+    attention_meet(t, w, item);
+}
+
+/* The heads of some rows: all of each, or stretch `at` where at >= 0. How many items they are. */
+static int attention_heads(struct attention_walk *w, struct attention_tile *t, int32_t at)
+{
+    const struct op_attention *a = w->op;
+    const int group = a->heads / a->layout->kv_heads;
+    int items = 0;
+    for (t->kv_head = 0; t->kv_head < a->layout->kv_heads; t->kv_head++)
+        for (int g = 0; g < group; g += t->heads, items++) {
+            t->head = t->kv_head * group + g;
+            t->heads = group - g < w->pairs ? group - g : w->pairs;
+            if (at >= 0)
+                attention_share(t, w, items, at);
+            else if (attention_mine(w, attention_cost(t, -1)))
+                attention_run(t, w->state);
+        }
+    return items;
+}
+
+/* Stretch by stretch, each of all heads: what lies between one head's runs of a block is read next,
+ * and what the hardware fetches behind a run is not in vain. */
+static int attention_shares(struct attention_walk *w, struct attention_tile *t)
+{
+    const struct attention_range r = attention_stretches(t, 0, t->rows - 1);
+    int items = 0;
+    for (int32_t at = r.first; at < r.end; at++)
+        items = attention_heads(w, t, at);
+    w->floats += (int64_t)items * (r.end - r.first) * attention_slot_floats(w, t);
+    return items;
 }
 
 static void attention_walk(struct attention_walk *w)
 {
     const struct op_attention *a = w->op;
-    const int group = a->heads / a->layout->kv_heads;
     struct attention_tile t = {.op = a};
     for (; t.row < a->rows->tokens; t.row += t.rows) {
         t.rows = attention_tile_rows(a->rows, t.row, w->most);
-        for (t.kv_head = 0; t.kv_head < a->layout->kv_heads; t.kv_head++)
-            for (int g = 0; g < group; g += t.heads, w->items++) {
-                t.head = t.kv_head * group + g;
-                t.heads = group - g < w->pairs ? group - g : w->pairs;
-                if (w->split)
-                    attention_share(&t, w);
-                else if (attention_mine(w, attention_cost(&t, -1)))
-                    attention_run(&t, w->state);
-            }
+        w->items += w->split ? attention_shares(w, &t) : attention_heads(w, &t, -1);
     }
 }
 
-/* Counts a call's tiles and costs, and decides whether to share out stretches: the same for every
- * part, and of no consequence to the result. */
+/* Counts a call's tiles and costs, and decides whether to share out stretches: where there are few
+ * tiles, or where rows are alone and reading is what takes time. The same for every part, and of no
+ * consequence to the result. */
 static void attention_plan(struct attention_walk *w)
 {
     const struct op_attention *a = w->op;
     struct attention_walk whole = *w, split = *w;
     attention_walk(&whole);
-    if (a->scratch_bytes > OPS_ATTENTION_COUNTS && w->parts > 1 && whole.items > 0 &&
-        whole.items < w->parts * ATTENTION_ITEMS_EACH &&
+    const bool few = w->parts > 1 && whole.items < w->parts * ATTENTION_ITEMS_EACH;
+    const bool alone =
+        a->layout->kv_heads > 1 && whole.items >= a->rows->tokens * a->layout->kv_heads;
+    if (a->scratch_bytes > OPS_ATTENTION_COUNTS && whole.items > 0 && (few || alone) &&
         whole.items < (int)(OPS_ATTENTION_COUNTS / sizeof(uint32_t))) {
         split.split = true;
         attention_walk(&split);

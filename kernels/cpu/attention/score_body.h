@@ -1,19 +1,25 @@
 /* Tiles of attention scores: queries times the keys of one span.
  *
- * Keys are turned around first, SCORE_ELEMENTS of each at a time, into a panel whose row d holds
- * element d of all positions of the span: lanes are positions, and nothing has to be summed across
- * them. Every score is one chain over the elements in ascending order; a tile only decides which
- * chains run side by side. Where the body can part two bf16 in a lane, a row of the panel holds
- * pairs of elements. It is code, and over 150 lines because of that. */
+ * A score is the sum of LANES chains, one for each lane of a vector of elements as they are stored
+ * (pairs of elements where the body multiplies such), each over its elements in ascending order,
+ * and they are added by halves: lanes LANES / 2 apart, then half of that, down to neighbours. Of
+ * more than SCORE_ELEMENTS elements each so many are a sum of their own.
+ *
+ * A few queries are multiplied with the keys as they lie, and lanes are summed at the end. For many
+ * the keys are turned around first, into a panel whose row d holds element d of all positions of
+ * the span: lanes are positions, and a chain is every LANES'th row. It is code, and over 150 lines
+ * because of that. */
 #ifndef KERNELS_CPU_ATTENTION_SCORE_BODY_H
 #define KERNELS_CPU_ATTENTION_SCORE_BODY_H
 
 #include "kernels/cpu/cpu.h"
 
 #define SCORE_ELEMENTS 64
+#define SCORE_FEW 8 /* queries that need no panel */
+#define SCORE_VECS 2
 
-/* What a lane of the panel holds; or there is no panel, but tiles (tiles_body.h). */
-enum score_form { SCORE_FLOATS, SCORE_PAIRS, SCORE_ROUNDED, SCORE_FORMS, SCORE_TILES };
+/* What a lane holds: an element, or two of them in bf16; or there are tiles (tiles_body.h). */
+enum score_form { SCORE_FLOATS, SCORE_ROUNDED, SCORE_FORMS, SCORE_TILES };
 
 /* Rows of one span's keys or values: elements from `offset` bytes on, of type t. */
 struct span_rows {
@@ -23,137 +29,269 @@ struct span_rows {
     enum dtype t;
 };
 
+/* score[i][j] (+)= sum over n elements of q[i] * key[j], positions [range[0], range[1]). */
+struct score_args {
+    const float *q; /* rounded: pairs of bf16; zeros up to a whole vector */
+    size_t q_stride;
+    const float *panel; /* [lanes of a key][OPS_KV_SPAN]; not for a few */
+    float *score;       /* [rows][OPS_KV_SPAN] */
+    int n;
+    bool first;
+    int range[2]; /* multiples of LANES */
+};
+
 INLINE void rows_prefetch(const char *row, size_t bytes)
 {
     for (size_t i = 0; i < bytes; i += 64)
         __builtin_prefetch(row + i, 0, 2);
 }
 
-/* LANES lanes of the panel from element i on; `left` elements there are, or more than fit. */
-INLINE vec panel_load(const char *row, enum dtype t, enum score_form form, size_t i, int left)
+/* Elements in a vector. */
+INLINE int score_width(enum score_form form)
 {
-#if defined(BODY_PAIRS)
-    if (form != SCORE_FLOATS)
-        return left >= 2 * LANES ? vec_load(row + 2 * i) : vec_load_pairs_n(row + 2 * i, left);
+    return form == SCORE_FLOATS ? LANES : 2 * LANES;
+}
+
+/* A vector of a key, from element i on; `left` elements there are, or more than fit. */
+INLINE vec key_load(const char *row, enum dtype t, enum score_form form, size_t i, int left)
+{
+#if defined(BODY_ROUNDS)
+    if (form == SCORE_ROUNDED)
+        return vec_load_pairs(row + 2 * i, left);
 #endif
     (void)form;
     return left >= LANES ? vec_load_as(row, t, i) : vec_load_as_n(row, t, i, left);
 }
 
-/* t and form are constants where this is inlined. Positions [from, to), multiples of LANES. */
-INLINE void panel_fill(float *panel, const struct span_rows *r, int n, const int range[2],
+INLINE vec score_step(vec sum, vec q, vec keys, enum score_form form)
+{
+#if defined(BODY_ROUNDS)
+    if (form == SCORE_ROUNDED)
+        return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_castps_si512(q),
+                                (__m512bh)_mm512_castps_si512(keys));
+#endif
+    (void)form;
+    return vec_fma(q, keys, sum);
+}
+
+INLINE void score_put(float *to, vec sum, bool first)
+{
+    if (!first)
+        sum = vec_load(to) + sum;
+    vec_store(to, sum);
+}
+
+/* ---- a few queries ---- */
+
+/* Scores of `rows` queries at the LANES positions from range[0] on. rows, n, t and form are
+ * constants where this is inlined, but for n where it is no multiple of a vector. */
+INLINE void few_tile(const struct score_args *a, const struct span_rows *r, int rows, int n,
+                     enum dtype t, enum score_form form)
+{
+    const int width = score_width(form), groups = LANES / SUM_GROUP, g = a->range[0];
+    const char *const *row = r->row + g, *const *ahead = r->ahead ? r->ahead + g : NULL;
+    const size_t offset = r->offset, stride = a->q_stride;
+    const size_t bytes = (size_t)n * (t == DTYPE_F32 ? 4 : 2);
+    const float *q = a->q;
+    vec part[MIX_ROWS][LANES / SUM_GROUP];
+    NO_UNROLL
+    for (int m = 0; m < groups; m++) {
+        vec sum[MIX_ROWS][SUM_GROUP];
+        if (ahead) /* spread, so that no load waits behind a crowd of them */
+            for (int j = 0; j < SUM_GROUP; j++)
+                rows_prefetch(ahead[m * SUM_GROUP + j] + offset, bytes);
+        UNROLL
+        for (int i = 0; i < rows * SUM_GROUP; i++)
+            sum[i / SUM_GROUP][i % SUM_GROUP] = vec_zero();
+        UNROLL
+        for (int i = 0; i < n; i += width) {
+            UNROLL
+            for (int j = 0; j < SUM_GROUP; j++) {
+                vec key = key_load(row[j * groups + m] + offset, t, form, (size_t)i, n - i);
+                UNROLL
+                for (int k = 0; k < rows; k++)
+                    sum[k][j] = score_step(
+                        sum[k][j], vec_load(q + (size_t)k * stride + i / width * LANES), key, form);
+            }
+        }
+        UNROLL
+        for (int k = 0; k < rows; k++)
+            part[k][m] = vec_sum_group(sum[k]);
+    }
+    UNROLL
+    for (int k = 0; k < rows; k++)
+        score_put(a->score + k * OPS_KV_SPAN + g, vec_sum_groups(part[k]), a->first);
+}
+
+INLINE void few_scores(const struct score_args *all, const struct span_rows *r, int rows,
                        enum dtype t, enum score_form form)
 {
-    const int step = form == SCORE_FLOATS ? LANES : 2 * LANES;
-    const size_t bytes = (size_t)step * (t == DTYPE_F32 ? 4 : 2);
-    for (int g = range[0]; g < range[1]; g += LANES) {
-        for (int i = 0; i < n; i += step) {
+    struct score_args a = *all;
+    struct span_rows keys = *r;
+    for (int i = 0, n; i < rows; i += n, keys.ahead = NULL) {
+        n = rows - i >= MIX_ROWS && a.n == SCORE_ELEMENTS ? MIX_ROWS : 1;
+        for (a.range[0] = all->range[0]; a.range[0] < a.range[1]; a.range[0] += LANES) {
+            if (a.n != SCORE_ELEMENTS)
+                few_tile(&a, &keys, 1, a.n, t, form);
+            else if (n == 1)
+                few_tile(&a, &keys, 1, SCORE_ELEMENTS, t, form);
+            else
+                few_tile(&a, &keys, MIX_ROWS, SCORE_ELEMENTS, t, form);
+        }
+        a.q += (size_t)n * a.q_stride;
+        a.score += n * OPS_KV_SPAN;
+    }
+}
+
+#define FEW_CASE(name, t, form)                                                                    \
+    static __attribute__((noinline)) void name(const struct score_args *a,                         \
+                                               const struct span_rows *r, int rows)                \
+    {                                                                                              \
+        few_scores(a, r, rows, t, form);                                                           \
+    }
+
+FEW_CASE(few_f32, DTYPE_F32, SCORE_FLOATS)
+FEW_CASE(few_f16, DTYPE_F16, SCORE_FLOATS)
+FEW_CASE(few_bf16, DTYPE_BF16, SCORE_FLOATS)
+#if defined(BODY_ROUNDS)
+FEW_CASE(few_rounded, DTYPE_BF16, SCORE_ROUNDED)
+#endif
+
+typedef void few_fn(const struct score_args *a, const struct span_rows *r, int rows);
+
+static few_fn *const few_fns[SCORE_FORMS][DTYPE_COUNT] = {
+    [SCORE_FLOATS] = {[DTYPE_F32] = few_f32, [DTYPE_F16] = few_f16, [DTYPE_BF16] = few_bf16},
+#if defined(BODY_ROUNDS)
+    [SCORE_ROUNDED] = {[DTYPE_BF16] = few_rounded},
+#endif
+};
+
+/* ---- many ---- */
+
+/* t and form are constants where this is inlined. */
+INLINE void panel_fill(float *panel, const struct score_args *a, const struct span_rows *r,
+                       enum dtype t, enum score_form form)
+{
+    const int width = score_width(form), each = t == DTYPE_F32 ? 4 : 2;
+    for (int g = a->range[0]; g < a->range[1]; g += LANES) {
+        for (int i = 0; i < a->n; i += width) {
             vec v[LANES];
             UNROLL
             for (int j = 0; j < LANES; j++)
-                v[j] = panel_load(r->row[g + j] + r->offset, t, form, (size_t)i, n - i);
+                v[j] = key_load(r->row[g + j] + r->offset, t, form, (size_t)i, a->n - i);
             if (r->ahead)
                 for (int j = 0; j < LANES; j++)
-                    rows_prefetch(r->ahead[g + j] + r->offset + (size_t)i * (bytes / (size_t)step),
-                                  bytes);
+                    rows_prefetch(r->ahead[g + j] + r->offset + i * each, (size_t)(width * each));
             vec_transpose(v);
-            int lanes = form == SCORE_FLOATS ? n - i : (n - i + 1) / 2;
-            float *to = panel + (size_t)(i / step * LANES * OPS_KV_SPAN + g);
-            if (lanes >= LANES) {
-                UNROLL
-                for (int k = 0; k < LANES; k++)
-                    vec_store(to + k * OPS_KV_SPAN, v[k]);
-            } else {
-                for (int k = 0; k < lanes; k++)
-                    vec_store(to + k * OPS_KV_SPAN, v[k]);
-            }
+            float *to = panel + (size_t)(i / width * LANES * OPS_KV_SPAN + g);
+            UNROLL
+            for (int k = 0; k < LANES; k++)
+                vec_store(to + k * OPS_KV_SPAN, v[k]);
         }
     }
 }
 
 #define PANEL_CASE(name, t, form)                                                                  \
-    static __attribute__((noinline)) void name(float *panel, const struct span_rows *r, int n,     \
-                                               const int range[2])                                 \
+    static __attribute__((noinline)) void name(float *panel, const struct score_args *a,           \
+                                               const struct span_rows *r)                          \
     {                                                                                              \
-        panel_fill(panel, r, n, range, t, form);                                                   \
+        panel_fill(panel, a, r, t, form);                                                          \
     }
 
 PANEL_CASE(panel_f32, DTYPE_F32, SCORE_FLOATS)
 PANEL_CASE(panel_f16, DTYPE_F16, SCORE_FLOATS)
-#if defined(BODY_PAIRS)
-PANEL_CASE(panel_bf16, DTYPE_BF16, SCORE_PAIRS)
-#else
 PANEL_CASE(panel_bf16, DTYPE_BF16, SCORE_FLOATS)
+#if defined(BODY_ROUNDS)
+PANEL_CASE(panel_rounded, DTYPE_BF16, SCORE_ROUNDED)
 #endif
 
-typedef void panel_fn(float *panel, const struct span_rows *r, int n, const int range[2]);
+typedef void panel_fn(float *panel, const struct score_args *a, const struct span_rows *r);
 
-static panel_fn *const panel_fns[DTYPE_COUNT] = {
-    [DTYPE_F32] = panel_f32, [DTYPE_BF16] = panel_bf16, [DTYPE_F16] = panel_f16};
-
-/* score[i][j] (+)= sum over n elements of q[i] * panel[.][j], positions [range[0], range[1]). */
-struct score_args {
-    const float *q; /* rounded: pairs of bf16 */
-    size_t q_stride;
-    const float *panel;
-    float *score; /* [rows][OPS_KV_SPAN] */
-    int n;        /* rows of the panel */
-    bool first;
-    int range[2];
+static panel_fn *const panel_fns[SCORE_FORMS][DTYPE_COUNT] = {
+    [SCORE_FLOATS] = {[DTYPE_F32] = panel_f32, [DTYPE_F16] = panel_f16, [DTYPE_BF16] = panel_bf16},
+#if defined(BODY_ROUNDS)
+    [SCORE_ROUNDED] = {[DTYPE_BF16] = panel_rounded},
+#endif
 };
 
-INLINE vec score_step(vec sum, const float *q, vec keys, enum score_form form)
+/* sum = the chain of a lane, of each of the tile's scores. rows, vecs and form are constants where
+ * this is inlined, and the arrays registers. */
+INLINE void score_chain(const struct score_args *a, int lane, vec *sum, const int shape[2],
+                        enum score_form form)
 {
-#if defined(BODY_PAIRS)
-    if (form == SCORE_PAIRS) {
-        sum = vec_fma(vec_set1(q[0]), vec_pairs_first(keys), sum);
-        return vec_fma(vec_set1(q[1]), vec_pairs_second(keys), sum);
-    }
-#endif
-#if defined(BODY_ROUNDS)
-    if (form == SCORE_ROUNDED)
-        return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_castps_si512(vec_set1(q[0])),
-                                (__m512bh)_mm512_castps_si512(keys));
-#endif
-    (void)form;
-    return vec_fma(vec_set1(q[0]), keys, sum);
-}
-
-/* rows, vecs and form are constants where this is inlined, and the arrays registers. */
-INLINE void score_tile(const struct score_args *a, int at, int rows, int vecs, enum score_form form)
-{
-    vec sum[MIX_ROWS * MIX_VECS];
-    const int width = form == SCORE_PAIRS ? 2 : 1;
-    const float *panel = a->panel + at;
-    float *score = a->score + at;
+    const int rows = shape[0], vecs = shape[1], width = score_width(form);
+    const int end = (a->n + width - 1) / width * LANES;
     UNROLL
     for (int i = 0; i < rows * vecs; i++)
-        sum[i] =
-            a->first ? vec_zero() : vec_load(score + i / vecs * OPS_KV_SPAN + i % vecs * LANES);
-    for (int k = 0; k < a->n; k++, panel += OPS_KV_SPAN) {
-        vec keys[MIX_VECS];
+        sum[i] = vec_zero();
+    for (int k = lane; k < end; k += LANES) {
+        vec keys[SCORE_VECS];
         UNROLL
         for (int e = 0; e < vecs; e++)
-            keys[e] = vec_load(panel + e * LANES);
+            keys[e] = vec_load(a->panel + k * OPS_KV_SPAN + e * LANES);
         UNROLL
         for (int i = 0; i < rows; i++) {
-            const float *q = a->q + (size_t)i * a->q_stride + (size_t)(k * width);
+            const vec q = vec_set1(a->q[(size_t)i * a->q_stride + (size_t)k]);
             UNROLL
             for (int e = 0; e < vecs; e++)
                 sum[i * vecs + e] = score_step(sum[i * vecs + e], q, keys[e], form);
         }
     }
+}
+
+/* sum = (l + l + LANES / 2) + (l + LANES / 4 + l + 3 LANES / 4), chains of lanes. */
+INLINE void score_four(const struct score_args *a, int lane, vec *sum, const int shape[2],
+                       enum score_form form)
+{
+    const int tile = shape[0] * shape[1];
+    vec b[MIX_ROWS * SCORE_VECS], c[MIX_ROWS * SCORE_VECS];
+    score_chain(a, lane, sum, shape, form);
+    score_chain(a, lane + LANES / 2, b, shape, form);
     UNROLL
-    for (int i = 0; i < rows * vecs; i++)
-        vec_store(score + i / vecs * OPS_KV_SPAN + i % vecs * LANES, sum[i]);
+    for (int i = 0; i < tile; i++)
+        sum[i] = sum[i] + b[i];
+    score_chain(a, lane + LANES / 4, b, shape, form);
+    score_chain(a, lane + LANES / 4 * 3, c, shape, form);
+    UNROLL
+    for (int i = 0; i < tile; i++)
+        sum[i] = sum[i] + (b[i] + c[i]);
+}
+
+INLINE void score_tile(const struct score_args *all, int at, int rows, int vecs,
+                       enum score_form form)
+{
+    const int shape[2] = {rows, vecs};
+    struct score_args a = *all;
+    a.panel += at;
+    a.score += at;
+    vec sum[MIX_ROWS * SCORE_VECS], half[MIX_ROWS * SCORE_VECS], more[MIX_ROWS * SCORE_VECS];
+    score_four(&a, 0, sum, shape, form);
+    if (LANES > 4) {
+        score_four(&a, LANES / 8, half, shape, form);
+        UNROLL
+        for (int i = 0; i < rows * vecs; i++)
+            sum[i] = sum[i] + half[i];
+    }
+    if (LANES > 8) {
+        score_four(&a, LANES / 16, half, shape, form);
+        score_four(&a, LANES / 16 + LANES / 8, more, shape, form);
+        UNROLL
+        for (int i = 0; i < rows * vecs; i++)
+            sum[i] = sum[i] + (half[i] + more[i]);
+    }
+    UNROLL
+    for (int i = 0; i < rows * vecs; i++) {
+        float *to = a.score + i / vecs * OPS_KV_SPAN + i % vecs * LANES;
+        score_put(to, sum[i], a.first);
+    }
 }
 
 #define SCORE_CASE(name, rows, form)                                                               \
     static __attribute__((noinline)) void name(const struct score_args *a)                         \
     {                                                                                              \
         int at = a->range[0];                                                                      \
-        for (; at + MIX_VECS * LANES <= a->range[1]; at += MIX_VECS * LANES)                       \
-            score_tile(a, at, rows, MIX_VECS, form);                                               \
+        for (; at + SCORE_VECS * LANES <= a->range[1]; at += SCORE_VECS * LANES)                   \
+            score_tile(a, at, rows, SCORE_VECS, form);                                             \
         for (; at < a->range[1]; at += LANES)                                                      \
             score_tile(a, at, rows, 1, form);                                                      \
     }
@@ -163,11 +301,6 @@ typedef void score_fn(const struct score_args *a);
 SCORE_CASE(score_floats_one, 1, SCORE_FLOATS)
 SCORE_CASE(score_floats_two, 2, SCORE_FLOATS)
 SCORE_CASE(score_floats_all, MIX_ROWS, SCORE_FLOATS)
-#if defined(BODY_PAIRS)
-SCORE_CASE(score_pairs_one, 1, SCORE_PAIRS)
-SCORE_CASE(score_pairs_two, 2, SCORE_PAIRS)
-SCORE_CASE(score_pairs_all, MIX_ROWS, SCORE_PAIRS)
-#endif
 #if defined(BODY_ROUNDS)
 SCORE_CASE(score_rounded_one, 1, SCORE_ROUNDED)
 SCORE_CASE(score_rounded_two, 2, SCORE_ROUNDED)
@@ -176,9 +309,6 @@ SCORE_CASE(score_rounded_all, MIX_ROWS, SCORE_ROUNDED)
 
 static score_fn *const score_fns[SCORE_FORMS][3] = {
     [SCORE_FLOATS] = {score_floats_one, score_floats_two, score_floats_all},
-#if defined(BODY_PAIRS)
-    [SCORE_PAIRS] = {score_pairs_one, score_pairs_two, score_pairs_all},
-#endif
 #if defined(BODY_ROUNDS)
     [SCORE_ROUNDED] = {score_rounded_one, score_rounded_two, score_rounded_all},
 #endif

@@ -68,13 +68,15 @@ struct attention_state {
 #if defined(BODY_TILES)
     struct attention_tiles tiles __attribute__((aligned(64)));
 #endif
-    float q[ATTENTION_QUERY_FLOATS + ATTENTION_PADDING]; /* times scale; or pairs of bf16 */
+    /* Times scale; or pairs of bf16. Zeros behind the end of each, as many as fill a vector. */
+    float q[ATTENTION_QUERY_FLOATS + ATTENTION_PADDING];
     float acc[ATTENTION_QUERY_FLOATS + ATTENTION_PADDING];
     float score[ATTENTION_QUERIES * OPS_KV_SPAN];
     float all_acc[ATTENTION_QUERY_FLOATS + ATTENTION_PADDING];
     float all_max[ATTENTION_QUERIES], all_sum[ATTENTION_QUERIES];
     struct attention_sums all; /* the three above: of the stretches so far */
-    float max[ATTENTION_QUERIES], sum[ATTENTION_QUERIES], fade[ATTENTION_QUERIES];
+    float max[ATTENTION_QUERIES], sum[ATTENTION_QUERIES];
+    float fade[ATTENTION_QUERIES + ATTENTION_LANES_MAX];
     float panel[SCORE_ELEMENTS * OPS_KV_SPAN];
     float wide[OPS_KV_SPAN * SCORE_ELEMENTS]; /* of quantized keys or values, what is read now */
     const char *wide_row[OPS_KV_SPAN];
@@ -124,16 +126,20 @@ static void attention_locate(const struct attention_tile *t, int32_t base, const
         int end = l->block_tokens - slot < range[1] - j ? j + l->block_tokens - slot : range[1];
         const char *k = pool + kv_offset(l, a->layer, block, KV_KEY, t->kv_head, slot);
         const char *v = pool + kv_offset(l, a->layer, block, value, t->kv_head, slot);
-        for (; j < end; j++, k += key_bytes, v += value_bytes) {
-            out->key[j] = k;
-            out->value[j] = v;
-        }
+        for (int i = 0; i < end - j; i++)
+            out->key[j + i] = k + (size_t)i * key_bytes;
+        for (int i = 0; i < end - j; i++)
+            out->value[j + i] = v + (size_t)i * value_bytes;
+        j = end;
     }
-    for (int j = 0; j < OPS_KV_SPAN; j++)
-        if (j < range[0] || j >= range[1]) {
-            out->key[j] = out->key[range[0]];
-            out->value[j] = out->value[range[0]];
-        }
+    for (int j = range[1]; j < OPS_KV_SPAN; j++) {
+        out->key[j] = out->key[range[0]];
+        out->value[j] = out->value[range[0]];
+    }
+    for (int j = 0; j < range[0]; j++) {
+        out->key[j] = out->key[range[0]];
+        out->value[j] = out->value[range[0]];
+    }
 }
 
 static const char *const *attention_ahead(const struct attention_state *s, enum kv_part part)
@@ -192,16 +198,21 @@ static void attention_scores(struct attention_state *s, const int range[2], int 
     a.range[0] = range[0] / LANES * LANES;
     a.range[1] = (range[1] + LANES - 1) / LANES * LANES;
     for (size_t d = 0; d < s->dim; d += SCORE_ELEMENTS, a.first = false) {
-        const int n = s->dim - d < SCORE_ELEMENTS ? (int)(s->dim - d) : SCORE_ELEMENTS;
-        const size_t cols[2] = {d, d + (size_t)n};
+        a.n = s->dim - d < SCORE_ELEMENTS ? (int)(s->dim - d) : SCORE_ELEMENTS;
+        const size_t cols[2] = {d, d + (size_t)a.n};
         const struct span_rows keys = attention_rows(s, KV_KEY, cols, range);
-        panel_fns[keys.t](s->panel, &keys, n, a.range);
-        a.n = s->form == SCORE_FLOATS ? n : (n + 1) / 2;
+        a.q = s->q + (size_t)from * s->q_stride + (s->form == SCORE_ROUNDED ? d / 2 : d);
+        a.score = s->score + from * OPS_KV_SPAN;
+        if (to - from <= SCORE_FEW) {
+            few_fns[s->form][keys.t](&a, &keys, to - from);
+            continue;
+        }
+        panel_fns[s->form][keys.t](s->panel, &a, &keys);
         for (int i = from, rows; i < to; i += rows) {
             rows = tile_rows(to - i);
-            a.q = s->q + (size_t)i * s->q_stride + (s->form == SCORE_ROUNDED ? d / 2 : d);
-            a.score = s->score + i * OPS_KV_SPAN;
             score_fns[s->form][tile_place(rows)](&a);
+            a.q += (size_t)rows * s->q_stride;
+            a.score += rows * OPS_KV_SPAN;
         }
     }
 }
@@ -223,13 +234,30 @@ static vec attention_round(float *score, int end)
 }
 #endif
 
-/* Turns scores [skip, n) of pair i into weights and merges the span into its maximum and sum. */
-static void attention_softmax(const struct op_attention *a, struct attention_state *s, int i,
-                              int skip, int n)
+/* The rows of the tile that see some of a span, adjacent ones, and what they see together: others
+ * are behind it or have it behind their window. */
+struct attention_view {
+    int first, last;
+    int range[2];
+};
+
+static struct attention_view attention_look(const struct attention_tile *t, int32_t base)
 {
-    float *score = s->score + i * OPS_KV_SPAN;
+    struct attention_view v = {.last = t->rows};
+    while (attention_seen(t, v.first, base) == 0)
+        v.first++;
+    while (attention_skip(t, v.last - 1, base) == OPS_KV_SPAN)
+        v.last--;
+    v.range[0] = attention_skip(t, v.first, base);
+    v.range[1] = attention_seen(t, v.last - 1, base);
+    return v;
+}
+
+/* Scores [skip, n) of pair i as they count, -INFINITY in the others' places; the largest. */
+static float attention_top(const struct op_attention *a, float *score, int skip, int n)
+{
     const int end = (n + LANES - 1) / LANES * LANES;
-    vec top = vec_set1(-INFINITY), sum = vec_zero();
+    vec top = vec_set1(-INFINITY);
     for (int j = 0; j < end && a->softcap > 0; j += LANES) {
         vec v = vec_load(score + j) / vec_set1(a->softcap);
         vec_store(score + j, vec_set1(a->softcap) * vec_tanh(v));
@@ -240,9 +268,14 @@ static void attention_softmax(const struct op_attention *a, struct attention_sta
         score[j] = -INFINITY;
     for (int j = 0; j < end; j += LANES)
         top = vec_max(vec_load(score + j), top);
-    float span = vec_reduce_max(top), before = s->max[i];
-    float max = span > before ? span : before;
-    float base = max == -INFINITY ? 0 : max; /* all scores -inf: weights 0, not NaN */
+    return vec_reduce_max(top);
+}
+
+/* Scores up to n of a pair as weights; what they add up to. */
+static vec attention_weigh(const struct attention_state *s, float *score, float base, int n)
+{
+    const int end = (n + LANES - 1) / LANES * LANES;
+    vec sum = vec_zero();
     for (int j = 0; j < end; j += LANES) {
         vec v = vec_exp(vec_load(score + j) - vec_set1(base));
         vec_store(score + j, v);
@@ -252,11 +285,33 @@ static void attention_softmax(const struct op_attention *a, struct attention_sta
     if (s->form == SCORE_ROUNDED)
         sum = attention_round(score, end);
 #endif
-    float fade[LANES];
-    vec_store(fade, vec_exp(vec_set1(before - base)));
-    s->fade[i] = fade[0];
-    s->sum[i] = s->sum[i] * fade[0] + vec_reduce_add(sum);
-    s->max[i] = max;
+    (void)s;
+    return sum;
+}
+
+/* Turns the scores of the pairs in view into weights and merges the span into their maxima and
+ * sums: step by step for all of them, since each step waits for the one before. */
+static void attention_softmax(const struct attention_tile *t, struct attention_state *s,
+                              int32_t base, const struct attention_view *v)
+{
+    const int from = v->first * t->heads, to = v->last * t->heads;
+    float lowest[ATTENTION_QUERIES + ATTENTION_LANES_MAX], *fade = s->fade + from;
+    for (int i = from; i < to; i++) {
+        const int row = i / t->heads;
+        const float top = attention_top(t->op, s->score + i * OPS_KV_SPAN,
+                                        attention_skip(t, row, base), attention_seen(t, row, base));
+        const float max = top > s->max[i] ? top : s->max[i];
+        lowest[i - from] = max == -INFINITY ? 0 : max; /* all are: weights 0, not NaN */
+        fade[i - from] = s->max[i] - lowest[i - from];
+        s->max[i] = max;
+    }
+    for (int i = 0; i < to - from; i += LANES)
+        vec_store(fade + i, vec_exp(vec_load(fade + i)));
+    for (int i = from; i < to; i++) {
+        const vec sum = attention_weigh(s, s->score + i * OPS_KV_SPAN, lowest[i - from],
+                                        attention_seen(t, i / t->heads, base));
+        s->sum[i] = s->sum[i] * s->fade[i] + vec_reduce_add(sum);
+    }
 }
 
 /* Adds elements from `d` on of the values of positions [range[0], range[1]) to pairs [from, to),
@@ -288,25 +343,6 @@ static void attention_mix(struct attention_state *s, struct span_rows values,
     }
 }
 
-/* The rows of the tile that see some of a span, adjacent ones, and what they see together: others
- * are behind it or have it behind their window. */
-struct attention_view {
-    int first, last;
-    int range[2];
-};
-
-static struct attention_view attention_look(const struct attention_tile *t, int32_t base)
-{
-    struct attention_view v = {.last = t->rows};
-    while (attention_seen(t, v.first, base) == 0)
-        v.first++;
-    while (attention_skip(t, v.last - 1, base) == OPS_KV_SPAN)
-        v.last--;
-    v.range[0] = attention_skip(t, v.first, base);
-    v.range[1] = attention_seen(t, v.last - 1, base);
-    return v;
-}
-
 /* Rows that see the same positions together. */
 static void attention_mix_rows(const struct attention_tile *t, struct attention_state *s,
                                int32_t base, const struct attention_view *v)
@@ -335,9 +371,7 @@ static void attention_span(const struct attention_tile *t, struct attention_stat
                            const struct attention_view *v)
 {
     attention_scores(s, v->range, v->first * t->heads, v->last * t->heads);
-    for (int i = v->first * t->heads; i < v->last * t->heads; i++)
-        attention_softmax(t->op, s, i, attention_skip(t, i / t->heads, base),
-                          attention_seen(t, i / t->heads, base));
+    attention_softmax(t, s, base, v);
     attention_mix_rows(t, s, base, v);
 }
 

@@ -134,6 +134,19 @@ INLINE void vec_transpose(vec v[LANES])
         v[4 + k] = _mm256_permute2f128_ps(t[k], t[4 + k], 0x31);
     }
 }
+/* Sums over the lanes of LANES vectors, lanes 4 apart first, then 2 and 1: SUM_GROUP vectors at a
+ * time, then the groups. Lane 4 j + m is the sum of vector j of group m. */
+#define SUM_GROUP 2
+INLINE vec vec_sum_group(const vec v[SUM_GROUP])
+{
+    return _mm256_permute2f128_ps(v[0], v[1], 0x20) + _mm256_permute2f128_ps(v[0], v[1], 0x31);
+}
+INLINE vec vec_sum_groups(const vec v[LANES / SUM_GROUP])
+{
+    vec ab = _mm256_shuffle_ps(v[0], v[1], 0x44) + _mm256_shuffle_ps(v[0], v[1], 0xee);
+    vec cd = _mm256_shuffle_ps(v[2], v[3], 0x44) + _mm256_shuffle_ps(v[2], v[3], 0xee);
+    return _mm256_shuffle_ps(ab, cd, 0x88) + _mm256_shuffle_ps(ab, cd, 0xdd);
+}
 /* Nearest integers, and 2^k for -126 <= k <= 127. */
 INLINE ivec vec_round(vec v)
 {

@@ -150,21 +150,30 @@ INLINE void vec_transpose(vec v[LANES])
         v[12 + k] = _mm512_shuffle_f32x4(b, d, 0xdd);
     }
 }
-/* Pairs of bf16, one in each lane: n < 2 * LANES elements of them, and the two of each apart. */
-#define BODY_PAIRS 1
-INLINE vec vec_load_pairs_n(const void *p, int n)
+/* Sums over the lanes of LANES vectors, lanes 8 apart first, then 4, 2 and 1: SUM_GROUP vectors at
+ * a time, then the groups. Lane 4 j + m is the sum of vector j of group m. */
+#define SUM_GROUP 4
+INLINE vec vec_sum_group(const vec v[SUM_GROUP])
 {
-    return _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(((__mmask32)1 << n) - 1, p));
+    vec ab = _mm512_shuffle_f32x4(v[0], v[1], 0x44) + _mm512_shuffle_f32x4(v[0], v[1], 0xee);
+    vec cd = _mm512_shuffle_f32x4(v[2], v[3], 0x44) + _mm512_shuffle_f32x4(v[2], v[3], 0xee);
+    return _mm512_shuffle_f32x4(ab, cd, 0x88) + _mm512_shuffle_f32x4(ab, cd, 0xdd);
 }
-INLINE vec vec_pairs_first(vec pairs)
+INLINE vec vec_sum_groups(const vec v[LANES / SUM_GROUP])
 {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pairs), 16));
+    vec ab = _mm512_shuffle_ps(v[0], v[1], 0x44) + _mm512_shuffle_ps(v[0], v[1], 0xee);
+    vec cd = _mm512_shuffle_ps(v[2], v[3], 0x44) + _mm512_shuffle_ps(v[2], v[3], 0xee);
+    return _mm512_shuffle_ps(ab, cd, 0x88) + _mm512_shuffle_ps(ab, cd, 0xdd);
 }
-INLINE vec vec_pairs_second(vec pairs)
+#if defined(BODY_ROUNDS)
+/* Pairs of bf16, one in each lane: 2 * LANES elements, or the `left` ones that there are. */
+INLINE vec vec_load_pairs(const void *p, int left)
 {
-    __m512i high = _mm512_set1_epi32((int)0xffff0000);
-    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), high));
+    if (left >= 2 * LANES)
+        return _mm512_loadu_ps(p);
+    return _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(((__mmask32)1 << left) - 1, p));
 }
+#endif
 /* Nearest integers, and 2^k for -126 <= k <= 127. */
 INLINE ivec vec_round(vec v)
 {

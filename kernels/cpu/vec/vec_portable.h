@@ -126,6 +126,18 @@ INLINE void vec_transpose(vec v[LANES])
     for (int i = 0; i < LANES; i++)
         v[i] = (vec){a[i], b[i], c[i], d[i]};
 }
+/* Sums over the lanes of LANES vectors, lanes 2 apart first: lane j is the sum of vector j. */
+#define SUM_GROUP LANES
+INLINE vec vec_sum_group(const vec v[SUM_GROUP])
+{
+    vec t[LANES] = {v[0], v[1], v[2], v[3]};
+    vec_transpose(t);
+    return (t[0] + t[2]) + (t[1] + t[3]);
+}
+INLINE vec vec_sum_groups(const vec v[LANES / SUM_GROUP])
+{
+    return v[0];
+}
 /* Nearest integers of |v| < 2^22, and 2^k for -126 <= k <= 127. */
 INLINE ivec vec_round(vec v)
 {
