@@ -27,8 +27,8 @@ static enum status open_model(struct local *l, const struct local_options *o, st
     if (st != ST_OK)
         return st;
     if (!model_weights_form_parse(o->weights, &form))
-        return err_set(err, ST_INVALID, "--weights: expected auto, packed or float, got \"%s\"",
-                       o->weights);
+        return err_set(err, ST_INVALID,
+                       "--weights: expected auto, packed, wide or float, got \"%s\"", o->weights);
     int cores = topology_cpus(), threads = o->threads > 0 ? (int)o->threads : cores;
     l->team = team_create(threads, threads <= cores, false);
     if (l->team == NULL)

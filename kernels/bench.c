@@ -28,12 +28,14 @@ enum form {
     FORM_Q4,
     FORM_Q8_PAIRED, /* groups of 128, and rows whose spans are paired */
     FORM_Q4_PAIRED,
+    FORM_Q8_WIDE,
+    FORM_Q4_WIDE,
     FORMS
 };
 static const char *const form_names[FORMS] = {
-    [FORM_BF16_ROWS] = "bf16r", [FORM_FP8] = "fp8", [FORM_FP8_ROWS] = "fp8r",
-    [FORM_Q8] = "q8",           [FORM_Q4] = "q4",   [FORM_Q8_PAIRED] = "q8p",
-    [FORM_Q4_PAIRED] = "q4p"};
+    [FORM_BF16_ROWS] = "bf16r", [FORM_FP8] = "fp8",       [FORM_FP8_ROWS] = "fp8r",
+    [FORM_Q8] = "q8",           [FORM_Q4] = "q4",         [FORM_Q8_PAIRED] = "q8p",
+    [FORM_Q4_PAIRED] = "q4p",   [FORM_Q8_WIDE] = "wide8", [FORM_Q4_WIDE] = "wide4"};
 
 /* a, b, c: GEMM N, K; attention heads, kv_heads, head_dim; others dim or heads, head_dim. */
 struct shape {
@@ -169,14 +171,17 @@ static void job_measure(struct job *j)
         j->stream_bytes = (size_t)rows * (size_t)cols;
     }
     if (j->form >= FORM_Q8) {
-        const bool eight = j->form == FORM_Q8 || j->form == FORM_Q8_PAIRED;
+        const bool eight =
+            j->form == FORM_Q8 || j->form == FORM_Q8_PAIRED || j->form == FORM_Q8_WIDE;
+        const bool paired = j->form == FORM_Q8_PAIRED || j->form == FORM_Q4_PAIRED;
         j->packed = (struct packed){.rows = rows,
                                     .cols = cols,
                                     .bits = eight ? 8 : 4,
-                                    .group = j->form >= FORM_Q8_PAIRED ? 128 : PACKED_SPAN,
+                                    .group = paired ? 128 : PACKED_SPAN,
                                     .zero = eight ? 128 : 8,
                                     .scale_type = DTYPE_F16};
         j->matrix.packed = &j->packed;
+        j->matrix.wide_rows = j->form >= FORM_Q8_WIDE;
         j->stream_bytes = packed_bytes(&j->packed);
     }
     if (s->op == GEMM) {
@@ -187,6 +192,13 @@ static void job_measure(struct job *j)
     } else if (s->op == QUANTIZE) { /* a float in; a byte, and a span's scale and sums, out */
         j->bytes = (5 + 12.0 / PACKED_SPAN) * tokens * width;
     }
+}
+
+/* Whether x is in bf16. */
+static bool reads_pairs(const struct job *j)
+{
+    return j->form == FORM_BF16_ROWS || j->form == FORM_FP8_ROWS ||
+           (j->form >= FORM_Q8_WIDE && j->ops->round && !j->ops->panels);
 }
 
 static void run_rows_op(const struct job *j, int part, int parts)
@@ -208,8 +220,7 @@ static void run_rows_op(const struct job *j, int part, int parts)
     struct op_gemm gemm = {.out = j->y,
                            .x = j->x,
                            .x8 = &x8,
-                           .x16 = j->form == FORM_BF16_ROWS || j->form == FORM_FP8_ROWS ? j->x16
-                                                                                        : NULL,
+                           .x16 = reads_pairs(j) ? j->x16 : NULL,
                            .w = &m,
                            .tokens = s->tokens};
     struct op_quantize quantize = {.out = x8, .x = j->x, .tokens = s->tokens, .dim = s->a};
@@ -303,6 +314,7 @@ static void add_row(const struct job *j, struct kernels_bench *out, double secon
                                       .backend = j->ops->name,
                                       .dtype = j->form < FORM_BF16_ROWS ? dtype_name(j->dtype)
                                                                         : form_names[j->form],
+                                      .pairs = reads_pairs(j),
                                       .seconds = seconds};
     describe(j->shape, row->shape, sizeof row->shape);
 }
@@ -312,8 +324,7 @@ static void judge(struct kernels_bench_row *row, const struct kernels_probe *lim
 {
     double flops = row->achieved, bytes = row->limit;
     bool streams = strcmp(row->op, "gemm") == 0 || strcmp(row->op, "attention") == 0;
-    double computing = strcmp(row->dtype, "bf16r") == 0 || strcmp(row->dtype, "fp8r") == 0
-                           ? limit->bf16_gflops
+    double computing = row->pairs             ? limit->bf16_gflops
                        : row->dtype[0] == 'q' ? limit->int8_gops
                                               : limit->gflops;
     double reading = streams ? limit->gbytes_per_second : limit->cache_gbytes_per_second;

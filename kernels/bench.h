@@ -32,6 +32,7 @@ struct kernels_bench_row {
     const char *dtype; /* of weights or KV; "bf16r": times rows of bf16; "q8", "q4": packed;
                         * with p: in groups of 128, and rows' spans are paired */
     char shape[48];
+    bool pairs;     /* products are of two bf16 */
     double seconds; /* median of one call */
     double achieved, limit, fraction;
     const char *unit; /* "GFLOP/s" or "GB/s" */

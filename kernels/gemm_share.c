@@ -20,7 +20,7 @@ static uint64_t panel_cost(const struct matrix *w, int32_t tokens)
     const uint64_t elements = (uint64_t)w->cols * PACKED_ROWS;
     const uint64_t products = elements * (uint64_t)tokens;
     const uint64_t bytes = w->packed ? packed_panel_bytes(w->packed) : elements * element_bytes(w);
-    const uint64_t each = w->packed ? PRODUCTS_PER_BYTE_PACKED : PRODUCTS_PER_BYTE;
+    const uint64_t each = matrix_reads_bytes(w) ? PRODUCTS_PER_BYTE_PACKED : PRODUCTS_PER_BYTE;
     return bytes > products / each ? bytes : products / each;
 }
 

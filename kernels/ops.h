@@ -46,8 +46,15 @@ struct matrix {
     const struct packed *packed; /* NULL: `data` it is; embed and gemm alone take these */
     bool panels;                 /* data is in the order of kernels/panels.h; likewise */
     const struct fp8_grid *fp8;  /* data is in FP8, in place of dtype: the same two take it */
-    bool rounds;                 /* for gemms that read x in bf16 (op_gemm.x16): bf16 and FP8 */
+    bool wide_rows; /* packed, in order: gemms read x as floats or in bf16 (x16), not as bytes */
+    bool rounds;    /* for gemms that read x in bf16 (op_gemm.x16): bf16, FP8, wide_rows */
 };
+
+/* Whether gemms read x as small integers (op_gemm.x8). */
+static inline bool matrix_reads_bytes(const struct matrix *w)
+{
+    return w->packed && !w->wide_rows;
+}
 
 /* Rows of small integers, what packed weights are multiplied with: x = scale * q, |q| <= 127, in
  * spans of PACKED_SPAN elements, of which two have one scale where they are paired. */
@@ -119,7 +126,7 @@ struct op_rmsnorm {
 struct op_gemm {
     float *out;             /* [tokens, w.rows], row stride out_stride elements */
     const float *x;         /* [tokens, w.cols], row stride x_stride elements */
-    const struct rows8 *x8; /* x as integers, in w's order; read in its place where w is packed */
+    const struct rows8 *x8; /* x as integers, in w's order; read where matrix_reads_bytes(w) */
     const uint16_t *x16;    /* x as op_round leaves it; read in its place where there is one */
     const struct matrix *w; /* [N, K] */
     const float *bias;      /* [N] or NULL */

@@ -40,11 +40,11 @@ void run_gemm(const struct layer_run *l, struct op_gemm a)
 {
     const struct scratch *s = &l->r->m->scratch;
     const struct rows8 x8 = scratch_x8(s, a.w->cols);
-    if (a.w->packed || a.w->rounds) {
+    if (matrix_reads_bytes(a.w) || a.w->rounds) {
         assert(s->ready_dim == a.w->cols && (a.x_stride == 0 || a.x_stride == a.w->cols));
         assert(a.x == s->ready);
     }
-    if (a.w->packed) {
+    if (matrix_reads_bytes(a.w)) {
         put_in_order(l, &a);
         a.x8 = &x8;
     }
@@ -57,14 +57,14 @@ void run_ready(const struct layer_run *l, const float *x, int32_t tokens, const 
 {
     struct model *m = l->r->m;
     const int32_t *order = w->packed ? w->packed->order : NULL;
-    if (m->weights.n_packed == 0 && !m->weights.rounds)
+    if (!m->weights.reads_bytes && !m->weights.rounds)
         return;
     if (l->me.part == 0) {
         m->scratch.ready = x;
         m->scratch.ready_dim = w->cols;
         m->scratch.ready_order = order;
     }
-    if (m->weights.n_packed > 0)
+    if (m->weights.reads_bytes)
         quantize(l, (struct op_quantize){.x = x, .tokens = tokens, .dim = w->cols, .order = order});
     if (m->weights.rounds)
         m->ops->round(

@@ -105,9 +105,9 @@ static enum status scratch_init(struct scratch *s, const struct model *m, struct
         {&s->pair_row, pairs},
         {&s->pair_of, pairs},
         {&s->expert_end, experts},
-        {&s->x8.q, m->weights.n_packed ? spans * PACKED_SPAN / sizeof(float) : 0},
-        {&s->x8.scale, m->weights.n_packed ? spans : 0},
-        {&s->x8.sum, m->weights.n_packed ? 2 * spans : 0},
+        {&s->x8.q, m->weights.reads_bytes ? spans * PACKED_SPAN / sizeof(float) : 0},
+        {&s->x8.scale, m->weights.reads_bytes ? spans : 0},
+        {&s->x8.sum, m->weights.reads_bytes ? 2 * spans : 0},
         {&s->x16, m->weights.rounds ? spans * PACKED_SPAN / 2 : 0},
     };
     const size_t n = sizeof parts / sizeof parts[0], line = SCRATCH_ALIGN / sizeof(float);
@@ -148,8 +148,8 @@ static enum status ropes_init(struct model *m, struct error *err)
 
 bool model_weights_form_parse(const char *name, enum model_weights_form *out)
 {
-    static const char *const names[] = {"auto", "packed", "float"};
-    for (int i = 0; i < 3; i++)
+    static const char *const names[] = {"auto", "packed", "float", "wide"};
+    for (int i = 0; i < MODEL_WEIGHTS_FORMS; i++)
         if (strcmp(name, names[i]) == 0) {
             *out = (enum model_weights_form)i;
             return true;
@@ -236,7 +236,7 @@ bool model_is_long(const struct model *m, int32_t prompt_tokens)
 
 enum model_math model_get_math(const struct model *m)
 {
-    if (m->weights.n_packed > 0)
+    if (m->weights.reads_bytes)
         return MODEL_MATH_INT8;
     return m->weights.rounds ? MODEL_MATH_BF16 : MODEL_MATH_FLOAT;
 }

@@ -105,7 +105,7 @@ static int reads_of(const struct pair_list *p, const struct pair_product *of, in
     int reads = 0;
     for (int i = 0; i < n; i++)
         for (struct expert_rows r = {0}; (w = next_matrix(p, &of[i], &r));) {
-            reads |= w->packed ? READS_BYTES : w->rounds ? READS_BF16 : READS_FLOATS;
+            reads |= matrix_reads_bytes(w) ? READS_BYTES : w->rounds ? READS_BF16 : READS_FLOATS;
             reads |= order_of(w) ? READS_ORDERS : 0;
         }
     return reads;
@@ -168,7 +168,7 @@ static void run_product(const struct layer_run *l, struct gemm_share *share, str
     const struct rows8 all = scratch_x8(s, a.w->cols), x8 = rows8_from(&all, (size_t)first);
     if (!gemm_share_take(share, &a))
         return;
-    if (a.w->packed)
+    if (matrix_reads_bytes(a.w))
         a.x8 = &x8;
     if (a.w->rounds)
         a.x16 = s->x16 + (size_t)first * rows16_stride(a.w->cols);

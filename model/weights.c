@@ -105,7 +105,7 @@ static bool is_small(const struct weight_source *source)
 static bool may_round(const struct weights_args *a)
 {
     return a->rounds &&
-           (a->form == MODEL_WEIGHTS_PACKED ||
+           (a->form == MODEL_WEIGHTS_PACKED || a->form == MODEL_WEIGHTS_WIDE ||
             (a->form == MODEL_WEIGHTS_AUTO && count_elements(a->source, true) > ROUND_EXACT_MAX));
 }
 
@@ -116,7 +116,8 @@ enum dtype weights_converted_dtype(const struct weight_source *source)
 
 bool weights_are_packed(const struct weight_source *source, enum model_weights_form form)
 {
-    return form == MODEL_WEIGHTS_PACKED || (form == MODEL_WEIGHTS_AUTO && !is_small(source));
+    return form == MODEL_WEIGHTS_PACKED || form == MODEL_WEIGHTS_WIDE ||
+           (form == MODEL_WEIGHTS_AUTO && !is_small(source));
 }
 
 bool weights_pack(const struct weight *w, const struct weight_spec *s, struct packed *out)
@@ -289,6 +290,10 @@ static enum status bind_one(void *ctx, const struct weight_spec *s)
     struct packed form;
     if (b->packs && weights_pack(w, s, &form)) {
         form.rows = s->take_rows;
+        s->matrix->wide_rows = b->args->form == MODEL_WEIGHTS_WIDE && !form.has_order;
+        s->matrix->rounds = s->matrix->wide_rows && b->rounds && !b->args->panels;
+        b->out->rounds = b->out->rounds || s->matrix->rounds;
+        b->out->reads_bytes = b->out->reads_bytes || !s->matrix->wide_rows;
         return conversion_pack(&b->conversion, w, s, &form);
     }
     if (b->packs && weights_fp8_takes(w, s)) {

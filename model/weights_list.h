@@ -60,6 +60,7 @@ struct model_weights {
     size_t n_packed;
     struct fp8_list fp8; /* matrices in FP8, where they lie */
     bool rounds;         /* some matrix does */
+    bool reads_bytes;    /* some matrix does (matrix_reads_bytes) */
     uint64_t bytes;      /* of the tensors in use */
     size_t tensors;      /* in use */
 };

@@ -13,7 +13,7 @@ static double input(const struct op_gemm *a, size_t row, size_t m, size_t k)
 {
     if (a->x16)
         return (double)dtype_bf16_to_f32(a->x16[m * rows16_stride(a->w->cols) + k]);
-    if (!a->w->packed)
+    if (!matrix_reads_bytes(a->w))
         return (double)a->x[row + k];
     const struct rows8 x = rows8_from(a->x8, m);
     return (double)x.scale[k / PACKED_SPAN] * x.q[k];

@@ -117,17 +117,23 @@ Test(divergence, embedded_model, .timeout = 120)
         int8_folder_make(TINY, (enum int8_kind)kind, path);
         float *weights8 = score(path, MODEL_WEIGHTS_FLOAT, &t, &vocab);
         float *both8 = score(path, MODEL_WEIGHTS_PACKED, &t, &vocab);
+        float *wide8 = score(path, MODEL_WEIGHTS_WIDE, &t, &vocab);
         int8_folder_remove(path);
         double weights = divergence(weights8, exact, vocab);
         double both = divergence(both8, exact, vocab);
+        double wide = divergence(wide8, exact, vocab);
         fprintf(
             stderr,
-            "nats per token, %s: bf16 as packed %.2e, weights of 8 bits (%d) %.2e, and rows %.2e\n",
-            best()->name, bf16, kind, weights, both);
-        cr_assert_lt(weights, kind >= INT8_FP8 ? 2e-3 : 2e-4);
+            "nats per token, %s: bf16 as packed %.2e, weights of 8 bits (%d) %.2e, and rows %.2e, "
+            "wide %.2e\n",
+            best()->name, bf16, kind, weights, both, wide);
+        cr_assert_lt(weights, kind == INT8_FP8 ? 2e-3 : 2e-4);
         cr_assert_lt(both, weights + 2e-4);
+        if (kind != INT8_ORDERED) /* whose rows are of bytes nevertheless */
+            cr_assert_lt(wide, weights + 2e-5);
         free(weights8);
         free(both8);
+        free(wide8);
     }
     free(exact);
 }

@@ -25,11 +25,12 @@ static void random_ids(int32_t *ids, int32_t n, int32_t vocab, unsigned seed)
 
 /* The models share out the types of KV, and the first one is run with all. */
 static enum dtype kv_dtype;
+static enum model_weights_form form = MODEL_WEIGHTS_PACKED;
 
 static struct rig *open_rig(const char *model, const struct ops *ops, int threads, int32_t block)
 {
     const char *path = *model == '/' ? model : rig_golden_path(model);
-    return rig_open(&(struct rig_args){path, ops, threads, kv_dtype, block, MODEL_WEIGHTS_PACKED});
+    return rig_open(&(struct rig_args){path, ops, threads, kv_dtype, block, form});
 }
 
 /* Logits of all N rows, alone, in chunks. */
@@ -80,6 +81,10 @@ static void as_it_is_and_as_integers(void *ctx, const char *name, const char *pa
     for (int kind = 0; kind < INT8_KINDS; kind++) {
         int8_folder_make(path, (enum int8_kind)kind, integers);
         each->test(integers, each->ops);
+        form = MODEL_WEIGHTS_WIDE;
+        if (kind == INT8_ROWS)
+            each->test(integers, each->ops);
+        form = MODEL_WEIGHTS_PACKED;
         int8_folder_remove(integers);
     }
 }

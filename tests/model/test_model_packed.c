@@ -57,7 +57,8 @@ static double middle(const float *got, const float *want, size_t vocab)
 }
 
 /* At least so many packed weights, at most that far from floats. */
-static void compare(const char *name, const char *path, size_t least, double most)
+static void compare_as(enum model_weights_form form, const char *name, const char *path,
+                       size_t least, double most)
 {
     struct rig *plain, *packed;
     const struct ops *ops;
@@ -65,7 +66,7 @@ static void compare(const char *name, const char *path, size_t least, double mos
     float *want = run(path, ops, MODEL_WEIGHTS_FLOAT, &plain);
     cr_assert_eq(plain->model->weights.n_packed + plain->model->weights.fp8.n, 0);
     for (int b = 0; (ops = ops_at(b)); b++) {
-        float *got = run(path, ops, MODEL_WEIGHTS_PACKED, &packed);
+        float *got = run(path, ops, form, &packed);
         double d = middle(got, want, (size_t)plain->vocab);
         size_t n = packed->model->weights.n_packed + packed->model->weights.fp8.n;
         cr_assert_geq(n, least, "%s: %zu", name, n);
@@ -77,11 +78,18 @@ static void compare(const char *name, const char *path, size_t least, double mos
     free(want);
 }
 
+static void compare(const char *name, const char *path, size_t least, double most)
+{
+    compare_as(MODEL_WEIGHTS_PACKED, name, path, least, most);
+}
+
 Test(packed, gguf, .timeout = 120)
 {
     static const char *const files[] = {"gguf/quantized.gguf", "gguf/quantized-k.gguf"};
-    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
         compare(files[i], rig_golden_path(files[i]), 4, 0.04);
+        compare_as(MODEL_WEIGHTS_WIDE, files[i], rig_golden_path(files[i]), 4, 0.01);
+    }
 }
 
 static void as_it_is(void *ctx, const char *name, const char *path)
@@ -103,6 +111,8 @@ static void as_integers(void *ctx, const char *name, const char *golden)
     for (int kind = 0; kind < INT8_KINDS; kind++) {
         int8_folder_make(golden, (enum int8_kind)kind, path);
         compare(name, path, 4, 0.1);
+        if (kind == INT8_ROWS)
+            compare_as(MODEL_WEIGHTS_WIDE, name, path, 4, 0.03);
         int8_folder_remove(path);
     }
 }
@@ -175,5 +185,6 @@ Test(packed, small_models_are_exact)
     rig_close(r);
     cr_assert(model_weights_form_parse("float", &form) && form == MODEL_WEIGHTS_FLOAT);
     cr_assert(model_weights_form_parse("packed", &form) && form == MODEL_WEIGHTS_PACKED);
+    cr_assert(model_weights_form_parse("wide", &form) && form == MODEL_WEIGHTS_WIDE);
     cr_assert_not(model_weights_form_parse("", &form));
 }

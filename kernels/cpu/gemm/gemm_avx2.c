@@ -2,5 +2,6 @@
 
 #include "kernels/cpu/gemm/packed_body.h"
 #include "kernels/cpu/gemm/quantize_body.h"
+#include "kernels/cpu/gemm/wide_body.h"
 
 #include "kernels/cpu/gemm/gemm_body.h"

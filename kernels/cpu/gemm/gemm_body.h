@@ -70,6 +70,10 @@ static void gemm_strip(const struct gemm_view *g, size_t m, int rows, size_t n, 
 
 static void gemm_packed(const struct op_gemm *a, struct packed_share share)
 {
+    if (a->w->wide_rows) {
+        wide_gemm(a, share);
+        return;
+    }
 #if defined(BODY_TILES)
     if (a->w->panels) {
         tiles_pairs(a, share);
