@@ -1,11 +1,15 @@
 /* Products of packed weights (kernels/packed.h) with rows of floats, or of bf16 where the body has
  * products of such pairs, compiled once per instruction set (see cpu.h).
  *
- * A piece of some panels is expanded once, to what it is multiplied as, for a block of rows of x;
- * integers of 8 bits are exact in bf16. The products of a unit (a group, or as much of one as
- * WIDE_UNIT) are added up in two accumulators, by turns; their sum times the group's scale goes to
- * the output's own, in order of K, whatever else a tile holds. Mins meet the sum of a unit's x.
- * Between pieces the outputs wait in memory, so cutting changes no order of addition.
+ * Integers of 8 bits are exact in bf16. Few rows of x: weights are expanded in registers, panel by
+ * panel. More: a piece of some panels is expanded once, into the cache, for a block of rows. The
+ * products of a unit (a group, or as much of one as WIDE_UNIT) are added up in two accumulators, by
+ * turns; their sum times the group's scale goes to the output's own, in order of K, whatever else a
+ * tile holds. Mins meet the sum of a unit's x. Between pieces the outputs wait in memory, so
+ * cutting changes no order of addition.
+ *
+ * Of four columns the first and the third are one pair, the second and the fourth the other: that
+ * is how a table of words is looked up by bytes. x is copied in that order, tile by tile.
  *
  * It is over 150 lines because it is code. */
 #ifndef KERNELS_CPU_GEMM_WIDE_BODY_H
@@ -22,21 +26,32 @@
 #define WIDE_ROWS 2
 #endif
 #define WIDE_STEP_BYTES ((size_t)4 * PACKED_ROWS * sizeof(float)) /* of four columns, at most */
+#define WIDE_UNITS (WIDE_PIECE / (PACKED_SPAN / 2))
+/* From row to row of a tile's x; an odd number of cache lines. */
+#define WIDE_X_STRIDE (WIDE_PIECE * sizeof(float) + 64)
 
 struct wide_tile {
     const struct packed *p;
-    const float *x;
-    const uint16_t *x16; /* read in its place where there is one */
-    size_t x_stride;
     size_t begin, end;  /* columns of the piece */
-    const char *w;      /* a panel of it */
+    const char *x;      /* [rows] WIDE_X_STRIDE apart: of these columns, zeros behind the last */
+    const char *w;      /* a panel of it, expanded; */
+    const uint8_t *q;   /* or as it is, from these columns on */
     const void *scales; /* of the panel */
     const void *mins;   /* the same, or NULL */
     const float *x_sum; /* [WIDE_ROWS][WIDE_UNITS] of the units of the piece, where mins */
     float *sum;         /* [rows][sum_stride]; found there where begin > 0 */
     size_t sum_stride;
+#if defined(BODY_ROUNDS)
+    __m512i of; /* wide_of() */
+#endif
 };
-#define WIDE_UNITS (WIDE_PIECE / (PACKED_SPAN / 2))
+
+/* What is constant where a tile is inlined. */
+struct wide_form {
+    int rows;
+    int bits;   /* of weights that are expanded on the way; 0: they have been */
+    bool pairs; /* x is in bf16 */
+};
 
 /* Where the unit that begins with column k ends. */
 INLINE size_t wide_unit_end(const struct packed *p, size_t k)
@@ -71,94 +86,82 @@ INLINE void wide_step_floats(const struct packed *p, const uint8_t *q, int shift
 }
 
 #if defined(BODY_ROUNDS)
-/* The same as pairs of bf16, [2][PACKED_ROWS][2]. A float of so few bits is bf16 in its upper half
- * and zeros. */
-INLINE void wide_step_pairs8(__m512i q, __m512i zero, char *out)
+/* The words that each q of 4 bits stands for, twice over: the bit above is none of it. */
+static __m512i wide_words(const struct packed *p)
 {
-    const __m512i byte = _mm512_set1_epi32(255);
+    uint16_t words[32];
+    float values[16];
+    wide_values(p, values);
+    for (int i = 0; i < 32; i++)
+        words[i] = dtype_f32_to_bf16(values[i % 16]);
+    return _mm512_loadu_si512(words);
+}
+
+/* The same as pairs of bf16, [2][PACKED_ROWS][2]; of 4 bits two steps at once. A float of so few
+ * bits is bf16 in its upper half and zeros below. `of`: zero, or the words. */
+INLINE void wide_pairs(const uint8_t *from, int bits, __m512i of, __m512i out[4])
+{
+    const __m512i q = _mm512_loadu_si512(from), byte = _mm512_set1_epi32(255);
+    if (bits == 4) {
+        out[0] = _mm512_permutexvar_epi16(q, of);
+        out[1] = _mm512_permutexvar_epi16(_mm512_srli_epi16(q, 8), of);
+        out[2] = _mm512_permutexvar_epi16(_mm512_srli_epi16(q, 4), of);
+        out[3] = _mm512_permutexvar_epi16(_mm512_srli_epi16(q, 12), of);
+        return;
+    }
     __m512i v[4] = {_mm512_and_si512(q, byte), _mm512_and_si512(_mm512_srli_epi32(q, 8), byte),
                     _mm512_and_si512(_mm512_srli_epi32(q, 16), byte), _mm512_srli_epi32(q, 24)};
     UNROLL
     for (int c = 0; c < 4; c++)
-        v[c] = _mm512_castps_si512(_mm512_cvtepi32_ps(_mm512_sub_epi32(v[c], zero)));
-    _mm512_store_si512(out, _mm512_or_si512(_mm512_srli_epi32(v[0], 16), v[1]));
-    _mm512_store_si512(out + 64, _mm512_or_si512(_mm512_srli_epi32(v[2], 16), v[3]));
+        v[c] = _mm512_castps_si512(_mm512_cvtepi32_ps(_mm512_sub_epi32(v[c], of)));
+    out[0] = _mm512_or_si512(_mm512_srli_epi32(v[0], 16), v[2]);
+    out[1] = _mm512_or_si512(_mm512_srli_epi32(v[1], 16), v[3]);
 }
 
-struct wide_tables { /* of both bytes of the bf16 that each q stands for */
-    __m512i low, high;
-};
-
-static struct wide_tables wide_tables_of(const float values[16])
+/* What wide_pairs() needs to know of the weights. */
+static __m512i wide_of(const struct packed *p)
 {
-    uint8_t low[16], high[16];
-    for (int i = 0; i < 16; i++) {
-        uint16_t v = dtype_f32_to_bf16(values[i]);
-        low[i] = (uint8_t)v;
-        high[i] = (uint8_t)(v >> 8);
-    }
-    return (struct wide_tables){
-        _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)low)),
-        _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)high)),
-    };
+    return p->bits == 4 ? wide_words(p) : _mm512_set1_epi32(p->zero);
 }
 
-INLINE void wide_step_pairs4(__m512i q, const struct wide_tables *t, char *out)
+static void wide_expand_pairs(const struct packed *p, const uint8_t *q, size_t columns, char *out)
 {
-    const __m512i first =
-        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 0, 1, 1, 4, 4, 5, 5, 8, 8, 9, 9, 12, 12, 13, 13));
-    const __mmask64 odd = 0xaaaaaaaaaaaaaaaau;
-    UNROLL
-    for (int i = 0; i < 2; i++) {
-        __m512i at =
-            _mm512_shuffle_epi8(q, _mm512_add_epi8(first, _mm512_set1_epi8((char)(2 * i))));
-        _mm512_store_si512(out + 64 * i, _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(t->low, at),
-                                                                  odd, t->high, at));
-    }
-}
-
-static void wide_expand_pairs(const struct packed *p, const uint8_t *panel, size_t begin,
-                              size_t end, char *out)
-{
-    const __m512i zero = _mm512_set1_epi32(p->zero);
-    const size_t bytes = p->bits == 4 ? 32 : 64; /* of a step */
-    float values[16];
-    wide_values(p, values);
-    const struct wide_tables t = wide_tables_of(values);
-    const uint8_t *q = panel + begin / 4 * bytes;
-    for (size_t k = begin; k < end; k += p->bits == 4 ? 8 : 4, q += 64) {
-        const __m512i v = _mm512_loadu_si512(q);
+    const __m512i of = wide_of(p);
+    const size_t each = p->bits == 4 ? 8 : 4;
+    for (size_t k = 0; k < columns; k += each, q += 64) {
+        __m512i w[4];
         __builtin_prefetch(q + WIDE_AHEAD);
-        if (p->bits == 4) {
-            wide_step_pairs4(bytes_low(v), &t, out);
-            wide_step_pairs4(bytes_high(v), &t, out + 128);
-        } else {
-            wide_step_pairs8(v, zero, out);
-        }
-        out += p->bits == 4 ? 256 : 128;
+        wide_pairs(q, p->bits, of, w);
+        for (size_t i = 0; i < each / 2; i++, out += 64)
+            _mm512_store_si512(out, w[i]);
     }
 }
 #endif
 
-/* Columns [begin, end) of a panel, and a few more; begin is the first of a unit. */
-static void wide_expand(const struct packed *p, const uint8_t *panel, size_t begin, size_t end,
-                        bool pairs, char *out)
+/* The bytes of a panel from column k on, a multiple of a span. */
+INLINE const uint8_t *wide_bytes(const struct packed *p, size_t panel, size_t k)
+{
+    return p->q + panel * packed_panel_bytes(p) + k * PACKED_ROWS * (size_t)p->bits / 8;
+}
+
+/* `columns` of a panel, up to whole steps. */
+static void wide_expand(const struct packed *p, const uint8_t *q, size_t columns, bool pairs,
+                        char *out)
 {
 #if defined(BODY_ROUNDS)
     if (pairs) {
-        wide_expand_pairs(p, panel, begin, end, out);
+        wide_expand_pairs(p, q, columns, out);
         return;
     }
 #endif
     (void)pairs;
     float values[16];
     wide_values(p, values);
-    for (size_t k = begin; k < end; k += 4, out += WIDE_STEP_BYTES) {
+    for (size_t k = 0; k < columns; k += 4, out += WIDE_STEP_BYTES) {
         const size_t step = k / 4;
-        const uint8_t *q = panel + (p->bits == 4 ? step / 2 : step) * 64;
-        if (k % 32 == 0)
-            __builtin_prefetch(q + WIDE_AHEAD);
-        wide_step_floats(p, q, p->bits == 4 && step % 2 ? 4 : 0, values, (float *)(void *)out);
+        const uint8_t *from = q + (p->bits == 4 ? step / 2 : step) * 64;
+        __builtin_prefetch(from + WIDE_AHEAD);
+        wide_step_floats(p, from, p->bits == 4 && step % 2 ? 4 : 0, values, (float *)(void *)out);
     }
 }
 
@@ -166,52 +169,86 @@ static void wide_expand(const struct packed *p, const uint8_t *panel, size_t beg
 
 typedef vec wide_acc[WIDE_ROWS][PANEL_VECS];
 
-/* Products of the unit [k, end), whose weights w are, in two accumulators. */
-INLINE void wide_unit(const struct wide_tile *t, size_t k, size_t end, int rows, bool pairs,
+#if defined(BODY_ROUNDS)
+/* Two pairs of columns of x from k on, by their weights. */
+INLINE void wide_step(const struct wide_tile *t, size_t k, int rows, const __m512i w[2],
                       wide_acc sum[2])
 {
-    const char *w = t->w + (k - t->begin) * PACKED_ROWS * (pairs ? 2 : 4);
     UNROLL
-    for (int i = 0; i < 2 * rows * PANEL_VECS; i++)
-        sum[i / (rows * PANEL_VECS)][i / PANEL_VECS % rows][i % PANEL_VECS] = vec_zero();
-#if defined(BODY_ROUNDS)
-    if (pairs) {
-        /* x16 has zeros up to a multiple of a span. */
+    for (int r = 0; r < rows; r++) {
+        int32_t x[2];
+        memcpy(x, t->x + (size_t)r * WIDE_X_STRIDE + (k - t->begin) * 2, sizeof x);
+        UNROLL
+        for (int i = 0; i < 2; i++)
+            sum[i][r][0] =
+                _mm512_dpbf16_ps(sum[i][r][0], (__m512bh)w[i], (__m512bh)_mm512_set1_epi32(x[i]));
+    }
+}
+
+/* x has zeros as far as that goes. */
+INLINE void wide_unit_pairs(const struct wide_tile *t, size_t k, size_t end, struct wide_form f,
+                            wide_acc sum[2])
+{
+    if (f.bits == 0) {
+        const char *w = t->w + (k - t->begin) * PACKED_ROWS * 2;
         for (; k < end; k += 4, w += 128) {
-            const __m512bh w0 = (__m512bh)_mm512_load_si512(w);
-            const __m512bh w1 = (__m512bh)_mm512_load_si512(w + 64);
-            UNROLL
-            for (int r = 0; r < rows; r++) {
-                int32_t x[2];
-                memcpy(x, t->x16 + (size_t)r * t->x_stride + k, sizeof x);
-                sum[0][r][0] =
-                    _mm512_dpbf16_ps(sum[0][r][0], w0, (__m512bh)_mm512_set1_epi32(x[0]));
-                sum[1][r][0] =
-                    _mm512_dpbf16_ps(sum[1][r][0], w1, (__m512bh)_mm512_set1_epi32(x[1]));
-            }
+            const __m512i both[2] = {_mm512_load_si512(w), _mm512_load_si512(w + 64)};
+            wide_step(t, k, f.rows, both, sum);
         }
         return;
     }
+    const __m512i of = t->of;
+    const uint8_t *q = t->q + (k - t->begin) * PACKED_ROWS * (size_t)f.bits / 8;
+    const size_t each = f.bits == 4 ? 8 : 4;
+    for (; k < end; k += each, q += 64) {
+        __m512i w[4];
+        __builtin_prefetch(q + WIDE_AHEAD);
+        wide_pairs(q, f.bits, of, w);
+        wide_step(t, k, f.rows, w, sum);
+        if (each == 8)
+            wide_step(t, k + 4, f.rows, w + 2, sum);
+    }
+}
 #endif
-    for (size_t c = 0; k < end; k++, c++, w += PACKED_ROWS * sizeof(float)) {
+
+/* Products of the unit [k, end), in two accumulators. */
+INLINE void wide_unit(const struct wide_tile *t, size_t k, size_t end, struct wide_form f,
+                      wide_acc sum[2])
+{
+    UNROLL
+    for (int i = 0; i < 2 * f.rows * PANEL_VECS; i++)
+        sum[i / (f.rows * PANEL_VECS)][i / PANEL_VECS % f.rows][i % PANEL_VECS] = vec_zero();
+#if defined(BODY_ROUNDS)
+    if (f.pairs) {
+        wide_unit_pairs(t, k, end, f, sum);
+        return;
+    }
+#endif
+    const char *w = t->w + (k - t->begin) * PACKED_ROWS * sizeof(float);
+    const char *at = t->x + (k - t->begin) * sizeof(float);
+    for (; k < end; k += 2, w += 2 * PACKED_ROWS * sizeof(float), at += 2 * sizeof(float)) {
         UNROLL
-        for (int r = 0; r < rows; r++) {
-            const vec x = vec_set1(t->x[(size_t)r * t->x_stride + k]);
+        for (int i = 0; i < 2; i++) {
+            vec wv[PANEL_VECS];
             UNROLL
-            for (int v = 0; v < PANEL_VECS; v++) {
-                const vec wv = vec_load((const float *)(const void *)w + v * LANES);
-                if (c & 1)
-                    sum[1][r][v] = vec_fma(x, wv, sum[1][r][v]);
-                else
-                    sum[0][r][v] = vec_fma(x, wv, sum[0][r][v]);
+            for (int v = 0; v < PANEL_VECS; v++)
+                wv[v] = vec_load((const float *)(const void *)w + i * PACKED_ROWS + v * LANES);
+            UNROLL
+            for (int r = 0; r < f.rows; r++) {
+                float x;
+                memcpy(&x, at + (size_t)r * WIDE_X_STRIDE + (size_t)i * sizeof x, sizeof x);
+                UNROLL
+                for (int v = 0; v < PANEL_VECS; v++)
+                    sum[i][r][v] = vec_fma(vec_set1(x), wv[v], sum[i][r][v]);
             }
         }
     }
 }
 
-INLINE void wide_run(const struct wide_tile *t, int rows, bool pairs)
+INLINE void wide_run(const struct wide_tile *t, struct wide_form f)
 {
     const struct packed *p = t->p;
+    const int rows = f.rows;
     wide_acc all, sum[2];
     UNROLL
     for (int i = 0; i < rows * PANEL_VECS; i++)
@@ -222,7 +259,7 @@ INLINE void wide_run(const struct wide_tile *t, int rows, bool pairs)
     for (size_t k = t->begin, unit = 0, end; k < t->end; k = end, unit++) {
         const size_t at = k / (size_t)p->group * PACKED_ROWS;
         end = wide_unit_end(p, k);
-        wide_unit(t, k, end, rows, pairs, sum);
+        wide_unit(t, k, end, f, sum);
         UNROLL
         for (int v = 0; v < PANEL_VECS; v++) {
             const size_t lane = at + (size_t)v * LANES;
@@ -248,25 +285,29 @@ INLINE void wide_run(const struct wide_tile *t, int rows, bool pairs)
 
 typedef void wide_fn(const struct wide_tile *t);
 
-#define WIDE_CASE(name, rows, pairs)                                                               \
+#define WIDE_CASE(name, ...)                                                                       \
     static __attribute__((noinline)) void name(const struct wide_tile *t)                          \
     {                                                                                              \
-        wide_run(t, rows, pairs);                                                                  \
+        wide_run(t, (struct wide_form){__VA_ARGS__});                                              \
     }
-WIDE_CASE(wide_1, 1, false)
-WIDE_CASE(wide_2, 2, false)
+WIDE_CASE(wide_1, 1, 0, false)
+WIDE_CASE(wide_2, 2, 0, false)
 #if WIDE_ROWS == 8
-WIDE_CASE(wide_4, 4, false)
-WIDE_CASE(wide_8, 8, false)
+WIDE_CASE(wide_4, 4, 0, false)
+WIDE_CASE(wide_8, 8, 0, false)
 #endif
 #if defined(BODY_ROUNDS)
-WIDE_CASE(wide16_1, 1, true)
-WIDE_CASE(wide16_2, 2, true)
-WIDE_CASE(wide16_4, 4, true)
-WIDE_CASE(wide16_8, 8, true)
+#define WIDE_CASES(rows)                                                                           \
+    WIDE_CASE(wide16_##rows, rows, 0, true)                                                        \
+    WIDE_CASE(wide16_4_##rows, rows, 4, true)                                                      \
+    WIDE_CASE(wide16_8_##rows, rows, 8, true)
+WIDE_CASES(1)
+WIDE_CASES(2)
+WIDE_CASES(4)
+WIDE_CASES(8)
 #endif
 
-/* [x in bf16][log2 of the rows] */
+/* [floats; bf16: expanded, of 4 bits, of 8][log2 of the rows] */
 static wide_fn *const wide_fns[][4] = {
 #if WIDE_ROWS == 8
     {wide_1, wide_2, wide_4, wide_8},
@@ -275,6 +316,8 @@ static wide_fn *const wide_fns[][4] = {
 #endif
 #if defined(BODY_ROUNDS)
     {wide16_1, wide16_2, wide16_4, wide16_8},
+    {wide16_4_1, wide16_4_2, wide16_4_4, wide16_4_8},
+    {wide16_8_1, wide16_8_2, wide16_8_4, wide16_8_8},
 #endif
 };
 
@@ -289,19 +332,56 @@ static size_t wide_rows(size_t left, int *form)
 
 /* ---- a block ---- */
 
-/* Sums of each row's x over the units of the tile's piece, one after the other. */
-static void wide_sums(const struct wide_tile *t, size_t rows, float *out)
+/* Rows [m, m + n) of x. */
+struct wide_rows_of {
+    const struct op_gemm *op;
+    size_t m, n;
+};
+
+static const float *wide_x(const struct wide_rows_of *rows, size_t r)
 {
-    for (size_t r = 0; r < rows; r++) {
+    const struct op_gemm *op = rows->op;
+    return op->x + (rows->m + r) * (size_t)(op->x_stride ? op->x_stride : op->w->cols);
+}
+static const uint16_t *wide_x16(const struct wide_rows_of *rows, size_t r)
+{
+    return rows->op->x16 + (rows->m + r) * rows16_stride(rows->op->w->cols);
+}
+
+/* Sums of each row's x over the units of the tile's piece, one after the other. */
+static void wide_sums(const struct wide_tile *t, const struct wide_rows_of *rows, float *out)
+{
+    for (size_t r = 0; r < rows->n; r++) {
         float *to = out + r * WIDE_UNITS;
         for (size_t k = t->begin, end; k < t->end; k = end) {
             float sum[4] = {0}; /* by turns: four additions at a time */
             end = wide_unit_end(t->p, k);
             for (size_t i = k; i < end; i++)
-                sum[i % 4] += t->x16 ? dtype_bf16_to_f32(t->x16[r * t->x_stride + i])
-                                     : t->x[r * t->x_stride + i];
+                sum[i % 4] +=
+                    rows->op->x16 ? dtype_bf16_to_f32(wide_x16(rows, r)[i]) : wide_x(rows, r)[i];
             *to++ = (sum[0] + sum[1]) + (sum[2] + sum[3]);
         }
+    }
+}
+
+/* The columns of the tile's piece, as they are multiplied. */
+static void wide_copy(const struct wide_tile *t, const struct wide_rows_of *rows, char *out)
+{
+    const size_t n = t->end - t->begin;
+    for (size_t r = 0; r < rows->n; r++, out += WIDE_X_STRIDE) {
+#if defined(BODY_ROUNDS)
+        if (rows->op->x16) { /* a row is zeros up to a whole span */
+            const __m512i order = _mm512_broadcast_i32x4(
+                _mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
+            const uint16_t *x = wide_x16(rows, r) + t->begin;
+            for (size_t k = 0; k < n; k += PACKED_SPAN)
+                _mm512_store_si512(out + 2 * k,
+                                   _mm512_shuffle_epi8(_mm512_loadu_si512(x + k), order));
+            continue;
+        }
+#endif
+        memcpy(out, wide_x(rows, r) + t->begin, n * sizeof(float));
+        memset(out + n * sizeof(float), 0, 3 * sizeof(float));
     }
 }
 
@@ -314,38 +394,51 @@ static size_t wide_piece_end(const struct packed *p, size_t k)
     return end;
 }
 
+/* A tile of rows, whose x and sums are ready, by the panels of a strip. */
+static void wide_panels(struct wide_tile *t, const struct packed_strip *s, wide_fn *run,
+                        const char *piece)
+{
+    const struct packed *p = t->p;
+    const size_t scales = packed_groups(p) * PACKED_ROWS * dtype_bytes(p->scale_type);
+    float *sum = t->sum;
+    for (size_t i = 0; i < s->panels; i++, t->sum += PACKED_ROWS) {
+        t->w = piece + i * (WIDE_PIECE / 4 * WIDE_STEP_BYTES);
+        t->q = wide_bytes(p, s->panel + i, t->begin);
+        t->scales = (const char *)p->scales + (s->panel + i) * scales;
+        t->mins = p->has_min ? (const char *)p->mins + (s->panel + i) * scales : NULL;
+        run(t);
+    }
+    t->sum = sum;
+}
+
 static void wide_block(const struct op_gemm *op, const struct packed_strip *s)
 {
     char piece[WIDE_PANELS][WIDE_PIECE / 4 * WIDE_STEP_BYTES] __attribute__((aligned(64)));
+    char x[WIDE_ROWS * WIDE_X_STRIDE] __attribute__((aligned(64)));
     float sums[WIDE_BLOCK * WIDE_PANELS * PACKED_ROWS] __attribute__((aligned(64)));
     float x_sum[WIDE_ROWS * WIDE_UNITS];
     const struct packed *p = op->w->packed;
-    const size_t scales = packed_groups(p) * PACKED_ROWS * dtype_bytes(p->scale_type);
-    const size_t stride16 = rows16_stride(p->cols);
-    const size_t stride = (size_t)(op->x_stride ? op->x_stride : p->cols);
-    struct wide_tile t = {.p = p,
-                          .x_stride = op->x16 ? stride16 : stride,
-                          .x_sum = x_sum,
-                          .sum_stride = s->panels * PACKED_ROWS};
+    const bool direct = op->x16 && s->rows <= WIDE_ROWS;
+    const int kind = !op->x16 ? 0 : !direct ? 1 : p->bits == 4 ? 2 : 3;
+    struct wide_tile t = {
+        .p = p, .x = x, .x_sum = x_sum, .sum = sums, .sum_stride = s->panels * PACKED_ROWS};
+#if defined(BODY_ROUNDS)
+    t.of = wide_of(p);
+#endif
     for (; t.begin < (size_t)p->cols; t.begin = t.end) {
+        struct wide_rows_of rows = {.op = op, .m = s->m};
         t.end = wide_piece_end(p, t.begin);
-        for (size_t i = 0; i < s->panels; i++)
-            wide_expand(p, p->q + (s->panel + i) * packed_panel_bytes(p), t.begin, t.end,
-                        op->x16 != NULL, piece[i]);
-        for (size_t m = 0, rows; m < s->rows; m += rows) {
+        for (size_t i = 0; i < s->panels && !direct; i++)
+            wide_expand(p, wide_bytes(p, s->panel + i, t.begin), t.end - t.begin, op->x16 != NULL,
+                        piece[i]);
+        for (t.sum = sums; rows.m < s->m + s->rows;
+             rows.m += rows.n, t.sum += rows.n * t.sum_stride) {
             int form;
-            rows = wide_rows(s->rows - m, &form);
-            t.x = op->x ? op->x + (s->m + m) * stride : NULL;
-            t.x16 = op->x16 ? op->x16 + (s->m + m) * stride16 : NULL;
+            rows.n = wide_rows(s->m + s->rows - rows.m, &form);
+            wide_copy(&t, &rows, x);
             if (p->has_min)
-                wide_sums(&t, rows, x_sum);
-            for (size_t i = 0; i < s->panels; i++) {
-                t.w = piece[i];
-                t.scales = (const char *)p->scales + (s->panel + i) * scales;
-                t.mins = p->has_min ? (const char *)p->mins + (s->panel + i) * scales : NULL;
-                t.sum = sums + m * t.sum_stride + i * PACKED_ROWS;
-                wide_fns[op->x16 != NULL][form](&t);
-            }
+                wide_sums(&t, &rows, x_sum);
+            wide_panels(&t, s, wide_fns[kind][form], piece[0]);
         }
     }
     packed_write(op, sums, s);
