@@ -216,7 +216,7 @@ static void run_rows_op(const struct job *j, int part, int parts)
         .out = j->y, .x = j->x, .weight = &m, .eps = 1e-5f, .tokens = s->tokens, .dim = s->a};
     struct rows8 x8 = j->x8;
     x8.spans = (s->op == QUANTIZE ? s->a : s->b) / PACKED_SPAN;
-    x8.paired = j->form >= FORM_Q8_PAIRED;
+    x8.paired = j->form == FORM_Q8_PAIRED || j->form == FORM_Q4_PAIRED;
     struct op_gemm gemm = {.out = j->y,
                            .x = j->x,
                            .x8 = &x8,
