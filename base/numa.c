@@ -51,6 +51,11 @@ int numa_place(const struct numa_plan *plan, void *memory, size_t bytes)
                                                                                            : errno;
 }
 
+int numa_stay(void *memory, size_t bytes)
+{
+    return syscall(SYS_mbind, memory, bytes, MPOL_PREFERRED, NULL, 0, 0) == 0 ? 0 : errno;
+}
+
 int numa_follow(const struct numa_plan *plan)
 {
     if (plan->kind == NUMA_ANYWHERE)

@@ -5,7 +5,7 @@
  *
  * Planning is pure: (topology, CPUs) to a plan. Only numa.c asks the kernel (mbind and
  * set_mempolicy); where it refuses, as in a container without CAP_SYS_NICE, memory lies where it is
- * first written to, and nothing fails. On a machine with one memory node no call is made.
+ * first written to, and nothing fails. On a machine with one memory node nothing is placed.
  *
  *     struct numa_plan plan = numa_plan(&topology, cpus, n);
  *     numa_follow(&plan);
@@ -48,6 +48,9 @@ int numa_place(const struct numa_plan *plan, void *memory, size_t bytes);
 int numa_follow(const struct numa_plan *plan);
 /* Back to where the first writer is. */
 void numa_follow_nobody(void);
+/* Pages of a thread's own, such as its stack, come from the node that it runs on, whatever it
+ * follows. Returns 0 or the errno. */
+int numa_stay(void *memory, size_t bytes);
 /* Whether the kernel lets memory be placed at all: 0 or the errno. */
 int numa_try(void);
 

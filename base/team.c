@@ -123,6 +123,19 @@ static bool place_members(struct team *t)
     return true;
 }
 
+/* A member's sums lie on its stack: they are nobody else's, unlike what memory is spread for. */
+static void keep_stack_near(void)
+{
+    pthread_attr_t a;
+    void *stack;
+    size_t bytes;
+    if (pthread_getattr_np(pthread_self(), &a) != 0)
+        return;
+    if (pthread_attr_getstack(&a, &stack, &bytes) == 0)
+        (void)numa_stay(stack, bytes); /* refused: spread, which is slower and not wrong */
+    pthread_attr_destroy(&a);
+}
+
 static void *member_main(void *arg)
 {
     struct member me = *(struct member *)arg;
@@ -130,6 +143,8 @@ static void *member_main(void *arg)
     struct team *t = me.team;
     if (t->cpus)
         pin_to(t->cpus[me.part]);
+    if (t->memory.kind == NUMA_SPREAD)
+        keep_stack_near();
     for (uint32_t seen = 0;; seen++) {
         gate_wait(&t->go, seen, t->spin);
         if (t->quit)

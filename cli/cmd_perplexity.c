@@ -103,7 +103,8 @@ static void compare(struct perplexity *p, const float *logits, int32_t next)
     mean_add(&s->divergence, nats);
     mean_add(&s->base_nats, -(double)fmaxf(base[next], p->base.least));
     s->divergence_most = fmax(s->divergence_most, nats);
-    s->same_top += greatest(base, p->text.vocab) == greatest(logits, p->text.vocab);
+    /* Codes of 16 bits can be equal where the numbers were not. */
+    s->same_top += base[greatest(base, p->text.vocab)] <= base[greatest(logits, p->text.vocab)];
 }
 
 static enum status score_row(struct perplexity *p, const float *logits, int32_t next,
@@ -269,6 +270,9 @@ static enum status prepare(struct perplexity *p, const struct options *o, struct
 {
     enum status st = find_bos(p, err);
     p->text.vocab = model_get_config(p->local.model)->vocab;
+    if (st == ST_OK && p->bos >= p->text.vocab)
+        st = err_set(err, ST_INVALID, "the tokenizer begins texts with %d, the model has %d ids",
+                     p->bos, p->text.vocab);
     if (st == ST_OK)
         st = o->base ? take_base(p, o, err) : cut_text(p, o, err);
     if (st == ST_OK && p->text.context > p->local.max_context)

@@ -8,6 +8,7 @@
 
 #define MAGIC "_logits_"
 #define MAGIC_BYTES 8
+#define PART ".part"
 #define HEAD_BYTES (MAGIC_BYTES + 3 * 4)
 #define RANGE_NATS 16.0f /* more under the greatest is not told apart */
 #define CODE_MAX 65535.0f
@@ -65,8 +66,13 @@ enum status logits_create(struct logits_file *out, const char *path, const struc
     *out = (struct logits_file){
         .path = path, .context = like->context, .vocab = like->vocab, .chunks = like->chunks};
     enum status st = allocate(out, err);
-    if (st == ST_OK && !(out->f = fopen(path, "wb")))
-        st = err_set(err, ST_IO, "%s: %s", path, strerror(errno));
+    if (st == ST_OK && !(out->part = malloc(strlen(path) + sizeof PART)))
+        st = err_set(err, ST_NO_MEMORY, "%s: no memory", path);
+    if (st == ST_OK) {
+        strcat(strcpy(out->part, path), PART);
+        if (!(out->f = fopen(out->part, "wb")))
+            st = err_set(err, ST_IO, "%s: %s", out->part, strerror(errno));
+    }
     if (st == ST_OK) {
         memcpy(out->ids, like->ids, ids_bytes(out));
         st = put(out, MAGIC, MAGIC_BYTES, err);
@@ -138,7 +144,10 @@ enum status logits_write(struct logits_file *f, const float *logits, struct erro
         float above = head[0] > 0 ? fmaxf(logits[i] - least, 0) / head[0] : 0;
         f->codes[CODES_BEFORE + i] = (uint16_t)lrintf(fminf(above, CODE_MAX));
     }
-    return put(f, f->codes, row_codes(f) * sizeof *f->codes, err);
+    enum status st = put(f, f->codes, row_codes(f) * sizeof *f->codes, err);
+    f->rows += st == ST_OK;
+    f->whole = f->rows == (int64_t)f->chunks * LOGITS_SCORED(f->context);
+    return st;
 }
 
 enum status logits_read(struct logits_file *f, float *logprobs, struct error *err)
@@ -152,7 +161,7 @@ enum status logits_read(struct logits_file *f, float *logprobs, struct error *er
         return err_set(err, ST_INVALID, "%s: a row that is not of finite numbers", f->path);
     f->least = head[1];
     for (int32_t i = 0; i < f->vocab; i++)
-        logprobs[i] = f->codes[CODES_BEFORE + i] == 0
+        logprobs[i] = f->codes[CODES_BEFORE + i] == 0 && head[0] > 0 /* 0: all are equal */
                           ? -INFINITY
                           : head[1] + head[0] * (float)f->codes[CODES_BEFORE + i];
     /* Codes are rounded: without this every row would differ from itself by about half a step. */
@@ -170,6 +179,11 @@ enum status logits_close(struct logits_file *f, struct error *err)
     errno = 0;
     if (f->f && fclose(f->f) != 0)
         st = err_set(err, ST_IO, "%s: %s", f->path, strerror(errno));
+    if (f->f && f->part && f->whole && st == ST_OK && rename(f->part, f->path) != 0)
+        st = err_set(err, ST_IO, "%s: %s", f->path, strerror(errno));
+    if (f->f && f->part && (!f->whole || st != ST_OK))
+        remove(f->part);
+    free(f->part);
     free(f->ids);
     free(f->codes);
     *f = (struct logits_file){0};

@@ -9,11 +9,15 @@
  * is stored as if it were 16. Scored are the positions of a chunk's second half (LOGITS_FIRST),
  * each by the id that follows. Little-endian.
  *
+ * What is written stands beside its path until it is whole: a run that fails leaves there what was
+ * before, and one that compares with the same file reads it to the end.
+ *
  * Owner: logits_create() and logits_open() fill a struct that logits_close() empties. Thread: one.
  */
 #ifndef CLI_LOGITS_FILE_H
 #define CLI_LOGITS_FILE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -29,6 +33,9 @@ struct logits_file {
     int32_t context, vocab, chunks;
     int32_t *ids; /* [chunks][context], as the text gives them */
     uint16_t *codes;
+    char *part;   /* what is written, until it is whole: then it takes the path */
+    int64_t rows; /* written */
+    bool whole;
     float least; /* of the row read last: what its improbable tokens have at most */
 };
 

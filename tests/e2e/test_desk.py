@@ -238,8 +238,8 @@ class Desk(cluster.SharedCase):
             with self.start() as c:
                 socks = [(send(c, *HARD[kind][:2]), HARD[kind][2]) for kind in kinds]
                 # On the desk, or answered already: both mean that it was there before the signal.
-                cluster.wait_until("the bodies are there", lambda: c.router.metrics().get("baton_desk_jobs") >= len(socks)
-                                   or select.select([sock for sock, _ in socks], [], [], 0)[0], 60)
+                cluster.wait_until("the bodies are there", lambda: c.router.metrics().get("baton_desk_jobs")
+                                   + len(select.select([sock for sock, _ in socks], [], [], 0)[0]) >= len(socks), 60)
                 c.processes["router"].send_signal(signal.SIGTERM)
                 for sock, status in socks:
                     answer = self.answer(sock)

@@ -1,8 +1,8 @@
 /* Products of packed weights (kernels/packed.h) with rows of floats, or of bf16 where the body has
  * products of such pairs, compiled once per instruction set (see cpu.h).
  *
- * Integers of 8 bits are exact in bf16. Few rows of x: weights are expanded in registers, panel by
- * panel. More: a piece of some panels is expanded once, into the cache, for a block of rows. The
+ * Integers of 8 bits are exact in bf16. Few rows of bf16: weights are expanded in registers, panel
+ * by panel. Else a piece of some panels is expanded once, into the cache, for a block of rows. The
  * products of a unit (a group, or as much of one as WIDE_UNIT) are added up in two accumulators, by
  * turns; their sum times the group's scale goes to the output's own, in order of K, whatever else a
  * tile holds. Mins meet the sum of a unit's x. Between pieces the outputs wait in memory, so
