@@ -59,6 +59,22 @@ static size_t ids_bytes(const struct logits_file *f)
     return (size_t)f->chunks * (size_t)f->context * sizeof *f->ids;
 }
 
+/* Devices and pipes are written to as they are. */
+static enum status open_part(struct logits_file *f, struct error *err)
+{
+    struct stat facts;
+    const char *path = f->path;
+    if (stat(path, &facts) != 0 || S_ISREG(facts.st_mode)) {
+        const size_t bytes = strlen(path) + sizeof PART;
+        if (!(f->part = malloc(bytes)))
+            return err_set(err, ST_NO_MEMORY, "%s: no memory", path);
+        snprintf(f->part, bytes, "%s%s", path, PART);
+        path = f->part;
+    }
+    f->f = fopen(path, "wb");
+    return f->f ? ST_OK : err_set(err, ST_IO, "%s: %s", path, strerror(errno));
+}
+
 enum status logits_create(struct logits_file *out, const char *path, const struct logits_file *like,
                           struct error *err)
 {
@@ -66,13 +82,8 @@ enum status logits_create(struct logits_file *out, const char *path, const struc
     *out = (struct logits_file){
         .path = path, .context = like->context, .vocab = like->vocab, .chunks = like->chunks};
     enum status st = allocate(out, err);
-    if (st == ST_OK && !(out->part = malloc(strlen(path) + sizeof PART)))
-        st = err_set(err, ST_NO_MEMORY, "%s: no memory", path);
-    if (st == ST_OK) {
-        strcat(strcpy(out->part, path), PART);
-        if (!(out->f = fopen(out->part, "wb")))
-            st = err_set(err, ST_IO, "%s: %s", out->part, strerror(errno));
-    }
+    if (st == ST_OK)
+        st = open_part(out, err);
     if (st == ST_OK) {
         memcpy(out->ids, like->ids, ids_bytes(out));
         st = put(out, MAGIC, MAGIC_BYTES, err);

@@ -33,7 +33,7 @@ struct logits_file {
     int32_t context, vocab, chunks;
     int32_t *ids; /* [chunks][context], as the text gives them */
     uint16_t *codes;
-    char *part;   /* what is written, until it is whole: then it takes the path */
+    char *part;   /* what a file is called until it is whole; NULL */
     int64_t rows; /* written */
     bool whole;
     float least; /* of the row read last: what its improbable tokens have at most */

@@ -116,8 +116,9 @@ void rpc_call_drop(struct rpc_call *c)
     bool held = c->held;
     c->held = false;
     /* The place is free from here on, not when gRPC hands back its last batch: on a busy machine
-     * that can take long, and who has released a call may count on being able to take another. What gRPC still has of
-     * released calls is bounded by its threads, which hand it back as fast as they accept. */
+     * that can take long, and who has released a call may count on being able to take another.
+     * What gRPC still has of released calls is bounded by its threads, which hand it back as fast
+     * as they accept. */
     if (held && c->server)
         --*(c->builtin != NULL ? &c->rpc->n_builtin_calls : &c->rpc->n_calls);
     pthread_mutex_unlock(&c->rpc->lock);

@@ -205,6 +205,10 @@ class Commands(unittest.TestCase):
         same = self.perplexity(TINY, "--base", self.path("base"))
         self.assertEqual((same["scored"], same["perplexity"], same["same_top"]), (93, first["perplexity"], 1))
         self.assertLess(same["divergence"]["mean"], 1e-7)
+        # What is compared with is read to the end before its name is taken.
+        self.perplexity(TINY, "--base", self.path("again"), "--save", self.path("again"))
+        self.assertLess(self.perplexity(TINY, "--base", self.path("again"))["divergence"]["mean"], 1e-7)
+        self.assertFalse(os.path.exists(self.path("again.part")))
         other = self.perplexity(TINY, "--base", self.path("base"), "--kv-dtype", "int4", "--chunks", "2")
         self.assertEqual(other["scored"], 62)
         self.assertGreater(other["divergence"]["mean"], 1e-5)
@@ -236,8 +240,11 @@ class Commands(unittest.TestCase):
                 f.write(change(sound))
             done = self.baton("perplexity", TINY, "--base", self.path("base"), status=1 if said else 0)
             self.assertIn(said or "", done.stderr)
-        with open("/dev/full", "wb"):
-            done = self.baton("perplexity", TINY, "--base", self.path("base"), "--save", "/dev/full", status=1)
+        with open(self.path("base"), "wb") as f:  # as it is written where all logits are equal
+            f.write(sound[:36] + struct.pack("<ff", 0, -8) + bytes(2 * 3072))
+        self.baton("perplexity", TINY, "--base", self.path("base"))
+        done = self.baton("perplexity", TINY, "--base", self.path("base"), "--save", "/dev/full", status=1)
+        self.assertIn("/dev/full", done.stderr)
 
     def test_perplexity_of_a_gguf_file(self):
         """The folder as a GGUF file says the same, and the comparison's own reading of what was saved agrees."""
