@@ -122,7 +122,7 @@ static enum status score_row(struct perplexity *p, const float *logits, int32_t 
     return st;
 }
 
-/* Positions [begin, end) of a chunk; those from `scored` on give logits. */
+/* Positions [begin, end) of a chunk; those that are scored give logits. */
 static int32_t forward(struct perplexity *p, const int32_t *chunk, int32_t begin, int32_t end)
 {
     const int32_t first = LOGITS_FIRST(p->text.context);
@@ -153,8 +153,8 @@ static enum status score_chunk(struct perplexity *p, const struct options *o, co
     const int32_t scored = most < ROWS_MAX ? most : ROWS_MAX;
     enum status st = ST_OK;
     for (int32_t at = 0, n; st == ST_OK && at < end; at += n) {
-        n = at < first ? first - at : end - at;
-        n = n > (at < first ? most : scored) ? (at < first ? most : scored) : n;
+        const int32_t left = at < first ? first - at : end - at, fit = at < first ? most : scored;
+        n = left < fit ? left : fit;
         int32_t rows = forward(p, chunk, at, at + n);
         for (int32_t i = 0; st == ST_OK && i < rows; i++)
             st =

@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -157,7 +159,6 @@ enum status logits_write(struct logits_file *f, const float *logits, struct erro
     }
     enum status st = put(f, f->codes, row_codes(f) * sizeof *f->codes, err);
     f->rows += st == ST_OK;
-    f->whole = f->rows == (int64_t)f->chunks * LOGITS_SCORED(f->context);
     return st;
 }
 
@@ -187,13 +188,14 @@ enum status logits_read(struct logits_file *f, float *logprobs, struct error *er
 enum status logits_close(struct logits_file *f, struct error *err)
 {
     enum status st = ST_OK;
+    const bool whole = f->rows == (int64_t)f->chunks * LOGITS_SCORED(f->context);
     errno = 0;
     if (f->f && fclose(f->f) != 0)
         st = err_set(err, ST_IO, "%s: %s", f->path, strerror(errno));
-    if (f->f && f->part && f->whole && st == ST_OK && rename(f->part, f->path) != 0)
-        st = err_set(err, ST_IO, "%s: %s", f->path, strerror(errno));
-    if (f->f && f->part && (!f->whole || st != ST_OK))
+    if (f->f && f->part && (st != ST_OK || !whole))
         remove(f->part);
+    else if (f->f && f->part && rename(f->part, f->path) != 0)
+        st = err_set(err, ST_IO, "%s: %s", f->path, strerror(errno));
     free(f->part);
     free(f->ids);
     free(f->codes);

@@ -17,7 +17,6 @@
 #ifndef CLI_LOGITS_FILE_H
 #define CLI_LOGITS_FILE_H
 
-#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -35,8 +34,7 @@ struct logits_file {
     uint16_t *codes;
     char *part;   /* what a file is called until it is whole; NULL */
     int64_t rows; /* written */
-    bool whole;
-    float least; /* of the row read last: what its improbable tokens have at most */
+    float least;  /* of the row read last: what its improbable tokens have at most */
 };
 
 /* The same sizes as `like`, whose ids are copied. ST_IO, ST_NO_MEMORY. */
