@@ -425,22 +425,33 @@ static struct packed_share packed_split(const struct op_gemm *op, int part, int 
     return s;
 }
 
+/* The next strip of a share, of so many rows by so many panels at most, all panels of a block of
+ * rows before the next block; the first one where *s is zeros. False: there is none. */
+static bool packed_next(const struct packed_share *share, size_t rows, size_t panels,
+                        struct packed_strip *s)
+{
+    s->panel += s->panels;
+    if (s->rows == 0 || s->panel >= share->end) {
+        s->m = s->rows == 0 ? share->m_begin : s->m + s->rows;
+        s->panel = share->begin;
+        if (s->m >= share->m_end || s->panel >= share->end)
+            return false;
+        s->rows = share->m_end - s->m < rows ? share->m_end - s->m : rows;
+    }
+    s->panels = share->end - s->panel < panels ? share->end - s->panel : panels;
+    return true;
+}
+
 static void packed_gemm(const struct op_gemm *op, struct packed_share share)
 {
     const struct packed *p = op->w->packed;
     size_t block = PACKED_X_BYTES / (packed_spans(p) * PACKED_SPAN) / BYTES_ROWS;
     block = (block < 1 ? 1 : block < PACKED_TILES_MAX ? block : PACKED_TILES_MAX) * BYTES_ROWS;
-    struct packed_strip s;
     /* Memory gives one stream faster than two; more rows are worth more of them side by side. */
     const size_t few = p->bits == 4 ? PACKED_FEW : 1;
     const size_t most = share.m_end - share.m_begin <= few ? 1 : BYTES_PANELS;
-    for (s.m = share.m_begin; s.m < share.m_end; s.m += s.rows) {
-        s.rows = share.m_end - s.m < block ? share.m_end - s.m : block;
-        for (s.panel = share.begin; s.panel < share.end; s.panel += s.panels) {
-            s.panels = share.end - s.panel < most ? share.end - s.panel : most;
-            packed_run(op, &s);
-        }
-    }
+    for (struct packed_strip s = {0}; packed_next(&share, block, most, &s);)
+        packed_run(op, &s);
 }
 
 #endif

@@ -313,14 +313,8 @@ static void tiles_bytes(const struct op_gemm *op, struct packed_share share)
     b.each = ((size_t)p->group + b.unit - 1) / b.unit;
     b.off = bytes_hold(p) ? p->zero : 128;
     b.left = b.off - p->zero;
-    struct packed_strip s;
-    for (s.m = share.m_begin; s.m < share.m_end; s.m += s.rows) {
-        s.rows = share.m_end - s.m < BLOCK_ROWS ? share.m_end - s.m : BLOCK_ROWS;
-        for (s.panel = share.begin; s.panel < share.end; s.panel += s.panels) {
-            s.panels = share.end - s.panel < BLOCK_PANELS ? share.end - s.panel : BLOCK_PANELS;
-            bytes_strip(&b, &s);
-        }
-    }
+    for (struct packed_strip s = {0}; packed_next(&share, BLOCK_ROWS, BLOCK_PANELS, &s);)
+        bytes_strip(&b, &s);
 }
 
 #endif

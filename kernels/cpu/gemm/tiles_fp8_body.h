@@ -177,19 +177,13 @@ static void tiles_fp8(const struct op_gemm *op, struct packed_share share)
 {
     float sum[2][PAIRS_ROWS * TILE_ROWS];
     struct eights_run f;
-    struct packed_strip s;
     f.k = (size_t)op->w->cols;
     f.pairs = (struct pairs_run){.op = op,
                                  .sum = sum,
                                  .x_stride = rows16_stride(op->w->cols) * sizeof(uint16_t),
                                  .spans = panels_spans(op->w->cols)};
-    for (s.m = share.m_begin; s.m < share.m_end; s.m += s.rows) {
-        s.rows = share.m_end - s.m < PAIRS_ROWS ? share.m_end - s.m : PAIRS_ROWS;
-        for (s.panel = share.begin; s.panel < share.end; s.panel += s.panels) {
-            s.panels = share.end - s.panel < 2 ? share.end - s.panel : 2;
-            eights_strip(&f, &s);
-        }
-    }
+    for (struct packed_strip s = {0}; packed_next(&share, PAIRS_ROWS, 2, &s);)
+        eights_strip(&f, &s);
     if (f.pairs.upper > 0)
         tiles_end();
 }

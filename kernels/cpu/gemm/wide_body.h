@@ -448,14 +448,8 @@ static void wide_gemm(const struct op_gemm *op, struct packed_share share)
 {
     /* Memory gives one stream faster than several. */
     const size_t most = share.m_end - share.m_begin <= WIDE_ROWS ? 1 : WIDE_PANELS;
-    struct packed_strip s;
-    for (s.m = share.m_begin; s.m < share.m_end; s.m += s.rows) {
-        s.rows = share.m_end - s.m < WIDE_BLOCK ? share.m_end - s.m : WIDE_BLOCK;
-        for (s.panel = share.begin; s.panel < share.end; s.panel += s.panels) {
-            s.panels = share.end - s.panel < most ? share.end - s.panel : most;
-            wide_block(op, &s);
-        }
-    }
+    for (struct packed_strip s = {0}; packed_next(&share, WIDE_BLOCK, most, &s);)
+        wide_block(op, &s);
 }
 
 #endif
