@@ -198,7 +198,7 @@ static void job_measure(struct job *j)
 static bool reads_pairs(const struct job *j)
 {
     return j->form == FORM_BF16_ROWS || j->form == FORM_FP8_ROWS ||
-           (j->form >= FORM_Q8_WIDE && j->ops->round && !j->ops->panels);
+           (j->form >= FORM_Q8_WIDE && ops_wide_reads_pairs(j->ops));
 }
 
 static void run_rows_op(const struct job *j, int part, int parts)

@@ -272,7 +272,7 @@ struct ops {
     void (*gemm)(const struct op_gemm *a, int part, int parts);
     void (*quantize)(const struct op_quantize *a, int part, int parts);
     void (*round)(const struct op_round *a, int part, int parts); /* NULL: gemm has no use for it */
-    bool panels; /* and gemm takes weights that are read by what that makes in panels alone */
+    bool panels; /* and gemm takes bf16 that is read by what that makes in panels alone */
     void (*rope)(const struct op_rope *a, int part, int parts);
     void (*kv_store)(const struct op_kv_store *a, int part, int parts);
     void (*attention)(const struct op_attention *a, int part, int parts);
@@ -281,6 +281,13 @@ struct ops {
     void (*route)(const struct op_route *a, int part, int parts);
     void (*combine)(const struct op_combine *a, int part, int parts);
 };
+
+/* Whether gemms by wide_rows may read x in bf16: with panels there are tiles, and no products of
+ * two bf16 outside of them. */
+static inline bool ops_wide_reads_pairs(const struct ops *o)
+{
+    return o->round && !o->panels;
+}
 
 const struct ops *ops_ref(void);
 /* `features`: "auto" or a body's name; a body that this CPU lacks is ST_UNSUPPORTED.

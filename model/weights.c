@@ -104,9 +104,9 @@ static bool is_small(const struct weight_source *source)
 /* Whether gemms by bf16 may read bf16. */
 static bool may_round(const struct weights_args *a)
 {
-    return a->rounds &&
-           (a->form == MODEL_WEIGHTS_PACKED || a->form == MODEL_WEIGHTS_WIDE ||
-            (a->form == MODEL_WEIGHTS_AUTO && count_elements(a->source, true) > ROUND_EXACT_MAX));
+    if (a->form == MODEL_WEIGHTS_AUTO)
+        return a->rounds && count_elements(a->source, true) > ROUND_EXACT_MAX;
+    return a->rounds && a->form != MODEL_WEIGHTS_FLOAT;
 }
 
 enum dtype weights_converted_dtype(const struct weight_source *source)
@@ -116,8 +116,7 @@ enum dtype weights_converted_dtype(const struct weight_source *source)
 
 bool weights_are_packed(const struct weight_source *source, enum model_weights_form form)
 {
-    return form == MODEL_WEIGHTS_PACKED || form == MODEL_WEIGHTS_WIDE ||
-           (form == MODEL_WEIGHTS_AUTO && !is_small(source));
+    return form == MODEL_WEIGHTS_AUTO ? !is_small(source) : form != MODEL_WEIGHTS_FLOAT;
 }
 
 bool weights_pack(const struct weight *w, const struct weight_spec *s, struct packed *out)

@@ -2,12 +2,6 @@
  * products are those of the reference, and a row's bits depend on that row alone. */
 #include "kernels/packed_weights.h"
 
-/* A body that wants bf16 in panels has products of two bf16 there alone. */
-static bool reads_pairs(const struct ops *ops)
-{
-    return ops->round && !ops->panels;
-}
-
 /* Rows of x, as floats and in bf16, for one body; columns behind the last are never read. */
 struct rows {
     float *x;
@@ -58,7 +52,7 @@ static void check_products(const struct form *f, int rows, int cols, int tokens,
     const size_t n = (size_t)(tokens * stride);
     float *start = kt_floats(n, 4);
     for (int b = 1; ops_at(b); b++)
-        for (int pairs = 0; pairs <= reads_pairs(ops_at(b)); pairs++) {
+        for (int pairs = 0; pairs <= ops_wide_reads_pairs(ops_at(b)); pairs++) {
             struct rows x = rows_make(ops_at(b), tokens, cols, seed + 1);
             float *want = kt_copy(start, n), *got = kt_copy(start, n);
             const int parts = 1 + tokens % 5;
@@ -115,7 +109,7 @@ Test(wide, single_products_are_exact)
         float out[9 * 256];
         for (int at = 0; at < COLS; at += 23)
             for (int b = 1; ops_at(b); b++)
-                for (int pairs = 0; pairs <= reads_pairs(ops_at(b)); pairs++) {
+                for (int pairs = 0; pairs <= ops_wide_reads_pairs(ops_at(b)); pairs++) {
                     struct rows x = rows_make(ops_at(b), 9, COLS, 1);
                     for (int i = 0; i < 9 * COLS; i++)
                         x.x[i] = i % COLS == at;
@@ -148,7 +142,7 @@ Test(wide, rows_depend_on_themselves_alone, .timeout = 120)
             continue;
         struct weights *w = wide_make(&forms[i], N, K, 8);
         for (int b = 1; ops_at(b); b++)
-            for (int pairs = 0; pairs <= reads_pairs(ops_at(b)); pairs++) {
+            for (int pairs = 0; pairs <= ops_wide_reads_pairs(ops_at(b)); pairs++) {
                 struct rows x = rows_make(ops_at(b), ROWS, K, 7);
                 float *all = malloc(ROWS * N * sizeof *all), *one = malloc(ROWS * N * sizeof *one);
                 struct op_gemm a = product(&x, pairs, &w->m, 0, ROWS, all);
@@ -185,10 +179,10 @@ Test(wide, what_is_no_number_stays_none)
                 struct rows x = rows_make(ops_at(b), 3, 64, 3);
                 float out[3 * 16];
                 x.x[64 + 37] = wrong[i];
-                if (reads_pairs(ops_at(b)))
+                if (ops_wide_reads_pairs(ops_at(b)))
                     ops_at(b)->round(
                         &(struct op_round){.out = x.x16, .x = x.x, .tokens = 3, .dim = 64}, 0, 1);
-                struct op_gemm a = product(&x, reads_pairs(ops_at(b)), &w->m, 0, 3, out);
+                struct op_gemm a = product(&x, ops_wide_reads_pairs(ops_at(b)), &w->m, 0, 3, out);
                 ops_at(b)->gemm(&a, 0, 1);
                 for (int n = 0; n < 16; n++) {
                     cr_assert(isfinite(out[n]) && isfinite(out[32 + n]), "%s", ops_at(b)->name);
