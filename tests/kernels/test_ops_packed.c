@@ -449,6 +449,10 @@ Test(packed, bf16_rows, .timeout = 120)
     for (int b = 0; ops_at(b); b++)
         if (ops_at(b)->round)
             check_bf16(ops_at(b), 530, 33, 64);
+    /* In tiles: more panels than wait for a block of columns, of which there are two. */
+    for (int b = 0; ops_at(b); b++)
+        if (ops_at(b)->round && ops_at(b)->panels)
+            check_bf16(ops_at(b), 140, 800, 4000);
 }
 
 static void check_embedding(const struct form *f)
