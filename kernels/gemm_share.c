@@ -36,16 +36,16 @@ uint64_t gemm_weight_bytes(const struct matrix *w)
     return (uint64_t)w->rows * (uint64_t)w->cols * element_bytes(w);
 }
 
-/* Where part `part` begins, without a product that could overflow. */
-static uint64_t border(uint64_t cost, uint64_t part, uint64_t parts)
+/* Where a piece begins, without a product that could overflow. */
+static uint64_t border(uint64_t cost, uint64_t piece, uint64_t pieces)
 {
-    return cost / parts * part + cost % parts * part / parts;
+    return cost / pieces * piece + cost % pieces * piece / pieces;
 }
 
-struct gemm_share gemm_share_of(uint64_t cost, int part, int parts)
+struct gemm_share gemm_share_of(uint64_t cost, size_t begin, size_t end, size_t pieces)
 {
-    return (struct gemm_share){.begin = border(cost, (uint64_t)part, (uint64_t)parts),
-                               .end = border(cost, (uint64_t)part + 1, (uint64_t)parts)};
+    return (struct gemm_share){.begin = border(cost, begin, pieces),
+                               .end = border(cost, end, pieces)};
 }
 
 /* The panel, of those from `at` on that cost so much each, at which this border is. */

@@ -12,6 +12,10 @@
 #include "base/clock.h"
 #include "model/model_impl.h"
 
+/* What a piece of a gemm costs at least, in bytes read from memory: several microseconds. */
+#define GEMM_PIECE_BYTES ((uint64_t)128 << 10)
+#define GEMM_PANELS_EACH 4 /* for a member; fewer are cut evenly */
+
 /* ---- what the blocks are made of ---- */
 
 /* Rows of x8, their columns in the order of the weights that read them. */
@@ -36,10 +40,32 @@ static void put_in_order(const struct layer_run *l, const struct op_gemm *a)
     run_meet(l->r);
 }
 
-void run_gemm(const struct layer_run *l, struct op_gemm a)
+/* Panels of a piece that is worth being taken alone: see base/work.h. */
+static size_t gemm_grain(const struct op_gemm *a, size_t panels, int parts)
+{
+    const uint64_t each = gemm_cost(a->w, a->tokens) / panels, most = panels / (2 * (size_t)parts);
+    const uint64_t n = GEMM_PIECE_BYTES / (each > 0 ? each : 1);
+    return (n < 2 ? 2 : n < most ? n : most) / 2 * 2;
+}
+
+/* Columns, a piece at a time. */
+static void run_pieces(const struct layer_run *l, struct op_gemm *a, size_t panels)
+{
+    const struct model *m = l->r->m;
+    size_t begin, end;
+    work_begin(m->work, l->me.part, panels, gemm_grain(a, panels, l->me.parts));
+    while (work_take(m->work, l->me.part, &begin, &end)) {
+        a->first = (int32_t)(begin * PACKED_ROWS);
+        a->end = end == panels ? a->w->rows : (int32_t)(end * PACKED_ROWS);
+        m->ops->gemm(a, 0, 1);
+    }
+}
+
+static void gemm(const struct layer_run *l, struct op_gemm a, bool in_pieces)
 {
     const struct scratch *s = &l->r->m->scratch;
     const struct rows8 x8 = scratch_x8(s, a.w->cols);
+    const size_t panels = ((size_t)a.w->rows + PACKED_ROWS - 1) / PACKED_ROWS;
     if (matrix_reads_bytes(a.w) || a.w->rounds) {
         assert(s->ready_dim == a.w->cols && (a.x_stride == 0 || a.x_stride == a.w->cols));
         assert(a.x == s->ready);
@@ -50,7 +76,20 @@ void run_gemm(const struct layer_run *l, struct op_gemm a)
     }
     if (a.w->rounds)
         a.x16 = s->x16;
-    l->r->m->ops->gemm(&a, l->me.part, l->me.parts);
+    if (in_pieces && l->me.parts > 1 && panels >= GEMM_PANELS_EACH * (size_t)l->me.parts)
+        run_pieces(l, &a, panels);
+    else
+        l->r->m->ops->gemm(&a, l->me.part, l->me.parts);
+}
+
+void run_gemm(const struct layer_run *l, struct op_gemm a)
+{
+    gemm(l, a, true);
+}
+
+void run_small_gemm(const struct layer_run *l, struct op_gemm a)
+{
+    gemm(l, a, false);
 }
 
 void run_ready(const struct layer_run *l, const float *x, int32_t tokens, const struct matrix *w)

@@ -66,12 +66,12 @@ static void absorb_queries(const struct layer_run *l, const struct op_rows *rows
                               .x_stride = (int32_t)width},
              rows);
     for (size_t h = 0; h < heads; h++)
-        run_gemm(l, (struct op_gemm){.out = s->latent + h * key,
-                                     .x = s->qkv + h * (nope + rope),
-                                     .w = &l->w->absorb_k[h],
-                                     .tokens = rows->tokens,
-                                     .x_stride = (int32_t)width,
-                                     .out_stride = (int32_t)(heads * key)});
+        run_small_gemm(l, (struct op_gemm){.out = s->latent + h * key,
+                                           .x = s->qkv + h * (nope + rope),
+                                           .w = &l->w->absorb_k[h],
+                                           .tokens = rows->tokens,
+                                           .x_stride = (int32_t)width,
+                                           .out_stride = (int32_t)(heads * key)});
     run_meet(l->r);
     team_split((size_t)rows->tokens * heads, 1, l->me.part, l->me.parts, &begin, &end);
     for (size_t i = begin; i < end; i++)
@@ -104,12 +104,12 @@ static void project_out(const struct layer_run *l)
     const struct latent_config *a = &c->latent;
     const struct scratch *s = &l->r->m->scratch;
     for (int32_t h = 0; h < c->heads; h++)
-        run_gemm(l, (struct op_gemm){.out = s->qkv + (size_t)h * (size_t)a->value_dim,
-                                     .x = s->attn + (size_t)h * (size_t)a->kv_rank,
-                                     .w = &l->w->absorb_v[h],
-                                     .tokens = l->rows->tokens,
-                                     .x_stride = c->heads * a->kv_rank,
-                                     .out_stride = c->heads * a->value_dim});
+        run_small_gemm(l, (struct op_gemm){.out = s->qkv + (size_t)h * (size_t)a->value_dim,
+                                           .x = s->attn + (size_t)h * (size_t)a->kv_rank,
+                                           .w = &l->w->absorb_v[h],
+                                           .tokens = l->rows->tokens,
+                                           .x_stride = c->heads * a->kv_rank,
+                                           .out_stride = c->heads * a->value_dim});
     run_meet(l->r);
     struct op_gemm o = run_block_out(l);
     run_ready(l, s->qkv, o.tokens, &l->w->o);

@@ -168,10 +168,12 @@ enum status model_load(const struct model_load_args *args, struct model **out, s
         return err_set(err, ST_NO_MEMORY, "no memory for a model");
     m->ops = args->ops;
     m->team = args->team;
+    m->work = work_create(team_size(args->team));
     m->max_tokens = args->max_batch_tokens;
     m->max_logits = args->max_logits_rows < args->max_batch_tokens ? args->max_logits_rows
                                                                    : args->max_batch_tokens;
-    enum status st = model_config_read(args->dir, &m->config, &m->defaults, err);
+    enum status st = m->work ? model_config_read(args->dir, &m->config, &m->defaults, err)
+                             : err_set(err, ST_NO_MEMORY, "no memory for a model");
     if (!st)
         st = weight_source_open(args->dir, &m->source, err);
     if (!st) {
@@ -210,6 +212,7 @@ void model_free(struct model *m)
     huge_free(m->scratch.memory, m->scratch.bytes);
     weights_fini(&m->weights);
     weight_source_close(m->source);
+    work_destroy(m->work);
     free(m);
 }
 

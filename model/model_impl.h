@@ -10,6 +10,7 @@
 #ifndef MODEL_MODEL_IMPL_H
 #define MODEL_MODEL_IMPL_H
 
+#include "base/work.h"
 #include "formats/weight_source.h"
 #include "kernels/gemm_share.h"
 #include "model/model.h"
@@ -64,6 +65,7 @@ struct model {
     struct fingerprint fingerprint;
     const struct ops *ops;
     struct team *team;
+    struct work *work;               /* the gemms of a forward */
     struct profile *profile;         /* NULL: off */
     float *inv_freq[MODEL_ROPES][2]; /* [dim / 2], short and long */
     float *inv_freq_memory;
@@ -123,7 +125,10 @@ static inline void run_meet(const struct run *r)
     else
         team_barrier(r->m->team);
 }
+/* Cut while it is done (base/work.h): members may be WORK_SLOTS gemms apart at most. */
 void run_gemm(const struct layer_run *l, struct op_gemm a);
+/* Cut evenly beforehand: for small ones, any number of them between two meetings. */
+void run_small_gemm(const struct layer_run *l, struct op_gemm a);
 /* Where a model has weights that want them: makes integers, or bf16, of x, dense rows, for the
  * gemms that read it next, that by `w` first of all, and meets. All members must have met since the
  * gemms before. A gemm by weights whose columns are in another order makes the integers anew. */

@@ -2,11 +2,16 @@
  * token goes to, and the products of all of them.
  *
  * The pairs (token, chosen expert) are sorted by expert, so that each expert that was chosen is
- * read once, and rows are made ready for gemms in that order, from where they lie. Each product is
- * by a part of the team that has as much to do as any other (kernels/gemm_share.h). */
+ * read once, and rows are made ready for gemms in that order, from where they lie. The products
+ * are one list of work (kernels/gemm_share.h), cut while it is done (base/work.h). */
 #include <string.h>
 
 #include "model/model_impl.h"
+
+/* A piece of a list of products costs at least so much, in bytes read from memory; a member's share
+ * is cut into so many at most, since each walks the whole list. */
+#define PIECE_BYTES ((uint64_t)256 << 10)
+#define PIECES_EACH 64
 
 /* Pairs in order of expert, then of token: pair_of for each choice, pair_row back. One member's
  * work. */
@@ -175,20 +180,11 @@ static void run_product(const struct layer_run *l, struct gemm_share *share, str
     l->r->m->ops->gemm(&a, 0, 1);
 }
 
-/* All products of an expert, then those of the next. */
-static void run_products(const struct layer_run *l, const struct pair_list *p, const float *x,
-                         const struct pair_product *of, int n)
+/* All products of an expert, then those of the next: what of them is in this share. */
+static void run_share(const struct layer_run *l, const struct pair_list *p, const float *x,
+                      const struct pair_product *of, int n, struct gemm_share share)
 {
     const struct matrix *w;
-    uint64_t cost = 0, bytes = 0;
-    for (int i = 0; i < n; i++)
-        for (struct expert_rows r = {0}; (w = next_matrix(p, &of[i], &r));) {
-            cost += gemm_cost(w, r.end - r.begin);
-            bytes += gemm_weight_bytes(w);
-        }
-    if (l->me.part == 0)
-        l->r->m->scratch.expert_bytes += bytes;
-    struct gemm_share share = gemm_share_of(cost, l->me.part, l->me.parts);
     for (struct expert_rows r = {0}, at; at = r, next_matrix(p, of, &r);)
         for (int i = 0; i < n; i++) {
             struct expert_rows same = at;
@@ -203,6 +199,27 @@ static void run_products(const struct layer_run *l, const struct pair_list *p, c
                 memcpy(&a.bias, bias + expert * of[i].step, sizeof a.bias);
             run_product(l, &share, a, same.begin);
         }
+}
+
+static void run_products(const struct layer_run *l, const struct pair_list *p, const float *x,
+                         const struct pair_product *of, int n)
+{
+    const struct matrix *w;
+    uint64_t cost = 0, bytes = 0;
+    for (int i = 0; i < n; i++)
+        for (struct expert_rows r = {0}; (w = next_matrix(p, &of[i], &r));) {
+            cost += gemm_cost(w, r.end - r.begin);
+            bytes += gemm_weight_bytes(w);
+        }
+    if (l->me.part == 0)
+        l->r->m->scratch.expert_bytes += bytes;
+    struct work *work = l->r->m->work;
+    const uint64_t many = cost / PIECE_BYTES, most = PIECES_EACH * (uint64_t)l->me.parts;
+    const size_t pieces = (size_t)(many < 1 ? 1 : many < most ? many : most);
+    size_t begin, end;
+    work_begin(work, l->me.part, pieces, 1);
+    while (work_take(work, l->me.part, &begin, &end))
+        run_share(l, p, x, of, n, gemm_share_of(cost, begin, end, pieces));
     run_meet(l->r);
 }
 

@@ -271,7 +271,7 @@ static void check_list(const struct ops *ops, const struct matrix *const *w, con
             ops->gemm(&a, 0, 1);
     }
     for (int part = 0; part < parts; part++) {
-        struct gemm_share s = gemm_share_of(cost, part, parts);
+        struct gemm_share s = gemm_share_of(cost, (size_t)part, (size_t)part + 1, (size_t)parts);
         for (int i = 0; i < LIST; i++) {
             struct op_gemm a = {
                 .out = got + i * ROWS * N, .x = x, .x8 = &r, .w = w[i], .tokens = rows[i]};
@@ -311,7 +311,8 @@ Test(packed, shares_are_even)
     enum { LIST = 7, PARTS = 4 };
     int panels[PARTS] = {0};
     for (int part = 0; part < PARTS; part++) {
-        struct gemm_share s = gemm_share_of(LIST * gemm_cost(&w, 2), part, PARTS);
+        struct gemm_share s =
+            gemm_share_of(LIST * gemm_cost(&w, 2), (size_t)part, (size_t)part + 1, PARTS);
         for (int i = 0; i < LIST; i++) {
             struct op_gemm a = {.w = &w, .tokens = 2};
             if (gemm_share_take(&s, &a))
