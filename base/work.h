@@ -2,8 +2,8 @@
  * items, the same one that team_split() gives, and takes it from its beginning, half of what is
  * left at a time; who has nothing left takes half of what is left of another's. So a member whose
  * core is slowed, by a neighbour or by its clock, holds up the others for a grain at most, and as
- * long as all are equally fast each works on its own memory. Guided self-scheduling (Polychronopoulos
- * and Kuck 1987) with a queue for each member.
+ * long as all are equally fast each works on its own memory. Guided self-scheduling
+ * (Polychronopoulos and Kuck 1987) with a queue for each member.
  *
  *     work_begin(w, part, n, grain);            every member, in the same order, with the same n
  *     while (work_take(w, part, &begin, &end))
