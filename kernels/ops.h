@@ -215,7 +215,9 @@ enum glu_kind {
 /* out[m,i] = kind(gate[m,i], up[m,i]); out may be gate where its rows are dense. gate and up have
  * row stride in_stride elements. */
 struct op_glu {
-    float *out; /* [tokens, dim] */
+    float *out;      /* [tokens, dim] */
+    uint16_t *out16; /* where it is not NULL, in place of out, as op_round leaves it: of bodies
+                      * that have one */
     const float *gate, *up;
     enum glu_kind kind;
     float limit, alpha; /* of GLU_CLAMPED */

@@ -92,17 +92,23 @@ void run_small_gemm(const struct layer_run *l, struct op_gemm a)
     gemm(l, a, false);
 }
 
+void run_is_ready(const struct layer_run *l, const float *x, const struct matrix *w)
+{
+    struct scratch *s = &l->r->m->scratch;
+    if (l->me.part == 0) {
+        s->ready = x;
+        s->ready_dim = w->cols;
+        s->ready_order = w->packed ? w->packed->order : NULL;
+    }
+}
+
 void run_ready(const struct layer_run *l, const float *x, int32_t tokens, const struct matrix *w)
 {
     struct model *m = l->r->m;
     const int32_t *order = w->packed ? w->packed->order : NULL;
     if (!m->weights.reads_bytes && !m->weights.rounds)
         return;
-    if (l->me.part == 0) {
-        m->scratch.ready = x;
-        m->scratch.ready_dim = w->cols;
-        m->scratch.ready_order = order;
-    }
+    run_is_ready(l, x, w);
     if (m->weights.reads_bytes)
         quantize(l, (struct op_quantize){.x = x, .tokens = tokens, .dim = w->cols, .order = order});
     if (m->weights.rounds)

@@ -2,10 +2,17 @@
  * its experts' outputs in the order of its choices, so that its bits depend on no other token. */
 #include "model/model_impl.h"
 
-static void run_glu(const struct layer_run *l, int32_t rows, int32_t ffn)
+/* Whether what the gated unit gives is read in bf16 alone: then it is never anything else. */
+static bool reads_pairs_alone(const struct model *m, const struct matrix *down)
+{
+    return m->weights.rounds && !m->weights.reads_bytes && down->rounds;
+}
+
+static void run_glu(const struct layer_run *l, int32_t rows, int32_t ffn, bool rounded)
 {
     const struct model *m = l->r->m;
     struct op_glu a = {.out = m->scratch.gate,
+                       .out16 = rounded ? m->scratch.x16 : NULL,
                        .gate = m->scratch.gate,
                        .up = m->scratch.up,
                        .kind = m->config.activation,
@@ -28,9 +35,13 @@ static void run_unit(const struct layer_run *l, const struct expert_weights *w, 
     a.out = s->up, a.w = &w->up, a.bias = w->up_bias;
     run_gemm(l, a);
     run_meet(l->r);
-    run_glu(l, to.tokens, w->gate.rows);
+    const bool rounded = reads_pairs_alone(l->r->m, &w->down);
+    if (rounded)
+        run_is_ready(l, s->gate, &w->down);
+    run_glu(l, to.tokens, w->gate.rows, rounded);
     run_meet(l->r);
-    run_ready(l, s->gate, to.tokens, &w->down);
+    if (!rounded)
+        run_ready(l, s->gate, to.tokens, &w->down);
     to.x = s->gate, to.w = &w->down, to.bias = w->down_bias;
     run_gemm(l, to);
     run_meet(l->r);
@@ -51,7 +62,7 @@ static void run_experts(const struct layer_run *l, const struct pair_list *p)
                                          {&w->up, &w->up_bias, sizeof *w, s->up}};
     const struct pair_product down = {&w->down, &w->down_bias, sizeof *w, s->pair_out};
     moe_gemm(l, p, l->in, s->pair_row, gates, 2);
-    run_glu(l, p->pairs, l->r->m->config.moe.ffn);
+    run_glu(l, p->pairs, l->r->m->config.moe.ffn, false);
     run_meet(l->r);
     moe_gemm(l, p, s->gate, NULL, &down, 1);
 }

@@ -133,6 +133,8 @@ void run_small_gemm(const struct layer_run *l, struct op_gemm a);
  * gemms that read it next, that by `w` first of all, and meets. All members must have met since the
  * gemms before. A gemm by weights whose columns are in another order makes the integers anew. */
 void run_ready(const struct layer_run *l, const float *x, int32_t tokens, const struct matrix *w);
+/* Who wrote x so by an op of its own says it here, and meets. */
+void run_is_ready(const struct layer_run *l, const float *x, const struct matrix *w);
 void run_norm(const struct layer_run *l, struct op_rmsnorm a);
 void run_rope(const struct layer_run *l, struct op_rope a, const struct op_rows *rows);
 void run_store(const struct layer_run *l, const float *k, const float *v, int32_t stride);

@@ -1,5 +1,6 @@
 #include "kernels/ref/ref.h"
 
+#include <assert.h>
 #include <math.h>
 
 void ref_split(int32_t rows, int part, int parts, int32_t *begin, int32_t *end)
@@ -156,6 +157,7 @@ static double glu(const struct op_glu *a, double gate, double up)
 
 void ref_glu(const struct op_glu *a, int part, int parts)
 {
+    assert(!a->out16);
     int32_t begin, end;
     ref_split(a->tokens, part, parts, &begin, &end);
     for (int32_t m = begin; m < end; m++)

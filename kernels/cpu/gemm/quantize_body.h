@@ -94,7 +94,7 @@ void BODY(round)(const struct op_round *a, int part, int parts)
         const size_t m = at / dim, col = at % dim;
         const float *x = a->x + (a->row ? (size_t)a->row[m] : m) * dim + col;
         n = dim - col < end - at ? dim - col : end - at;
-        dtype_convert(a->out + m * rows16_stride(a->dim) + col, DTYPE_BF16, x, DTYPE_F32, n);
+        vec_round_run(a->out + m * rows16_stride(a->dim) + col, x, n);
         /* The last span of a row is whole. */
         if (col + n == dim && dim % PACKED_SPAN != 0)
             memset(a->out + m * rows16_stride(a->dim) + dim, 0,

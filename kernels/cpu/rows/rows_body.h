@@ -142,6 +142,17 @@ static void rows_rope(const struct op_rope *a, int part, int parts)
     }
 }
 
+INLINE void kv_put(void *at, enum dtype type, const float *x, size_t n)
+{
+#if defined(VEC_STORES_BF16)
+    if (type == DTYPE_BF16) {
+        vec_round_run(at, x, n);
+        return;
+    }
+#endif
+    kv_vector_narrow(at, type, x, n);
+}
+
 static void rows_kv_store(const struct op_kv_store *a, int part, int parts)
 {
     const struct kv_layout *l = a->layout;
@@ -156,9 +167,9 @@ static void rows_kv_store(const struct op_kv_store *a, int part, int parts)
             size_t dim = (size_t)kv_part_dim(l, p);
             size_t stride = a->kv_stride ? (size_t)a->kv_stride : heads * dim;
             if (dim > 0)
-                kv_vector_narrow((char *)a->pool + kv_offset(l, a->layer, block, p, (int)h,
-                                                             position % l->block_tokens),
-                                 l->dtype, (p == KV_KEY ? a->k : a->v) + r * stride + h * dim, dim);
+                kv_put((char *)a->pool +
+                           kv_offset(l, a->layer, block, p, (int)h, position % l->block_tokens),
+                       l->dtype, (p == KV_KEY ? a->k : a->v) + r * stride + h * dim, dim);
         }
     }
 }

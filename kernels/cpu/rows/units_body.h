@@ -3,7 +3,9 @@
 #ifndef KERNELS_CPU_ROWS_UNITS_BODY_H
 #define KERNELS_CPU_ROWS_UNITS_BODY_H
 
+#include <assert.h>
 #include <math.h>
+#include <string.h>
 
 #include "base/team.h"
 #include "kernels/cpu/cpu.h"
@@ -56,10 +58,37 @@ INLINE struct units_share units_split(int32_t tokens, int32_t dim, int part, int
     return s;
 }
 
+#if defined(BODY_ROUNDS) || defined(BODY_TILES)
+/* Columns of row m, rounded, and behind the last what makes its span a whole one. */
+static void glu_round(const struct op_glu *a, size_t m, size_t stride, const struct units_share *s)
+{
+    const float *gate = a->gate + m * stride, *up = a->up + m * stride;
+    uint16_t *out = a->out16 + m * rows16_stride(a->dim);
+    const size_t dim = (size_t)a->dim, more = (PACKED_SPAN - dim % PACKED_SPAN) % PACKED_SPAN;
+    size_t i = s->col;
+    for (; i + LANES <= s->col_end; i += LANES)
+        vec_store_bf16(out + i, glu_vec(a, vec_load(gate + i), vec_load(up + i)));
+    if (i < s->col_end) {
+        const int n = (int)(s->col_end - i);
+        vec_store_bf16_n(out + i, glu_vec(a, vec_load_n(gate + i, n), vec_load_n(up + i, n)), n);
+    }
+    if (s->col < s->col_end && s->col_end == dim)
+        memset(out + dim, 0, more * sizeof *out);
+}
+#endif
+
 static void rows_glu(const struct op_glu *a, int part, int parts)
 {
     size_t stride = (size_t)(a->in_stride ? a->in_stride : a->dim);
     const struct units_share s = units_split(a->tokens, a->dim, part, parts);
+#if defined(BODY_ROUNDS) || defined(BODY_TILES)
+    for (size_t m = s.row; a->out16 && m < s.row_end; m++)
+        glu_round(a, m, stride, &s);
+    if (a->out16)
+        return;
+#else
+    assert(!a->out16);
+#endif
     for (size_t m = s.row; m < s.row_end; m++) {
         const float *gate = a->gate + m * stride, *up = a->up + m * stride;
         float *out = a->out + m * (size_t)a->dim;

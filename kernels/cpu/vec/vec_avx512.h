@@ -165,6 +165,34 @@ INLINE vec vec_sum_groups(const vec v[LANES / SUM_GROUP])
     vec cd = _mm512_shuffle_ps(v[2], v[3], 0x44) + _mm512_shuffle_ps(v[2], v[3], 0xee);
     return _mm512_shuffle_ps(ab, cd, 0x88) + _mm512_shuffle_ps(ab, cd, 0xdd);
 }
+/* To bf16: nearest, ties to even; what is no number stays none. */
+#define VEC_STORES_BF16 1
+INLINE __m256i vec_to_bf16(vec v)
+{
+    const __m512i b = _mm512_castps_si512(v), odd = _mm512_srli_epi32(b, 16);
+    const __m512i half =
+        _mm512_add_epi32(_mm512_and_si512(odd, _mm512_set1_epi32(1)), _mm512_set1_epi32(0x7fff));
+    const __mmask16 none = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+    const __m512i near = _mm512_add_epi32(b, half);
+    const __m512i quiet = _mm512_or_si512(b, _mm512_set1_epi32(0x400000));
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_mask_mov_epi32(near, none, quiet), 16));
+}
+INLINE void vec_store_bf16(void *p, vec v)
+{
+    _mm256_storeu_si256(p, vec_to_bf16(v));
+}
+INLINE void vec_store_bf16_n(void *p, vec v, int n)
+{
+    _mm256_mask_storeu_epi16(p, vec_first(n), vec_to_bf16(v));
+}
+INLINE void vec_round_run(uint16_t *out, const float *x, size_t n)
+{
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        vec_store_bf16(out + i, vec_load(x + i));
+    if (i < n)
+        vec_store_bf16_n(out + i, vec_load_n(x + i, (int)(n - i)), (int)(n - i));
+}
 #if defined(BODY_ROUNDS)
 /* Pairs of bf16, one in each lane: 2 * LANES elements, or the `left` ones that there are. */
 INLINE vec vec_load_pairs(const void *p, int left)
