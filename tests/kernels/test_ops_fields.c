@@ -1,5 +1,9 @@
 /* The optional fields of the ops that work row by row, alone and together: every body against ref,
  * and whatever the parts, bit for bit the same. */
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
 #include "kernels/kernels_util.h"
 
 static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F16};
@@ -309,6 +313,56 @@ Test(fields, glu)
 }
 
 /* Each element by itself: NaN stays, infinities go where the formula says. */
+/* Rounding is to nearest even in every body, what is no number stays none; a gated unit that gives
+ * bf16 gives what rounding its floats would. Behind a row stand zeros up to a whole span. */
+static void check_round(const struct ops *ops, int tokens, int dim, int parts)
+{
+    static const float odd[] = {NAN,         -NAN,       INFINITY, -INFINITY, 0.0f,
+                                -0.0f,       FLT_MAX,    -FLT_MAX, 1e-40f,    1.00390625f,
+                                1.01171875f, 1.0039063f, FLT_MIN};
+    const size_t n = (size_t)(tokens * dim), stride = rows16_stride(dim);
+    const size_t span = (size_t)(dim + PACKED_SPAN - 1) / PACKED_SPAN * PACKED_SPAN;
+    float *gate = kt_floats(n, 21), *up = kt_floats(n, 22), *y = malloc(n * sizeof *y);
+    uint16_t *got = malloc((size_t)tokens * stride * sizeof *got);
+    for (size_t i = 0; i < n; i += 3)
+        up[i] = odd[i / 3 % (sizeof odd / sizeof odd[0])];
+    struct op_glu a = {
+        .out = y, .gate = gate, .up = up, .kind = GLU_SILU, .tokens = tokens, .dim = dim};
+    ops->glu(&a, 0, 1);
+    for (int what = 0; what < 2; what++) {
+        const float *from = what == 0 ? up : y;
+        memset(got, 0xee, (size_t)tokens * stride * sizeof *got);
+        a.out = NULL;
+        a.out16 = got;
+        for (int part = parts - 1; part >= 0; part--)
+            if (what == 0)
+                ops->round(&(struct op_round){.out = got, .x = up, .tokens = tokens, .dim = dim},
+                           part, parts);
+            else
+                ops->glu(&a, part, parts);
+        for (size_t m = 0; m < (size_t)tokens; m++)
+            for (size_t i = 0; i < span; i++)
+                cr_assert_eq(got[m * stride + i],
+                             i < (size_t)dim ? dtype_f32_to_bf16(from[m * (size_t)dim + i]) : 0,
+                             "%s %d: row %zu of %d, column %zu of %d", ops->name, what, m, tokens,
+                             i, dim);
+    }
+    free(got);
+    free(y);
+    free(up);
+    free(gate);
+}
+
+Test(fields, rounding_to_bf16)
+{
+    for (int b = 0; ops_at(b); b++)
+        for (int dim = 1; ops_at(b)->round && dim < 300; dim += 1 + dim / 2)
+            for (int parts = 1; parts < 6; parts += 2) {
+                check_round(ops_at(b), 1, dim, parts);
+                check_round(ops_at(b), 7, dim, parts);
+            }
+}
+
 Test(fields, glu_without_numbers)
 {
     static const float odd[] = {NAN, INFINITY, -INFINITY, 3e38f, -3e38f, 0, -0.0f, 1e-40f, 88, -80};
