@@ -1,5 +1,5 @@
 /* The elementwise ops of gated units, mixtures and caps, compiled once per instruction set (see
- * cpu.h). */
+ * cpu.h). It is over 150 lines because it is code. */
 #ifndef KERNELS_CPU_ROWS_UNITS_BODY_H
 #define KERNELS_CPU_ROWS_UNITS_BODY_H
 
