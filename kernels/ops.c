@@ -41,6 +41,28 @@ static const struct body {
 
 #define BODIES (sizeof bodies / sizeof bodies[0])
 
+#define GATED_ROWS 48 /* fewer are for vectors, or wait for memory */
+
+static bool packed_alike(const struct packed *a, const struct packed *b)
+{
+    return a->bits == b->bits && a->group == b->group && a->zero == b->zero &&
+           a->has_min == b->has_min && a->has_table == b->has_table && a->order == b->order &&
+           (!a->has_table || memcmp(a->table, b->table, sizeof a->table) == 0) &&
+           a->scale_type == b->scale_type;
+}
+
+bool ops_gates(const struct ops *o, const struct op_gemm *a, const struct matrix *up)
+{
+    const struct matrix *w = a->w;
+    if (!o->gates || a->tokens < GATED_ROWS || a->scale != 0 || a->accumulate ||
+        w->rows != up->rows || w->cols != up->cols)
+        return false;
+    if (w->panels)
+        return up->panels;
+    return w->packed && up->packed && !w->wide_rows && !up->wide_rows &&
+           packed_alike(w->packed, up->packed);
+}
+
 const struct ops *ops_ref(void)
 {
     return &ref;

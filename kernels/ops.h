@@ -122,6 +122,23 @@ struct op_rmsnorm {
     int accumulate;
 };
 
+enum glu_kind {
+    GLU_SILU,      /* silu(gate) * up                                       (Shazeer 2020) */
+    GLU_GELU_TANH, /* gelu(gate) * up, gelu by tanh */
+    GLU_GELU,      /* the same, gelu by erf */
+    GLU_CLAMPED,   /* g sigmoid(alpha g) (u + 1), g = min(gate, limit), u = clamp(up, +-limit) */
+};
+
+/* In place of what a gemm gives, with that of a second matrix: unit(x w^T, x up^T), as op_glu has
+ * it, bit for bit. */
+struct gemm_unit {
+    const struct matrix *up; /* of w's shape and form */
+    const float *up_bias;    /* [N] or NULL */
+    enum glu_kind kind;
+    float limit, alpha;
+    uint16_t *out16; /* where it is not NULL, in place of out, as op_round leaves it */
+};
+
 /* out[m,n] = scale * (sum_k x[m,k] * w[n,k]  (+ bias[n])) (+ out[m,n] when accumulate) */
 struct op_gemm {
     float *out;             /* [tokens, w.rows], row stride out_stride elements */
@@ -135,6 +152,7 @@ struct op_gemm {
     int32_t x_stride, out_stride; /* 0: dense */
     int32_t first, end; /* of out these columns alone: multiples of PACKED_ROWS, or end all or 0 */
     int accumulate;
+    const struct gemm_unit *unit; /* or NULL; see ops_gates(). Without scale and accumulate */
 };
 
 /* Rotary embedding in place (Su et al. 2021). Element i pairs with i + head_dim/2, the "rotate
@@ -205,13 +223,6 @@ struct op_attention {
     size_t scratch_bytes; /* more than OPS_ATTENTION_COUNTS, or 0 */
 };
 
-enum glu_kind {
-    GLU_SILU,      /* silu(gate) * up                                       (Shazeer 2020) */
-    GLU_GELU_TANH, /* gelu(gate) * up, gelu by tanh */
-    GLU_GELU,      /* the same, gelu by erf */
-    GLU_CLAMPED,   /* g sigmoid(alpha g) (u + 1), g = min(gate, limit), u = clamp(up, +-limit) */
-};
-
 /* out[m,i] = kind(gate[m,i], up[m,i]); out may be gate where its rows are dense. gate and up have
  * row stride in_stride elements. */
 struct op_glu {
@@ -275,6 +286,7 @@ struct ops {
     void (*quantize)(const struct op_quantize *a, int part, int parts);
     void (*round)(const struct op_round *a, int part, int parts); /* NULL: gemm has no use for it */
     bool panels; /* and gemm takes bf16 that is read by what that makes in panels alone */
+    bool gates;  /* gemm takes op_gemm.unit */
     void (*rope)(const struct op_rope *a, int part, int parts);
     void (*kv_store)(const struct op_kv_store *a, int part, int parts);
     void (*attention)(const struct op_attention *a, int part, int parts);
@@ -290,6 +302,10 @@ static inline bool ops_wide_reads_pairs(const struct ops *o)
 {
     return o->round && !o->panels;
 }
+
+/* Whether this gemm may have a unit whose second matrix is `up`: rows are many, weights alike. All
+ * of its rows must go to one call. */
+bool ops_gates(const struct ops *o, const struct op_gemm *a, const struct matrix *up);
 
 const struct ops *ops_ref(void);
 /* `features`: "auto" or a body's name; a body that this CPU lacks is ST_UNSUPPORTED.

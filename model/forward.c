@@ -61,11 +61,17 @@ static void run_pieces(const struct layer_run *l, struct op_gemm *a, size_t pane
     }
 }
 
+/* Whether there are enough columns for that. */
+static bool has_pieces(const struct layer_run *l, const struct matrix *w)
+{
+    return l->me.parts > 1 &&
+           (size_t)w->rows >= GEMM_PANELS_EACH * PACKED_ROWS * (size_t)l->me.parts;
+}
+
 static void gemm(const struct layer_run *l, struct op_gemm a, bool in_pieces)
 {
     const struct scratch *s = &l->r->m->scratch;
     const struct rows8 x8 = scratch_x8(s, a.w->cols);
-    const size_t panels = ((size_t)a.w->rows + PACKED_ROWS - 1) / PACKED_ROWS;
     if (matrix_reads_bytes(a.w) || a.w->rounds) {
         assert(s->ready_dim == a.w->cols && (a.x_stride == 0 || a.x_stride == a.w->cols));
         assert(a.x == s->ready);
@@ -75,11 +81,16 @@ static void gemm(const struct layer_run *l, struct op_gemm a, bool in_pieces)
         a.x8 = &x8;
     }
     if (a.w->rounds)
-        a.x16 = s->x16;
-    if (in_pieces && l->me.parts > 1 && panels >= GEMM_PANELS_EACH * (size_t)l->me.parts)
-        run_pieces(l, &a, panels);
+        a.x16 = s->ready16;
+    if (in_pieces && has_pieces(l, a.w))
+        run_pieces(l, &a, ((size_t)a.w->rows + PACKED_ROWS - 1) / PACKED_ROWS);
     else
         l->r->m->ops->gemm(&a, l->me.part, l->me.parts);
+}
+
+bool run_gates(const struct layer_run *l, const struct op_gemm *a, const struct matrix *up)
+{
+    return (l->me.parts == 1 || has_pieces(l, a->w)) && ops_gates(l->r->m->ops, a, up);
 }
 
 void run_gemm(const struct layer_run *l, struct op_gemm a)
@@ -92,13 +103,15 @@ void run_small_gemm(const struct layer_run *l, struct op_gemm a)
     gemm(l, a, false);
 }
 
-void run_is_ready(const struct layer_run *l, const float *x, const struct matrix *w)
+void run_is_ready(const struct layer_run *l, const float *x, const struct matrix *w,
+                  const uint16_t *x16)
 {
     struct scratch *s = &l->r->m->scratch;
     if (l->me.part == 0) {
         s->ready = x;
         s->ready_dim = w->cols;
         s->ready_order = w->packed ? w->packed->order : NULL;
+        s->ready16 = x16;
     }
 }
 
@@ -108,7 +121,7 @@ void run_ready(const struct layer_run *l, const float *x, int32_t tokens, const 
     const int32_t *order = w->packed ? w->packed->order : NULL;
     if (!m->weights.reads_bytes && !m->weights.rounds)
         return;
-    run_is_ready(l, x, w);
+    run_is_ready(l, x, w, m->scratch.x16);
     if (m->weights.reads_bytes)
         quantize(l, (struct op_quantize){.x = x, .tokens = tokens, .dim = w->cols, .order = order});
     if (m->weights.rounds)

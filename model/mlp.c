@@ -2,6 +2,8 @@
  * its experts' outputs in the order of its choices, so that its bits depend on no other token. */
 #include "model/model_impl.h"
 
+#define UNIT_GATED_LEAST 64 /* so wide, a row of bf16 with what is behind it fits one of floats */
+
 /* Whether what the gated unit gives is read in bf16 alone: then it is never anything else. */
 static bool reads_pairs_alone(const struct model *m, const struct matrix *down)
 {
@@ -24,21 +26,53 @@ static void run_glu(const struct layer_run *l, int32_t rows, int32_t ffn, bool r
     m->ops->glu(&a, l->me.part, l->me.parts);
 }
 
-/* A unit that all rows go through, its output as `to` says. */
-static void run_unit(const struct layer_run *l, const struct expert_weights *w, struct op_gemm to)
+/* Both products, and then the unit. */
+static void run_products_and_unit(const struct layer_run *l, const struct expert_weights *w,
+                                  struct op_gemm a, bool rounded)
 {
     const struct scratch *s = &l->r->m->scratch;
-    struct op_gemm a = {.x = l->in, .tokens = to.tokens};
-    run_ready(l, l->in, to.tokens, &w->gate);
-    a.out = s->gate, a.w = &w->gate, a.bias = w->gate_bias;
     run_gemm(l, a);
     a.out = s->up, a.w = &w->up, a.bias = w->up_bias;
     run_gemm(l, a);
     run_meet(l->r);
-    const bool rounded = reads_pairs_alone(l->r->m, &w->down);
     if (rounded)
-        run_is_ready(l, s->gate, &w->down);
-    run_glu(l, to.tokens, w->gate.rows, rounded);
+        run_is_ready(l, s->gate, &w->down, s->x16);
+    run_glu(l, a.tokens, w->gate.rows, rounded);
+}
+
+/* The same of many rows, where what the products give is never in memory: x16 is being read, and
+ * rows in bf16 go to where no others are. */
+static void run_gated(const struct layer_run *l, const struct expert_weights *w, struct op_gemm a,
+                      bool rounded)
+{
+    const struct model_config *c = &l->r->m->config;
+    const struct scratch *s = &l->r->m->scratch;
+    const struct gemm_unit unit = {.up = &w->up,
+                                   .up_bias = w->up_bias,
+                                   .kind = c->activation,
+                                   .limit = c->glu_limit,
+                                   .alpha = c->glu_alpha,
+                                   .out16 = rounded ? (uint16_t *)s->up : NULL};
+    a.unit = &unit;
+    run_gemm(l, a);
+    if (!rounded)
+        return;
+    run_meet(l->r);
+    run_is_ready(l, s->gate, &w->down, unit.out16);
+}
+
+/* A unit that all rows go through, its output as `to` says. */
+static void run_unit(const struct layer_run *l, const struct expert_weights *w, struct op_gemm to)
+{
+    const struct scratch *s = &l->r->m->scratch;
+    const struct op_gemm a = {
+        .out = s->gate, .x = l->in, .w = &w->gate, .bias = w->gate_bias, .tokens = to.tokens};
+    const bool rounded = reads_pairs_alone(l->r->m, &w->down);
+    run_ready(l, l->in, to.tokens, &w->gate);
+    if (w->gate.rows >= UNIT_GATED_LEAST && run_gates(l, &a, &w->up))
+        run_gated(l, w, a, rounded);
+    else
+        run_products_and_unit(l, w, a, rounded);
     run_meet(l->r);
     if (!rounded)
         run_ready(l, s->gate, to.tokens, &w->down);

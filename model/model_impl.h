@@ -46,6 +46,7 @@ struct scratch {
     int32_t *expert_end;                 /* [experts] pairs of the experts up to this one */
     const float *ready;         /* what x8 and x16 were made of: rows of ready_dim elements */
     const int32_t *ready_order; /* of x8 (struct packed) */
+    const uint16_t *ready16;    /* x16, or where else a gated unit has put rows in bf16 */
     int32_t ready_dim;
     uint64_t expert_bytes; /* of chosen experts, in all forwards */
 };
@@ -127,14 +128,17 @@ static inline void run_meet(const struct run *r)
 }
 /* Cut while it is done (base/work.h): members may be WORK_SLOTS gemms apart at most. */
 void run_gemm(const struct layer_run *l, struct op_gemm a);
+/* Whether this one may have a unit (op_gemm.unit) with that second matrix. */
+bool run_gates(const struct layer_run *l, const struct op_gemm *a, const struct matrix *up);
 /* Cut evenly beforehand: for small ones, any number of them between two meetings. */
 void run_small_gemm(const struct layer_run *l, struct op_gemm a);
 /* Where a model has weights that want them: makes integers, or bf16, of x, dense rows, for the
  * gemms that read it next, that by `w` first of all, and meets. All members must have met since the
  * gemms before. A gemm by weights whose columns are in another order makes the integers anew. */
 void run_ready(const struct layer_run *l, const float *x, int32_t tokens, const struct matrix *w);
-/* Who wrote x so by an op of its own says it here, and meets. */
-void run_is_ready(const struct layer_run *l, const float *x, const struct matrix *w);
+/* Who wrote x so by an op of its own, in bf16 at x16, says it here, and meets. */
+void run_is_ready(const struct layer_run *l, const float *x, const struct matrix *w,
+                  const uint16_t *x16);
 void run_norm(const struct layer_run *l, struct op_rmsnorm a);
 void run_rope(const struct layer_run *l, struct op_rope a, const struct op_rows *rows);
 void run_store(const struct layer_run *l, const float *k, const float *v, int32_t stride);

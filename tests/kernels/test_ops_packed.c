@@ -380,9 +380,9 @@ Test(packed, tiles_are_tried_before_they_are_used)
 #endif
 
 /* What a body multiplies rows of bf16 with: weights as they lie, or in panels. */
-static struct kt_matrix bf16_weights(const struct ops *ops, int rows, int cols)
+static struct kt_matrix bf16_weights_of(const struct ops *ops, int rows, int cols, uint64_t seed)
 {
-    struct kt_matrix w = kt_matrix_make(rows, cols, DTYPE_BF16, 2, 5);
+    struct kt_matrix w = kt_matrix_make(rows, cols, DTYPE_BF16, 2, seed);
     if (!ops->panels)
         return w;
     float *row = malloc((size_t)cols * sizeof *row);
@@ -400,6 +400,11 @@ static struct kt_matrix bf16_weights(const struct ops *ops, int rows, int cols)
     w.m.data = panels;
     w.m.panels = true;
     return w;
+}
+
+static struct kt_matrix bf16_weights(const struct ops *ops, int rows, int cols)
+{
+    return bf16_weights_of(ops, rows, cols, 5);
 }
 
 static void check_bf16(const struct ops *ops, int rows, int n, int k)
@@ -454,6 +459,104 @@ Test(packed, bf16_rows, .timeout = 120)
     for (int b = 0; ops_at(b); b++)
         if (ops_at(b)->round && ops_at(b)->panels)
             check_bf16(ops_at(b), 140, 800, 4000);
+}
+
+/* A gemm with a unit gives what two gemms and the unit give, cut anywhere, bit for bit. */
+struct gated {
+    const struct ops *ops;
+    const struct matrix *gate, *up;
+    const struct rows8 *x8;
+    const uint16_t *x16;
+    int tokens;
+};
+
+static void check_gated(const struct gated *g, const float *bias, enum glu_kind kind)
+{
+    const int n = g->gate->rows;
+    const size_t cells = (size_t)(g->tokens * n), stride = rows16_stride(n);
+    float *want = malloc(cells * sizeof *want), *up = malloc(cells * sizeof *up);
+    float *got = malloc(cells * sizeof *got);
+    uint16_t *want16 = malloc((size_t)g->tokens * stride * sizeof *want16);
+    uint16_t *got16 = malloc((size_t)g->tokens * stride * sizeof *got16);
+    struct op_gemm a = {
+        .out = want, .x8 = g->x8, .x16 = g->x16, .w = g->gate, .bias = bias, .tokens = g->tokens};
+    struct gemm_unit unit = {.up = g->up, .up_bias = bias, .kind = kind, .limit = 2, .alpha = 1.7f};
+    cr_assert(ops_gates(g->ops, &a, g->up), "%s: %d tokens, %d x %d, panels %d", g->ops->name,
+              g->tokens, n, g->gate->cols, g->gate->panels);
+    g->ops->gemm(&a, 0, 1);
+    a.out = up, a.w = g->up;
+    g->ops->gemm(&a, 0, 1);
+    struct op_glu glu = {.out = want,
+                         .gate = want,
+                         .up = up,
+                         .kind = kind,
+                         .limit = 2,
+                         .alpha = 1.7f,
+                         .tokens = g->tokens,
+                         .dim = n};
+    g->ops->glu(&glu, 0, 1);
+    memset(want16, 0xee, (size_t)g->tokens * stride * sizeof *want16);
+    memset(got16, 0xee, (size_t)g->tokens * stride * sizeof *got16);
+    g->ops->round(&(struct op_round){.out = want16, .x = want, .tokens = g->tokens, .dim = n}, 0,
+                  1);
+    a.w = g->gate;
+    a.unit = &unit;
+    for (int rounded = 0; rounded < 2; rounded++) {
+        unit.out16 = rounded ? got16 : NULL;
+        a.out = rounded ? NULL : got;
+        for (int first = 0; first < n; first = a.end) {
+            a.first = first;
+            a.end = n - first < 3 * PACKED_ROWS ? n : first + 2 * PACKED_ROWS;
+            g->ops->gemm(&a, 0, 1);
+        }
+    }
+    kt_same(g->ops->name, got, want, cells);
+    cr_assert_arr_eq(got16, want16, (size_t)g->tokens * stride * sizeof *got16);
+    free(got16);
+    free(want16);
+    free(got);
+    free(up);
+    free(want);
+}
+
+static void check_gated_sizes(const struct ops *ops, int tokens, int n, int k)
+{
+    float *x = kt_floats((size_t)(tokens * k), 6), *bias = kt_floats((size_t)n, 7);
+    uint16_t *x16 = malloc((size_t)tokens * rows16_stride(k) * sizeof *x16);
+    struct rows8 x8 = quantized(ops, x, tokens, k, NULL);
+    struct kt_matrix a = bf16_weights_of(ops, n, k, 5), b = bf16_weights_of(ops, n, k, 8);
+    ops->round(&(struct op_round){.out = x16, .x = x, .tokens = tokens, .dim = k}, 0, 1);
+    struct gated g = {.ops = ops, .gate = &a.m, .up = &b.m, .x16 = x16, .tokens = tokens};
+    check_gated(&g, NULL, GLU_SILU);
+    check_gated(&g, bias, GLU_CLAMPED);
+    for (int f = 0; f < FORMS; f++) {
+        struct weights *gate = weights_make(&forms[f], n, k, 3), *up;
+        up = weights_make(&forms[f], n, k, 4);
+        memcpy(up->p.table, gate->p.table, sizeof up->p.table);
+        g = (struct gated){.ops = ops, .gate = &gate->m, .up = &up->m, .x8 = &x8, .tokens = tokens};
+        if (!forms[f].order)
+            check_gated(&g, f % 2 ? bias : NULL, f % 3 ? GLU_SILU : GLU_GELU_TANH);
+        weights_free(gate);
+        weights_free(up);
+    }
+    rows8_free(&x8);
+    free(a.memory);
+    free(b.memory);
+    free(x16);
+    free(bias);
+    free(x);
+}
+
+Test(packed, gated_units, .timeout = 240)
+{
+    for (int b = 0; ops_at(b); b++) {
+        if (!ops_at(b)->gates)
+            continue;
+        check_gated_sizes(ops_at(b), 48, 100, 320);
+        check_gated_sizes(ops_at(b), 71, 33, 64);
+        check_gated_sizes(ops_at(b), 513, 16, 96);
+        check_gated_sizes(ops_at(b), 529, 170, 800);
+    }
 }
 
 static void check_embedding(const struct form *f)

@@ -17,6 +17,7 @@
 #ifndef KERNELS_CPU_GEMM_TILES_BYTES_BODY_H
 #define KERNELS_CPU_GEMM_TILES_BYTES_BODY_H
 
+#include "kernels/cpu/gemm/tiles_unit_body.h"
 #include "kernels/cpu/vec/tiles.h"
 
 #define TILES_FEW 12   /* fewer rows of x than this are for vectors */
@@ -277,6 +278,15 @@ static void bytes_panel(struct bytes_run *b, size_t panel, size_t at)
     tiles_end();
 }
 
+/* A panel of both matrices of a unit, which are alike. */
+static void bytes_two(struct bytes_run *b, size_t panel)
+{
+    b->p = b->op->w->packed;
+    bytes_panel(b, panel, 0);
+    b->p = b->op->unit->up->packed;
+    bytes_panel(b, panel, 1);
+}
+
 /* All of K. The strip's rows are a block at most. */
 static void bytes_strip(struct bytes_run *b, const struct packed_strip *s)
 {
@@ -286,10 +296,15 @@ static void bytes_strip(struct bytes_run *b, const struct packed_strip *s)
         b->n = b->units - b->first < PIECE_UNITS ? b->units - b->first : PIECE_UNITS;
         if (b->p->has_min)
             bytes_sum_groups(b);
-        for (size_t i = 0; i < s->panels; i++)
+        if (b->op->unit)
+            bytes_two(b, s->panel);
+        for (size_t i = 0; i < s->panels && !b->op->unit; i++)
             bytes_panel(b, s->panel + i, i);
     }
-    for (size_t i = 0; i < s->panels; i++)
+    for (size_t r = 0; r < s->rows && b->op->unit; r++)
+        tiles_write_unit(b->op, b->sums->acc[0] + r * TILE_ROWS, b->sums->acc[1] + r * TILE_ROWS,
+                         s->m + r, s->panel);
+    for (size_t i = 0; i < s->panels && !b->op->unit; i++)
         packed_write(b->op, b->sums->acc[i],
                      &(struct packed_strip){s->m, s->rows, s->panel + i, 1});
 }
@@ -313,7 +328,8 @@ static void tiles_bytes(const struct op_gemm *op, struct packed_share share)
     b.each = ((size_t)p->group + b.unit - 1) / b.unit;
     b.off = bytes_hold(p) ? p->zero : 128;
     b.left = b.off - p->zero;
-    for (struct packed_strip s = {0}; packed_next(&share, BLOCK_ROWS, BLOCK_PANELS, &s);)
+    for (struct packed_strip s = {0};
+         packed_next(&share, BLOCK_ROWS, op->unit ? 1 : BLOCK_PANELS, &s);)
         bytes_strip(&b, &s);
 }
 

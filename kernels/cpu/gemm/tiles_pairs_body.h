@@ -14,6 +14,7 @@
 
 #include <assert.h>
 
+#include "kernels/cpu/gemm/tiles_unit_body.h"
 #include "kernels/cpu/vec/tiles.h"
 #include "kernels/panels.h"
 
@@ -25,7 +26,7 @@
 
 /* Where a strip stands: the spans of a block, the two panels, the piece of it. */
 struct pairs_at {
-    size_t from, to, panel, first, n;
+    size_t from, to, slot, first, n;
 };
 
 struct pairs_run {
@@ -210,16 +211,29 @@ static void pairs_piece(struct pairs_run *b, const char *const next[2])
     }
 }
 
+/* A strip's panels; with a unit (op_gemm.unit) each is followed by that of the second matrix. */
+static size_t pairs_slots(const struct pairs_run *b, const struct packed_strip *s)
+{
+    return b->op->unit ? 2 * s->panels : s->panels;
+}
+
+static const char *pairs_slot(const struct pairs_run *b, const struct packed_strip *s, size_t slot)
+{
+    const struct gemm_unit *u = b->op->unit;
+    const struct matrix *w = u && slot % 2 ? u->up : b->op->w;
+    const size_t panel = s->panel + (u ? slot / 2 : slot);
+    return (const char *)w->data + panel * b->spans * PANELS_SPAN_BYTES;
+}
+
 /* The next piece of a strip, whose blocks have so many spans; false: that was the last. */
-static bool pairs_next(const struct pairs_run *b, const struct packed_strip *s, size_t block,
-                       struct pairs_at *at)
+static bool pairs_next(const struct pairs_run *b, size_t slots, size_t block, struct pairs_at *at)
 {
     at->first += at->n;
     if (at->first >= at->to) {
         if (at->to > 0)
-            at->panel += 2;
-        if (at->panel >= s->panels || at->to == 0) {
-            at->panel = 0;
+            at->slot += 2;
+        if (at->slot >= slots || at->to == 0) {
+            at->slot = 0;
             at->from = at->to;
             at->to = b->spans - at->from < block ? b->spans : at->from + block;
         }
@@ -233,22 +247,21 @@ static bool pairs_next(const struct pairs_run *b, const struct packed_strip *s, 
 static void pairs_blocks(struct pairs_run *b, const struct packed_strip *s,
                          float (*sums)[PAIRS_ROWS * TILE_ROWS])
 {
-    const size_t panel_bytes = b->spans * PANELS_SPAN_BYTES;
-    const char *w = (const char *)b->op->w->data + s->panel * panel_bytes;
+    const size_t slots = pairs_slots(b, s);
     const size_t pieces = PAIRS_X_BYTES / (s->rows * PAIRS_SPANS * TILE_ROW_BYTES);
     const size_t block = (pieces > 1 ? pieces : 1) * PAIRS_SPANS;
     struct pairs_at at = {0}, next = {0};
-    for (bool more = pairs_next(b, s, block, &next); more;) {
+    for (bool more = pairs_next(b, slots, block, &next); more;) {
         const char *ahead[2];
         at = next;
-        more = pairs_next(b, s, block, &next);
-        b->panels = s->panels - at.panel < 2 ? 1 : 2;
-        b->sum = sums + at.panel;
+        more = pairs_next(b, slots, block, &next);
+        b->panels = slots - at.slot < 2 ? 1 : 2;
+        b->sum = sums + at.slot;
         b->first = at.first;
         b->n = at.n;
         for (size_t i = 0; i < 2; i++) {
-            b->w[i] = w + (at.panel + (i < b->panels ? i : 0)) * panel_bytes;
-            ahead[i] = w + (next.panel + i) * panel_bytes + next.first * PANELS_SPAN_BYTES;
+            b->w[i] = pairs_slot(b, s, at.slot + (i < b->panels ? i : 0));
+            ahead[i] = pairs_slot(b, s, next.slot + i) + next.first * PANELS_SPAN_BYTES;
         }
         pairs_piece(b, more ? ahead : NULL);
     }
@@ -269,26 +282,40 @@ static void pairs_write(const struct op_gemm *op, float (*sums)[PAIRS_ROWS * TIL
     }
 }
 
+static void pairs_write_units(const struct op_gemm *op, float (*sums)[PAIRS_ROWS * TILE_ROWS],
+                              const struct packed_strip *s)
+{
+    for (size_t r = 0; r < s->rows; r++)
+        for (size_t i = 0; i < s->panels; i++)
+            tiles_write_unit(op, sums[2 * i] + r * TILE_ROWS, sums[2 * i + 1] + r * TILE_ROWS,
+                             s->m + r, s->panel + i);
+}
+
 static void pairs_strip(struct pairs_run *b, const struct packed_strip *s,
                         float (*sums)[PAIRS_ROWS * TILE_ROWS])
 {
-    const size_t panel_bytes = b->spans * PANELS_SPAN_BYTES;
+    const size_t slots = pairs_slots(b, s);
     b->x = (const char *)b->op->x16 + s->m * b->x_stride;
     b->rows = s->rows;
     b->ahead = s->rows <= 2 * TILE_ROWS;
-    b->w[0] = (const char *)b->op->w->data + s->panel * panel_bytes;
-    b->w[1] = s->panels > 1 ? b->w[0] + panel_bytes : b->w[0];
-    b->sum = sums;
-    b->panels = s->panels;
-    b->first = 0;
-    b->n = b->spans;
-    if (s->rows == 1)
-        pairs_row(b, sums[0]);
-    else if (b->ahead)
-        pairs_piece(b, NULL);
-    else
+    if (!b->ahead)
         pairs_blocks(b, s, sums);
-    pairs_write(b->op, sums, s);
+    for (size_t slot = 0; b->ahead && slot < slots; slot += b->panels) {
+        b->panels = s->rows == 1 || slots - slot < 2 ? 1 : 2;
+        b->sum = sums + slot;
+        b->first = 0;
+        b->n = b->spans;
+        for (size_t i = 0; i < 2; i++)
+            b->w[i] = pairs_slot(b, s, slot + (i < b->panels ? i : 0));
+        if (s->rows == 1)
+            pairs_row(b, sums[slot]);
+        else
+            pairs_piece(b, NULL);
+    }
+    if (b->op->unit)
+        pairs_write_units(b->op, sums, s);
+    else
+        pairs_write(b->op, sums, s);
 }
 
 static void tiles_pairs(const struct op_gemm *op, struct packed_share share)
@@ -301,7 +328,8 @@ static void tiles_pairs(const struct op_gemm *op, struct packed_share share)
     assert(op->x16);
     for (s.m = share.m_begin; s.m < share.m_end; s.m += s.rows) {
         s.rows = share.m_end - s.m < PAIRS_ROWS ? share.m_end - s.m : PAIRS_ROWS;
-        const size_t most = s.rows > 2 * TILE_ROWS ? PAIRS_PANELS : s.rows > 1 ? 2 : 1;
+        const size_t slots = s.rows > 2 * TILE_ROWS ? PAIRS_PANELS : s.rows > 1 ? 2 : 1;
+        const size_t most = op->unit && slots > 1 ? slots / 2 : slots;
         for (s.panel = share.begin; s.panel < share.end; s.panel += s.panels) {
             s.panels = share.end - s.panel < most ? share.end - s.panel : most;
             pairs_strip(&b, &s, sums);

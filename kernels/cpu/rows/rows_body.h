@@ -184,6 +184,7 @@ const struct ops BODY(cpu_ops) = {
 #endif
 #if defined(BODY_TILES)
     .panels = true,
+    .gates = true,
 #endif
     .gemm = BODY(gemm),
     .rope = rows_rope,

@@ -4,44 +4,11 @@
 #define KERNELS_CPU_ROWS_UNITS_BODY_H
 
 #include <assert.h>
-#include <math.h>
 #include <string.h>
 
 #include "base/team.h"
 #include "kernels/cpu/cpu.h"
-
-INLINE vec sigmoid_vec(vec x)
-{
-    return vec_set1(1.0f) / (vec_set1(1.0f) + vec_exp(vec_zero() - x));
-}
-
-static vec gelu_vec(vec x)
-{
-    float v[LANES];
-    vec_store(v, x);
-    for (int i = 0; i < LANES; i++)
-        v[i] = 0.5f * v[i] * (1.0f + erff(v[i] * 0.70710678f));
-    return vec_load(v);
-}
-
-INLINE vec glu_vec(const struct op_glu *a, vec gate, vec up)
-{
-    vec cube, one = vec_set1(1.0f), top = vec_set1(a->limit);
-    switch (a->kind) {
-    case GLU_SILU:
-        return gate / (one + vec_exp(vec_zero() - gate)) * up;
-    case GLU_GELU_TANH: /* (1 + tanh(u)) / 2 = sigmoid(2u) */
-        cube = gate * gate * gate;
-        return gate * sigmoid_vec(vec_set1(1.5957691216f) * (gate + vec_set1(0.044715f) * cube)) *
-               up;
-    case GLU_GELU:
-        return gelu_vec(gate) * up;
-    default:
-        gate = vec_min(top, gate);
-        up = vec_max(vec_zero() - top, vec_min(top, up));
-        return gate * sigmoid_vec(vec_set1(a->alpha) * gate) * (up + one);
-    }
-}
+#include "kernels/cpu/rows/glu_body.h"
 
 /* What part `part` of a [tokens][dim] does: whole rows, or the same columns of all of them. */
 struct units_share {
@@ -67,10 +34,14 @@ static void glu_round(const struct op_glu *a, size_t m, size_t stride, const str
     const size_t dim = (size_t)a->dim, more = (PACKED_SPAN - dim % PACKED_SPAN) % PACKED_SPAN;
     size_t i = s->col;
     for (; i + LANES <= s->col_end; i += LANES)
-        vec_store_bf16(out + i, glu_vec(a, vec_load(gate + i), vec_load(up + i)));
+        vec_store_bf16(out + i, glu_vec(a->kind, (struct glu_shape){a->limit, a->alpha},
+                                        vec_load(gate + i), vec_load(up + i)));
     if (i < s->col_end) {
         const int n = (int)(s->col_end - i);
-        vec_store_bf16_n(out + i, glu_vec(a, vec_load_n(gate + i, n), vec_load_n(up + i, n)), n);
+        vec_store_bf16_n(out + i,
+                         glu_vec(a->kind, (struct glu_shape){a->limit, a->alpha},
+                                 vec_load_n(gate + i, n), vec_load_n(up + i, n)),
+                         n);
     }
     if (s->col < s->col_end && s->col_end == dim)
         memset(out + dim, 0, more * sizeof *out);
@@ -94,10 +65,12 @@ static void rows_glu(const struct op_glu *a, int part, int parts)
         float *out = a->out + m * (size_t)a->dim;
         size_t i = s.col;
         for (; i + LANES <= s.col_end; i += LANES)
-            vec_store(out + i, glu_vec(a, vec_load(gate + i), vec_load(up + i)));
+            vec_store(out + i, glu_vec(a->kind, (struct glu_shape){a->limit, a->alpha},
+                                       vec_load(gate + i), vec_load(up + i)));
         if (i < s.col_end) {
             int n = (int)(s.col_end - i);
-            vec v = glu_vec(a, vec_load_n(gate + i, n), vec_load_n(up + i, n));
+            vec v = glu_vec(a->kind, (struct glu_shape){a->limit, a->alpha},
+                            vec_load_n(gate + i, n), vec_load_n(up + i, n));
             vec_store_n(out + i, v, n);
         }
     }
