@@ -1,16 +1,17 @@
 /* Work that the members of a team (base/team.h) cut while they do it. Each has a share of the
  * items, the same one that team_split() gives, and takes it from its beginning, half of what is
- * left at a time; who has nothing left takes half of what is left of another's. So a member whose
- * core is slowed, by a neighbour or by its clock, holds up the others for a grain at most, and as
- * long as all are equally fast each works on its own memory. Guided self-scheduling
- * (Polychronopoulos and Kuck 1987) with a queue for each member.
+ * left at a time; who has nothing left takes half of what is left of another's, of one of the next
+ * eight. So a member whose core is slowed, by a neighbour or by its clock, holds up the others for
+ * what it is at, at first half a share, and no more; and as long as all are equally fast each works
+ * on its own memory. Guided self-scheduling (Polychronopoulos and Kuck 1987) with a queue for each
+ * member.
  *
  *     work_begin(w, part, n, grain);            every member, in the same order, with the same n
  *     while (work_take(w, part, &begin, &end))
  *         ...items [begin, end), multiples of grain or the last ones
  *
- * Every item is taken once. Nothing says that it is done: meet (team_barrier()) for that, and at
- * least once in WORK_SLOTS works, for members to be no further apart.
+ * Every item is taken once. Nothing says that it is done: meet (team_barrier()) for that, and
+ * begin at most WORK_SLOTS works between two meetings, for members to be no further apart.
  *
  * Owner: who creates it. Thread: member `part`, each for itself.
  */

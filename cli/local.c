@@ -9,7 +9,8 @@
 #include "base/huge.h"
 #include "base/topology.h"
 
-/* Nobody else waits for a step of this engine: its prompts are cut by tokens alone. */
+/* Prompts are cut by --chunk-tokens-max, not by how long a step may take (a first short one but,
+ * which measures that): nobody streams to others from here. */
 #define STEP_BUDGET_NS (INT64_C(600000) * NS_PER_MS)
 
 struct local_options local_defaults(void)

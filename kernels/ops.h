@@ -228,7 +228,7 @@ struct op_attention {
 struct op_glu {
     float *out;      /* [tokens, dim] */
     uint16_t *out16; /* where it is not NULL, in place of out, as op_round leaves it: of bodies
-                      * that have one */
+                      * that have that op */
     const float *gate, *up;
     enum glu_kind kind;
     float limit, alpha; /* of GLU_CLAMPED */

@@ -43,9 +43,10 @@ static void put_in_order(const struct layer_run *l, const struct op_gemm *a)
 /* Panels of a piece that is worth being taken alone: see base/work.h. */
 static size_t gemm_grain(const struct op_gemm *a, size_t panels, int parts)
 {
-    const uint64_t each = gemm_cost(a->w, a->tokens) / panels, most = panels / (2 * (size_t)parts);
+    const uint64_t each = gemm_cost(a->w, a->tokens) / panels, most = panels / (8 * (size_t)parts);
     const uint64_t n = GEMM_PIECE_BYTES / (each > 0 ? each : 1);
-    return (n < 2 ? 2 : n < most ? n : most) / 2 * 2;
+    const uint64_t some = n < most ? n : most;
+    return some < 2 ? 2 : some / 2 * 2;
 }
 
 /* Columns, a piece at a time. */

@@ -126,7 +126,7 @@ static inline void run_meet(const struct run *r)
     else
         team_barrier(r->m->team);
 }
-/* Cut while it is done (base/work.h): members may be WORK_SLOTS gemms apart at most. */
+/* Cut while it is done (base/work.h): at most WORK_SLOTS of them between two meetings. */
 void run_gemm(const struct layer_run *l, struct op_gemm a);
 /* Whether this one may have a unit (op_gemm.unit) with that second matrix. */
 bool run_gates(const struct layer_run *l, const struct op_gemm *a, const struct matrix *up);
@@ -136,7 +136,8 @@ void run_small_gemm(const struct layer_run *l, struct op_gemm a);
  * gemms that read it next, that by `w` first of all, and meets. All members must have met since the
  * gemms before. A gemm by weights whose columns are in another order makes the integers anew. */
 void run_ready(const struct layer_run *l, const float *x, int32_t tokens, const struct matrix *w);
-/* Who wrote x so by an op of its own, in bf16 at x16, says it here, and meets. */
+/* Who writes x so by an op of its own, in bf16 at x16, says it here. Does not meet: all must have
+ * met before, since gemms read what was ready then, and must meet behind it. */
 void run_is_ready(const struct layer_run *l, const float *x, const struct matrix *w,
                   const uint16_t *x16);
 void run_norm(const struct layer_run *l, struct op_rmsnorm a);

@@ -8,8 +8,8 @@
 
 #include "model/model_impl.h"
 
-/* A piece of a list of products costs at least so much, in bytes read from memory; a member's share
- * is cut into so many at most, since each walks the whole list. */
+/* A piece of a list of products costs about so much, in bytes read from memory, or less; a member's
+ * share is cut into so many at most, since each walks the whole list. */
 #define PIECE_BYTES ((uint64_t)256 << 10)
 #define PIECES_EACH 64
 
@@ -214,8 +214,8 @@ static void run_products(const struct layer_run *l, const struct pair_list *p, c
     if (l->me.part == 0)
         l->r->m->scratch.expert_bytes += bytes;
     struct work *work = l->r->m->work;
-    const uint64_t many = cost / PIECE_BYTES, most = PIECES_EACH * (uint64_t)l->me.parts;
-    const size_t pieces = (size_t)(many < 1 ? 1 : many < most ? many : most);
+    const uint64_t each = cost / PIECE_BYTES / (uint64_t)l->me.parts + 1; /* evenly cut, at least */
+    const size_t pieces = (size_t)(each < PIECES_EACH ? each : PIECES_EACH) * (size_t)l->me.parts;
     size_t begin, end;
     work_begin(work, l->me.part, pieces, 1);
     while (work_take(work, l->me.part, &begin, &end))

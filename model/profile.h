@@ -41,7 +41,7 @@ enum profile_kind {
 const char *profile_kind_name(enum profile_kind kind);
 
 struct profile_total {
-    int64_t ns, calls; /* of all members; of a gemm, its pieces */
+    int64_t ns, calls; /* of all members; of a gemm, its pieces, and the unit behind them */
 };
 
 struct model_profile {

@@ -1,3 +1,5 @@
+#include <assert.h>
+
 #include "kernels/ref/ref.h"
 
 /* An FP8 element is exact before it is scaled; what is added up has not been rounded then. */
@@ -21,6 +23,7 @@ static double input(const struct op_gemm *a, size_t row, size_t m, size_t k)
 
 void ref_gemm(const struct op_gemm *a, int part, int parts)
 {
+    assert(!a->unit);
     size_t k_count = (size_t)a->w->cols;
     size_t x_stride = ref_stride(a->x_stride, a->w->cols);
     size_t out_stride = ref_stride(a->out_stride, a->w->rows);

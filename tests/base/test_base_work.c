@@ -14,7 +14,9 @@ struct job {
     struct team *team;
     struct work *work;
     size_t n, grain;
-    int idle; /* a member that takes nothing; -1: none */
+    int idle;          /* a member that takes nothing; -1: none */
+    int before;        /* works that come first, without a meeting */
+    atomic_int others; /* items of those that were taken */
     atomic_int taken[ITEMS_MAX];
     atomic_int pieces[64];
 };
@@ -24,6 +26,11 @@ static void job_body(void *arg, int part, int parts)
     struct job *j = arg;
     size_t begin, end;
     (void)parts;
+    for (int i = 0; i < j->before; i++) { /* members need not be at the same one */
+        work_begin(j->work, part, j->n, j->grain);
+        while (work_take(j->work, part, &begin, &end))
+            atomic_fetch_add(&j->others, (int)(end - begin));
+    }
     work_begin(j->work, part, j->n, j->grain);
     while (part != j->idle && work_take(j->work, part, &begin, &end)) {
         cr_assert(begin < end && end <= j->n, "[%zu, %zu) of %zu", begin, end, j->n);
@@ -62,14 +69,18 @@ static void job_free(struct job *j)
 /* Many works, one after the other, so that every slot is used again and again. */
 Test(work, every_item_is_taken_once, .timeout = 60)
 {
-    for (int threads = 1; threads <= 7; threads += 3) {
+    for (int threads = 1; threads <= 13; threads += 4) {
         struct job *j = job_make(threads);
         struct rng rng = rng_seed(threads);
         for (int round = 0; round < 400; round++) {
             j->n = (size_t)(rng_next(&rng) % (ITEMS_MAX + 1));
             j->grain = 1 + (size_t)(rng_next(&rng) % 20);
+            j->before = (int)(rng_next(&rng) % WORK_SLOTS);
+            j->others = 0;
             team_run(j->team, job_body, j);
             check_once(j);
+            cr_assert_eq(j->others, j->before * (int)j->n, "%d of %d times %zu", j->others,
+                         j->before, j->n);
         }
         job_free(j);
     }

@@ -312,7 +312,6 @@ Test(fields, glu)
         }
 }
 
-/* Each element by itself: NaN stays, infinities go where the formula says. */
 /* Rounding is to nearest even in every body, what is no number stays none; a gated unit that gives
  * bf16 gives what rounding its floats would. Behind a row stand zeros up to a whole span. */
 static void check_round(const struct ops *ops, int tokens, int dim, int parts)
@@ -363,6 +362,7 @@ Test(fields, rounding_to_bf16)
             }
 }
 
+/* Each element by itself: NaN stays, infinities go where the formula says. */
 Test(fields, glu_without_numbers)
 {
     static const float odd[] = {NAN, INFINITY, -INFINITY, 3e38f, -3e38f, 0, -0.0f, 1e-40f, 88, -80};

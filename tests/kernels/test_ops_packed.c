@@ -472,6 +472,7 @@ struct gated {
 
 static void check_gated(const struct gated *g, const float *bias, enum glu_kind kind)
 {
+    const float *up_bias = kind == GLU_GELU ? NULL : bias;
     const int n = g->gate->rows;
     const size_t cells = (size_t)(g->tokens * n), stride = rows16_stride(n);
     float *want = malloc(cells * sizeof *want), *up = malloc(cells * sizeof *up);
@@ -480,11 +481,12 @@ static void check_gated(const struct gated *g, const float *bias, enum glu_kind 
     uint16_t *got16 = malloc((size_t)g->tokens * stride * sizeof *got16);
     struct op_gemm a = {
         .out = want, .x8 = g->x8, .x16 = g->x16, .w = g->gate, .bias = bias, .tokens = g->tokens};
-    struct gemm_unit unit = {.up = g->up, .up_bias = bias, .kind = kind, .limit = 2, .alpha = 1.7f};
+    struct gemm_unit unit = {
+        .up = g->up, .up_bias = up_bias, .kind = kind, .limit = 2, .alpha = 1.7f};
     cr_assert(ops_gates(g->ops, &a, g->up), "%s: %d tokens, %d x %d, panels %d", g->ops->name,
               g->tokens, n, g->gate->cols, g->gate->panels);
     g->ops->gemm(&a, 0, 1);
-    a.out = up, a.w = g->up;
+    a.out = up, a.w = g->up, a.bias = up_bias;
     g->ops->gemm(&a, 0, 1);
     struct op_glu glu = {.out = want,
                          .gate = want,
@@ -499,7 +501,7 @@ static void check_gated(const struct gated *g, const float *bias, enum glu_kind 
     memset(got16, 0xee, (size_t)g->tokens * stride * sizeof *got16);
     g->ops->round(&(struct op_round){.out = want16, .x = want, .tokens = g->tokens, .dim = n}, 0,
                   1);
-    a.w = g->gate;
+    a.w = g->gate, a.bias = bias;
     a.unit = &unit;
     for (int rounded = 0; rounded < 2; rounded++) {
         unit.out16 = rounded ? got16 : NULL;
@@ -523,7 +525,6 @@ static void check_gated_sizes(const struct ops *ops, int tokens, int n, int k)
 {
     float *x = kt_floats((size_t)(tokens * k), 6), *bias = kt_floats((size_t)n, 7);
     uint16_t *x16 = malloc((size_t)tokens * rows16_stride(k) * sizeof *x16);
-    struct rows8 x8 = quantized(ops, x, tokens, k, NULL);
     struct kt_matrix a = bf16_weights_of(ops, n, k, 5), b = bf16_weights_of(ops, n, k, 8);
     ops->round(&(struct op_round){.out = x16, .x = x, .tokens = tokens, .dim = k}, 0, 1);
     struct gated g = {.ops = ops, .gate = &a.m, .up = &b.m, .x16 = x16, .tokens = tokens};
@@ -532,19 +533,48 @@ static void check_gated_sizes(const struct ops *ops, int tokens, int n, int k)
     for (int f = 0; f < FORMS; f++) {
         struct weights *gate = weights_make(&forms[f], n, k, 3), *up;
         up = weights_make(&forms[f], n, k, 4);
+        struct rows8 x8 = quantized_as(ops, x, tokens, k, NULL, can_pair(&gate->p));
         memcpy(up->p.table, gate->p.table, sizeof up->p.table);
         g = (struct gated){.ops = ops, .gate = &gate->m, .up = &up->m, .x8 = &x8, .tokens = tokens};
         if (!forms[f].order)
-            check_gated(&g, f % 2 ? bias : NULL, f % 3 ? GLU_SILU : GLU_GELU_TANH);
+            check_gated(&g, f % 2 ? bias : NULL, f % 3 ? GLU_SILU : f ? GLU_GELU : GLU_GELU_TANH);
+        rows8_free(&x8);
         weights_free(gate);
         weights_free(up);
     }
-    rows8_free(&x8);
     free(a.memory);
     free(b.memory);
     free(x16);
     free(bias);
     free(x);
+}
+
+/* Few rows, what else a gemm may have, and weights that are not alike. */
+Test(packed, units_that_are_refused)
+{
+    enum { N = 40, K = 64 };
+    struct weights *a = weights_make(&forms[0], N, K, 3), *b = weights_make(&forms[0], N, K, 4);
+    struct weights *other = weights_make(&forms[6], N, K, 4);
+    const struct op_gemm many = {.w = &a->m, .tokens = 48};
+    for (int body = 0; ops_at(body); body++) {
+        const struct ops *ops = ops_at(body);
+        struct op_gemm few = many, scaled = many, added = many;
+        few.tokens = 47;
+        scaled.scale = 2;
+        added.accumulate = 1;
+        cr_assert_eq(ops_gates(ops, &many, &b->m), ops->gates);
+        cr_assert_not(ops_gates(ops, &few, &b->m));
+        cr_assert_not(ops_gates(ops, &scaled, &b->m));
+        cr_assert_not(ops_gates(ops, &added, &b->m));
+        cr_assert_not(ops_gates(ops, &many, &other->m));
+        struct matrix wide = b->m, dense = {.dtype = DTYPE_BF16, .rows = N, .cols = K};
+        wide.wide_rows = true;
+        cr_assert_not(ops_gates(ops, &many, &wide));
+        cr_assert_not(ops_gates(ops, &many, &dense));
+    }
+    weights_free(other);
+    weights_free(b);
+    weights_free(a);
 }
 
 Test(packed, gated_units, .timeout = 240)

@@ -165,6 +165,38 @@ static void vary_company(const char *model, const struct ops *ops)
     rig_close(base);
 }
 
+/* Bodies with tiles compute gate and up of many rows as one gemm (op_gemm.unit), whose outputs go
+ * on in bf16 where weights are: prompts in any chunks, above and below what is many. */
+Test(exact, units_of_long_prompts, .timeout = 240)
+{
+    static const struct {
+        int threads;
+        int32_t chunk;
+    } cases[] = {{3, N}, {1, 47}, {2, 60}, {1, 1}};
+    const char *tiny = BATON_SOURCE_DIR "/models/tiny";
+    kv_dtype = DTYPE_BF16;
+    for (int b = 0; ops_at(b); b++) {
+        if (!ops_at(b)->gates)
+            continue;
+        int32_t ids[N];
+        struct rig *base = open_rig(tiny, ops_at(b), 1, 16);
+        random_ids(ids, N, base->vocab, 5);
+        float *expected = run_alone(base, ids, N);
+        for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+            char what[128];
+            snprintf(what, sizeof what, "%s: %d threads, chunks of %d", ops_at(b)->name,
+                     cases[i].threads, cases[i].chunk);
+            struct rig *r = open_rig(tiny, ops_at(b), cases[i].threads, 16);
+            float *got = run_alone(r, ids, cases[i].chunk);
+            expect_same(expected, got, N, base, what);
+            free(got);
+            rig_close(r);
+        }
+        free(expected);
+        rig_close(base);
+    }
+}
+
 Test(exact, company_in_the_batch, .timeout = 240)
 {
     each_body(vary_company);

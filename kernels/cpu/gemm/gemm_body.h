@@ -70,21 +70,21 @@ static void gemm_strip(const struct gemm_view *g, size_t m, int rows, size_t n, 
 
 static void gemm_packed(const struct op_gemm *a, struct packed_share share)
 {
-    if (a->w->wide_rows) {
-        wide_gemm(a, share);
-        return;
-    }
 #if defined(BODY_TILES)
     if (a->w->panels) {
         tiles_pairs(a, share);
         return;
     }
-    if (share.m_end - share.m_begin >= TILES_FEW) {
+    if (!a->w->wide_rows && share.m_end - share.m_begin >= TILES_FEW) {
         tiles_bytes(a, share);
         return;
     }
 #endif
-    assert(a->w->packed);
+    assert(a->w->packed && !a->unit);
+    if (a->w->wide_rows) {
+        wide_gemm(a, share);
+        return;
+    }
     packed_gemm(a, share);
 }
 
@@ -93,6 +93,7 @@ static void gemm_packed(const struct op_gemm *a, struct packed_share share)
 void BODY(gemm)(const struct op_gemm *a, int part, int parts)
 {
     const struct matrix *w = a->w;
+    assert(!a->unit || w->packed || w->panels);
 #if defined(BODY_TILES)
     if (w->fp8 && a->x16) {
         tiles_fp8(a, packed_split(a, part, parts));

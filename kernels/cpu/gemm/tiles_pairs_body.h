@@ -261,7 +261,8 @@ static void pairs_blocks(struct pairs_run *b, const struct packed_strip *s,
         b->n = at.n;
         for (size_t i = 0; i < 2; i++) {
             b->w[i] = pairs_slot(b, s, at.slot + (i < b->panels ? i : 0));
-            ahead[i] = pairs_slot(b, s, next.slot + i) + next.first * PANELS_SPAN_BYTES;
+            ahead[i] = pairs_slot(b, s, next.slot + i < slots ? next.slot + i : next.slot) +
+                       next.first * PANELS_SPAN_BYTES;
         }
         pairs_piece(b, more ? ahead : NULL);
     }
@@ -320,7 +321,7 @@ static void pairs_strip(struct pairs_run *b, const struct packed_strip *s,
 
 static void tiles_pairs(const struct op_gemm *op, struct packed_share share)
 {
-    float sums[PAIRS_PANELS][PAIRS_ROWS * TILE_ROWS];
+    float sums[PAIRS_PANELS][PAIRS_ROWS * TILE_ROWS] __attribute__((aligned(64)));
     struct pairs_run b = {.op = op,
                           .x_stride = rows16_stride(op->w->cols) * sizeof(uint16_t),
                           .spans = panels_spans(op->w->cols)};

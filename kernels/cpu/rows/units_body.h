@@ -10,6 +10,11 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/rows/glu_body.h"
 
+INLINE vec glu_of(const struct op_glu *a, vec gate, vec up)
+{
+    return glu_vec(a->kind, (struct glu_shape){a->limit, a->alpha}, gate, up);
+}
+
 /* What part `part` of a [tokens][dim] does: whole rows, or the same columns of all of them. */
 struct units_share {
     size_t row, row_end, col, col_end;
