@@ -72,8 +72,8 @@ void work_begin(struct work *w, int part, size_t n, size_t grain)
 /* Half of what is left of `n` items, in whole grains. */
 static size_t next_piece(size_t left, size_t grain)
 {
-    const size_t half = (left / 2 + grain - 1) / grain * grain;
-    return half == 0 ? grain < left ? grain : left : half < left ? half : left;
+    const size_t half = (left / 2 + grain - 1) / grain * grain, piece = half > 0 ? half : grain;
+    return piece < left ? piece : left;
 }
 
 /* A piece of a share of so many items; 0: none is left. */

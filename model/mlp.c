@@ -7,7 +7,7 @@
 /* Whether what the gated unit gives is read in bf16 alone: then it is never anything else. */
 static bool reads_pairs_alone(const struct model *m, const struct matrix *down)
 {
-    return m->weights.rounds && !m->weights.reads_bytes && down->rounds;
+    return !m->weights.reads_bytes && down->rounds;
 }
 
 static void run_glu(const struct layer_run *l, int32_t rows, int32_t ffn, bool rounded)

@@ -97,27 +97,36 @@ static void each_architecture(exact_test *test)
     cr_assert_gt(rig_each_golden("", as_it_is_and_as_integers, &each), 25);
 }
 
+/* The logits of `base` again, by so many threads, in such chunks and blocks. */
+struct shape {
+    int threads;
+    int32_t chunk, block;
+};
+
+static void check_shape(const char *model, const struct rig *base, const struct ops *ops,
+                        const int32_t *ids, const float *expected, struct shape shape)
+{
+    char what[256];
+    snprintf(what, sizeof what, "%s %s: %d threads, chunks of %d, blocks of %d", model, ops->name,
+             shape.threads, shape.chunk, shape.block);
+    struct rig *r = open_rig(model, ops, shape.threads, shape.block);
+    float *got = run_alone(r, ids, shape.chunk);
+    expect_same(expected, got, N, base, what);
+    free(got);
+    rig_close(r);
+}
+
 static void vary_shape(const char *model, const struct ops *ops)
 {
-    static const struct {
-        int threads;
-        int32_t chunk, block;
-    } cases[] = {{2, N, 16},  {3, N, 16}, {4, N, 16}, {1, 1, 16}, {1, 3, 16},
-                 {1, 16, 16}, {1, N, 1},  {1, N, 7},  {1, N, 32}, {3, 5, 7}};
+    static const struct shape cases[] = {{2, N, 16}, {3, N, 16},  {4, N, 16}, {1, 1, 16},
+                                         {1, 3, 16}, {1, 16, 16}, {1, N, 1},  {1, N, 7},
+                                         {1, N, 32}, {3, 5, 7}};
     int32_t ids[N];
     struct rig *base = open_rig(model, ops, 1, 16);
     random_ids(ids, N, base->vocab, 5);
     float *expected = run_alone(base, ids, N);
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        char what[128];
-        snprintf(what, sizeof what, "%s %s: %d threads, chunks of %d, blocks of %d", model,
-                 ops->name, cases[i].threads, cases[i].chunk, cases[i].block);
-        struct rig *r = open_rig(model, ops, cases[i].threads, cases[i].block);
-        float *got = run_alone(r, ids, cases[i].chunk);
-        expect_same(expected, got, N, base, what);
-        free(got);
-        rig_close(r);
-    }
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        check_shape(model, base, ops, ids, expected, cases[i]);
     free(expected);
     rig_close(base);
 }
@@ -169,10 +178,7 @@ static void vary_company(const char *model, const struct ops *ops)
  * on in bf16 where weights are: prompts in any chunks, above and below what is many. */
 Test(exact, units_of_long_prompts, .timeout = 240)
 {
-    static const struct {
-        int threads;
-        int32_t chunk;
-    } cases[] = {{3, N}, {1, 47}, {2, 60}, {1, 1}};
+    static const struct shape cases[] = {{3, N, 16}, {1, 47, 16}, {2, 60, 16}, {1, 1, 16}};
     const char *tiny = BATON_SOURCE_DIR "/models/tiny";
     kv_dtype = DTYPE_BF16;
     for (int b = 0; ops_at(b); b++) {
@@ -182,16 +188,8 @@ Test(exact, units_of_long_prompts, .timeout = 240)
         struct rig *base = open_rig(tiny, ops_at(b), 1, 16);
         random_ids(ids, N, base->vocab, 5);
         float *expected = run_alone(base, ids, N);
-        for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-            char what[128];
-            snprintf(what, sizeof what, "%s: %d threads, chunks of %d", ops_at(b)->name,
-                     cases[i].threads, cases[i].chunk);
-            struct rig *r = open_rig(tiny, ops_at(b), cases[i].threads, 16);
-            float *got = run_alone(r, ids, cases[i].chunk);
-            expect_same(expected, got, N, base, what);
-            free(got);
-            rig_close(r);
-        }
+        for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+            check_shape(tiny, base, ops_at(b), ids, expected, cases[i]);
         free(expected);
         rig_close(base);
     }

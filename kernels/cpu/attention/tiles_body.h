@@ -47,16 +47,6 @@ INLINE __mmask32 tiles_mask(size_t left) /* of so many words that are left */
 
 /* ---- queries ---- */
 
-/* To the nearest bf16, in the upper half of each lane, as dtype_f32_to_bf16() does it. */
-INLINE __m512i tiles_round(vec v)
-{
-    const __m512i b = _mm512_castps_si512(v);
-    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(b, 16), _mm512_set1_epi32(1));
-    const __m512i near = _mm512_add_epi32(_mm512_add_epi32(b, _mm512_set1_epi32(0x7fff)), odd);
-    return _mm512_mask_or_epi32(near, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), b,
-                                _mm512_set1_epi32(0x400000));
-}
-
 /* Elements [d, d + 32) of a query, zeros behind its end. */
 INLINE vec tiles_query(const float *q, size_t dim, size_t d, float scale)
 {
@@ -65,9 +55,9 @@ INLINE vec tiles_query(const float *q, size_t dim, size_t d, float scale)
                                                45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
     const uint32_t mask = tiles_mask(dim - d);
     const vec by = vec_set1(scale);
-    const __m512i low = tiles_round(_mm512_maskz_loadu_ps((__mmask16)mask, q + d) * by);
+    const __m512i low = vec_near_bf16(_mm512_maskz_loadu_ps((__mmask16)mask, q + d) * by);
     const __m512i high =
-        tiles_round(_mm512_maskz_loadu_ps((__mmask16)(mask >> 16), q + d + 16) * by);
+        vec_near_bf16(_mm512_maskz_loadu_ps((__mmask16)(mask >> 16), q + d + 16) * by);
     return _mm512_castsi512_ps(_mm512_permutex2var_epi16(low, _mm512_loadu_si512(upper), high));
 }
 

@@ -278,13 +278,31 @@ static void bytes_panel(struct bytes_run *b, size_t panel, size_t at)
     tiles_end();
 }
 
-/* A panel of both matrices of a unit, which are alike. */
-static void bytes_two(struct bytes_run *b, size_t panel)
+/* The piece of all panels of the strip; with a unit of one panel of both matrices, which are
+ * alike. */
+static void bytes_panels(struct bytes_run *b, const struct packed_strip *s)
 {
+    const struct gemm_unit *u = b->op->unit;
+    for (size_t i = 0; i < s->panels; i++)
+        bytes_panel(b, s->panel + i, i);
+    if (!u)
+        return;
+    b->p = u->up->packed;
+    bytes_panel(b, s->panel, 1);
     b->p = b->op->w->packed;
-    bytes_panel(b, panel, 0);
-    b->p = b->op->unit->up->packed;
-    bytes_panel(b, panel, 1);
+}
+
+static void bytes_write(const struct bytes_run *b, const struct packed_strip *s)
+{
+    if (!b->op->unit) {
+        for (size_t i = 0; i < s->panels; i++)
+            packed_write(b->op, b->sums->acc[i],
+                         &(struct packed_strip){s->m, s->rows, s->panel + i, 1});
+        return;
+    }
+    for (size_t r = 0; r < s->rows * TILE_ROWS; r += TILE_ROWS)
+        tiles_write_unit(b->op, b->sums->acc[0] + r, b->sums->acc[1] + r, s->m + r / TILE_ROWS,
+                         s->panel);
 }
 
 /* All of K. The strip's rows are a block at most. */
@@ -296,17 +314,9 @@ static void bytes_strip(struct bytes_run *b, const struct packed_strip *s)
         b->n = b->units - b->first < PIECE_UNITS ? b->units - b->first : PIECE_UNITS;
         if (b->p->has_min)
             bytes_sum_groups(b);
-        if (b->op->unit)
-            bytes_two(b, s->panel);
-        for (size_t i = 0; i < s->panels && !b->op->unit; i++)
-            bytes_panel(b, s->panel + i, i);
+        bytes_panels(b, s);
     }
-    for (size_t r = 0; r < s->rows && b->op->unit; r++)
-        tiles_write_unit(b->op, b->sums->acc[0] + r * TILE_ROWS, b->sums->acc[1] + r * TILE_ROWS,
-                         s->m + r, s->panel);
-    for (size_t i = 0; i < s->panels && !b->op->unit; i++)
-        packed_write(b->op, b->sums->acc[i],
-                     &(struct packed_strip){s->m, s->rows, s->panel + i, 1});
+    bytes_write(b, s);
 }
 
 /* Whether a byte holds what `values` of these are less `zero`. */

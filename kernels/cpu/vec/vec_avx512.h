@@ -165,17 +165,20 @@ INLINE vec vec_sum_groups(const vec v[LANES / SUM_GROUP])
     vec cd = _mm512_shuffle_ps(v[2], v[3], 0x44) + _mm512_shuffle_ps(v[2], v[3], 0xee);
     return _mm512_shuffle_ps(ab, cd, 0x88) + _mm512_shuffle_ps(ab, cd, 0xdd);
 }
-/* To bf16: nearest, ties to even; what is no number stays none. */
+/* To the nearest bf16, ties to even, in the upper half of each lane; what is no number stays
+ * none. */
+INLINE __m512i vec_near_bf16(vec v)
+{
+    const __m512i b = _mm512_castps_si512(v);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(b, 16), _mm512_set1_epi32(1));
+    const __m512i near = _mm512_add_epi32(_mm512_add_epi32(b, _mm512_set1_epi32(0x7fff)), odd);
+    return _mm512_mask_or_epi32(near, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), b,
+                                _mm512_set1_epi32(0x400000));
+}
 #define VEC_STORES_BF16 1
 INLINE __m256i vec_to_bf16(vec v)
 {
-    const __m512i b = _mm512_castps_si512(v), odd = _mm512_srli_epi32(b, 16);
-    const __m512i half =
-        _mm512_add_epi32(_mm512_and_si512(odd, _mm512_set1_epi32(1)), _mm512_set1_epi32(0x7fff));
-    const __mmask16 none = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
-    const __m512i near = _mm512_add_epi32(b, half);
-    const __m512i quiet = _mm512_or_si512(b, _mm512_set1_epi32(0x400000));
-    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_mask_mov_epi32(near, none, quiet), 16));
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(vec_near_bf16(v), 16));
 }
 INLINE void vec_store_bf16(void *p, vec v)
 {
