@@ -75,7 +75,8 @@ static void gemm_packed(const struct op_gemm *a, struct packed_share share)
         tiles_pairs(a, share);
         return;
     }
-    if (!a->w->wide_rows && share.m_end - share.m_begin >= TILES_FEW) {
+    if (matrix_reads_bytes(a->w) &&
+        (a->unit || tiles_bytes_pay(a->w->packed, share.m_end - share.m_begin))) {
         tiles_bytes(a, share);
         return;
     }

@@ -64,7 +64,7 @@ INLINE void tile_step(const struct packed_tile *t, struct packed_form f, size_t 
             const uint8_t *from =
                 t->panel[v / PANEL_VECS] + at + (size_t)(v % PANEL_VECS) * (4 * LANES);
             byte_vec b = bytes_load(from);
-            if (f.panels == 1 && f.bits == 4 && half + v == 0)
+            if (f.panels == 1 && half + v == 0)
                 __builtin_prefetch(from + PACKED_AHEAD);
             if (f.bits == 4)
                 b = half ? bytes_high(b) : bytes_low(b);

@@ -20,7 +20,8 @@
 #include "kernels/cpu/gemm/tiles_unit_body.h"
 #include "kernels/cpu/vec/tiles.h"
 
-#define TILES_FEW 12   /* fewer rows of x than this are for vectors */
+#define TILES_FEW_8 40 /* fewer rows of x than this are for vectors, with 8 bits and with 4 */
+#define TILES_FEW_4 28
 #define BLOCK_ROWS 512 /* of x at a time */
 #define BLOCK_PANELS 2 /* side by side, where sums of x are shared */
 #define PIECE_UNITS 16 /* of a panel at a time */
@@ -324,6 +325,13 @@ static bool bytes_hold(const struct packed *p)
 {
     const int32_t most = p->bits == 8 || p->has_table ? 255 : 15;
     return -p->zero >= -128 && most - p->zero <= 127;
+}
+
+/* Vectors multiply bytes too, and have nothing to store and read again: with so few rows, and half a
+ * tile to each product, they are faster. */
+static bool tiles_bytes_pay(const struct packed *p, size_t rows)
+{
+    return rows >= (p->bits == 8 ? TILES_FEW_8 : TILES_FEW_4);
 }
 
 static void tiles_bytes(const struct op_gemm *op, struct packed_share share)
