@@ -45,7 +45,7 @@ struct config {
         int64_t threads;     /* 0: all CPUs that the process may use */
         bool pin;            /* kernel threads to cores */
         char *cpu_features;  /* a body of kernels/ops.h, or auto */
-        char *weights;       /* auto | packed | wide | float */
+        char *weights;       /* auto | packed | int8 | wide | float */
         char *weights_cache; /* model | none | a folder */
         char *device;        /* cpu */
         enum node_role role; /* not given: ROLE_ROUTER, which stands for the program's own */

@@ -74,10 +74,10 @@ const struct config_key config_table[] = {
     {"node.cpu_features", CK_WORD, AT(node.cpu_features), "auto", 0, 0,
      "auto|portable|avx2|avx512|avx512_vnni|avx512_bf16|amx|amx_emulated", NULL,
      "best instructions that kernels may use", CP_NODE, false},
-    {"node.weights", CK_WORD, AT(node.weights), "auto", 0, 0, "auto|packed|wide|float", NULL,
+    {"node.weights", CK_WORD, AT(node.weights), "auto", 0, 0, "auto|packed|int8|wide|float", NULL,
      "packed: quantized weights stay integers, rows are rounded to 8 bits, or to bf16 for bf16 "
-     "weights; wide: rows are rounded to bf16 at most; float: rows stay fp32; auto: packed, but "
-     "small models float",
+     "weights; int8: floats become integers as well, with a scale for each row; wide: rows are "
+     "rounded to bf16 at most; float: rows stay fp32; auto: packed, but small models float",
      CP_NODE, false},
     {"node.weights_cache", CK_STR, AT(node.weights_cache), "model", 1, 256, NULL, "FOLDER",
      "where converted weights are kept for the next start, gigabytes of them; model: beside the "

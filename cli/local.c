@@ -33,7 +33,8 @@ static enum status open_model(struct local *l, const struct local_options *o, st
         return st;
     if (!model_weights_form_parse(o->weights, &form))
         return err_set(err, ST_INVALID,
-                       "--weights: expected auto, packed, wide or float, got \"%s\"", o->weights);
+                       "--weights: expected auto, packed, int8, wide or float, got \"%s\"",
+                       o->weights);
     int cores = topology_cpus(), threads = o->threads > 0 ? (int)o->threads : cores;
     l->team = team_create(threads, threads <= cores, false);
     if (l->team == NULL)

@@ -145,6 +145,15 @@ static enum status check_format(const char *format, struct error *err)
                    format);
 }
 
+/* "input_activations" of a group. */
+static bool are_token_bytes(const json *v)
+{
+    return json_as_int(json_get(v, "num_bits"), 0) == 8 &&
+           json_as_bool(json_get(v, "dynamic"), false) &&
+           !strcmp(json_as_str(json_get(v, "type"), "int"), "int") &&
+           !strcmp(json_as_str(json_get(v, "strategy"), ""), "token");
+}
+
 static enum status parse_group(const json *v, const char *format, struct quant_group *g,
                                struct error *err)
 {
@@ -159,6 +168,7 @@ static enum status parse_group(const json *v, const char *format, struct quant_g
     g->is_float = !strcmp(json_as_str(json_get(w, "type"), "int"), "float");
     g->symmetric = json_as_bool(json_get(w, "symmetric"), true);
     g->is_mxfp4 = is_mx(own);
+    g->token_bytes = are_token_bytes(json_get(v, "input_activations"));
     if (!strcmp(strategy, "tensor_group") && !g->is_mxfp4)
         return err_set(err, ST_UNSUPPORTED, "weights with strategy tensor_group");
     const json *bits = json_get(w, "num_bits");

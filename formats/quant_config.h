@@ -1,7 +1,8 @@
 /* How a Hugging Face checkpoint says that it is quantized: `quantization_config` of config.json
  * (compression_config of old), or one of the files that older tools wrote beside it.
  *
- * Only weights matter here: what a config says of activations and of the KV cache is passed over.
+ * What a config says of the KV cache is passed over, and of activations all but that they are to be
+ * rounded to integers of 8 bits with one scale a token.
  * Private to this folder. Owner: quant_config_fini(). Thread: owner only until filled, then any.
  */
 #ifndef FORMATS_QUANT_CONFIG_H
@@ -38,6 +39,7 @@ struct quant_group {
     bool is_float, symmetric, is_mxfp4;
     size_t group_size; /* 0: none */
     size_t block[2];   /* {0, 0}: none */
+    bool token_bytes;  /* rows they are multiplied with have 8 bits and a scale each, found then */
 };
 
 struct quant_config {

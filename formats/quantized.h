@@ -32,6 +32,7 @@ struct weight_parts {
     bool zero_is_less;               /* GPTQ */
     bool even_order;                 /* every group of `order` has its number of columns */
     bool dense;                      /* PACKED: without unused bits at the end of a word */
+    bool token_bytes;                /* weight_wants_token_bytes() */
     uint64_t row_block, col_block;   /* rows and columns per scale */
     uint64_t scale_rows, scale_cols; /* the grid of each matrix */
     uint64_t matrix_rows;            /* rows of one matrix */

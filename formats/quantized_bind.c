@@ -161,6 +161,7 @@ enum status quantized_bind_scaled(struct binder *b, const struct tensor *t, stru
     if (t->rank < 2 || t->rank > 8 || t->elements == 0)
         return bad_shape(b, t, "a matrix or several");
     p->kind = WEIGHT_SCALED;
+    p->token_bytes = group && group->token_bytes;
     p->scale = scale ? scale : inverse;
     p->w.shape = t->shape;
     p->w.rank = t->rank;
@@ -259,6 +260,7 @@ enum status quantized_bind_packed(struct binder *b, const struct tensor *t, stru
         return st;
     p->kind = WEIGHT_PACKED;
     p->bits = (unsigned)group->bits;
+    p->token_bytes = group->token_bytes;
     set_matrix(p, dims[0], dims[1]);
     uint64_t padded = up(dims[1], 32 / p->bits), dense = up(dims[1] * p->bits, 32);
     p->dense = 32 % p->bits == 0 || !is_matrix(t, TENSOR_I32, dims[0], padded) || padded == dense;

@@ -40,6 +40,10 @@ struct weight_ints {
  * where a weight has any: not for every step. */
 bool weight_as_ints(const struct weight *w, struct weight_ints *out);
 
+/* Whether its checkpoint says that what it is multiplied with is rounded to 8 bits with one scale
+ * for each token, found when the token is computed (W8A8 of compressed-tensors). */
+bool weight_wants_token_bytes(const struct weight *w);
+
 /* Rows [r0, r1) of a weight that weight_as_ints() has said yes to: q [rows][cols], scale and min
  * [rows][ceil(cols / group)]; r0 <= r1 <= rows, asserted. `min` may be NULL where there are none;
  * else it is written, zeros too. */

@@ -274,6 +274,11 @@ bool weight_as_ints(const struct weight *w, struct weight_ints *out)
            quantized_as_ints((const struct weight_parts *)(const void *)w, out);
 }
 
+bool weight_wants_token_bytes(const struct weight *w)
+{
+    return ((const struct weight_parts *)(const void *)w)->token_bytes;
+}
+
 void weight_read_ints(const struct weight *w, uint64_t r0, uint64_t r1, uint8_t *q, float *scale,
                       float *min)
 {

@@ -57,19 +57,29 @@ static inline bool matrix_reads_bytes(const struct matrix *w)
 }
 
 /* Rows of small integers, what packed weights are multiplied with: x = scale * q, |q| <= 127, in
- * spans of PACKED_SPAN elements, of which two have one scale where they are paired. */
+ * spans of PACKED_SPAN elements, of which two have one scale where they are paired, and all of a
+ * row where it is whole. */
 struct rows8 {
-    int8_t *q;    /* [tokens][spans * PACKED_SPAN], zeros behind the end of a row */
+    int8_t *q;    /* [tokens][spans * PACKED_SPAN], rows8_stride() apart; zeros behind the end */
     float *scale; /* [tokens][spans] */
     int32_t *sum; /* [tokens][2 * spans] sums of q, of half a span each */
     int32_t spans;
     bool paired; /* spans 2i and 2i + 1 have one scale; their number is even */
+    bool whole;  /* all of a row have one scale; paired as well */
 };
+/* From one row of q to the next: an odd number of cache lines, as rows16_stride() is. */
+static inline size_t rows8_stride(int32_t spans)
+{
+    return (((size_t)spans + 1) / 2 | 1) * 64;
+}
 static inline struct rows8 rows8_from(const struct rows8 *r, size_t row)
 {
     const size_t spans = (size_t)r->spans;
-    return (struct rows8){r->q + row * spans * PACKED_SPAN, r->scale + row * spans,
-                          r->sum + row * spans * 2, r->spans, r->paired};
+    struct rows8 from = *r;
+    from.q += row * rows8_stride(r->spans);
+    from.scale += row * spans;
+    from.sum += row * spans * 2;
+    return from;
 }
 
 /* Elements from one row of bf16 to the next: an odd number of cache lines, so that the rows of a
@@ -87,7 +97,7 @@ struct op_round {
     int32_t tokens, dim;
 };
 
-/* q = round(x / scale), scale = max|x| / 127 of each span, or of two that are paired; with an
+/* q = round(x / scale), scale = max|x| / 127 of each span, of two, or of a whole row; with an
  * element that is no number the scale is none, one of less than QUANTIZE_LEAST counts as zeros. */
 struct op_quantize {
     struct rows8 out;

@@ -46,7 +46,7 @@ static size_t spans_max(const struct model *m)
     int32_t wide = larger(larger(c->hidden, larger(c->ffn, c->moe.shared_ffn)),
                           larger(model_qkv_width(c), c->latent.q_rank));
     int32_t pair = larger(larger(c->hidden, c->moe.ffn), c->kv_heads * c->head_dim);
-    size_t of_row = (size_t)wide / PACKED_SPAN + 2, of_pair = (size_t)pair / PACKED_SPAN + 2;
+    size_t of_row = (size_t)wide / PACKED_SPAN + 4, of_pair = (size_t)pair / PACKED_SPAN + 4;
     size_t rows = (size_t)m->max_tokens * of_row;
     size_t pairs = model_pairs_max(c, m->max_tokens) * of_pair;
     return rows > pairs ? rows : pairs;
@@ -78,7 +78,8 @@ static enum status scratch_init(struct scratch *s, const struct model *m, struct
     const size_t pair = pairs == 0 ? 0 : c->attention == ATTENTION_MOA && kv > hidden ? kv : hidden;
     const size_t spans = spans_max(m);
     const size_t given = pairs > tokens ? pairs : tokens; /* of a shared unit too */
-    s->x8.paired = pairs_spans(m);
+    s->x8.whole = m->weights.whole_rows;
+    s->x8.paired = s->x8.whole || pairs_spans(m);
     s->split_bytes = SPLIT_BYTES + (size_t)team_size(m->team) * SPLIT_BYTES_EACH;
     struct {
         void *slot;
@@ -148,7 +149,7 @@ static enum status ropes_init(struct model *m, struct error *err)
 
 bool model_weights_form_parse(const char *name, enum model_weights_form *out)
 {
-    static const char *const names[] = {"auto", "packed", "float", "wide"};
+    static const char *const names[] = {"auto", "packed", "float", "wide", "int8"};
     for (int i = 0; i < MODEL_WEIGHTS_FORMS; i++)
         if (strcmp(name, names[i]) == 0) {
             *out = (enum model_weights_form)i;

@@ -26,12 +26,15 @@ struct model;
  * rows that are rounded to 8 bits, and bf16, where that is faster, times rows rounded to bf16.
  * FLOAT: converted to floats where need be, times rows of fp32. AUTO: packed, but a small model,
  * whose results are worth more than its speed, as FLOAT. WIDE: as PACKED, but rows have 16 bits, or
- * 32 where a body has no products of bf16; columns in an order of their own do not do that. */
+ * 32 where a body has no products of bf16; columns in an order of their own do not do that. INT8:
+ * as PACKED, but what is no integers is rounded to such, 8 bits with a scale a row; and where all
+ * of them are like that, rows have one scale each. */
 enum model_weights_form {
     MODEL_WEIGHTS_AUTO,
     MODEL_WEIGHTS_PACKED,
     MODEL_WEIGHTS_FLOAT,
     MODEL_WEIGHTS_WIDE,
+    MODEL_WEIGHTS_INT8,
     MODEL_WEIGHTS_FORMS
 };
 bool model_weights_form_parse(const char *name, enum model_weights_form *out);

@@ -79,6 +79,7 @@ static inline struct rows8 scratch_x8(const struct scratch *s, int32_t cols)
     struct rows8 x8 = s->x8;
     x8.spans = (cols + PACKED_SPAN - 1) / PACKED_SPAN;
     x8.paired = s->x8.paired && x8.spans % 2 == 0;
+    x8.whole = s->x8.whole && x8.spans % 2 == 0;
     return x8;
 }
 

@@ -140,6 +140,21 @@ bool weights_pack(const struct weight *w, const struct weight_spec *s, struct pa
     return true;
 }
 
+/* Whether this, which is no integers, is rounded to such, and how. */
+static bool rounds_to_bytes(const struct weight *w, const struct weight_spec *s, struct packed *out)
+{
+    if (!s->take_cols || (uint64_t)s->take_cols != w->cols || s->as_floats || s->flip ||
+        !packed_takes(8, s->take_cols, s->take_cols))
+        return false;
+    *out = (struct packed){.rows = s->take_rows,
+                           .cols = s->take_cols,
+                           .bits = 8,
+                           .group = s->take_cols,
+                           .zero = 128,
+                           .scale_type = DTYPE_F32};
+    return true;
+}
+
 /* ---- checks ---- */
 
 /* What the ops compute with as it lies there. */
@@ -236,13 +251,13 @@ struct binding {
     struct error *err;
 };
 
-static void count_weight(struct binding *b, const struct weight *w)
+static void count_weight(struct binding *b, const struct weight *w, bool is_rounded)
 {
     unsigned char *used = &b->used[weights_index(b->args->source, w)];
     if (*used)
         return;
     *used = 1;
-    b->out->bytes += w->stored_bytes;
+    b->out->bytes += is_rounded ? 0 : w->stored_bytes;
     b->out->tensors++;
 }
 
@@ -271,7 +286,11 @@ static enum status bind_one(void *ctx, const struct weight_spec *s)
     enum status st = weights_check(w, s, b->args->dir, b->err);
     if (st)
         return st;
-    count_weight(b, w);
+    struct packed form;
+    const bool is_int = b->packs && weights_pack(w, s, &form);
+    const bool is_rounded =
+        !is_int && b->args->form == MODEL_WEIGHTS_INT8 && rounds_to_bytes(w, s, &form);
+    count_weight(b, w, is_rounded);
     bool native = dtype_of(w, &dtype);
     if (native)
         st = check_finite(b, s, w, dtype);
@@ -286,9 +305,17 @@ static enum status bind_one(void *ctx, const struct weight_spec *s)
     *s->matrix = (struct matrix){.dtype = dtype,
                                  .rows = s->take_cols ? s->take_rows : 1,
                                  .cols = s->take_cols ? s->take_cols : s->take_rows};
-    struct packed form;
-    if (b->packs && weights_pack(w, s, &form)) {
+    if (is_rounded) {
+        b->out->reads_bytes = true;
+        b->out->bytes += packed_bytes(&form);
+        return conversion_round(&b->conversion, w, s, &form);
+    }
+    if (is_int) {
+        const bool is_row = form.bits == 8 && form.group == form.cols && !form.has_min;
         form.rows = s->take_rows;
+        b->out->whole_rows =
+            b->out->whole_rows && is_row &&
+            (b->args->form == MODEL_WEIGHTS_INT8 || weight_wants_token_bytes(w));
         s->matrix->wide_rows = b->args->form == MODEL_WEIGHTS_WIDE && !form.has_order;
         s->matrix->rounds = s->matrix->wide_rows && b->rounds && !b->args->panels;
         b->out->rounds = b->out->rounds || s->matrix->rounds;
@@ -356,7 +383,7 @@ enum status weights_bind(const struct weights_args *args, struct model_weights *
                          struct error *err)
 {
     const struct model_config *c = args->config;
-    *out = (struct model_weights){0};
+    *out = (struct model_weights){.whole_rows = true};
     struct binding b = {
         .args = args,
         .out = out,

@@ -1,5 +1,6 @@
 #include "model/weights_convert.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,7 @@ struct conversion_job {
     struct weight_spec spec;
     enum dtype to;
     bool packs;         /* else to floats */
+    bool rounds;        /* to integers first */
     bool panels;        /* which then stand in panels */
     struct packed form; /* its place is `out` */
     size_t bytes;       /* of `out` */
@@ -72,6 +74,16 @@ enum status conversion_pack(struct conversion *c, const struct weight *w,
                             const struct weight_spec *s, const struct packed *form)
 {
     struct conversion_job job = {.weight = w, .spec = *s, .packs = true, .form = *form};
+    job.bytes = packed_bytes(&job.form);
+    return add_job(c, job);
+}
+
+enum status conversion_round(struct conversion *c, const struct weight *w,
+                             const struct weight_spec *s, const struct packed *form)
+{
+    struct conversion_job job = {
+        .weight = w, .spec = *s, .packs = true, .rounds = true, .form = *form};
+    assert(form->bits == 8 && form->group == form->cols && !form->has_order);
     job.bytes = packed_bytes(&job.form);
     return add_job(c, job);
 }
@@ -200,8 +212,38 @@ static bool convert(struct conversion *c, struct conversion_job *j)
 struct ints {
     uint8_t *q;
     float *scale, *min; /* [PACKED_ROWS][groups] */
+    float *row;         /* [cols], where they are made of floats */
     bool good, fits_f16;
 };
+
+/* To 8 bits around `zero`, the largest to 127 from it. The sum with 1.5 * 2^23 has the nearest
+ * integer in its low bits. Returns the scale. */
+static float round_row(const float *x, size_t n, int32_t zero, uint8_t *q)
+{
+    float most = 0;
+    for (size_t i = 0; i < n; i++)
+        most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
+    const float by = most < QUANTIZE_LEAST ? 0 : 127.0f / most;
+    for (size_t i = 0; i < n; i++) {
+        const float sum = x[i] * by + 0x1.8p23f;
+        uint32_t bits;
+        memcpy(&bits, &sum, sizeof bits);
+        q[i] = (uint8_t)(bits + (uint32_t)zero);
+    }
+    return by == 0 ? 0 : most / 127.0f;
+}
+
+static void round_ints(const struct conversion_job *j, struct ints *s, size_t at, size_t n)
+{
+    const uint64_t first = weights_first_row(&j->spec) + (uint64_t)j->spec.first;
+    const size_t cols = (size_t)j->form.cols;
+    for (size_t i = 0; i < n; i++) {
+        const uint64_t row = first + (at + i) * (uint64_t)j->spec.step;
+        weight_read_rows(j->weight, row, row + 1, s->row);
+        s->good = s->good && weights_find_nonfinite(s->row, DTYPE_F32, cols) == cols;
+        s->scale[i] = round_row(s->row, cols, j->form.zero, s->q + i * cols);
+    }
+}
 
 static void read_ints(const struct conversion_job *j, struct ints *s, size_t at, size_t n)
 {
@@ -233,7 +275,7 @@ static bool pack_all(struct conversion *c, const struct conversion_job *j, struc
     s->good = s->fits_f16 = true;
     for (size_t i = 0; i < rows && s->good; i += PACKED_ROWS) {
         size_t n = rows - i < PACKED_ROWS ? rows - i : PACKED_ROWS;
-        read_ints(j, s, i, n);
+        (j->rounds ? round_ints : read_ints)(j, s, i, n);
         have_read(c, j->weight, n);
         if (j->form.scale_type == DTYPE_F16 && !s->fits_f16)
             return false;
@@ -246,14 +288,15 @@ static bool pack_all(struct conversion *c, const struct conversion_job *j, struc
 static bool pack(struct conversion *c, struct conversion_job *j)
 {
     const size_t cells = PACKED_ROWS * packed_groups(&j->form);
-    struct ints s = {.scale =
-                         malloc(2 * cells * sizeof(float) + PACKED_ROWS * (size_t)j->form.cols)};
+    const size_t cols = (size_t)j->form.cols, floats = 2 * cells + (j->rounds ? cols : 0);
+    struct ints s = {.scale = malloc(floats * sizeof(float) + PACKED_ROWS * cols)};
     if (!s.scale) {
         j->out = NULL;
         return false;
     }
     s.min = s.scale + cells;
-    s.q = (uint8_t *)(s.min + cells);
+    s.row = s.min + cells;
+    s.q = (uint8_t *)(s.scale + floats);
     place(j);
     if (!pack_all(c, j, &s)) {
         j->form.scale_type = DTYPE_F32;
@@ -335,7 +378,7 @@ static void mix_jobs(struct conversion *c)
     for (size_t i = 0; i < c->n_jobs; i++) {
         const struct conversion_job *j = &c->jobs[i];
         const struct weight_spec *s = &j->spec;
-        const int32_t facts[] = {j->packs + 2 * j->panels,
+        const int32_t facts[] = {j->packs + 2 * j->panels + 4 * j->rounds,
                                  (int32_t)j->to,
                                  j->form.bits,
                                  j->form.group,

@@ -41,6 +41,9 @@ enum status conversion_add_panels(struct conversion *c, const struct weight *w,
 /* The same, packed in this form; its scale type is found out on the way. */
 enum status conversion_pack(struct conversion *c, const struct weight *w,
                             const struct weight_spec *s, const struct packed *form);
+/* The same, of what are floats: rounded to the integers of this form (8 bits, one group a row). */
+enum status conversion_round(struct conversion *c, const struct weight *w,
+                             const struct weight_spec *s, const struct packed *form);
 /* Maps what was kept, or converts all, with a line of progress now and then. ST_INVALID: an element
  * is no number. */
 enum status conversion_run(struct conversion *c, struct team *team, struct model_weights *out);

@@ -61,7 +61,8 @@ struct model_weights {
     struct fp8_list fp8; /* matrices in FP8, where they lie */
     bool rounds;         /* some matrix does */
     bool reads_bytes;    /* some matrix does (matrix_reads_bytes) */
-    uint64_t bytes;      /* of the tensors in use */
+    bool whole_rows;     /* rows as integers have one scale each (rows8.whole) */
+    uint64_t bytes;      /* of the tensors in use; of what was rounded, as it is then */
     size_t tensors;      /* in use */
 };
 

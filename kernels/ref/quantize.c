@@ -3,15 +3,17 @@
 
 #include "kernels/ref/ref.h"
 
-/* n elements, from span `span` on, of `spans` with one scale. */
-static void quantize_spans(const float *x, size_t n, const struct rows8 *out, size_t span,
-                           size_t spans)
+/* n elements from column k on, of `spans` spans with one scale. */
+static void quantize_spans(const float *row, const int32_t *order, size_t k, size_t n,
+                           const struct rows8 *out, size_t spans)
 {
-    int8_t *q = out->q + span * PACKED_SPAN;
+    const size_t span = k / PACKED_SPAN;
+    int8_t *q = out->q + k;
     float most = 0, wrong = 0;
     for (size_t i = 0; i < n; i++) {
-        most = fmaxf(most, fabsf(x[i]));
-        wrong += x[i] * 0.0f; /* NaN where x is none, or infinite */
+        const float x = row[order ? (size_t)order[i] : k + i];
+        most = fmaxf(most, fabsf(x));
+        wrong += x * 0.0f; /* NaN where x is none, or infinite */
     }
     memset(q, 0, spans * PACKED_SPAN);
     memset(out->sum + 2 * span, 0, 2 * spans * sizeof *out->sum);
@@ -20,7 +22,7 @@ static void quantize_spans(const float *x, size_t n, const struct rows8 *out, si
     if (isnan(wrong) || most < QUANTIZE_LEAST)
         return;
     for (size_t i = 0; i < n; i++) {
-        float v = nearbyintf(x[i] * (127.0f / most));
+        float v = nearbyintf(row[order ? (size_t)order[i] : k + i] * (127.0f / most));
         q[i] = (int8_t)fminf(fmaxf(v, -127), 127);
         out->sum[2 * span + i / (PACKED_SPAN / 2)] += q[i];
     }
@@ -29,18 +31,16 @@ static void quantize_spans(const float *x, size_t n, const struct rows8 *out, si
 void ref_quantize(const struct op_quantize *a, int part, int parts)
 {
     const size_t stride = ref_stride(a->x_stride, a->dim), dim = (size_t)a->dim;
-    const size_t spans = a->out.paired ? 2 : 1, width = spans * PACKED_SPAN;
+    const size_t all = (size_t)a->out.spans;
+    const size_t spans = a->out.whole ? all : a->out.paired ? 2 : 1, width = spans * PACKED_SPAN;
     int32_t begin, end;
     ref_split(a->tokens, part, parts, &begin, &end);
     for (size_t m = (size_t)begin; m < (size_t)end; m++) {
         const struct rows8 row = rows8_from(&a->out, m);
         const float *x = a->x + (a->row ? (size_t)a->row[m] : m) * stride;
-        for (size_t s = 0; s < (size_t)row.spans; s += spans) {
-            size_t k = s * PACKED_SPAN, n = dim - k < width ? dim - k : width;
-            float placed[2 * PACKED_SPAN];
-            for (size_t i = 0; i < n; i++)
-                placed[i] = x[a->order ? (size_t)a->order[k + i] : k + i];
-            quantize_spans(placed, n, &row, s, spans);
+        for (size_t s = 0; s < all; s += spans) {
+            const size_t k = s * PACKED_SPAN, n = dim - k < width ? dim - k : width;
+            quantize_spans(x, a->order ? a->order + k : NULL, k, n, &row, spans);
         }
     }
 }

@@ -8,7 +8,7 @@
 static struct rows8 rows8_make(int tokens, int cols)
 {
     size_t spans = ((size_t)cols + PACKED_SPAN - 1) / PACKED_SPAN, n = (size_t)tokens * spans;
-    return (struct rows8){.q = malloc(n * PACKED_SPAN),
+    return (struct rows8){.q = malloc((size_t)tokens * rows8_stride((int32_t)spans)),
                           .scale = malloc(n * sizeof(float)),
                           .sum = malloc(2 * n * sizeof(int32_t)),
                           .spans = (int32_t)spans};
@@ -21,18 +21,32 @@ static void rows8_free(struct rows8 *r)
     free(r->sum);
 }
 
-/* In pairs of spans: of such weights, where spans are even in number. */
-static bool can_pair(const struct packed *p)
+/* What has one scale. */
+enum share { A_SPAN, A_PAIR, A_ROW, SHARES };
+
+/* Where spans are even in number, and pairs of such weights alone. */
+static bool can_share(const struct packed *p, enum share share)
 {
-    return packed_pairs(p) && packed_spans(p) % 2 == 0;
+    return share == A_SPAN ||
+           (packed_spans(p) % 2 == 0 && (share == A_ROW || packed_pairs(p)));
+}
+
+static bool same_q(const struct rows8 *a, const struct rows8 *b, int tokens)
+{
+    for (int m = 0; m < tokens; m++)
+        if (memcmp(rows8_from(a, (size_t)m).q, rows8_from(b, (size_t)m).q,
+                   (size_t)a->spans * PACKED_SPAN) != 0)
+            return false;
+    return true;
 }
 
 static struct rows8 quantized_as(const struct ops *ops, const float *x, int tokens, int cols,
-                                 const int32_t *order, bool paired)
+                                 const int32_t *order, enum share share)
 {
     struct op_quantize a = {
         .out = rows8_make(tokens, cols), .x = x, .tokens = tokens, .dim = cols, .order = order};
-    a.out.paired = paired;
+    a.out.paired = share != A_SPAN;
+    a.out.whole = share == A_ROW;
     for (int part = 2; part >= 0; part--)
         ops->quantize(&a, part, 3);
     return a.out;
@@ -41,7 +55,7 @@ static struct rows8 quantized_as(const struct ops *ops, const float *x, int toke
 static struct rows8 quantized(const struct ops *ops, const float *x, int tokens, int cols,
                               const int32_t *order)
 {
-    return quantized_as(ops, x, tokens, cols, order, false);
+    return quantized_as(ops, x, tokens, cols, order, A_SPAN);
 }
 
 Test(packed, what_was_put_in_comes_out)
@@ -87,15 +101,17 @@ Test(packed, quantized_rows)
     float *x = kt_floats(TOKENS * COLS, 3);
     for (int i = 0; i < 70; i++)
         x[COLS + i] = i < 40 ? 0 : x[COLS + i] * 0x1p-120f;
-    for (int i = 0; ops_at(i / 2); i++) {
-        const int b = i / 2;
-        struct rows8 r = quantized_as(ops_at(b), x, TOKENS, COLS, NULL, i % 2), ref;
-        ref = quantized_as(ops_ref(), x, TOKENS, COLS, NULL, i % 2);
-        for (int span = 0; i % 2 && span < TOKENS * r.spans; span += 2)
-            cr_assert_eq(r.scale[span], r.scale[span + 1], "%s", ops_at(b)->name);
+    for (int i = 0; ops_at(i / SHARES); i++) {
+        const int b = i / SHARES;
+        const enum share share = (enum share)(i % SHARES);
+        struct rows8 r = quantized_as(ops_at(b), x, TOKENS, COLS, NULL, share), ref;
+        const int each = share == A_ROW ? r.spans : share == A_PAIR ? 2 : 1;
+        ref = quantized_as(ops_ref(), x, TOKENS, COLS, NULL, share);
+        for (int span = 0; span < TOKENS * r.spans; span++)
+            cr_assert_eq(r.scale[span], r.scale[span / each * each], "%s", ops_at(b)->name);
         for (int m = 0; m < TOKENS; m++)
             for (int k = 0; k < r.spans * PACKED_SPAN; k++) {
-                int at = m * r.spans * PACKED_SPAN + k, span = m * r.spans + k / PACKED_SPAN;
+                int at = m * (int)rows8_stride(r.spans) + k, span = m * r.spans + k / PACKED_SPAN;
                 float v = k < COLS ? x[m * COLS + k] : 0, s = r.scale[span];
                 cr_assert_leq(fabsf(v - s * r.q[at]), s * 0.5001f + 0x1p-100f, "%s",
                               ops_at(b)->name);
@@ -126,7 +142,7 @@ Test(packed, rows_in_another_order)
         for (int part = 0; part < 4; part++)
             ops_at(b)->quantize(&a, part, 4);
         size_t spans = TOKENS * (size_t)got.spans;
-        cr_assert_eq(memcmp(got.q, want.q, spans * PACKED_SPAN), 0, "%s", ops_at(b)->name);
+        cr_assert(same_q(&got, &want, TOKENS), "%s", ops_at(b)->name);
         cr_assert_eq(memcmp(got.sum, want.sum, 2 * spans * sizeof *got.sum), 0);
         kt_same(ops_at(b)->name, got.scale, want.scale, spans);
         rows8_free(&want);
@@ -159,12 +175,13 @@ Test(packed, what_is_no_number_stays_none)
 static void check_products(const struct form *f, int rows, int cols, int tokens, uint64_t seed)
 {
     struct weights *w = weights_make(f, rows, cols, seed);
-    const bool paired = can_pair(&w->p) && (tokens + rows) % 3 > 0;
+    const enum share wanted = (enum share)((tokens + rows) % SHARES);
+    const enum share share = can_share(&w->p, wanted) ? wanted : A_SPAN;
     float *x = kt_floats((size_t)(tokens * cols), seed + 1), *bias = kt_floats((size_t)rows, 9);
     int stride = rows + 3;
     size_t n = (size_t)(tokens * stride);
     float *start = kt_floats(n, 4), *want = kt_copy(start, n);
-    struct rows8 r = quantized_as(ops_ref(), x, tokens, cols, w->p.order, paired);
+    struct rows8 r = quantized_as(ops_ref(), x, tokens, cols, w->p.order, share);
     struct op_gemm a = {.out = want,
                         .x8 = &r,
                         .w = &w->m,
@@ -181,8 +198,8 @@ static void check_products(const struct form *f, int rows, int cols, int tokens,
             a.out = got;
             for (int part = parts - 1; part >= 0; part--)
                 ops_at(b)->gemm(&a, part, parts);
-            snprintf(what, sizeof what, "%s %d bits group %d%s N%d K%d M%d of %d", ops_at(b)->name,
-                     f->bits, f->group, paired ? " paired" : "", rows, cols, tokens, parts);
+            snprintf(what, sizeof what, "%s %d bits group %d rows %d N%d K%d M%d of %d",
+                     ops_at(b)->name, f->bits, f->group, (int)share, rows, cols, tokens, parts);
             kt_near(what, got, want, n, (struct kt_tolerance){2e-7 * cols, 2e-6});
             free(got);
         }
@@ -211,6 +228,10 @@ Test(packed, products, .timeout = 120)
     check_products(&(struct form){.bits = 4, .group = 96, .min = true}, 17, 1100, 20, 7);
     check_products(&forms[0], 33, 64, 530, 8);
     check_products(&forms[4], 33, 64, 530, 8);
+    for (int tokens = 530; tokens < 533; tokens++)
+        check_products(&forms[2], 33, 64, tokens, 9);
+    for (int tokens = 64; tokens < 67; tokens++)
+        check_products(&forms[2], 300, 4200, tokens, 10);
 }
 
 /* Rows by themselves, or among others, by one thread or by several: the same bits; and the bodies
@@ -219,12 +240,12 @@ Test(packed, rows_depend_on_themselves_alone, .timeout = 120)
 {
     enum { ROWS = 45, N = 130, K = 300 };
     float *x = kt_floats(ROWS * K, 7), *fused = NULL;
-    for (int i = 0; i < 2 * FORMS; i++) {
-        struct weights *w = weights_make(&forms[i / 2], N, K, 8);
-        const bool paired = i % 2 == 1;
+    for (int i = 0; i < SHARES * FORMS; i++) {
+        struct weights *w = weights_make(&forms[i / SHARES], N, K, 8);
+        const enum share share = (enum share)(i % SHARES);
         for (int b = 1; ops_at(b); b++) {
             const struct ops *ops = ops_at(b);
-            struct rows8 r = quantized_as(ops, x, ROWS, K, w->p.order, paired);
+            struct rows8 r = quantized_as(ops, x, ROWS, K, w->p.order, share);
             float *all = malloc(ROWS * N * sizeof *all), *one = malloc(ROWS * N * sizeof *one);
             struct op_gemm a = {.out = all, .x8 = &r, .w = &w->m, .tokens = ROWS};
             ops->gemm(&a, 0, 1);
@@ -338,8 +359,8 @@ Test(packed, rows_by_number)
         struct op_quantize q = {.out = got, .x = x, .tokens = OUT, .dim = K, .row = row};
         for (int part = 0; part < 3; part++)
             ops->quantize(&q, part, 3);
+        cr_assert(same_q(&got, &want, OUT));
         for (int i = 0; i < OUT * want.spans; i++) {
-            cr_assert_eq(memcmp(got.q + i * PACKED_SPAN, want.q + i * PACKED_SPAN, PACKED_SPAN), 0);
             cr_assert_eq(got.scale[i], want.scale[i]);
             cr_assert_eq(memcmp(got.sum + 2 * i, want.sum + 2 * i, 2 * sizeof *got.sum), 0);
         }
@@ -533,12 +554,17 @@ static void check_gated_sizes(const struct ops *ops, int tokens, int n, int k)
     for (int f = 0; f < FORMS; f++) {
         struct weights *gate = weights_make(&forms[f], n, k, 3), *up;
         up = weights_make(&forms[f], n, k, 4);
-        struct rows8 x8 = quantized_as(ops, x, tokens, k, NULL, can_pair(&gate->p));
         memcpy(up->p.table, gate->p.table, sizeof up->p.table);
-        g = (struct gated){.ops = ops, .gate = &gate->m, .up = &up->m, .x8 = &x8, .tokens = tokens};
-        if (!forms[f].order)
-            check_gated(&g, f % 2 ? bias : NULL, f % 3 ? GLU_SILU : f ? GLU_GELU : GLU_GELU_TANH);
-        rows8_free(&x8);
+        for (enum share share = A_SPAN; share < SHARES && !forms[f].order; share++) {
+            if (!can_share(&gate->p, share))
+                continue;
+            struct rows8 x8 = quantized_as(ops, x, tokens, k, NULL, share);
+            g = (struct gated){
+                .ops = ops, .gate = &gate->m, .up = &up->m, .x8 = &x8, .tokens = tokens};
+            check_gated(&g, f % 2 ? bias : NULL,
+                        f % 3 ? GLU_SILU : f ? GLU_GELU : GLU_GELU_TANH);
+            rows8_free(&x8);
+        }
         weights_free(gate);
         weights_free(up);
     }

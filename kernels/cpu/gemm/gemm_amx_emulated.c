@@ -5,7 +5,8 @@
 #include "kernels/cpu/gemm/quantize_body.h"
 #include "kernels/cpu/gemm/tiles_bytes_body.h"
 #include "kernels/cpu/gemm/tiles_fp8_body.h"
-#include "kernels/cpu/gemm/tiles_pairs_body.h"
+#include "kernels/cpu/gemm/tiles_lines_body.h"
+#include "kernels/cpu/gemm/whole_body.h"
 #include "kernels/cpu/gemm/wide_body.h"
 
 #include "kernels/cpu/gemm/gemm_body.h"

@@ -71,11 +71,12 @@ static void gemm_strip(const struct gemm_view *g, size_t m, int rows, size_t n, 
 static void gemm_packed(const struct op_gemm *a, struct packed_share share)
 {
 #if defined(BODY_TILES)
-    if (a->w->panels) {
-        tiles_pairs(a, share);
+    const bool is_whole = matrix_reads_bytes(a->w) && packed_is_whole(a->w->packed, a->x8);
+    if (a->w->panels || (is_whole && share.m_end - share.m_begin > 1)) {
+        tiles_lines(a, share);
         return;
     }
-    if (matrix_reads_bytes(a->w) &&
+    if (matrix_reads_bytes(a->w) && !is_whole &&
         (a->unit || tiles_bytes_pay(a->w->packed, share.m_end - share.m_begin))) {
         tiles_bytes(a, share);
         return;
@@ -86,7 +87,10 @@ static void gemm_packed(const struct op_gemm *a, struct packed_share share)
         wide_gemm(a, share);
         return;
     }
-    packed_gemm(a, share);
+    if (packed_is_whole(a->w->packed, a->x8))
+        whole_gemm(a, share);
+    else
+        packed_gemm(a, share);
 }
 
 #include "kernels/cpu/gemm/fp8_body.h"

@@ -2,6 +2,7 @@
 
 #include "kernels/cpu/gemm/packed_body.h"
 #include "kernels/cpu/gemm/quantize_body.h"
+#include "kernels/cpu/gemm/whole_body.h"
 #include "kernels/cpu/gemm/wide_body.h"
 
 #include "kernels/cpu/gemm/gemm_body.h"

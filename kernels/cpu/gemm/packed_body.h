@@ -56,7 +56,7 @@ INLINE bytes_w tile_bytes(const struct packed_tile *t, struct packed_form f, byt
 INLINE void tile_step(const struct packed_tile *t, struct packed_form f, size_t at, const int8_t *x,
                       ivec sum[BYTES_ROWS][TILE_VECS])
 {
-    const size_t stride = (size_t)t->x.spans * PACKED_SPAN;
+    const size_t stride = rows8_stride(t->x.spans);
     for (int half = 0; half < (f.bits == 4 ? 2 : 1); half++) {
         bytes_w w[TILE_VECS];
         UNROLL

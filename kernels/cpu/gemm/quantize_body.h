@@ -1,4 +1,5 @@
-/* Rows of floats to rows of small integers, compiled once per instruction set (see cpu.h). */
+/* Rows of floats to rows of small integers, compiled once per instruction set (see cpu.h). It is
+ * over 150 lines because it is code. */
 #ifndef KERNELS_CPU_GEMM_QUANTIZE_BODY_H
 #define KERNELS_CPU_GEMM_QUANTIZE_BODY_H
 
@@ -14,22 +15,37 @@ static void sum_bytes(const int8_t *q, int spans, int32_t *sum)
         sum[i / (PACKED_SPAN / 2)] += q[i];
 }
 
-/* One span, or two with one scale; `spans` is constant where this is inlined. */
-INLINE void quantize_floats(const float *x, int8_t *q, int spans, float *scale, int32_t *sum)
+/* What floats with one scale are divided by. */
+struct quantum {
+    float scale, by;
+    bool none; /* one of them is no number */
+};
+
+/* Sees LANES * n floats. */
+INLINE void quantum_see(const float *x, int spans, vec *most, vec *wrong)
 {
-    vec most = vec_zero(), wrong = vec_zero();
-    vec halves[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()};
-    float sums[4];
     UNROLL
     for (int i = 0; i < spans * PACKED_SPAN; i += LANES) {
         vec v = vec_load(x + i);
-        most = vec_max(vec_max(v, vec_zero() - v), most);
-        wrong = vec_fma(v, vec_zero(), wrong); /* NaN where v is none, or infinite */
+        *most = vec_max(vec_max(v, vec_zero() - v), *most);
+        *wrong = vec_fma(v, vec_zero(), *wrong); /* NaN where v is none, or infinite */
     }
-    float max = vec_reduce_max(most), none = vec_reduce_add(wrong);
-    for (int s = 0; s < spans; s++)
-        scale[s] = (max < QUANTIZE_LEAST ? 0 : max / 127.0f) + none;
-    vec by = vec_set1(max < QUANTIZE_LEAST || none != 0 ? 0 : 127.0f / max);
+}
+
+INLINE struct quantum quantum_of(vec most, vec wrong)
+{
+    const float max = vec_reduce_max(most), none = vec_reduce_add(wrong);
+    return (struct quantum){.scale = (max < QUANTIZE_LEAST ? 0 : max / 127.0f) + none,
+                            .by = max < QUANTIZE_LEAST || none != 0 ? 0 : 127.0f / max,
+                            .none = none != 0};
+}
+
+/* One span, or two; `spans` is constant where this is inlined. */
+INLINE void quantize_by(struct quantum u, const float *x, int8_t *q, int spans, int32_t *sum)
+{
+    vec halves[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()};
+    const vec by = vec_set1(u.by);
+    float sums[4];
     UNROLL
     for (int i = 0; i < spans * PACKED_SPAN; i += LANES) {
         ivec n = vec_round(vec_load(x + i) * by);
@@ -37,13 +53,23 @@ INLINE void quantize_floats(const float *x, int8_t *q, int spans, float *scale, 
         bytes_store(q + i, n);
         halves[half] = halves[half] + vec_of_int(n);
     }
-    if (none != 0) {
+    if (u.none) {
         sum_bytes(q, spans, sum);
         return;
     }
     vec_reduce_add4(sums, halves); /* exact: integers below 2^24 */
     for (int s = 0; s < 2 * spans; s++)
         sum[s] = (int32_t)sums[s];
+}
+
+INLINE void quantize_floats(const float *x, int8_t *q, int spans, float *scale, int32_t *sum)
+{
+    vec most = vec_zero(), wrong = vec_zero();
+    quantum_see(x, spans, &most, &wrong);
+    const struct quantum u = quantum_of(most, wrong);
+    for (int s = 0; s < spans; s++)
+        scale[s] = u.scale;
+    quantize_by(u, x, q, spans, sum);
 }
 
 static __attribute__((noinline)) void quantize_one(const float *x, int8_t *q, float *scale,
@@ -57,30 +83,54 @@ static __attribute__((noinline)) void quantize_two(const float *x, int8_t *q, fl
     quantize_floats(x, q, 2, scale, sum);
 }
 
+/* Columns [k, k + width) of row m as they are quantized: in order, and zeros behind the last. */
+INLINE const float *quantize_from(const struct op_quantize *a, size_t m, size_t k, size_t width,
+                                  float *padded)
+{
+    const size_t dim = (size_t)a->dim, n = dim - k < width ? dim - k : width;
+    const size_t stride = (size_t)(a->x_stride ? a->x_stride : a->dim);
+    const float *x = a->x + (a->row ? (size_t)a->row[m] : m) * stride;
+    if (!a->order && n == width)
+        return x + k;
+    memset(padded, 0, width * sizeof *padded);
+    for (size_t c = 0; c < n; c++)
+        padded[c] = x[a->order ? (size_t)a->order[k + c] : k + c];
+    return padded;
+}
+
+static __attribute__((noinline)) void quantize_row(const struct op_quantize *a, size_t m)
+{
+    const size_t spans = (size_t)a->out.spans;
+    const struct rows8 out = rows8_from(&a->out, m);
+    vec most = vec_zero(), wrong = vec_zero();
+    float padded[PACKED_SPAN];
+    for (size_t s = 0; s < spans; s++)
+        quantum_see(quantize_from(a, m, s * PACKED_SPAN, PACKED_SPAN, padded), 1, &most, &wrong);
+    const struct quantum u = quantum_of(most, wrong);
+    for (size_t s = 0; s < spans; s++) {
+        out.scale[s] = u.scale;
+        quantize_by(u, quantize_from(a, m, s * PACKED_SPAN, PACKED_SPAN, padded),
+                    out.q + s * PACKED_SPAN, 1, out.sum + 2 * s);
+    }
+}
+
 void BODY(quantize)(const struct op_quantize *a, int part, int parts)
 {
     const size_t each = a->out.paired ? 2 : 1, width = each * PACKED_SPAN;
-    const size_t spans = (size_t)a->out.spans / each, dim = (size_t)a->dim;
-    const size_t stride = (size_t)(a->x_stride ? a->x_stride : a->dim);
+    const size_t runs = a->out.whole ? 1 : (size_t)a->out.spans / each;
     size_t begin, end;
     assert((size_t)a->out.spans % each == 0);
-    team_split((size_t)a->tokens * spans, 1, part, parts, &begin, &end);
+    team_split((size_t)a->tokens * runs, 1, part, parts, &begin, &end);
     for (size_t i = begin; i < end; i++) {
-        size_t k = i % spans * width, n = dim - k < width ? dim - k : width;
-        const size_t m = i / spans;
-        const float *x = a->x + (a->row ? (size_t)a->row[m] : m) * stride;
-        float padded[2 * PACKED_SPAN] = {0};
-        if (a->order) {
-            for (size_t c = 0; c < n; c++)
-                padded[c] = x[a->order[k + c]];
-            x = padded;
-        } else if (n < width) {
-            x = memcpy(padded, x + k, n * sizeof *x);
-        } else {
-            x += k;
-        }
-        (each == 2 ? quantize_two : quantize_one)(x, a->out.q + i * width, a->out.scale + i * each,
-                                                  a->out.sum + 2 * i * each);
+        const size_t m = i / runs, k = i % runs * width, span = i % runs * each;
+        const struct rows8 out = rows8_from(&a->out, m);
+        float padded[2 * PACKED_SPAN];
+        if (a->out.whole)
+            quantize_row(a, m);
+        else
+            (each == 2 ? quantize_two : quantize_one)(quantize_from(a, m, k, width, padded),
+                                                      out.q + k, out.scale + span,
+                                                      out.sum + 2 * span);
     }
 }
 

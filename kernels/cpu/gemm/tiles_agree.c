@@ -16,7 +16,7 @@ struct numbers {
     uint8_t q[PACKED_ROWS * COLS];
     float scale[PACKED_ROWS * COLS], min[PACKED_ROWS * COLS];
     float x[TOKENS * COLS];
-    int8_t x_q[TOKENS * SPANS * PACKED_SPAN];
+    int8_t x_q[TOKENS * (SPANS + 2) * PACKED_SPAN];
     float x_scale[TOKENS * SPANS];
     int32_t x_sum[TOKENS * SPANS * 2];
     uint16_t x16[TOKENS * ((COLS + 31) / 32 * 32 + 32)];
@@ -52,16 +52,17 @@ static void fill(struct numbers *n, const struct packed *p)
                                             n->q, n->scale, n->min});
 }
 
-static bool agree(struct numbers *n, struct packed p, const struct ops *tiles,
+static bool agree(struct numbers *n, struct packed p, bool whole, const struct ops *tiles,
                   const struct ops *vectors)
 {
+    assert(sizeof n->x_q >= TOKENS * rows8_stride(SPANS));
     void *memory = aligned_alloc(PACKED_ALIGN, packed_bytes(&p));
     if (!memory)
         return false;
     packed_place(&p, memory);
     fill(n, &p);
     const struct matrix w = {.rows = ROWS, .cols = COLS, .packed = &p};
-    const struct rows8 x8 = {n->x_q, n->x_scale, n->x_sum, SPANS, packed_pairs(&p)};
+    const struct rows8 x8 = {n->x_q, n->x_scale, n->x_sum, SPANS, whole || packed_pairs(&p), whole};
     struct op_gemm a = {.out = n->tiles, .x8 = &x8, .w = &w, .tokens = TOKENS};
     vectors->quantize(&(struct op_quantize){.out = x8, .x = n->x, .tokens = TOKENS, .dim = COLS}, 0,
                       1);
@@ -110,7 +111,8 @@ bool cpu_tiles_agree(const struct ops *tiles, const struct ops *vectors)
     struct numbers *n = malloc(sizeof *n);
     bool good = n != NULL;
     for (size_t i = 0; good && i < sizeof forms / sizeof forms[0]; i++)
-        good = agree(n, forms[i], tiles, vectors);
+        for (int whole = 0; good && whole < 2; whole++)
+            good = agree(n, forms[i], whole, tiles, vectors);
     good = good && (!tiles->panels || agree_on_pairs(n, tiles));
     free(n);
     return good;

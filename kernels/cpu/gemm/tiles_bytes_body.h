@@ -262,7 +262,7 @@ static void bytes_panel(struct bytes_run *b, size_t panel, size_t at)
         const struct rows8 x = rows8_from(b->op->x8, b->m + t.row);
         t.rows = b->rows - t.row < TILE_ROWS ? b->rows - t.row : TILE_ROWS;
         t.x = x.q + b->first * b->unit;
-        t.x_stride = (size_t)x.spans * PACKED_SPAN;
+        t.x_stride = rows8_stride(x.spans);
         t.scale = x.scale + b->first * b->unit / PACKED_SPAN;
         t.scale_stride = (size_t)x.spans;
         if (t.rows < TILE_ROWS) {
@@ -327,8 +327,8 @@ static bool bytes_hold(const struct packed *p)
     return -p->zero >= -128 && most - p->zero <= 127;
 }
 
-/* Vectors multiply bytes too, and have nothing to store and read again: with so few rows, and half a
- * tile to each product, they are faster. */
+/* Vectors multiply bytes too, and have nothing to store and read again: with so few rows, and half
+ * a tile to each product, they are faster. */
 static bool tiles_bytes_pay(const struct packed *p, size_t rows)
 {
     return rows >= (p->bits == 8 ? TILES_FEW_8 : TILES_FEW_4);

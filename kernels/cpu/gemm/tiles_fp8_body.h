@@ -1,6 +1,6 @@
 /* Products of weights in FP8 (kernels/fp8.h) with rows of bf16, in tiles of pairs.
  *
- * As in tiles_pairs_body.h, whose tiles these are, but that a panel's weights are put in order on
+ * As in tiles_lines_body.h, whose tiles these are, but that a panel's weights are put in order on
  * the way: a piece of two panels is expanded to bf16, which is exact, into L1, for all rows of a
  * block, and a span of FP8_SPAN columns is added up from zero before it is scaled and added to what
  * there was. Any number of rows goes this way, a single one too.
@@ -16,14 +16,14 @@
 #ifndef KERNELS_CPU_GEMM_TILES_FP8_BODY_H
 #define KERNELS_CPU_GEMM_TILES_FP8_BODY_H
 
-#include "kernels/cpu/gemm/tiles_pairs_body.h"
+#include "kernels/cpu/gemm/tiles_lines_body.h"
 
 #define EIGHTS_SPANS 4 /* of FP8_SPAN columns */
 #define EIGHTS_TILES (FP8_SPAN / PANELS_COLS)
 #define EIGHTS_FETCH 512 /* bytes ahead, in each of the rows that are read side by side */
 
 struct eights_run {
-    struct pairs_run pairs; /* its rows, tiles and sums; first, n: spans of FP8_SPAN columns */
+    struct lines_run pairs; /* its rows, tiles and sums; first, n: spans of FP8_SPAN columns */
     size_t k, panel;
     const float *scales[2][PANELS_ROWS]; /* of the panels' rows, and those of the piece */
     float scale[2][EIGHTS_SPANS][PANELS_ROWS];
@@ -74,7 +74,7 @@ INLINE void eights_tiles(const uint8_t *q, size_t stride, size_t rows, size_t le
 /* The piece of panel number i, and its scales. */
 static __attribute__((noinline)) void eights_open(struct eights_run *f, size_t i)
 {
-    const struct pairs_run *b = &f->pairs;
+    const struct lines_run *b = &f->pairs;
     const struct matrix *w = b->op->w;
     const size_t row = (f->panel + i) * PANELS_ROWS, left = (size_t)w->rows - row;
     const size_t rows = left < PANELS_ROWS ? left : PANELS_ROWS;
@@ -105,14 +105,14 @@ INLINE void eights_add(struct eights_run *f, size_t span, size_t row, size_t row
 }
 
 /* Up to 32 rows, from `row` of the block on. */
-INLINE void eights_tile(struct eights_run *f, size_t row, struct pairs_form form)
+INLINE void eights_tile(struct eights_run *f, size_t row, struct lines_form form)
 {
-    const struct pairs_run *b = &f->pairs;
+    const struct lines_run *b = &f->pairs;
     const size_t left = b->rows - row, rows = left < 2 * TILE_ROWS ? left : 2 * TILE_ROWS;
     const size_t first = b->first * EIGHTS_TILES, tiles = b->spans - first;
     const char *x = b->x + row * b->x_stride + first * TILE_ROW_BYTES;
     for (size_t span = 0; span < b->n; span++) {
-        pairs_zero(form);
+        lines_zero(form);
         for (size_t t = span * EIGHTS_TILES; t < (span + 1) * EIGHTS_TILES && t < tiles; t++) {
             TILE_LOAD(4, x + t * TILE_ROW_BYTES, b->x_stride);
             TILE_LOAD(6, f->w[0][t], TILE_ROW_BYTES);
@@ -128,7 +128,7 @@ INLINE void eights_tile(struct eights_run *f, size_t row, struct pairs_form form
                     TILE_DOT_BF16(3, 5, 7);
             }
         }
-        pairs_store(f->part[0], f->part[1], form);
+        lines_store(f->part[0], f->part[1], form);
         eights_add(f, span, row, rows);
     }
 }
@@ -136,7 +136,7 @@ INLINE void eights_tile(struct eights_run *f, size_t row, struct pairs_form form
 #define EIGHTS_CASE(name, lower, right)                                                            \
     static __attribute__((noinline)) void name(struct eights_run *f, size_t row)                   \
     {                                                                                              \
-        eights_tile(f, row, (struct pairs_form){lower, right});                                    \
+        eights_tile(f, row, (struct lines_form){lower, right});                                    \
     }
 EIGHTS_CASE(eights_one, false, false)
 EIGHTS_CASE(eights_wide, false, true)
@@ -147,7 +147,7 @@ static void eights_strip(struct eights_run *f, const struct packed_strip *s)
 {
     static void (*const fns[2][2])(struct eights_run *, size_t) = {{eights_one, eights_wide},
                                                                    {eights_tall, eights_four}};
-    struct pairs_run *b = &f->pairs;
+    struct lines_run *b = &f->pairs;
     const size_t spans = (f->k + FP8_SPAN - 1) / FP8_SPAN;
     b->x = (const char *)b->op->x16 + s->m * b->x_stride;
     b->rows = s->rows;
@@ -165,7 +165,7 @@ static void eights_strip(struct eights_run *f, const struct packed_strip *s)
         for (size_t row = 0; row < b->rows; row += 2 * TILE_ROWS) {
             const size_t left = b->rows - row, upper = left < TILE_ROWS ? left : TILE_ROWS;
             const size_t lower = left - upper < TILE_ROWS ? left - upper : TILE_ROWS;
-            pairs_configure(b, upper, lower);
+            lines_configure(b, upper, lower);
             fns[lower > 0][s->panels - 1](f, row);
         }
     }
@@ -175,14 +175,14 @@ static void eights_strip(struct eights_run *f, const struct packed_strip *s)
 
 static void tiles_fp8(const struct op_gemm *op, struct packed_share share)
 {
-    float sum[2][PAIRS_ROWS * TILE_ROWS];
+    float sum[2][LINES_ROWS * TILE_ROWS];
     struct eights_run f;
     f.k = (size_t)op->w->cols;
-    f.pairs = (struct pairs_run){.op = op,
+    f.pairs = (struct lines_run){.op = op,
                                  .sum = sum,
                                  .x_stride = rows16_stride(op->w->cols) * sizeof(uint16_t),
                                  .spans = panels_spans(op->w->cols)};
-    for (struct packed_strip s = {0}; packed_next(&share, PAIRS_ROWS, 2, &s);)
+    for (struct packed_strip s = {0}; packed_next(&share, LINES_ROWS, 2, &s);)
         eights_strip(&f, &s);
     if (f.pairs.upper > 0)
         tiles_end();

@@ -3,6 +3,7 @@
  * a third.
  *
  *     TILE_DOT_BYTES(c, a, b)  c[m][n] += sum_k a[m][k] * b[k / 4][n][k % 4], signed bytes, exact
+ *     TILE_DOT_MIXED(c, a, b)  the same, with bytes of b that have no sign
  *     TILE_DOT_BF16(c, a, b)   c[m][n] += even + odd, where even is the sum of
  *                              a[m][k] * b[k / 2][n][0] over even k, added up one after the
  *                              other by fused operations, odd that of odd k; what is too small
@@ -78,6 +79,7 @@ INLINE void tiles_end(void)
         TILE_FENCE();                                                                              \
     } while (0)
 #define TILE_DOT_BYTES(c, a, b) _tile_dpbssd(c, a, b)
+#define TILE_DOT_MIXED(c, a, b) _tile_dpbsud(c, a, b)
 #define TILE_DOT_BF16(c, a, b) _tile_dpbf16ps(c, a, b)
 
 #else

@@ -32,18 +32,22 @@ static void TILE_STORE(int t, void *p, size_t stride)
         memcpy((char *)p + r * stride, emulated.data[t][r], emulated.config.row_bytes[t]);
 }
 
-static __attribute__((noinline, unused)) void TILE_DOT_BYTES(int c, int a, int b)
+/* Signed bytes by bytes that are signed, or not. */
+static __attribute__((noinline, unused)) void emulated_dot_bytes(int c, int a, int b, bool sign)
 {
     for (int m = 0; m < emulated.config.rows[c]; m++) {
         int32_t sum[TILE_ROWS];
         memcpy(sum, emulated.data[c][m], sizeof sum);
         for (int k = 0; k < emulated.config.row_bytes[a]; k++)
-            for (int n = 0; n < TILE_ROWS; n++)
-                sum[n] +=
-                    (int8_t)emulated.data[a][m][k] * (int8_t)emulated.data[b][k / 4][4 * n + k % 4];
+            for (int n = 0; n < TILE_ROWS; n++) {
+                const uint8_t w = emulated.data[b][k / 4][4 * n + k % 4];
+                sum[n] += (int8_t)emulated.data[a][m][k] * (sign ? (int8_t)w : w);
+            }
         memcpy(emulated.data[c][m], sum, sizeof sum);
     }
 }
+#define TILE_DOT_BYTES(c, a, b) emulated_dot_bytes(c, a, b, true)
+#define TILE_DOT_MIXED(c, a, b) emulated_dot_bytes(c, a, b, false)
 
 /* Element `odd` of the 16 pairs of a row. */
 static __m512 emulated_half(const uint8_t *row, bool odd)

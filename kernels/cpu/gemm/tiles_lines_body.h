@@ -1,38 +1,45 @@
-/* Products of bf16 weights in panels (kernels/panels.h) with rows of bf16, in tiles of pairs.
+/* Products in tiles of whole cache lines: of bf16 weights in panels (kernels/panels.h) with rows of
+ * bf16, and of bytes with a scale for a whole row (packed_is_whole()) with rows of bytes.
  *
- * A span of 32 columns is one product of tiles: the sum of its even columns, that of its odd
- * ones, and both added to what was there. That is the order for any number of rows: a single one,
- * for which tiles would be mostly empty, is done so by vectors. Two tiles of rows meet two panels
+ * A line of each row is one product of tiles. Of bf16 that is a span of 32 columns: the sum of its
+ * even columns, that of its odd ones, and both added to what was there. That is the order for any
+ * number of rows: a single one, for which tiles would be mostly empty, is done so by vectors. Of
+ * bytes it is 64 columns, and sums are exact: whole_body.h, which has the single row, adds them up
+ * otherwise. Weights have no sign there; what that adds is taken off in the end.
+ *
+ * Two tiles of rows meet two panels
  * at a time. Of many rows a block of columns stays in L2 while the panels of a strip pass by it,
  * two at a time and a piece after the other; a piece stays in L1 while the rows pass by it, and
  * the next one is fetched meanwhile. The sums wait in memory as they are, so that cutting changes
  * no order of addition. Sizes were tried out on a core with caches of 48 KiB and 2 MiB.
  *
  * It is over 150 lines because it is code. */
-#ifndef KERNELS_CPU_GEMM_TILES_PAIRS_BODY_H
-#define KERNELS_CPU_GEMM_TILES_PAIRS_BODY_H
+#ifndef KERNELS_CPU_GEMM_TILES_LINES_BODY_H
+#define KERNELS_CPU_GEMM_TILES_LINES_BODY_H
 
 #include <assert.h>
 
 #include "kernels/cpu/gemm/tiles_unit_body.h"
+#include "kernels/cpu/gemm/whole_body.h"
 #include "kernels/cpu/vec/tiles.h"
 #include "kernels/panels.h"
 
-#define PAIRS_ROWS 512                    /* of x at a time */
-#define PAIRS_SPANS 24                    /* of a piece */
-#define PAIRS_X_BYTES ((size_t)768 << 10) /* of x, that stay in L2 while the panels pass by */
-#define PAIRS_PANELS 16                   /* whose sums wait meanwhile */
-#define PAIRS_AHEAD 8192
+#define LINES_ROWS 512                    /* of x at a time */
+#define LINES_SPANS 24                    /* of a piece */
+#define LINES_X_BYTES ((size_t)768 << 10) /* of x, that stay in L2 while the panels pass by */
+#define LINES_PANELS 16                   /* whose sums wait meanwhile */
+#define LINES_AHEAD 8192
 
 /* Where a strip stands: the spans of a block, the two panels, the piece of it. */
-struct pairs_at {
+struct lines_at {
     size_t from, to, slot, first, n;
 };
 
-struct pairs_run {
+struct lines_run {
     const struct op_gemm *op;
+    bool bytes; /* else bf16 */
     const char *x; /* of the block's first row */
-    size_t x_stride, spans;
+    size_t x_stride, spans; /* lines of a row */
     size_t rows;          /* of the block */
     size_t first, n;      /* spans of the piece */
     const char *w[2];     /* the panels' first span */
@@ -41,7 +48,7 @@ struct pairs_run {
     bool ahead;
     const char *next[2]; /* the piece behind this one: what this tile asks for of each span */
     size_t next_lines;
-    float (*sum)[PAIRS_ROWS * TILE_ROWS]; /* [2] */
+    float (*sum)[LINES_ROWS * TILE_ROWS]; /* [2] */
 };
 
 /* ---- one row, in vectors ---- */
@@ -55,7 +62,7 @@ INLINE vec pairs_odd(__m512i v)
     return _mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32((int)0xffff0000)));
 }
 
-static __attribute__((noinline)) void pairs_row(const struct pairs_run *b, float *out)
+static __attribute__((noinline)) void pairs_row(const struct lines_run *b, float *out)
 {
     const unsigned csr = flush_begin();
     vec sum = vec_zero();
@@ -67,7 +74,7 @@ static __attribute__((noinline)) void pairs_row(const struct pairs_run *b, float
             int32_t pair;
             memcpy(&pair, x + 4 * k, sizeof pair);
             __m512i xv = _mm512_set1_epi32(pair), wv = _mm512_loadu_si512(w + 64 * k);
-            __builtin_prefetch(w + 64 * k + PAIRS_AHEAD);
+            __builtin_prefetch(w + 64 * k + LINES_AHEAD);
             even = vec_fma(pairs_even(xv), pairs_even(wv), even);
             odd = vec_fma(pairs_odd(xv), pairs_odd(wv), odd);
         }
@@ -79,7 +86,7 @@ static __attribute__((noinline)) void pairs_row(const struct pairs_run *b, float
 
 /* ---- more of them, in tiles ---- */
 
-static void pairs_configure(struct pairs_run *b, size_t upper, size_t lower)
+static void lines_configure(struct lines_run *b, size_t upper, size_t lower)
 {
     struct tile_config c = {0};
     if (b->upper == upper && b->lower == lower)
@@ -99,12 +106,20 @@ static void pairs_configure(struct pairs_run *b, size_t upper, size_t lower)
 }
 
 /* What is constant where this is inlined: whether there is a second tile of rows, and a second
- * panel. */
-struct pairs_form {
-    bool lower, right;
+ * panel; whether of bytes. */
+struct lines_form {
+    bool lower, right, bytes;
 };
 
-INLINE void pairs_load(float *left, float *right, struct pairs_form f)
+#define LINES_DOT(f, c, a, b)                                                                      \
+    do {                                                                                           \
+        if ((f).bytes)                                                                             \
+            TILE_DOT_MIXED(c, a, b);                                                               \
+        else                                                                                       \
+            TILE_DOT_BF16(c, a, b);                                                                \
+    } while (0)
+
+INLINE void lines_load(float *left, float *right, struct lines_form f)
 {
     TILE_LOAD(0, left, TILE_ROW_BYTES);
     if (f.right)
@@ -115,7 +130,7 @@ INLINE void pairs_load(float *left, float *right, struct pairs_form f)
         TILE_LOAD(3, right + TILE_ROWS * TILE_ROWS, TILE_ROW_BYTES);
 }
 
-INLINE void pairs_zero(struct pairs_form f)
+INLINE void lines_zero(struct lines_form f)
 {
     TILE_ZERO(0);
     if (f.right)
@@ -126,7 +141,7 @@ INLINE void pairs_zero(struct pairs_form f)
         TILE_ZERO(3);
 }
 
-INLINE void pairs_store(float *left, float *right, struct pairs_form f)
+INLINE void lines_store(float *left, float *right, struct lines_form f)
 {
     TILE_STORE(0, left, TILE_ROW_BYTES);
     if (f.right)
@@ -137,41 +152,41 @@ INLINE void pairs_store(float *left, float *right, struct pairs_form f)
         TILE_STORE(3, right + TILE_ROWS * TILE_ROWS, TILE_ROW_BYTES);
 }
 
-INLINE void pairs_ahead(const char *w)
+INLINE void lines_ahead(const char *w)
 {
     for (size_t i = 0; i < PANELS_SPAN_BYTES; i += 64)
-        __builtin_prefetch(w + PAIRS_AHEAD + i);
+        __builtin_prefetch(w + LINES_AHEAD + i);
 }
 
 /* Up to 32 rows, from `row` of the block on. */
-INLINE void pairs_tile(struct pairs_run *b, size_t row, struct pairs_form f)
+INLINE void lines_tile(struct lines_run *b, size_t row, struct lines_form f)
 {
     float *left = b->sum[0] + row * TILE_ROWS, *right = b->sum[1] + row * TILE_ROWS;
     const char *x = b->x + row * b->x_stride + b->first * TILE_ROW_BYTES;
     const char *w0 = b->w[0] + b->first * PANELS_SPAN_BYTES;
     const char *w1 = b->w[1] + b->first * PANELS_SPAN_BYTES;
     if (b->first == 0)
-        pairs_zero(f);
+        lines_zero(f);
     else
-        pairs_load(left, right, f);
+        lines_load(left, right, f);
     for (size_t s = 0; s < b->n; s++) {
         TILE_LOAD(4, x, b->x_stride);
         TILE_LOAD(6, w0, TILE_ROW_BYTES);
-        TILE_DOT_BF16(0, 4, 6);
+        LINES_DOT(f, 0, 4, 6);
         if (f.right) {
             TILE_LOAD(7, w1, TILE_ROW_BYTES);
-            TILE_DOT_BF16(1, 4, 7);
+            LINES_DOT(f, 1, 4, 7);
         }
         if (f.lower) {
             TILE_LOAD(5, x + TILE_ROWS * b->x_stride, b->x_stride);
-            TILE_DOT_BF16(2, 5, 6);
+            LINES_DOT(f, 2, 5, 6);
             if (f.right)
-                TILE_DOT_BF16(3, 5, 7);
+                LINES_DOT(f, 3, 5, 7);
         }
         if (b->ahead)
-            pairs_ahead(w0);
+            lines_ahead(w0);
         if (b->ahead && f.right)
-            pairs_ahead(w1);
+            lines_ahead(w1);
         for (size_t i = 0; i < b->next_lines; i++) {
             __builtin_prefetch(b->next[0] + s * PANELS_SPAN_BYTES + i * 64, 0, 2);
             __builtin_prefetch(b->next[1] + s * PANELS_SPAN_BYTES + i * 64, 0, 2);
@@ -180,23 +195,28 @@ INLINE void pairs_tile(struct pairs_run *b, size_t row, struct pairs_form f)
         w0 += PANELS_SPAN_BYTES;
         w1 += PANELS_SPAN_BYTES;
     }
-    pairs_store(left, right, f);
+    lines_store(left, right, f);
 }
 
-#define PAIRS_CASE(name, lower, right)                                                             \
-    static __attribute__((noinline)) void name(struct pairs_run *b, size_t row)                    \
+#define LINES_CASE(name, lower, right, bytes)                                                      \
+    static __attribute__((noinline)) void name(struct lines_run *b, size_t row)                    \
     {                                                                                              \
-        pairs_tile(b, row, (struct pairs_form){lower, right});                                     \
+        lines_tile(b, row, (struct lines_form){lower, right, bytes});                              \
     }
-PAIRS_CASE(pairs_one, false, false)
-PAIRS_CASE(pairs_wide, false, true)
-PAIRS_CASE(pairs_tall, true, false)
-PAIRS_CASE(pairs_four, true, true)
+LINES_CASE(lines_one, false, false, false)
+LINES_CASE(lines_wide, false, true, false)
+LINES_CASE(lines_tall, true, false, false)
+LINES_CASE(lines_four, true, true, false)
+LINES_CASE(lines_one_bytes, false, false, true)
+LINES_CASE(lines_wide_bytes, false, true, true)
+LINES_CASE(lines_tall_bytes, true, false, true)
+LINES_CASE(lines_four_bytes, true, true, true)
 
-static void pairs_piece(struct pairs_run *b, const char *const next[2])
+static void lines_piece(struct lines_run *b, const char *const next[2])
 {
-    static void (*const fns[2][2])(struct pairs_run *, size_t) = {{pairs_one, pairs_wide},
-                                                                  {pairs_tall, pairs_four}};
+    static void (*const fns[2][2][2])(struct lines_run *, size_t) = {
+        {{lines_one, lines_wide}, {lines_tall, lines_four}},
+        {{lines_one_bytes, lines_wide_bytes}, {lines_tall_bytes, lines_four_bytes}}};
     const size_t lines = PANELS_SPAN_BYTES / 64,
                  tiles = (b->rows + 2 * TILE_ROWS - 1) / (2 * TILE_ROWS);
     const size_t each = (lines + tiles - 1) / tiles;
@@ -206,27 +226,36 @@ static void pairs_piece(struct pairs_run *b, const char *const next[2])
         b->next_lines = next && tile * each < lines ? each : 0;
         for (size_t i = 0; i < 2 && b->next_lines; i++)
             b->next[i] = next[i] + tile * each * 64;
-        pairs_configure(b, upper, lower);
-        fns[lower > 0][b->panels - 1](b, row);
+        lines_configure(b, upper, lower);
+        fns[b->bytes][lower > 0][b->panels - 1](b, row);
     }
 }
 
 /* A strip's panels; with a unit (op_gemm.unit) each is followed by that of the second matrix. */
-static size_t pairs_slots(const struct pairs_run *b, const struct packed_strip *s)
+static size_t lines_slots(const struct lines_run *b, const struct packed_strip *s)
 {
     return b->op->unit ? 2 * s->panels : s->panels;
 }
 
-static const char *pairs_slot(const struct pairs_run *b, const struct packed_strip *s, size_t slot)
+/* The matrix and the panel of a slot. */
+static const struct matrix *lines_matrix(const struct lines_run *b, const struct packed_strip *s,
+                                         size_t slot, size_t *panel)
 {
     const struct gemm_unit *u = b->op->unit;
-    const struct matrix *w = u && slot % 2 ? u->up : b->op->w;
-    const size_t panel = s->panel + (u ? slot / 2 : slot);
-    return (const char *)w->data + panel * b->spans * PANELS_SPAN_BYTES;
+    *panel = s->panel + (u ? slot / 2 : slot);
+    return u && slot % 2 ? u->up : b->op->w;
+}
+
+static const char *lines_slot(const struct lines_run *b, const struct packed_strip *s, size_t slot)
+{
+    size_t panel;
+    const struct matrix *w = lines_matrix(b, s, slot, &panel);
+    const char *first = b->bytes ? (const char *)w->packed->q : (const char *)w->data;
+    return first + panel * b->spans * PANELS_SPAN_BYTES;
 }
 
 /* The next piece of a strip, whose blocks have so many spans; false: that was the last. */
-static bool pairs_next(const struct pairs_run *b, size_t slots, size_t block, struct pairs_at *at)
+static bool lines_next(const struct lines_run *b, size_t slots, size_t block, struct lines_at *at)
 {
     at->first += at->n;
     if (at->first >= at->to) {
@@ -239,37 +268,53 @@ static bool pairs_next(const struct pairs_run *b, size_t slots, size_t block, st
         }
         at->first = at->from;
     }
-    at->n = at->to - at->first < PAIRS_SPANS ? at->to - at->first : PAIRS_SPANS;
+    at->n = at->to - at->first < LINES_SPANS ? at->to - at->first : LINES_SPANS;
     return at->n > 0;
 }
 
 /* Of many rows. */
-static void pairs_blocks(struct pairs_run *b, const struct packed_strip *s,
-                         float (*sums)[PAIRS_ROWS * TILE_ROWS])
+static void lines_blocks(struct lines_run *b, const struct packed_strip *s,
+                         float (*sums)[LINES_ROWS * TILE_ROWS])
 {
-    const size_t slots = pairs_slots(b, s);
-    const size_t pieces = PAIRS_X_BYTES / (s->rows * PAIRS_SPANS * TILE_ROW_BYTES);
-    const size_t block = (pieces > 1 ? pieces : 1) * PAIRS_SPANS;
-    struct pairs_at at = {0}, next = {0};
-    for (bool more = pairs_next(b, slots, block, &next); more;) {
+    const size_t slots = lines_slots(b, s);
+    const size_t pieces = LINES_X_BYTES / (s->rows * LINES_SPANS * TILE_ROW_BYTES);
+    const size_t block = (pieces > 1 ? pieces : 1) * LINES_SPANS;
+    struct lines_at at = {0}, next = {0};
+    for (bool more = lines_next(b, slots, block, &next); more;) {
         const char *ahead[2];
         at = next;
-        more = pairs_next(b, slots, block, &next);
+        more = lines_next(b, slots, block, &next);
         b->panels = slots - at.slot < 2 ? 1 : 2;
         b->sum = sums + at.slot;
         b->first = at.first;
         b->n = at.n;
         for (size_t i = 0; i < 2; i++) {
-            b->w[i] = pairs_slot(b, s, at.slot + (i < b->panels ? i : 0));
-            ahead[i] = pairs_slot(b, s, next.slot + i < slots ? next.slot + i : next.slot) +
+            b->w[i] = lines_slot(b, s, at.slot + (i < b->panels ? i : 0));
+            ahead[i] = lines_slot(b, s, next.slot + i < slots ? next.slot + i : next.slot) +
                        next.first * PANELS_SPAN_BYTES;
         }
-        pairs_piece(b, more ? ahead : NULL);
+        lines_piece(b, more ? ahead : NULL);
+    }
+}
+
+/* Sums of bytes to what they stand for, in their place. */
+static void lines_scale(const struct lines_run *b, const struct packed_strip *s,
+                        float (*sums)[LINES_ROWS * TILE_ROWS])
+{
+    const struct rows8 x = rows8_from(b->op->x8, s->m);
+    for (size_t r = 0; r < s->rows; r++) {
+        const struct whole_row row = whole_row_of(&x, r);
+        for (size_t slot = 0; slot < lines_slots(b, s); slot++) {
+            size_t panel;
+            const struct packed *p = lines_matrix(b, s, slot, &panel)->packed;
+            float *sum = sums[slot] + r * TILE_ROWS;
+            vec_store(sum, whole_value(p, row, _mm512_loadu_si512(sum), panel * PACKED_ROWS));
+        }
     }
 }
 
 /* Row by row, so that what is written lies together. */
-static void pairs_write(const struct op_gemm *op, float (*sums)[PAIRS_ROWS * TILE_ROWS],
+static void lines_write(const struct op_gemm *op, float (*sums)[LINES_ROWS * TILE_ROWS],
                         const struct packed_strip *s)
 {
     const size_t stride = (size_t)(op->out_stride ? op->out_stride : op->w->rows);
@@ -283,7 +328,7 @@ static void pairs_write(const struct op_gemm *op, float (*sums)[PAIRS_ROWS * TIL
     }
 }
 
-static void pairs_write_units(const struct op_gemm *op, float (*sums)[PAIRS_ROWS * TILE_ROWS],
+static void lines_write_units(const struct op_gemm *op, float (*sums)[LINES_ROWS * TILE_ROWS],
                               const struct packed_strip *s)
 {
     for (size_t r = 0; r < s->rows; r++)
@@ -292,48 +337,52 @@ static void pairs_write_units(const struct op_gemm *op, float (*sums)[PAIRS_ROWS
                              s->m + r, s->panel + i);
 }
 
-static void pairs_strip(struct pairs_run *b, const struct packed_strip *s,
-                        float (*sums)[PAIRS_ROWS * TILE_ROWS])
+static void lines_strip(struct lines_run *b, const struct packed_strip *s,
+                        float (*sums)[LINES_ROWS * TILE_ROWS])
 {
-    const size_t slots = pairs_slots(b, s);
-    b->x = (const char *)b->op->x16 + s->m * b->x_stride;
+    const size_t slots = lines_slots(b, s);
+    b->x = b->bytes ? (const char *)b->op->x8->q : (const char *)b->op->x16;
+    b->x += s->m * b->x_stride;
     b->rows = s->rows;
     b->ahead = s->rows <= 2 * TILE_ROWS;
     if (!b->ahead)
-        pairs_blocks(b, s, sums);
+        lines_blocks(b, s, sums);
     for (size_t slot = 0; b->ahead && slot < slots; slot += b->panels) {
         b->panels = s->rows == 1 || slots - slot < 2 ? 1 : 2;
         b->sum = sums + slot;
         b->first = 0;
         b->n = b->spans;
         for (size_t i = 0; i < 2; i++)
-            b->w[i] = pairs_slot(b, s, slot + (i < b->panels ? i : 0));
-        if (s->rows == 1)
+            b->w[i] = lines_slot(b, s, slot + (i < b->panels ? i : 0));
+        if (s->rows == 1 && !b->bytes)
             pairs_row(b, sums[slot]);
         else
-            pairs_piece(b, NULL);
+            lines_piece(b, NULL);
     }
+    if (b->bytes)
+        lines_scale(b, s, sums);
     if (b->op->unit)
-        pairs_write_units(b->op, sums, s);
+        lines_write_units(b->op, sums, s);
     else
-        pairs_write(b->op, sums, s);
+        lines_write(b->op, sums, s);
 }
 
-static void tiles_pairs(const struct op_gemm *op, struct packed_share share)
+static void tiles_lines(const struct op_gemm *op, struct packed_share share)
 {
-    float sums[PAIRS_PANELS][PAIRS_ROWS * TILE_ROWS] __attribute__((aligned(64)));
-    struct pairs_run b = {.op = op,
-                          .x_stride = rows16_stride(op->w->cols) * sizeof(uint16_t),
-                          .spans = panels_spans(op->w->cols)};
+    float sums[LINES_PANELS][LINES_ROWS * TILE_ROWS] __attribute__((aligned(64)));
+    struct lines_run b = {.op = op, .bytes = op->w->packed != NULL};
     struct packed_strip s;
-    assert(op->x16);
+    assert(b.bytes || op->x16);
+    b.x_stride = b.bytes ? rows8_stride(op->x8->spans)
+                         : rows16_stride(op->w->cols) * sizeof(uint16_t);
+    b.spans = b.bytes ? (size_t)op->x8->spans / 2 : panels_spans(op->w->cols);
     for (s.m = share.m_begin; s.m < share.m_end; s.m += s.rows) {
-        s.rows = share.m_end - s.m < PAIRS_ROWS ? share.m_end - s.m : PAIRS_ROWS;
-        const size_t slots = s.rows > 2 * TILE_ROWS ? PAIRS_PANELS : s.rows > 1 ? 2 : 1;
+        s.rows = share.m_end - s.m < LINES_ROWS ? share.m_end - s.m : LINES_ROWS;
+        const size_t slots = s.rows > 2 * TILE_ROWS ? LINES_PANELS : s.rows > 1 ? 2 : 1;
         const size_t most = op->unit && slots > 1 ? slots / 2 : slots;
         for (s.panel = share.begin; s.panel < share.end; s.panel += s.panels) {
             s.panels = share.end - s.panel < most ? share.end - s.panel : most;
-            pairs_strip(&b, &s, sums);
+            lines_strip(&b, &s, sums);
         }
     }
     if (b.upper > 0)
