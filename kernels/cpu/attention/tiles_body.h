@@ -45,6 +45,21 @@ INLINE __mmask32 tiles_mask(size_t left) /* of so many words that are left */
     return left >= TILES_COLS ? ~(__mmask32)0 : ((__mmask32)1 << left) - 1;
 }
 
+/* What of the next span is fetched meanwhile, a little at a time: more at once would have to wait
+ * for each other, and all else for them. */
+struct tiles_ahead {
+    const char *const *row; /* or NULL */
+    size_t bytes, offset;   /* of each, and from where on */
+};
+
+INLINE void tiles_fetch(const struct tiles_ahead *a, int j) /* for rows j and j + 1 */
+{
+    if (!a->row)
+        return;
+    rows_prefetch(a->row[j] + a->offset, a->bytes);
+    rows_prefetch(a->row[j + 1] + a->offset, a->bytes);
+}
+
 /* ---- queries ---- */
 
 /* Elements [d, d + 32) of a query, zeros behind its end. */
@@ -107,8 +122,6 @@ static void tiles_find(const struct attention_tile *t, struct attention_state *s
             _mm512_store_si512(s->tiles.key + (b * OPS_KV_SPAN + (size_t)j) * TILES_COLS,
                                _mm512_maskz_loadu_epi16(tiles_mask(s->dim - b * TILES_COLS),
                                                         s->now->key[j] + b * TILE_ROW_BYTES));
-    for (int j = 0; j < OPS_KV_SPAN && s->ahead; j++)
-        rows_prefetch(s->ahead->key[j], k->stride);
 }
 
 INLINE const char *tiles_key(const struct attention_state *s, const struct tiles_keys *k,
@@ -203,13 +216,14 @@ static void tiles_limit(const struct attention_tile *t, float *score, int p, int
 /* Weights of positions [range[0], range[1]), whole tiles, with their sum as they are when rounded:
  * [position pair][pair][2]. What is rounded lies in [0, 1] or is NaN, and carries nowhere. */
 INLINE vec tiles_weigh(const float *score, vec base, const int range[2],
-                       vec weight[OPS_KV_SPAN / 2])
+                       vec weight[OPS_KV_SPAN / 2], const struct tiles_ahead *ahead)
 {
     const __m512i half = _mm512_set1_epi32(0x8000), upper = _mm512_set1_epi32((int)0xffff0000);
     vec sum[2] = {vec_zero(), vec_zero()};
     for (int j = 0; j < OPS_KV_SPAN / 2; j++)
         weight[j] = vec_zero();
     for (int j = range[0]; j < range[1]; j += 2) {
+        tiles_fetch(ahead, j);
         const vec v = tiles_exp(vec_load(score + j * TILE_ROWS) - base);
         const vec w = tiles_exp(vec_load(score + (j + 1) * TILE_ROWS) - base);
         const __m512i even = _mm512_add_epi32(_mm512_castps_si512(v), half);
@@ -225,7 +239,7 @@ INLINE vec tiles_weigh(const float *score, vec base, const int range[2],
  * and fades what was added up before. */
 static __attribute__((noinline)) void tiles_softmax(const struct attention_tile *t,
                                                     struct attention_state *s, int p, int32_t base,
-                                                    const int tiles[2])
+                                                    const int tiles[2], bool fetches)
 {
     const int range[2] = {tiles[0] * TILE_ROWS, tiles[1] * TILE_ROWS}, from = p * TILE_ROWS;
     float *score = s->tiles.score[p % 2];
@@ -236,7 +250,9 @@ static __attribute__((noinline)) void tiles_softmax(const struct attention_tile 
     const vec before = vec_load(s->max + from), max = vec_max(top, before);
     const __mmask16 none = _mm512_cmp_ps_mask(max, vec_set1(-INFINITY), _CMP_EQ_OQ);
     const vec less = _mm512_mask_mov_ps(max, none, vec_zero()); /* weights 0 then, not NaN */
-    const vec sum = tiles_weigh(score, less, range, weight);
+    const struct tiles_ahead ahead = {fetches && s->ahead ? s->ahead->key : NULL,
+                                      s->dim * sizeof(uint16_t)};
+    const vec sum = tiles_weigh(score, less, range, weight, &ahead);
     const vec fade = vec_exp(before - less);
     vec_store(s->sum + from, vec_load(s->sum + from) * fade + sum);
     vec_store(s->max + from, max);
@@ -262,8 +278,10 @@ static bool tiles_values(struct attention_state *s, size_t d, const int range[2]
 {
     const size_t end = s->out_dim - d < TILES_CHUNK ? s->out_dim : d + TILES_CHUNK;
     const __m512i magnitude = _mm512_set1_epi16(0x7fff);
+    const struct tiles_ahead ahead = {s->ahead ? s->ahead->value : NULL, (end - d) * 2, d * 2};
     __m512i most = _mm512_setzero_si512();
     for (int j = 0; j < OPS_KV_SPAN; j += 2) {
+        tiles_fetch(&ahead, j);
         float *to = s->tiles.value[j / TILES_COLS][0] + j % TILES_COLS / 2 * TILE_ROWS;
         for (size_t e = d; e < end; e += TILES_COLS, to += 2 * TILES_TILE) {
             const __mmask32 mask = tiles_mask(s->out_dim - e);
@@ -375,7 +393,7 @@ static void tiles_span(const struct attention_tile *t, struct attention_state *s
     for (int p = first; p < end; p++) {
         if (p + 1 < end)
             tiles_scores(s, &keys, p + 1, tiles);
-        tiles_softmax(t, s, p, base, tiles);
+        tiles_softmax(t, s, p, base, tiles, p == first);
     }
     for (size_t d = 0; d < s->out_dim; d += TILES_CHUNK) {
         const bool sick = tiles_values(s, d, v->range) && !all;
@@ -386,8 +404,6 @@ static void tiles_span(const struct attention_tile *t, struct attention_state *s
                          (int[2]){attention_skip(t, row, base), attention_seen(t, row, base)});
             tiles_mix_row(t, s, row, d);
         }
-        for (int j = 0; j < OPS_KV_SPAN && s->ahead; j++)
-            rows_prefetch(s->ahead->value[j] + d * 2, TILES_CHUNK * 2);
     }
     flush_end(csr);
 }
