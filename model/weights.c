@@ -313,9 +313,8 @@ static enum status bind_one(void *ctx, const struct weight_spec *s)
     if (is_int) {
         const bool is_row = form.bits == 8 && form.group == form.cols && !form.has_min;
         form.rows = s->take_rows;
-        b->out->whole_rows =
-            b->out->whole_rows && is_row &&
-            (b->args->form == MODEL_WEIGHTS_INT8 || weight_wants_token_bytes(w));
+        b->out->whole_rows = b->out->whole_rows && is_row &&
+                             (b->args->form == MODEL_WEIGHTS_INT8 || weight_wants_token_bytes(w));
         s->matrix->wide_rows = b->args->form == MODEL_WEIGHTS_WIDE && !form.has_order;
         s->matrix->rounds = s->matrix->wide_rows && b->rounds && !b->args->panels;
         b->out->rounds = b->out->rounds || s->matrix->rounds;

@@ -27,8 +27,7 @@ enum share { A_SPAN, A_PAIR, A_ROW, SHARES };
 /* Where spans are even in number, and pairs of such weights alone. */
 static bool can_share(const struct packed *p, enum share share)
 {
-    return share == A_SPAN ||
-           (packed_spans(p) % 2 == 0 && (share == A_ROW || packed_pairs(p)));
+    return share == A_SPAN || (packed_spans(p) % 2 == 0 && (share == A_ROW || packed_pairs(p)));
 }
 
 static bool same_q(const struct rows8 *a, const struct rows8 *b, int tokens)
@@ -561,8 +560,7 @@ static void check_gated_sizes(const struct ops *ops, int tokens, int n, int k)
             struct rows8 x8 = quantized_as(ops, x, tokens, k, NULL, share);
             g = (struct gated){
                 .ops = ops, .gate = &gate->m, .up = &up->m, .x8 = &x8, .tokens = tokens};
-            check_gated(&g, f % 2 ? bias : NULL,
-                        f % 3 ? GLU_SILU : f ? GLU_GELU : GLU_GELU_TANH);
+            check_gated(&g, f % 2 ? bias : NULL, f % 3 ? GLU_SILU : f ? GLU_GELU : GLU_GELU_TANH);
             rows8_free(&x8);
         }
         weights_free(gate);

@@ -114,6 +114,7 @@ static void attention_begin(const struct attention_tile *t, struct attention_sta
     s->all = (struct attention_sums){s->all_max, s->all_sum, s->all_acc};
 #if defined(BODY_TILES)
     if (s->form == SCORE_TILES) {
+        tiles_attention_set(s, t->rows * t->heads);
         tiles_queries(t, s);
         return;
     }
@@ -403,11 +404,11 @@ void BODY(attention)(const struct op_attention *a, int part, int parts)
     w.state = &s;
 #if defined(BODY_TILES)
     if (attention_form(a) == SCORE_TILES)
-        tiles_attention_begin();
+        s.tiles.width = 0;
 #endif
     attention_walk(&w);
 #if defined(BODY_TILES)
-    if (attention_form(a) == SCORE_TILES)
+    if (attention_form(a) == SCORE_TILES && s.tiles.width > 0)
         tiles_end();
 #endif
 }

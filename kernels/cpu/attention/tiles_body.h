@@ -133,13 +133,11 @@ INLINE const char *tiles_key(const struct attention_state *s, const struct tiles
                           (block * OPS_KV_SPAN + (size_t)(tile * TILE_ROWS)) * TILES_COLS);
 }
 
-/* Scores of pairs [16 p, 16 p + 16) in tiles [first, end) of positions, into [position][pair]. */
-static __attribute__((noinline)) void
-tiles_scores(struct attention_state *s, const struct tiles_keys *k, int p, const int tiles[2])
+/* Tiles 0 to 3: products of these queries with tiles [first, end) of positions, zeros else. */
+INLINE void tiles_multiply(struct attention_state *s, const struct tiles_keys *k, const float *q,
+                           const int tiles[2])
 {
     const size_t blocks = tiles_blocks(s->dim);
-    const float *q = s->q + (size_t)p * blocks * TILES_TILE;
-    float *to = s->tiles.score[p % 2];
     const bool on[TILES_OF_SPAN] = {
         tiles[0]<1, tiles[0]<2 && tiles[1]> 1, tiles[0]<3 && tiles[1]> 2, tiles[1]> 3};
     TILE_ZERO(0);
@@ -166,6 +164,14 @@ tiles_scores(struct attention_state *s, const struct tiles_keys *k, int p, const
             TILE_DOT_BF16(3, 5, 6);
         }
     }
+}
+
+/* Scores of pairs [16 p, 16 p + 16) in tiles [first, end) of positions, into [position][pair]. */
+static __attribute__((noinline)) void
+tiles_scores(struct attention_state *s, const struct tiles_keys *k, int p, const int tiles[2])
+{
+    float *to = s->tiles.score[p % 2];
+    tiles_multiply(s, k, s->q + (size_t)p * tiles_blocks(s->dim) * TILES_TILE, tiles);
     TILE_STORE(0, to, TILE_ROW_BYTES);
     TILE_STORE(1, to + TILES_TILE, TILE_ROW_BYTES);
     TILE_STORE(2, to + 2 * TILES_TILE, TILE_ROW_BYTES);
@@ -235,6 +241,14 @@ INLINE vec tiles_weigh(const float *score, vec base, const int range[2],
     return sum[0] + sum[1];
 }
 
+static void tiles_fade(struct attention_state *s, int i)
+{
+    for (size_t d = 0; s->fade[i] != 1 && d < s->acc_stride; d += LANES) {
+        float *acc = s->acc + (size_t)i * s->acc_stride + d;
+        vec_store(acc, vec_load(acc) * vec_set1(s->fade[i]));
+    }
+}
+
 /* Turns scores of pairs [16 p, 16 p + 16) into weights, merges the span into their maxima and sums,
  * and fades what was added up before. */
 static __attribute__((noinline)) void tiles_softmax(const struct attention_tile *t,
@@ -263,11 +277,10 @@ static __attribute__((noinline)) void tiles_softmax(const struct attention_tile 
             vec_store(s->tiles.weight[p][h] + i * TILE_ROWS, weight[h * TILE_ROWS + i]);
     }
     for (int i = from; i < from + TILE_ROWS && i < t->rows * t->heads; i++)
-        for (size_t d = 0; s->fade[i] != 1 && d < s->acc_stride; d += LANES) {
-            float *acc = s->acc + (size_t)i * s->acc_stride + d;
-            vec_store(acc, vec_load(acc) * vec_set1(s->fade[i]));
-        }
+        tiles_fade(s, i);
 }
+
+#include "kernels/cpu/attention/tiles_narrow_body.h"
 
 /* ---- values ---- */
 
@@ -377,11 +390,9 @@ static void tiles_mix_row(const struct attention_tile *t, struct attention_state
 
 /* ---- a span ---- */
 
-/* What attention_span() does. */
-static void tiles_span(const struct attention_tile *t, struct attention_state *s, int32_t base,
-                       const struct attention_view *v)
+static void tiles_span_of_many(const struct attention_tile *t, struct attention_state *s,
+                               int32_t base, const struct attention_view *v)
 {
-    const unsigned csr = flush_begin();
     const int tiles[2] = {v->range[0] / TILE_ROWS, (v->range[1] + TILE_ROWS - 1) / TILE_ROWS};
     const int first = v->first * t->heads / TILE_ROWS;
     const int end = (v->last * t->heads + TILE_ROWS - 1) / TILE_ROWS;
@@ -405,6 +416,14 @@ static void tiles_span(const struct attention_tile *t, struct attention_state *s
             tiles_mix_row(t, s, row, d);
         }
     }
+}
+
+/* What attention_span() does. */
+static void tiles_span(const struct attention_tile *t, struct attention_state *s, int32_t base,
+                       const struct attention_view *v)
+{
+    const unsigned csr = flush_begin();
+    (s->tiles.width < TILE_ROWS ? narrow_span : tiles_span_of_many)(t, s, base, v);
     flush_end(csr);
 }
 
@@ -424,9 +443,18 @@ static void tiles_write(const struct attention_state *s, const float *acc, vec f
     }
 }
 
-static void tiles_attention_begin(void)
+/* Sets the tiles for so many pairs. */
+static void tiles_attention_set(struct attention_state *s, int pairs)
 {
     struct tile_config c = {0};
+    const int width = narrow_width(pairs);
+    if (s->tiles.width == width)
+        return;
+    s->tiles.width = width;
+    if (width < TILE_ROWS) {
+        narrow_configure(width);
+        return;
+    }
     for (int i = 0; i < 8; i++)
         tile_set(&c, i, TILE_ROWS, TILE_ROW_BYTES);
     tiles_begin(&c);

@@ -37,14 +37,14 @@ struct lines_at {
 
 struct lines_run {
     const struct op_gemm *op;
-    bool bytes; /* else bf16 */
-    const char *x; /* of the block's first row */
+    bool bytes;             /* else bf16 */
+    const char *x;          /* of the block's first row */
     size_t x_stride, spans; /* lines of a row */
-    size_t rows;          /* of the block */
-    size_t first, n;      /* spans of the piece */
-    const char *w[2];     /* the panels' first span */
-    size_t panels;        /* 1 or 2 */
-    uint8_t upper, lower; /* rows that the tiles are set for */
+    size_t rows;            /* of the block */
+    size_t first, n;        /* spans of the piece */
+    const char *w[2];       /* the panels' first span */
+    size_t panels;          /* 1 or 2 */
+    uint8_t upper, lower;   /* rows that the tiles are set for */
     bool ahead;
     const char *next[2]; /* the piece behind this one: what this tile asks for of each span */
     size_t next_lines;
@@ -373,8 +373,8 @@ static void tiles_lines(const struct op_gemm *op, struct packed_share share)
     struct lines_run b = {.op = op, .bytes = op->w->packed != NULL};
     struct packed_strip s;
     assert(b.bytes || op->x16);
-    b.x_stride = b.bytes ? rows8_stride(op->x8->spans)
-                         : rows16_stride(op->w->cols) * sizeof(uint16_t);
+    b.x_stride =
+        b.bytes ? rows8_stride(op->x8->spans) : rows16_stride(op->w->cols) * sizeof(uint16_t);
     b.spans = b.bytes ? (size_t)op->x8->spans / 2 : panels_spans(op->w->cols);
     for (s.m = share.m_begin; s.m < share.m_end; s.m += s.rows) {
         s.rows = share.m_end - s.m < LINES_ROWS ? share.m_end - s.m : LINES_ROWS;

@@ -1,7 +1,7 @@
 /* Products of bytes that have one scale for a whole row, with rows of bytes that have one as well
  * (rows8.whole): sums of integers from one end of a row to the other, exact in whatever order they
- * are added up, and two multiplications in the end. Vectors here, for few rows or where there are no
- * tiles; tiles_lines_body.h for the others. Compiled once per instruction set (see cpu.h).
+ * are added up, and two multiplications in the end. Vectors here, for few rows or where there are
+ * no tiles; tiles_lines_body.h for the others. Compiled once per instruction set (see cpu.h).
  *
  * It is over 150 lines because it is code. */
 #ifndef KERNELS_CPU_GEMM_WHOLE_BODY_H
@@ -68,7 +68,8 @@ INLINE void whole_run(const struct whole_tile *w, struct packed_form f)
     if (w->first > 0) {
         UNROLL
         for (int i = 0; i < f.rows * f.panels * PANEL_VECS; i++)
-            memcpy(&sum[i / (f.panels * PANEL_VECS)][i % (f.panels * PANEL_VECS)], w->sum + i * LANES, sizeof(ivec));
+            memcpy(&sum[i / (f.panels * PANEL_VECS)][i % (f.panels * PANEL_VECS)],
+                   w->sum + i * LANES, sizeof(ivec));
     }
     for (size_t s = w->first; s < w->first + w->n; s++) {
         const size_t at = s * steps * PANEL_STEP_BYTES;
@@ -82,7 +83,8 @@ INLINE void whole_run(const struct whole_tile *w, struct packed_form f)
     }
     UNROLL
     for (int i = 0; i < f.rows * f.panels * PANEL_VECS; i++)
-        memcpy(w->sum + i * LANES, &sum[i / (f.panels * PANEL_VECS)][i % (f.panels * PANEL_VECS)], sizeof(ivec));
+        memcpy(w->sum + i * LANES, &sum[i / (f.panels * PANEL_VECS)][i % (f.panels * PANEL_VECS)],
+               sizeof(ivec));
 }
 
 #define WHOLE_CASE(name, rows, panels, ahead)                                                      \
