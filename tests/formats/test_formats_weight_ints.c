@@ -438,6 +438,44 @@ Test(weight_ints, safetensors_forms)
             check_form(&forms[i], &rng);
 }
 
+/* Rows of 8 bits with a scale a token, found then: that and nothing else is said of activations. */
+Test(weight_ints, what_is_said_of_activations)
+{
+    static const struct {
+        const char *text;
+        bool wants;
+    } said[] = {
+        {"null", false},
+        {"{\"num_bits\":8,\"type\":\"int\",\"strategy\":\"token\",\"dynamic\":true}", true},
+        {"{\"num_bits\":8,\"strategy\":\"token\",\"dynamic\":true}", true},
+        {"{\"num_bits\":8,\"type\":\"float\",\"strategy\":\"token\",\"dynamic\":true}", false},
+        {"{\"num_bits\":4,\"type\":\"int\",\"strategy\":\"token\",\"dynamic\":true}", false},
+        {"{\"num_bits\":8,\"type\":\"int\",\"strategy\":\"tensor\",\"dynamic\":true}", false},
+        {"{\"num_bits\":8,\"type\":\"int\",\"strategy\":\"token\",\"dynamic\":false}", false},
+        {"{\"num_bits\":8,\"type\":\"int\",\"strategy\":\"token\",\"dynamic\":\"local\"}", false},
+        {"[8]", false},
+    };
+    static const struct spec specs[] = {INT8, {"a.weight_scale", "F32", "[37,1]", 148}};
+    for (size_t i = 0; i < sizeof said / sizeof said[0]; i++) {
+        char config[512];
+        struct buf b = make_file(specs, 2);
+        struct weight_source *s;
+        struct error err = {0};
+        snprintf(config, sizeof config,
+                 "{\"quant_method\":\"compressed-tensors\",\"format\":\"int-quantized\","
+                 "\"config_groups\":{\"g\":{\"targets\":[\"Linear\"],\"weights\":{\"num_bits\":8,"
+                 "\"strategy\":\"channel\"},\"input_activations\":%s}}}",
+                 said[i].text);
+        struct weight_bytes in = {b.data, b.len, config, strlen(config)};
+        cr_assert_eq(weight_source_open_bytes(&in, &s, &err), ST_OK, "%s", err.text);
+        const struct weight *w = weight_source_find(s, "a.weight");
+        cr_assert(w);
+        cr_assert_eq(weight_wants_token_bytes(w), said[i].wants, "%s", said[i].text);
+        weight_source_close(s);
+        buf_fini(&b);
+    }
+}
+
 /* Groups of other sizes than they say are floats. */
 Test(weight_ints, groups_of_any_size)
 {

@@ -185,15 +185,18 @@ void int8_folder_make(const char *golden, enum int8_kind kind, char path[INT8_FO
         config.len--;
     config.len -= config.len > 0;
     const char *kinds[INT8_KINDS] = {
-        "\"int\",\"strategy\":\"channel\"", "\"int\",\"strategy\":\"group\",\"group_size\":32",
-        "\"float\",\"strategy\":\"channel\"",
+        "\"int\",\"strategy\":\"channel\"", "\"int\",\"strategy\":\"channel\"",
+        "\"int\",\"strategy\":\"group\",\"group_size\":32", "\"float\",\"strategy\":\"channel\"",
         "\"float\",\"strategy\":\"block\",\"block_structure\":[24,128]"};
     buf_printf(
         &config,
         ",\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"%s\","
         "\"config_groups\":{\"all\":{\"targets\":[\"re:.*\"],\"weights\":{\"num_bits\":8,"
-        "\"type\":%s}}}}}",
-        kind >= INT8_FP8 ? "float-quantized" : "int-quantized", kinds[kind]);
+        "\"type\":%s}%s}}}}",
+        kind >= INT8_FP8 ? "float-quantized" : "int-quantized", kinds[kind],
+        kind == INT8_TOKENS ? ",\"input_activations\":{\"num_bits\":8,\"type\":\"int\","
+                              "\"strategy\":\"token\",\"dynamic\":true}"
+                            : "");
     write_file(path, "config.json", &config);
     buf_fini(&config);
     write_weights(golden, kind, path);

@@ -87,6 +87,9 @@ static void as_it_is_and_as_integers(void *ctx, const char *name, const char *pa
         form = MODEL_WEIGHTS_PACKED;
         int8_folder_remove(integers);
     }
+    form = MODEL_WEIGHTS_INT8;
+    each->test(name, each->ops);
+    form = MODEL_WEIGHTS_PACKED;
 }
 
 static void each_architecture(exact_test *test)

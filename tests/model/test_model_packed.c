@@ -161,6 +161,62 @@ Test(packed, rows_of_paired_spans)
     free(want);
 }
 
+static void as_bytes(void *ctx, const char *name, const char *path)
+{
+    (void)ctx;
+    compare_as(MODEL_WEIGHTS_INT8, name, path, 4, 0.15);
+}
+
+/* Every architecture, floats rounded to 8 bits when they are loaded. */
+Test(packed, floats_to_bytes, .timeout = 240)
+{
+    cr_assert_gt(rig_each_golden("", as_bytes, NULL), 25);
+}
+
+/* Rows have one scale where all weights are of such rows, and the checkpoint says so, or whoever
+ * serves it; what is rounded when it is loaded gives what was rounded so before. */
+Test(packed, whole_rows)
+{
+    static const struct {
+        enum int8_kind kind;
+        enum model_weights_form form;
+        bool whole;
+    } cases[] = {
+        {INT8_ROWS, MODEL_WEIGHTS_PACKED, false},  {INT8_ROWS, MODEL_WEIGHTS_INT8, true},
+        {INT8_TOKENS, MODEL_WEIGHTS_PACKED, true}, {INT8_TOKENS, MODEL_WEIGHTS_INT8, true},
+        {INT8_FP8, MODEL_WEIGHTS_INT8, true},      {INT8_FP8, MODEL_WEIGHTS_PACKED, true},
+    };
+    const struct ops *ops;
+    struct rig *groups;
+    float *rounded[2] = {NULL, NULL};
+    cr_assert_eq(ops_cpu("auto", &ops, NULL), ST_OK);
+    free(run(rig_golden_path("gguf/quantized.gguf"), ops, MODEL_WEIGHTS_INT8, &groups));
+    cr_assert_not(groups->model->scratch.x8.whole);
+    rig_close(groups);
+    const char *golden = rig_golden_path("qwen3");
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char path[INT8_FOLDER_PATH];
+        struct rig *r;
+        int8_folder_make(golden, cases[i].kind, path);
+        free(run(path, ops, cases[i].form, &r));
+        cr_assert_eq(r->model->scratch.x8.whole, cases[i].whole, "case %zu", i);
+        rig_close(r);
+        int8_folder_remove(path);
+    }
+    for (int before = 0; before < 2; before++) {
+        char path[INT8_FOLDER_PATH];
+        struct rig *r;
+        int8_folder_make(golden, INT8_TOKENS, path);
+        rounded[before] = run(before ? path : golden, ops, MODEL_WEIGHTS_INT8, &r);
+        if (before)
+            cr_assert_lt(middle(rounded[1], rounded[0], (size_t)r->vocab), 0.02);
+        rig_close(r);
+        int8_folder_remove(path);
+    }
+    free(rounded[0]);
+    free(rounded[1]);
+}
+
 static void as_bf16(void *ctx, const char *name, const char *path)
 {
     (void)ctx;
@@ -186,5 +242,6 @@ Test(packed, small_models_are_exact)
     cr_assert(model_weights_form_parse("float", &form) && form == MODEL_WEIGHTS_FLOAT);
     cr_assert(model_weights_form_parse("packed", &form) && form == MODEL_WEIGHTS_PACKED);
     cr_assert(model_weights_form_parse("wide", &form) && form == MODEL_WEIGHTS_WIDE);
+    cr_assert(model_weights_form_parse("int8", &form) && form == MODEL_WEIGHTS_INT8);
     cr_assert_not(model_weights_form_parse("", &form));
 }
