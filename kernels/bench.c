@@ -28,14 +28,16 @@ enum form {
     FORM_Q4,
     FORM_Q8_PAIRED, /* groups of 128, and rows whose spans are paired */
     FORM_Q4_PAIRED,
+    FORM_Q8_WHOLE, /* one scale for a row, of weights and of x */
     FORM_Q8_WIDE,
     FORM_Q4_WIDE,
     FORMS
 };
 static const char *const form_names[FORMS] = {
-    [FORM_BF16_ROWS] = "bf16r", [FORM_FP8] = "fp8",       [FORM_FP8_ROWS] = "fp8r",
-    [FORM_Q8] = "q8",           [FORM_Q4] = "q4",         [FORM_Q8_PAIRED] = "q8p",
-    [FORM_Q4_PAIRED] = "q4p",   [FORM_Q8_WIDE] = "wide8", [FORM_Q4_WIDE] = "wide4"};
+    [FORM_BF16_ROWS] = "bf16r", [FORM_FP8] = "fp8",      [FORM_FP8_ROWS] = "fp8r",
+    [FORM_Q8] = "q8",           [FORM_Q4] = "q4",        [FORM_Q8_PAIRED] = "q8p",
+    [FORM_Q4_PAIRED] = "q4p",   [FORM_Q8_WHOLE] = "q8w", [FORM_Q8_WIDE] = "wide8",
+    [FORM_Q4_WIDE] = "wide4"};
 
 /* a, b, c: GEMM N, K; attention heads, kv_heads, head_dim; others dim or heads, head_dim. */
 struct shape {
@@ -171,13 +173,15 @@ static void job_measure(struct job *j)
         j->stream_bytes = (size_t)rows * (size_t)cols;
     }
     if (j->form >= FORM_Q8) {
-        const bool eight =
-            j->form == FORM_Q8 || j->form == FORM_Q8_PAIRED || j->form == FORM_Q8_WIDE;
+        const bool eight = j->form == FORM_Q8 || j->form == FORM_Q8_PAIRED ||
+                           j->form == FORM_Q8_WHOLE || j->form == FORM_Q8_WIDE;
         const bool paired = j->form == FORM_Q8_PAIRED || j->form == FORM_Q4_PAIRED;
         j->packed = (struct packed){.rows = rows,
                                     .cols = cols,
                                     .bits = eight ? 8 : 4,
-                                    .group = paired ? 128 : PACKED_SPAN,
+                                    .group = j->form == FORM_Q8_WHOLE ? cols
+                                             : paired                 ? 128
+                                                                      : PACKED_SPAN,
                                     .zero = eight ? 128 : 8,
                                     .scale_type = DTYPE_F16};
         j->matrix.packed = &j->packed;
@@ -216,7 +220,8 @@ static void run_rows_op(const struct job *j, int part, int parts)
         .out = j->y, .x = j->x, .weight = &m, .eps = 1e-5f, .tokens = s->tokens, .dim = s->a};
     struct rows8 x8 = j->x8;
     x8.spans = (s->op == QUANTIZE ? s->a : s->b) / PACKED_SPAN;
-    x8.paired = j->form == FORM_Q8_PAIRED || j->form == FORM_Q4_PAIRED;
+    x8.whole = j->form == FORM_Q8_WHOLE;
+    x8.paired = x8.whole || j->form == FORM_Q8_PAIRED || j->form == FORM_Q4_PAIRED;
     struct op_gemm gemm = {.out = j->y,
                            .x = j->x,
                            .x8 = &x8,
@@ -397,7 +402,7 @@ enum status kernels_bench_run(const struct kernels_bench_args *args, struct kern
         j->y = calloc(FLOATS_MAX, sizeof *j->y);
         j->scratch = calloc(1, SCRATCH_BYTES);
         j->x16 = calloc(FLOATS_MAX + 64 * TOKENS_MAX, sizeof *j->x16);
-        j->x8 = (struct rows8){.q = calloc(FLOATS_MAX, 1),
+        j->x8 = (struct rows8){.q = calloc(FLOATS_MAX + 128 * TOKENS_MAX, 1),
                                .scale = calloc(FLOATS_MAX / PACKED_SPAN, sizeof(float)),
                                .sum = calloc(FLOATS_MAX / PACKED_SPAN, 2 * sizeof(int32_t))};
     }

@@ -30,7 +30,8 @@
 struct kernels_bench_row {
     const char *op, *backend;
     const char *dtype; /* of weights or KV; "bf16r": times rows of bf16; "q8", "q4": packed;
-                        * with p: in groups of 128, and rows' spans are paired */
+                        * with p: in groups of 128, and rows' spans are paired; "q8w": one scale
+                        * for a row, of weights and of x */
     char shape[48];
     bool pairs;     /* products are of two bf16 */
     double seconds; /* median of one call */

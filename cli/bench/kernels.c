@@ -12,7 +12,8 @@ static const char *const formulas[][2] = {
     {"achieved", "operations (GFLOP/s) or bytes read (GB/s) of a call / seconds"},
     {"dtype", "of weights or KV; bf16r: bf16 times rows of bf16; fp8, fp8r: blocks of 128x128, "
               "times rows of fp32 and of bf16; q8, q4: packed integers, 32 to a "
-              "scale, times rows of 8 bits; wide8, wide4: the same times rows of bf16 or fp32"},
+              "scale, times rows of 8 bits; q8w: a scale for a row, of both; wide8, wide4: those "
+              "of 32 times rows of bf16 or fp32"},
     {"limit", "the probe's figure that binds the op: arithmetic from registers, reading memory "
               "(weights, KV) or reading cache (activations); best of before and after"},
     {"fraction", "achieved / limit"},

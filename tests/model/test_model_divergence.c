@@ -98,7 +98,7 @@ static double divergence(const float *of, const float *from, int32_t vocab)
 
 /* A second rounding, of rows, may not cost more than the first, of weights, does by far: in int8
  * with a scale to a row of weights, or to 32 of its elements in another order, and 32 elements of
- * x; and in FP8, with rows in bf16 where the body has them. */
+ * x, or all of them; and in FP8, with rows in bf16 where the body has them. */
 Test(divergence, embedded_model, .timeout = 120)
 {
     char path[INT8_FOLDER_PATH];
@@ -128,7 +128,7 @@ Test(divergence, embedded_model, .timeout = 120)
             "wide %.2e\n",
             best()->name, bf16, kind, weights, both, wide);
         cr_assert_lt(weights, kind >= INT8_FP8 ? 2e-3 : 2e-4);
-        cr_assert_lt(both, weights + 2e-4);
+        cr_assert_lt(both, weights + (kind == INT8_TOKENS ? 5e-4 : 2e-4));
         if (kind != INT8_ORDERED) /* whose rows are of bytes nevertheless */
             cr_assert_lt(wide, weights + 2e-5);
         free(weights8);

@@ -40,6 +40,8 @@ FORMULAS = {
     "ratio": "Baton's nats per token over llama.cpp's",
     "difference": "mean of Baton's less llama.cpp's, token by token, and its standard error",
     "baton.packed, baton.float": "`--weights`: rows rounded to 8 bits (what large models get), rows in fp32",
+    "baton.int8": "`--weights int8` of the BF16 file: weights of 8 bits with a scale a row, rows with a scale a token; "
+                  "8 bits a weight, to be held against llama.cpp's Q8_0 with its 8.5",
 }
 
 
@@ -192,6 +194,8 @@ def measure(a, p):
         p.llama("llama-quantize", exact, path, kind)
         files[kind] = gguf_file.facts(path)["bits_per_weight"]
         theirs, ours = p.score_llama(path, text), {f: p.score_baton(path, text, f) for f in BATON_FORMS}
+        if kind == "Q8_0":
+            ours["int8"] = p.score_baton(bf16, text, "int8")
         same_ids([llama["F32"], theirs, *ours.values()])
         for b in bases:
             found = divergences(baton[b], list(ours.values()))

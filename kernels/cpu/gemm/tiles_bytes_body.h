@@ -23,7 +23,7 @@
 #define TILES_FEW_8 40 /* fewer rows of x than this are for vectors, with 8 bits and with 4 */
 #define TILES_FEW_4 28
 #define BLOCK_ROWS 512 /* of x at a time */
-#define BLOCK_PANELS 2 /* side by side, where sums of x are shared */
+#define BLOCK_PANELS 16 /* that a piece of a block of rows meets, while it stays in L2 */
 #define PIECE_UNITS 16 /* of a panel at a time */
 #define PIECE_SPANS (2 * PIECE_UNITS)
 #define TILE_FLOATS (TILE_ROWS * TILE_ROWS)
@@ -279,18 +279,20 @@ static void bytes_panel(struct bytes_run *b, size_t panel, size_t at)
     tiles_end();
 }
 
-/* The piece of all panels of the strip; with a unit of one panel of both matrices, which are
- * alike. */
+/* The piece of all panels of the strip; with a unit each is followed by that of the second matrix,
+ * which is like the first. */
 static void bytes_panels(struct bytes_run *b, const struct packed_strip *s)
 {
     const struct gemm_unit *u = b->op->unit;
-    for (size_t i = 0; i < s->panels; i++)
-        bytes_panel(b, s->panel + i, i);
-    if (!u)
-        return;
-    b->p = u->up->packed;
-    bytes_panel(b, s->panel, 1);
-    b->p = b->op->w->packed;
+    const size_t each = u ? 2 : 1;
+    for (size_t i = 0; i < s->panels; i++) {
+        bytes_panel(b, s->panel + i, i * each);
+        if (!u)
+            continue;
+        b->p = u->up->packed;
+        bytes_panel(b, s->panel + i, i * each + 1);
+        b->p = b->op->w->packed;
+    }
 }
 
 static void bytes_write(const struct bytes_run *b, const struct packed_strip *s)
@@ -301,9 +303,10 @@ static void bytes_write(const struct bytes_run *b, const struct packed_strip *s)
                          &(struct packed_strip){s->m, s->rows, s->panel + i, 1});
         return;
     }
-    for (size_t r = 0; r < s->rows * TILE_ROWS; r += TILE_ROWS)
-        tiles_write_unit(b->op, b->sums->acc[0] + r, b->sums->acc[1] + r, s->m + r / TILE_ROWS,
-                         s->panel);
+    for (size_t r = 0; r < s->rows; r++)
+        for (size_t i = 0; i < s->panels; i++)
+            tiles_write_unit(b->op, b->sums->acc[2 * i] + r * TILE_ROWS,
+                             b->sums->acc[2 * i + 1] + r * TILE_ROWS, s->m + r, s->panel + i);
 }
 
 /* All of K. The strip's rows are a block at most. */
@@ -347,7 +350,7 @@ static void tiles_bytes(const struct op_gemm *op, struct packed_share share)
     b.off = bytes_hold(p) ? p->zero : 128;
     b.left = b.off - p->zero;
     for (struct packed_strip s = {0};
-         packed_next(&share, BLOCK_ROWS, op->unit ? 1 : BLOCK_PANELS, &s);)
+         packed_next(&share, BLOCK_ROWS, op->unit ? BLOCK_PANELS / 2 : BLOCK_PANELS, &s);)
         bytes_strip(&b, &s);
 }
 
