@@ -100,10 +100,10 @@ def baton_command(a, group):
     decode = [t["depth"] for t in group if t["phase"] == "decode"]
     prefill = any(t["phase"] == "prefill" for t in group)
     batches = ",".join(str(b) for b in sorted({t["batch"] for t in group}))
-    return [a.baton, "bench", "model", a.model, "--batch", batches, "--depth", str(max(1, decode[0] if decode else 1)),
+    return [a.baton, "bench", "model", a.baton_model or a.model, "--weights", a.baton_weights, "--batch", batches, "--depth", str(max(1, decode[0] if decode else 1)),
             "--prompt-tokens", str(a.prompt if prefill else WARM_PROMPT),
             "--gen-tokens", str(a.decode if decode else 1), "--repetitions", str(a.repetitions),
-            "--threads", str(a.threads), "--kv-dtype", "fp16", *a.baton_arg]
+            "--threads", str(a.threads), "--kv-dtype", a.baton_kv, *a.baton_arg]
 
 
 def run_baton(a, runner, group):
@@ -177,6 +177,16 @@ def work(a, test, facts):
     return weights / rows + (0 if prefill else facts["kv_bytes_per_token"] * earlier), operations
 
 
+def baton_facts(a, facts):
+    """What a token costs Baton: the same, unless it has another file, or makes 8 bits of its floats."""
+    own = gguf_file.facts(a.baton_model) if a.baton_model else facts
+    if a.baton_weights != "int8" or own["type"].startswith("Q"):
+        return own
+    share = 8 / {"F32": 32}.get(own["type"], 16)  # and four bytes a row, which do not count
+    return own | {"type": "Q8, a scale a row", "bits_per_weight": 8, "dense_bytes": int(own["dense_bytes"] * share),
+                  "expert_bytes": int(own["expert_bytes"] * share)}
+
+
 def limits(p, each, kind):
     """Tokens per second at the probe's limits: by reading, and by operations."""
     return p["read_gbytes_per_second"] * 1e9 / each[0], arithmetic(p, kind) / each[1]
@@ -236,8 +246,8 @@ def measure_pair(a, runner, group, variant, facts, order):
         else:
             (pair["B"],), pair["llama"] = run_llama(a, runner, variant, group)
         pair["probes"].append(probe(a, runner))
-    pair["limits"] = {key(t): [min(limits(p, work(a, t, facts), facts["type"])) for p in pair["probes"]]
-                      for t in group}
+    for name, of in (("limits", facts), ("own_limits", a.baton_facts)):
+        pair[name] = {key(t): [min(limits(p, work(a, t, of), of["type"])) for p in pair["probes"]] for t in group}
     print("  " + order, *(f"{shown_key(k)}: {pair['A'][k]:.2f} / {pair['B'][k]:.2f} = "
                           f"{pair['A'][k] / pair['B'][k]:.2f}, limits "
                           f"{' '.join(f'{x:.1f}' for x in found)};" for k, found in pair["limits"].items()),
@@ -260,11 +270,12 @@ def measure_pairs(a, runner, group, variant, facts):
     return pairs
 
 
-def summarize_side(pairs, side, k, best):
-    near = []
+def summarize_side(pairs, side, k):
+    near, name = [], "own_limits" if side == "A" else "limits"
+    best = max(x for p in pairs for x in p[name][k])
     for p in pairs:
         at = p["order"].index(side)
-        near.append(100 * p[side][k] / ((p["limits"][k][at] + p["limits"][k][at + 1]) / 2))
+        near.append(100 * p[side][k] / ((p[name][k][at] + p[name][k][at + 1]) / 2))
     return {"tokens_per_second": spread([p[side][k] for p in pairs]), "per_cent_of_probe": spread(near),
             "per_cent_of_best_probe": spread([100 * p[side][k] / best for p in pairs])}
 
@@ -272,7 +283,6 @@ def summarize_side(pairs, side, k, best):
 def summarize(a, facts, test, pairs, trials):
     k, each = key(test), work(a, test, facts)
     kept = [p for p in pairs if steady(p["limits"][k])]
-    best = max(x for p in pairs for x in p["limits"][k])
     bound = [limits(q, each, facts["type"]) for p in pairs for q in p["probes"]]
     trials = [{"build": a.llama_bench.index(v[0]), "command": shown(v[0]), "flash_attention": v[1],
                "tokens_per_second": [round(x, 2) for x in got[k]]} for v, got in trials]
@@ -284,8 +294,8 @@ def summarize(a, facts, test, pairs, trials):
             "bytes_per_token": round(each[0]), "operations_per_token": round(each[1]),
             "bound_by": "reading" if 2 * sum(r < o for r, o in bound) > len(bound) else "operations",
             "counted": "steady pairs" if kept else "all pairs: none was steady",
-            "baton": summarize_side(kept or pairs, "A", k, best),
-            "llama_cpp": summarize_side(kept or pairs, "B", k, best) | {"trials": trials},
+            "baton": summarize_side(kept or pairs, "A", k),
+            "llama_cpp": summarize_side(kept or pairs, "B", k) | {"trials": trials},
             "limit_tokens_per_second": spread([x for p in pairs for x in p["limits"][k]]),
             "load": spread([q["load"] for p in pairs for q in p["probes"]]),
             "all_pairs": [{"order": p["order"], "baton": round(p["A"][k], 3), "llama_cpp": round(p["B"][k], 3),
@@ -343,6 +353,9 @@ def arguments():
                    help="flock(1) it while a pair runs; may be repeated, in this order")
     p.add_argument("--repetitions", type=int, default=1, metavar="N", help="within a window; the median counts (1)")
     p.add_argument("--trials", type=int, default=2, metavar="N", help="of each build and kind of attention (2)")
+    p.add_argument("--baton-model", metavar="FILE", help="another file for Baton: the same weights, otherwise stored")
+    p.add_argument("--baton-weights", default="auto", metavar="FORM", help="`baton bench model --weights` (auto)")
+    p.add_argument("--baton-kv", default="fp16", metavar="TYPE", help="`--kv-dtype`; llama.cpp has fp16 (fp16)")
     p.add_argument("--baton-arg", action="append", default=[], metavar="ARG", help="more for `baton bench model`")
     p.add_argument("--limit-s", type=float, default=7200, metavar="S", help="the whole run ends by then (7200)")
     p.add_argument("--window-limit-s", type=float, default=600, metavar="S", help="one window ends by then (600)")
@@ -354,6 +367,7 @@ def arguments():
         p.error("--batch: expected two sequences or more; one is what --depth is for")
     a.llama_batched_bench = a.llama_batched_bench and os.path.abspath(a.llama_batched_bench)
     a.baton, a.model = os.path.abspath(a.baton), os.path.abspath(a.model)
+    a.baton_model = a.baton_model and os.path.abspath(a.baton_model)
     a.llama_bench = [(*settings, os.path.abspath(path)) for settings, (path,) in
                      (split_settings(shlex.split(b)) for b in a.llama_bench)]
     return a
@@ -362,6 +376,7 @@ def arguments():
 def main():
     a = arguments()
     runner, facts = Runner(a.limit_s, a.window_limit_s), gguf_file.facts(a.model)
+    a.baton_facts = baton_facts(a, facts)
     depths = [int(d) for d in a.depth.split(",") if d] if a.decode else []
     groups = [[{"phase": "decode", "depth": d, "batch": 1}] for d in depths]
     if a.prompt:  # with the decode after nothing, which saves a load of the model
@@ -372,7 +387,7 @@ def main():
     given = [" ".join(os.path.basename(part) for part in w.split(" ")) for w in sys.argv[1:]]
     out = {"command": shlex.join(["tools/peers/llama_cpp.py", *given]),
            "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "model": os.path.basename(a.model),
-           "file": facts,
+           "file": facts, "baton_file": {"weights": a.baton_weights, "kv_dtype": a.baton_kv} | a.baton_facts,
            "threads": a.threads, "kv_dtype": "fp16", "formulas": FORMULAS, "rows": []}
     try:
         for group in groups:
