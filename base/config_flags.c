@@ -26,7 +26,7 @@ static const struct {
 struct scratch {
     const char *config_file;
     struct {
-        char name[NAME_BYTES], help[200];
+        char name[NAME_BYTES], help[400];
         const char *text;
         bool yes;
         struct flag *flags[3];

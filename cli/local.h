@@ -71,7 +71,7 @@ enum status local_read_all(FILE *f, const char *name, struct buf *out, struct er
          .kind = FLAG_STR,                                                                         \
          .target = &(o).weights,                                                                   \
          .value = "FORM",                                                                          \
-         .help = "auto, packed, int8, wide or float: what is rounded (docs/formats.md)"},       \
+         .help = "auto, packed, int8, wide or float: what is rounded (docs/formats.md)"},          \
         {.name = "kv-dtype",                                                                       \
          .kind = FLAG_STR,                                                                         \
          .target = &(o).kv_dtype,                                                                  \

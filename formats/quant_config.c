@@ -150,6 +150,7 @@ static bool are_token_bytes(const json *v)
 {
     return json_as_int(json_get(v, "num_bits"), 0) == 8 &&
            json_as_bool(json_get(v, "dynamic"), false) &&
+           json_as_bool(json_get(v, "symmetric"), true) &&
            !strcmp(json_as_str(json_get(v, "type"), "int"), "int") &&
            !strcmp(json_as_str(json_get(v, "strategy"), ""), "token");
 }

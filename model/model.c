@@ -78,7 +78,7 @@ static enum status scratch_init(struct scratch *s, const struct model *m, struct
     const size_t pair = pairs == 0 ? 0 : c->attention == ATTENTION_MOA && kv > hidden ? kv : hidden;
     const size_t spans = spans_max(m);
     const size_t given = pairs > tokens ? pairs : tokens; /* of a shared unit too */
-    s->x8.whole = m->weights.whole_rows;
+    s->x8.whole = m->weights.reads_bytes && m->weights.whole_rows;
     s->x8.paired = s->x8.whole || pairs_spans(m);
     s->split_bytes = SPLIT_BYTES + (size_t)team_size(m->team) * SPLIT_BYTES_EACH;
     struct {

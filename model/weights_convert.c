@@ -212,7 +212,7 @@ static bool convert(struct conversion *c, struct conversion_job *j)
 struct ints {
     uint8_t *q;
     float *scale, *min; /* [PACKED_ROWS][groups] */
-    float *row;         /* [cols], where they are made of floats */
+    float *rows;        /* [PACKED_ROWS][cols], where they are made of floats */
     bool good, fits_f16;
 };
 
@@ -237,11 +237,15 @@ static void round_ints(const struct conversion_job *j, struct ints *s, size_t at
 {
     const uint64_t first = weights_first_row(&j->spec) + (uint64_t)j->spec.first;
     const size_t cols = (size_t)j->form.cols;
+    const uint64_t step = (uint64_t)j->spec.step;
+    if (step == 1)
+        weight_read_rows(j->weight, first + at, first + at + n, s->rows);
     for (size_t i = 0; i < n; i++) {
-        const uint64_t row = first + (at + i) * (uint64_t)j->spec.step;
-        weight_read_rows(j->weight, row, row + 1, s->row);
-        s->good = s->good && weights_find_nonfinite(s->row, DTYPE_F32, cols) == cols;
-        s->scale[i] = round_row(s->row, cols, j->form.zero, s->q + i * cols);
+        float *row = s->rows + i * cols;
+        if (step != 1)
+            weight_read_rows(j->weight, first + (at + i) * step, first + (at + i) * step + 1, row);
+        s->good = s->good && weights_find_nonfinite(row, DTYPE_F32, cols) == cols;
+        s->scale[i] = round_row(row, cols, j->form.zero, s->q + i * cols);
     }
 }
 
@@ -288,14 +292,15 @@ static bool pack_all(struct conversion *c, const struct conversion_job *j, struc
 static bool pack(struct conversion *c, struct conversion_job *j)
 {
     const size_t cells = PACKED_ROWS * packed_groups(&j->form);
-    const size_t cols = (size_t)j->form.cols, floats = 2 * cells + (j->rounds ? cols : 0);
+    const size_t cols = (size_t)j->form.cols,
+                 floats = 2 * cells + (j->rounds ? PACKED_ROWS * cols : 0);
     struct ints s = {.scale = malloc(floats * sizeof(float) + PACKED_ROWS * cols)};
     if (!s.scale) {
         j->out = NULL;
         return false;
     }
     s.min = s.scale + cells;
-    s.row = s.min + cells;
+    s.rows = s.min + cells;
     s.q = (uint8_t *)(s.scale + floats);
     place(j);
     if (!pack_all(c, j, &s)) {

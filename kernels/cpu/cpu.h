@@ -21,6 +21,10 @@
 #define NO_UNROLL _Pragma("GCC unroll 1")
 #endif
 
+/* Fewer rows of bytes in groups than this are for vectors, with tiles too: of 8 bits and of 4. */
+#define TILES_FEW_8 40
+#define TILES_FEW_4 28
+
 #define CPU_BODY(isa)                                                                              \
     bool cpu_has_##isa(void);                                                                      \
     extern const struct ops cpu_ops_##isa;                                                         \
@@ -48,6 +52,10 @@ double probe_dot_bf16(int64_t rounds);
 double probe_dot_int8(int64_t rounds);
 double probe_amx_bf16(int64_t rounds, bool from_cache);
 double probe_amx_int8(int64_t rounds, bool from_cache);
+
+/* Bytes of a core's data cache of level 1 or 2, as the system has it; within what cores have, and
+ * where it says nothing what the small ones have. */
+size_t cpu_cache_bytes(int level);
 
 bool cpu_has_fast_bf16(void); /* faster than with floats */
 bool cpu_never(void);         /* of a body that is chosen by its name alone */

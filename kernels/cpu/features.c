@@ -1,6 +1,7 @@
 #include "kernels/cpu/cpu.h"
 
 #include <stdatomic.h>
+#include <unistd.h>
 
 bool cpu_has_portable(void)
 {
@@ -12,10 +13,34 @@ bool cpu_never(void)
     return false;
 }
 
+#define KIB ((size_t)1 << 10)
+
+static size_t cache_said(int level)
+{
+    long bytes = 0;
+#if defined(_SC_LEVEL1_DCACHE_SIZE) && defined(_SC_LEVEL2_CACHE_SIZE)
+    bytes = sysconf(level == 1 ? _SC_LEVEL1_DCACHE_SIZE : _SC_LEVEL2_CACHE_SIZE);
+#endif
+    return bytes > 0 ? (size_t)bytes : 0;
+}
+
+size_t cpu_cache_bytes(int level)
+{
+    static const size_t least[2] = {32 * KIB, 512 * KIB}, most[2] = {128 * KIB, 4096 * KIB};
+    static _Atomic size_t known[2];
+    const int i = level - 1;
+    size_t bytes = atomic_load_explicit(&known[i], memory_order_relaxed);
+    if (bytes > 0)
+        return bytes;
+    bytes = cache_said(level);
+    bytes = bytes < least[i] ? least[i] : bytes > most[i] ? most[i] : bytes;
+    atomic_store_explicit(&known[i], bytes, memory_order_relaxed);
+    return bytes;
+}
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 
 /* Registers whose state the OS saves and restores: without that an instruction that the CPU knows
  * still faults. */

@@ -453,6 +453,8 @@ Test(weight_ints, what_is_said_of_activations)
         {"{\"num_bits\":8,\"type\":\"int\",\"strategy\":\"tensor\",\"dynamic\":true}", false},
         {"{\"num_bits\":8,\"type\":\"int\",\"strategy\":\"token\",\"dynamic\":false}", false},
         {"{\"num_bits\":8,\"type\":\"int\",\"strategy\":\"token\",\"dynamic\":\"local\"}", false},
+        {"{\"num_bits\":8,\"strategy\":\"token\",\"dynamic\":true,\"symmetric\":true}", true},
+        {"{\"num_bits\":8,\"strategy\":\"token\",\"dynamic\":true,\"symmetric\":false}", false},
         {"[8]", false},
     };
     static const struct spec specs[] = {INT8, {"a.weight_scale", "F32", "[37,1]", 148}};

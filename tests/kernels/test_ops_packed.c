@@ -222,12 +222,12 @@ Test(packed, products, .timeout = 120)
     /* Past the borders of pieces of K, of groups that lie across one, and of blocks of rows. */
     for (int i = 0; i < FORMS; i++)
         for (int cols = 1080; cols <= 1100; cols += 20)
-            check_products(&forms[i], 33, cols, 20, 5);
-    check_products(&(struct form){.bits = 8, .group = 96, .zero = 128}, 17, 1100, 20, 6);
-    check_products(&(struct form){.bits = 4, .group = 96, .min = true}, 17, 1100, 20, 7);
+            check_products(&forms[i], 33, cols, 45, 5);
+    check_products(&(struct form){.bits = 8, .group = 96, .zero = 128}, 17, 1100, 45, 6);
+    check_products(&(struct form){.bits = 4, .group = 96, .min = true}, 17, 1100, 45, 7);
     check_products(&forms[0], 33, 64, 530, 8);
     check_products(&forms[4], 33, 64, 530, 8);
-    for (int tokens = 530; tokens < 533; tokens++)
+    for (int tokens = 512; tokens < 515; tokens++) /* of each share, and a row that is left */
         check_products(&forms[2], 33, 64, tokens, 9);
     for (int tokens = 64; tokens < 67; tokens++)
         check_products(&forms[2], 300, 4200, tokens, 10);
@@ -235,16 +235,16 @@ Test(packed, products, .timeout = 120)
 
 /* Rows by themselves, or among others, by one thread or by several: the same bits; and the bodies
  * that add in vectors of fused operations agree to the bit too. */
-Test(packed, rows_depend_on_themselves_alone, .timeout = 120)
+static void check_rows_alone(int k)
 {
-    enum { ROWS = 45, N = 130, K = 300 };
-    float *x = kt_floats(ROWS * K, 7), *fused = NULL;
+    enum { ROWS = 45, N = 130 };
+    float *x = kt_floats(ROWS * k, 7), *fused = NULL;
     for (int i = 0; i < SHARES * FORMS; i++) {
-        struct weights *w = weights_make(&forms[i / SHARES], N, K, 8);
+        struct weights *w = weights_make(&forms[i / SHARES], N, k, 8);
         const enum share share = (enum share)(i % SHARES);
         for (int b = 1; ops_at(b); b++) {
             const struct ops *ops = ops_at(b);
-            struct rows8 r = quantized_as(ops, x, ROWS, K, w->p.order, share);
+            struct rows8 r = quantized_as(ops, x, ROWS, k, w->p.order, share);
             float *all = malloc(ROWS * N * sizeof *all), *one = malloc(ROWS * N * sizeof *one);
             struct op_gemm a = {.out = all, .x8 = &r, .w = &w->m, .tokens = ROWS};
             ops->gemm(&a, 0, 1);
@@ -271,6 +271,12 @@ Test(packed, rows_depend_on_themselves_alone, .timeout = 120)
         weights_free(w);
     }
     free(x);
+}
+
+Test(packed, rows_depend_on_themselves_alone, .timeout = 240)
+{
+    check_rows_alone(300);
+    check_rows_alone(700); /* more than a piece */
 }
 
 /* A list of products, cut for several members, gives what each gives as a whole: packed and other
@@ -609,6 +615,7 @@ Test(packed, gated_units, .timeout = 240)
         check_gated_sizes(ops_at(b), 48, 100, 320);
         check_gated_sizes(ops_at(b), 71, 33, 64);
         check_gated_sizes(ops_at(b), 513, 16, 96);
+        check_gated_sizes(ops_at(b), 513, 16, 64);
         check_gated_sizes(ops_at(b), 529, 170, 800);
     }
 }
@@ -631,16 +638,21 @@ static void check_embedding(const struct form *f)
  * too. */
 Test(packed, one_row_of_no_number_among_many)
 {
-    enum { ROWS = 20, N = 33, K = 100 };
-    struct weights *w = weights_make(&forms[0], N, K, 5);
+    enum { ROWS = 45, N = 33, K = 100 };
     for (int b = 1; ops_at(b); b++) {
         float *x = kt_floats(ROWS * K, 3), *out = malloc(ROWS * N * sizeof *out);
         x[7 * K + 40] = NAN;
-        struct rows8 r = quantized(ops_at(b), x, ROWS, K, NULL);
-        struct op_gemm a = {.out = out, .x8 = &r, .w = &w->m, .tokens = ROWS};
-        ops_at(b)->gemm(&a, 0, 1);
-        for (int i = 0; i < ROWS * N; i++)
-            cr_assert_eq(isnan(out[i]) != 0, i / N == 7, "%s %d", ops_at(b)->name, i);
+        struct op_gemm a;
+        for (int whole = 0; whole < 2; whole++) {
+            struct weights *w = weights_make(&forms[whole ? 2 : 0], N, K, 5);
+            struct rows8 r = quantized_as(ops_at(b), x, ROWS, K, NULL, whole ? A_ROW : A_SPAN);
+            a = (struct op_gemm){.out = out, .x8 = &r, .w = &w->m, .tokens = ROWS};
+            ops_at(b)->gemm(&a, 0, 1);
+            for (int i = 0; i < ROWS * N; i++)
+                cr_assert_eq(isnan(out[i]) != 0, i / N == 7, "%s %d", ops_at(b)->name, i);
+            rows8_free(&r);
+            weights_free(w);
+        }
         if (ops_at(b)->round) {
             struct kt_matrix w16 = bf16_weights(ops_at(b), N, K);
             const size_t cells = ROWS * rows16_stride(K);
@@ -654,11 +666,9 @@ Test(packed, one_row_of_no_number_among_many)
             free(x16);
             free(w16.memory);
         }
-        rows8_free(&r);
         free(out);
         free(x);
     }
-    weights_free(w);
 }
 
 Test(packed, embedding)

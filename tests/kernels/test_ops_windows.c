@@ -276,33 +276,51 @@ Test(windows, borders_of_tiles, .timeout = 240)
             }
 }
 
-/* A sick key or value hurts the rows whose window reaches it and no other. */
-Test(windows, keep_nan_to_those_who_see_it)
+/* One element of a key or value is `sick`: the rows whose window reaches it, and no other, say what
+ * is no number. */
+static void check_sick(const struct ops *ops, struct sequence *q, const struct way *w, int part,
+                       float sick)
 {
-    enum { SICK = 70, WINDOW = 20 };
-    static const struct shape two[] = {{2, 1, 24, 24, 0}, {9, 1, 28, 0, 20}};
+    enum { SICK = 70 };
+    const int width = out_width(&q->shape), window = q->with.window;
+    const size_t n = (size_t)(LENGTH * width);
+    float *clean = malloc(n * sizeof *clean), *dirty = malloc(n * sizeof *dirty);
+    float *at = (float *)(part ? q->v : q->k) + SICK * q->shape.dim + 3;
+    const float well = *at;
+    compute(ops, q, w, clean);
+    *at = sick;
+    compute(ops, q, w, dirty);
+    *at = well;
+    for (int r = 0; r < LENGTH; r++) {
+        const bool sees = r >= SICK && r < SICK + window;
+        float *row = dirty + r * width;
+        cr_assert(sees == !isfinite(row[3]), "%s row %d, chunks of %d", ops->name, r, w->chunk);
+        if (!sees)
+            kt_same(ops->name, row, clean + r * width, (size_t)width);
+    }
+    free(dirty);
+    free(clean);
+}
+
+/* In chunks of many rows, and of so few that tiles are narrow. */
+Test(windows, keep_nan_to_those_who_see_it, .timeout = 120)
+{
+    static const struct shape shapes_of[] = {
+        {2, 1, 24, 24, 0}, {9, 1, 28, 0, 20}, {8, 1, 24, 24, 0}, {1, 1, 40, 40, 0}};
+    static const int chunks[] = {33, 4, 2, 1};
     for (int b = 0; ops_at(b); b++)
-        for (size_t s = 0; s < 4; s++)
-            for (int part = 0; part < 2 - (int)s % 2; part++) {
-                const bool rounds = s >= 2;
-                struct features f = {WINDOW, 0, true, rounds ? DTYPE_BF16 : DTYPE_F32, rounds};
-                struct sequence q = sequence_make(&two[s % 2], &f);
-                int width = out_width(&two[s % 2]);
-                size_t n = (size_t)(LENGTH * width);
-                float *clean = malloc(n * sizeof *clean), *dirty = malloc(n * sizeof *dirty);
-                struct way w = {16, 33, 2, false, 0};
-                compute(ops_at(b), &q, &w, clean);
-                ((float *)(part ? q.v : q.k))[SICK * two[s % 2].dim + 3] = NAN;
-                compute(ops_at(b), &q, &w, dirty);
-                for (int r = 0; r < LENGTH; r++) {
-                    bool sees = r >= SICK && r < SICK + WINDOW;
-                    float *row = dirty + r * width;
-                    cr_assert(sees == isnan(row[3]), "%s row %d", ops_at(b)->name, r);
-                    if (!sees)
-                        kt_same(ops_at(b)->name, row, clean + r * width, (size_t)width);
+        for (size_t s = 0; s < 8; s++) {
+            const bool rounds = s >= 4, has_values = shapes_of[s % 4].value_dim > 0;
+            struct features f = {20, 0, true, rounds ? DTYPE_BF16 : DTYPE_F32, rounds};
+            struct sequence q = sequence_make(&shapes_of[s % 4], &f);
+            for (size_t c = 0; c < sizeof chunks / sizeof chunks[0]; c++) {
+                const struct way w = {16, chunks[c], 2, false, 0};
+                check_sick(ops_at(b), &q, &w, 0, NAN);
+                if (has_values) {
+                    check_sick(ops_at(b), &q, &w, 1, NAN);
+                    check_sick(ops_at(b), &q, &w, 1, INFINITY);
                 }
-                free(dirty);
-                free(clean);
-                sequence_free(&q);
             }
+            sequence_free(&q);
+        }
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Baton beside llama.cpp on one machine: one GGUF file, equal threads, in turns (A B B A ...), probes between.
+"""Baton beside llama.cpp on one machine: one GGUF file (or, for Baton, the same weights otherwise stored: --baton-model,
+--baton-weights), equal threads, in turns (A B B A ...), probes between.
 
     llama_cpp.py --llama-bench PATH... --baton PATH --model FILE.gguf --out RESULT.json
                  [--pairs 10] [--threads 2] [--prompt 512] [--decode 64] [--depth 0,2048]
@@ -46,6 +47,7 @@ FORMULAS = {
                          "matrices and token, the head once per prompt, 4 per head, head dimension, layer and earlier "
                          "token), whichever is longer; the mean of the probes before and after the window",
     "per_cent_of_best_probe": "the same over the best probe of the test",
+    "baton_file": "what Baton reads, of which its own limits and per cent are made; `file` and `kv_dtype` are llama.cpp's",
     "baton": "samples a token (greedy) in every step of decode; llama-bench samples none",
 }
 
@@ -100,7 +102,8 @@ def baton_command(a, group):
     decode = [t["depth"] for t in group if t["phase"] == "decode"]
     prefill = any(t["phase"] == "prefill" for t in group)
     batches = ",".join(str(b) for b in sorted({t["batch"] for t in group}))
-    return [a.baton, "bench", "model", a.baton_model or a.model, "--weights", a.baton_weights, "--batch", batches, "--depth", str(max(1, decode[0] if decode else 1)),
+    return [a.baton, "bench", "model", a.baton_model or a.model, "--weights", a.baton_weights, "--batch", batches,
+            "--depth", str(max(1, decode[0] if decode else 1)),
             "--prompt-tokens", str(a.prompt if prefill else WARM_PROMPT),
             "--gen-tokens", str(a.decode if decode else 1), "--repetitions", str(a.repetitions),
             "--threads", str(a.threads), "--kv-dtype", a.baton_kv, *a.baton_arg]
@@ -182,9 +185,9 @@ def baton_facts(a, facts):
     own = gguf_file.facts(a.baton_model) if a.baton_model else facts
     if a.baton_weights != "int8" or own["type"].startswith("Q"):
         return own
-    share = 8 / {"F32": 32}.get(own["type"], 16)  # and four bytes a row, which do not count
-    return own | {"type": "Q8, a scale a row", "bits_per_weight": 8, "dense_bytes": int(own["dense_bytes"] * share),
-                  "expert_bytes": int(own["expert_bytes"] * share)}
+    share = 8 / {"F32": 32, "F16": 16, "BF16": 16}[own["type"]]  # and four bytes a row, which do not count
+    sizes = ("bytes", "bytes_per_token", "dense_bytes", "expert_bytes")
+    return own | {"type": "Q8, a scale a row", "bits_per_weight": 8} | {k: int(own[k] * share) for k in sizes}
 
 
 def limits(p, each, kind):
@@ -270,9 +273,10 @@ def measure_pairs(a, runner, group, variant, facts):
     return pairs
 
 
-def summarize_side(pairs, side, k):
+def summarize_side(pairs, kept, side, k):
     near, name = [], "own_limits" if side == "A" else "limits"
     best = max(x for p in pairs for x in p[name][k])
+    pairs = kept or pairs
     for p in pairs:
         at = p["order"].index(side)
         near.append(100 * p[side][k] / ((p[name][k][at] + p[name][k][at + 1]) / 2))
@@ -294,8 +298,8 @@ def summarize(a, facts, test, pairs, trials):
             "bytes_per_token": round(each[0]), "operations_per_token": round(each[1]),
             "bound_by": "reading" if 2 * sum(r < o for r, o in bound) > len(bound) else "operations",
             "counted": "steady pairs" if kept else "all pairs: none was steady",
-            "baton": summarize_side(kept or pairs, "A", k),
-            "llama_cpp": summarize_side(kept or pairs, "B", k) | {"trials": trials},
+            "baton": summarize_side(pairs, kept, "A", k),
+            "llama_cpp": summarize_side(pairs, kept, "B", k) | {"trials": trials},
             "limit_tokens_per_second": spread([x for p in pairs for x in p["limits"][k]]),
             "load": spread([q["load"] for p in pairs for q in p["probes"]]),
             "all_pairs": [{"order": p["order"], "baton": round(p["A"][k], 3), "llama_cpp": round(p["B"][k], 3),
@@ -355,7 +359,8 @@ def arguments():
     p.add_argument("--trials", type=int, default=2, metavar="N", help="of each build and kind of attention (2)")
     p.add_argument("--baton-model", metavar="FILE", help="another file for Baton: the same weights, otherwise stored")
     p.add_argument("--baton-weights", default="auto", metavar="FORM", help="`baton bench model --weights` (auto)")
-    p.add_argument("--baton-kv", default="fp16", metavar="TYPE", help="`--kv-dtype`; llama.cpp has fp16 (fp16)")
+    p.add_argument("--baton-kv", default="fp16", metavar="TYPE", choices=["fp16", "bf16"],
+                   help="`--kv-dtype`; llama.cpp has fp16 (fp16)")
     p.add_argument("--baton-arg", action="append", default=[], metavar="ARG", help="more for `baton bench model`")
     p.add_argument("--limit-s", type=float, default=7200, metavar="S", help="the whole run ends by then (7200)")
     p.add_argument("--window-limit-s", type=float, default=600, metavar="S", help="one window ends by then (600)")

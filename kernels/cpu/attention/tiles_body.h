@@ -5,6 +5,7 @@
  * are then read where they lie in the pool, as the rows of a tile, and only queries are turned
  * around, once for all spans. Softmax works on 16 pairs side by side, with nothing to sum across
  * lanes. Its weights are turned around to meet the values, of which two positions lie side by side.
+ * Of up to 8 pairs tiles_narrow_body.h does the same in other ways.
  *
  * Any number of rows goes this way, a single one too: what a lane computes does not depend on the
  * lanes beside it, a sum always takes elements by 32 and positions by 32, so the bits are those of
@@ -19,8 +20,8 @@
  * ports (740 cycles, of which most run while products of the next 16 pairs are under way). For all
  * pairs together: 256 operations and 256 loads and stores to put two positions side by side. In
  * vectors (score_body.h, mix_body.h) the same takes 16384 fused products on two ports, 8192 cycles,
- * and 1024 shuffles for all pairs. Of a single row and head the tiles take some 1300 cycles for
- * 32 KiB, which memory gives a core in 2500 at best; so no row is too few for them.
+ * and 1024 shuffles for all pairs. What is counted is not all: tiles that were just stored are
+ * waited for, which is most of what few pairs would take.
  *
  * It is over 150 lines because it is code. */
 #ifndef KERNELS_CPU_ATTENTION_TILES_BODY_H

@@ -1,7 +1,8 @@
-/* Spans of attention in tiles, of so few (row, head) pairs that most lanes would idle: the score of
- * FEW pairs at several positions share a vector, so that softmax takes a fourth, or half, of the
- * operations, and tiles of pairs are that much narrower. For tiles_body.h, and to the bit what it
- * does: what a pair's sums add up, and in which order, is the same.
+/* Spans of attention in tiles, of so few (row, head) pairs that most lanes would idle: scores of 4
+ * or 8 pairs at several positions share a vector, so that softmax takes a fourth, or half, of the
+ * operations; and values are not put in order for tiles, which takes longer than vectors do. For
+ * tiles_body.h, and to the bit what it does: what a pair's sums add up, and in which order, is the
+ * same.
  *
  * Tiles: 0 to 3 scores, a position a row; 4 and 5 keys; 6 queries. Values are for vectors.
  *

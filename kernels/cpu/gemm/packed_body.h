@@ -3,7 +3,7 @@
  * Of a unit (a span, half of one where groups are that small, or two where groups are large and
  * rows of x have one scale for both) the products are summed as integers, exactly; units are added
  * up as floats in order of K, with one accumulator for each output, whatever else the tile holds. A
- * piece of two panels, as long as L1 holds, meets as many rows of x as L2 holds before the next
+ * piece of two panels, half of L1, meets as many rows of x as half of L2 holds before the next
  * piece comes; meanwhile the accumulators wait in memory, so cutting changes no order of addition.
  *
  * It is over 150 lines because it is code. */
@@ -16,9 +16,7 @@
 #define PANEL_STEP_BYTES ((size_t)4 * PACKED_ROWS)
 #define TILE_VECS (BYTES_PANELS * PANEL_VECS) /* at most */
 #define TILE_WIDTH (BYTES_PANELS * PACKED_ROWS)
-#define PACKED_X_BYTES ((size_t)512 << 10) /* rows of x that stay in L2 */
-#define PACKED_W_BYTES ((size_t)16 << 10)  /* weights that stay in L1 */
-#define PACKED_FEW (2 * BYTES_ROWS)        /* rows for which 4 bits are read one by one */
+#define PACKED_FEW (2 * BYTES_ROWS) /* rows for which 4 bits are read one by one */
 #define PACKED_AHEAD 6144
 #define PACKED_NEAR_TILES 4 /* of a block, for what is fetched to go into the first level */
 #define PACKED_LINE_BYTES ((size_t)64)
@@ -64,7 +62,7 @@ INLINE void tile_step(const struct packed_tile *t, struct packed_form f, size_t 
             const uint8_t *from =
                 t->panel[v / PANEL_VECS] + at + (size_t)(v % PANEL_VECS) * (4 * LANES);
             byte_vec b = bytes_load(from);
-            if (f.panels == 1 && half + v == 0)
+            if (f.panels == 1 && (f.bits == 4 || f.rows == 1) && half + v == 0)
                 __builtin_prefetch(from + PACKED_AHEAD);
             if (f.bits == 4)
                 b = half ? bytes_high(b) : bytes_low(b);
@@ -330,7 +328,7 @@ static size_t tiles_of(size_t rows, size_t most)
 static size_t groups_at_once(const struct packed *p, size_t tiles)
 {
     size_t each = (size_t)p->group * TILE_WIDTH * (size_t)p->bits / 8;
-    size_t n = PACKED_W_BYTES / each;
+    size_t n = cpu_cache_bytes(1) / 2 / each;
     return tiles == 1 ? packed_groups(p) : n > 0 ? n : 1;
 }
 
@@ -445,7 +443,7 @@ static bool packed_next(const struct packed_share *share, size_t rows, size_t pa
 static void packed_gemm(const struct op_gemm *op, struct packed_share share)
 {
     const struct packed *p = op->w->packed;
-    size_t block = PACKED_X_BYTES / (packed_spans(p) * PACKED_SPAN) / BYTES_ROWS;
+    size_t block = cpu_cache_bytes(2) / 2 / (packed_spans(p) * PACKED_SPAN) / BYTES_ROWS;
     block = (block < 1 ? 1 : block < PACKED_TILES_MAX ? block : PACKED_TILES_MAX) * BYTES_ROWS;
     /* Memory gives one stream faster than two; more rows are worth more of them side by side. */
     const size_t few = p->bits == 4 ? PACKED_FEW : 1;

@@ -21,7 +21,7 @@ struct quantum {
     bool none; /* one of them is no number */
 };
 
-/* Sees LANES * n floats. */
+/* Of so many spans the largest, and whether one is no number. */
 INLINE void quantum_see(const float *x, int spans, vec *most, vec *wrong)
 {
     UNROLL

@@ -20,11 +20,9 @@
 #include "kernels/cpu/gemm/tiles_unit_body.h"
 #include "kernels/cpu/vec/tiles.h"
 
-#define TILES_FEW_8 40 /* fewer rows of x than this are for vectors, with 8 bits and with 4 */
-#define TILES_FEW_4 28
-#define BLOCK_ROWS 512 /* of x at a time */
+#define BLOCK_ROWS 512  /* of x at a time */
 #define BLOCK_PANELS 16 /* that a piece of a block of rows meets, while it stays in L2 */
-#define PIECE_UNITS 16 /* of a panel at a time */
+#define PIECE_UNITS 16  /* of a panel at a time */
 #define PIECE_SPANS (2 * PIECE_UNITS)
 #define TILE_FLOATS (TILE_ROWS * TILE_ROWS)
 

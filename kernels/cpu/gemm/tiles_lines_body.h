@@ -7,11 +7,11 @@
  * bytes it is 64 columns, and sums are exact: whole_body.h, which has the single row, adds them up
  * otherwise. Weights have no sign there; what that adds is taken off in the end.
  *
- * Two tiles of rows meet two panels
- * at a time. Of many rows a block of columns stays in L2 while the panels of a strip pass by it,
- * two at a time and a piece after the other; a piece stays in L1 while the rows pass by it, and
- * the next one is fetched meanwhile. The sums wait in memory as they are, so that cutting changes
- * no order of addition. Sizes were tried out on a core with caches of 48 KiB and 2 MiB.
+ * Two tiles of rows meet two panels at a time. Of many rows a block of columns stays in L2 while
+ * the panels of a strip pass by it, two at a time and a piece after the other; a piece stays in L1
+ * while the rows pass by it, and the next one is fetched meanwhile. The sums wait in memory as they
+ * are, so that cutting changes no order of addition. What shares of the caches these are was tried
+ * out on a core that has 48 KiB and 2 MiB.
  *
  * It is over 150 lines because it is code. */
 #ifndef KERNELS_CPU_GEMM_TILES_LINES_BODY_H
@@ -24,10 +24,12 @@
 #include "kernels/cpu/vec/tiles.h"
 #include "kernels/panels.h"
 
-#define LINES_ROWS 512                    /* of x at a time */
-#define LINES_SPANS 24                    /* of a piece */
-#define LINES_X_BYTES ((size_t)768 << 10) /* of x, that stay in L2 while the panels pass by */
-#define LINES_PANELS 16                   /* whose sums wait meanwhile */
+/* A line of a panel of either kind. */
+_Static_assert(PANELS_SPAN_BYTES == 2 * PACKED_SPAN * PACKED_ROWS && PANELS_ROWS == PACKED_ROWS,
+               "a line of each row of a panel");
+
+#define LINES_ROWS 512  /* of x at a time */
+#define LINES_PANELS 16 /* whose sums wait meanwhile */
 #define LINES_AHEAD 8192
 
 /* Where a strip stands: the spans of a block, the two panels, the piece of it. */
@@ -41,7 +43,7 @@ struct lines_run {
     const char *x;          /* of the block's first row */
     size_t x_stride, spans; /* lines of a row */
     size_t rows;            /* of the block */
-    size_t first, n;        /* spans of the piece */
+    size_t first, n, most;  /* spans of the piece, and of any */
     const char *w[2];       /* the panels' first span */
     size_t panels;          /* 1 or 2 */
     uint8_t upper, lower;   /* rows that the tiles are set for */
@@ -268,7 +270,7 @@ static bool lines_next(const struct lines_run *b, size_t slots, size_t block, st
         }
         at->first = at->from;
     }
-    at->n = at->to - at->first < LINES_SPANS ? at->to - at->first : LINES_SPANS;
+    at->n = at->to - at->first < b->most ? at->to - at->first : b->most;
     return at->n > 0;
 }
 
@@ -277,8 +279,9 @@ static void lines_blocks(struct lines_run *b, const struct packed_strip *s,
                          float (*sums)[LINES_ROWS * TILE_ROWS])
 {
     const size_t slots = lines_slots(b, s);
-    const size_t pieces = LINES_X_BYTES / (s->rows * LINES_SPANS * TILE_ROW_BYTES);
-    const size_t block = (pieces > 1 ? pieces : 1) * LINES_SPANS;
+    const size_t stay = cpu_cache_bytes(2) / 8 * 3; /* of x, while the panels pass by */
+    const size_t pieces = stay / (s->rows * b->most * TILE_ROW_BYTES);
+    const size_t block = (pieces > 1 ? pieces : 1) * b->most;
     struct lines_at at = {0}, next = {0};
     for (bool more = lines_next(b, slots, block, &next); more;) {
         const char *ahead[2];
@@ -370,7 +373,9 @@ static void lines_strip(struct lines_run *b, const struct packed_strip *s,
 static void tiles_lines(const struct op_gemm *op, struct packed_share share)
 {
     float sums[LINES_PANELS][LINES_ROWS * TILE_ROWS] __attribute__((aligned(64)));
-    struct lines_run b = {.op = op, .bytes = op->w->packed != NULL};
+    struct lines_run b = {.op = op,
+                          .bytes = op->w->packed != NULL,
+                          .most = cpu_cache_bytes(1) / (2 * PANELS_SPAN_BYTES)};
     struct packed_strip s;
     assert(b.bytes || op->x16);
     b.x_stride =

@@ -48,7 +48,6 @@ INLINE vec whole_value(const struct packed *p, struct whole_row row, ivec sum, s
 struct whole_tile {
     struct packed_tile t; /* rows and panels */
     size_t first, n;      /* spans of the piece */
-    bool ahead;           /* fetch the next piece */
     int32_t *sum;         /* [rows][panels][PACKED_ROWS] */
 };
 
@@ -58,7 +57,8 @@ INLINE void whole_ahead(const struct whole_tile *w, int panels, size_t at)
         __builtin_prefetch(w->t.panel[i] + at, 0, 2);
 }
 
-INLINE void whole_run(const struct whole_tile *w, struct packed_form f)
+/* Where `ahead`, asks for the next piece on the way. */
+INLINE void whole_run(const struct whole_tile *w, struct packed_form f, bool ahead)
 {
     enum { steps = PACKED_SPAN / 4 };
     ivec sum[BYTES_ROWS][TILE_VECS];
@@ -76,7 +76,7 @@ INLINE void whole_run(const struct whole_tile *w, struct packed_form f)
         UNROLL
         for (size_t step = 0; step < steps; step++) {
             const size_t from = at + step * PANEL_STEP_BYTES;
-            if (f.near)
+            if (ahead)
                 whole_ahead(w, f.panels, from + WHOLE_SPANS * steps * PANEL_STEP_BYTES);
             tile_step(&w->t, f, from, w->t.x.q + s * PACKED_SPAN + 4 * step, sum);
         }
@@ -90,7 +90,7 @@ INLINE void whole_run(const struct whole_tile *w, struct packed_form f)
 #define WHOLE_CASE(name, rows, panels, ahead)                                                      \
     static __attribute__((noinline)) void name(const struct whole_tile *w)                         \
     {                                                                                              \
-        whole_run(w, (struct packed_form){rows, panels, 8, false, false, false, ahead});           \
+        whole_run(w, (struct packed_form){rows, panels, 8, false, false, false, false}, ahead);    \
     }
 #define WHOLE_CASES(rows, panels)                                                                  \
     WHOLE_CASE(whole_##rows##_##panels, rows, panels, false)                                       \
@@ -158,7 +158,7 @@ static void whole_strip(const struct op_gemm *op, const struct packed_strip *s)
             n = tile_rows(s->rows - i, BYTES_ROWS);
             w.t.x = rows8_from(op->x8, s->m + i);
             w.sum = sums + i * s->panels * PACKED_ROWS;
-            whole_fns[s->panels - 1][n == 1 ? 0 : n == 2 ? 1 : 2][i == 0](&w);
+            whole_fns[s->panels - 1][n == 1 ? 0 : n == 2 ? 1 : 2][s->rows > 1 && i == 0](&w);
         }
     }
     whole_write(op, s, sums);
