@@ -103,12 +103,12 @@ static void add_row(struct scratch *s, size_t row, bool router)
     char also[NAME_BYTES + 8] = "";
     if (brief != NULL)
         snprintf(also, sizeof also, "; also --%s", brief);
-    const int n = snprintf(s->rows[row].help, sizeof s->rows[row].help, "%s (default %s%s)",
-                           key->help,
-                           key->fallback == NULL    ? "none"
-                           : *key->fallback == '\0' ? "\"\""
-                                                    : key->fallback,
-                           also);
+    const int n =
+        snprintf(s->rows[row].help, sizeof s->rows[row].help, "%s (default %s%s)", key->help,
+                 key->fallback == NULL    ? "none"
+                 : *key->fallback == '\0' ? "\"\""
+                                          : key->fallback,
+                 also);
     assert(n > 0 && (size_t)n < sizeof s->rows[row].help);
     (void)n;
     add_flag(s, row, s->rows[row].name, listed ? s->rows[row].help : NULL);

@@ -61,7 +61,7 @@ struct attention_tiles {
     float weight[ATTENTION_QUERIES / TILE_ROWS][2][TILES_TILE]; /* [half][pair][position pair] */
     float value[2][2 * TILES_CHUNK / TILES_COLS]
                [TILES_TILE]; /* [half][][position pair][elements] */
-    int width; /* pairs that the tiles are set for; 0: they are not */
+    int width;               /* pairs that the tiles are set for; 0: they are not */
 };
 #endif
 
