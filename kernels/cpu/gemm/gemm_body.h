@@ -70,8 +70,8 @@ static void gemm_strip(const struct gemm_view *g, size_t m, int rows, size_t n, 
 
 static void gemm_packed(const struct op_gemm *a, struct packed_share share)
 {
-#if defined(BODY_TILES)
     const bool is_whole = matrix_reads_bytes(a->w) && packed_is_whole(a->w->packed, a->x8);
+#if defined(BODY_TILES)
     if (a->w->panels || (is_whole && share.m_end - share.m_begin > 1)) {
         tiles_lines(a, share);
         return;
@@ -87,7 +87,7 @@ static void gemm_packed(const struct op_gemm *a, struct packed_share share)
         wide_gemm(a, share);
         return;
     }
-    if (packed_is_whole(a->w->packed, a->x8))
+    if (is_whole)
         whole_gemm(a, share);
     else
         packed_gemm(a, share);
