@@ -7,11 +7,13 @@
  * bytes it is 64 columns, and sums are exact: whole_body.h, which has the single row, adds them up
  * otherwise. Weights have no sign there; what that adds is taken off in the end.
  *
- * Two tiles of rows meet two panels at a time. Of many rows a block of columns stays in L2 while
- * the panels of a strip pass by it, two at a time and a piece after the other; a piece stays in L1
- * while the rows pass by it, and the next one is fetched meanwhile. The sums wait in memory as they
- * are, so that cutting changes no order of addition. What shares of the caches these are was tried
- * out on a core that has 48 KiB and 2 MiB.
+ * Two tiles of rows meet three panels at a time, six sums for five loads from L2, which is what
+ * bounds this: a core that has 2 MiB of it gives some 48 bytes a cycle, and four sums for four loads
+ * would take more. Of many rows a block of columns stays there while the panels of a strip pass by
+ * it, and the three that come next are fetched meanwhile. The sums wait in memory as they are, so
+ * that cutting changes no order of addition. What comes from behind L2 costs the most, the weights
+ * once for each block of rows, rows once for each strip; what shares of the cache the blocks take
+ * was tried out.
  *
  * It is over 150 lines because it is code. */
 #ifndef KERNELS_CPU_GEMM_TILES_LINES_BODY_H
@@ -28,29 +30,26 @@
 _Static_assert(PANELS_SPAN_BYTES == 2 * PACKED_SPAN * PACKED_ROWS && PANELS_ROWS == PACKED_ROWS,
                "a line of each row of a panel");
 
-#define LINES_ROWS 512  /* of x at a time */
-#define LINES_PANELS 16 /* whose sums wait meanwhile */
+#define LINES_ROWS 256  /* of x at a time */
+#define LINES_PANELS 18 /* whose sums wait meanwhile: threes, and pairs of a unit's */
+#define LINES_WIDE 3    /* panels side by side */
 #define LINES_AHEAD 8192
-
-/* Where a strip stands: the spans of a block, the two panels, the piece of it. */
-struct lines_at {
-    size_t from, to, slot, first, n;
-};
 
 struct lines_run {
     const struct op_gemm *op;
-    bool bytes;             /* else bf16 */
-    const char *x;          /* of the block's first row */
-    size_t x_stride, spans; /* lines of a row */
-    size_t rows;            /* of the block */
-    size_t first, n, most;  /* spans of the piece, and of any */
-    const char *w[2];       /* the panels' first span */
-    size_t panels;          /* 1 or 2 */
-    uint8_t upper, lower;   /* rows that the tiles are set for */
+    bool bytes;                /* else bf16 */
+    const char *x;             /* of the block's first row */
+    size_t x_stride, spans;    /* lines of a row */
+    size_t rows;               /* of the block */
+    size_t first, n;           /* spans of the block */
+    const char *w[LINES_WIDE]; /* the panels' first span */
+    size_t panels;             /* so many of them */
+    size_t below;              /* rows from the upper tile's first to the lower one's */
+    uint8_t set;               /* rows that the tiles are set for */
     bool ahead;
-    const char *next[2]; /* the piece behind this one: what this tile asks for of each span */
-    size_t next_lines;
-    float (*sum)[LINES_ROWS * TILE_ROWS]; /* [2] */
+    const char *next[LINES_WIDE]; /* of the panels that come next: what this tile asks for */
+    size_t next_lines;            /* of each of them with each span */
+    float (*sum)[LINES_ROWS * TILE_ROWS]; /* [panels] */
 };
 
 /* ---- one row, in vectors ---- */
@@ -88,29 +87,24 @@ static __attribute__((noinline)) void pairs_row(const struct lines_run *b, float
 
 /* ---- more of them, in tiles ---- */
 
-static void lines_configure(struct lines_run *b, size_t upper, size_t lower)
+/* Tiles 0 to 2 are sums of the upper rows, 3 to 5 of the lower ones, 6 is of x and 7 of w. */
+static void lines_configure(struct lines_run *b, size_t rows)
 {
     struct tile_config c = {0};
-    if (b->upper == upper && b->lower == lower)
+    if (b->set == rows)
         return;
-    b->upper = (uint8_t)upper;
-    b->lower = (uint8_t)lower;
-    for (int i = 0; i < 2; i++) {
-        tile_set(&c, i, upper, TILE_ROW_BYTES);
-        tile_set(&c, 6 + i, TILE_ROWS, TILE_ROW_BYTES);
-        if (lower)
-            tile_set(&c, 2 + i, lower, TILE_ROW_BYTES);
-    }
-    tile_set(&c, 4, upper, TILE_ROW_BYTES);
-    if (lower)
-        tile_set(&c, 5, lower, TILE_ROW_BYTES);
+    b->set = (uint8_t)rows;
+    for (int i = 0; i < 7; i++)
+        tile_set(&c, i, rows, TILE_ROW_BYTES);
+    tile_set(&c, 7, TILE_ROWS, TILE_ROW_BYTES);
     tiles_begin(&c);
 }
 
-/* What is constant where this is inlined: whether there is a second tile of rows, and a second
- * panel; whether of bytes. */
+/* What is constant where this is inlined: the number of panels; whether there is a lower tile;
+ * whether of bytes. */
 struct lines_form {
-    bool lower, right, bytes;
+    int panels;
+    bool lower, bytes;
 };
 
 #define LINES_DOT(f, c, a, b)                                                                      \
@@ -121,38 +115,22 @@ struct lines_form {
             TILE_DOT_BF16(c, a, b);                                                                \
     } while (0)
 
-INLINE void lines_load(float *left, float *right, struct lines_form f)
-{
-    TILE_LOAD(0, left, TILE_ROW_BYTES);
-    if (f.right)
-        TILE_LOAD(1, right, TILE_ROW_BYTES);
-    if (f.lower)
-        TILE_LOAD(2, left + TILE_ROWS * TILE_ROWS, TILE_ROW_BYTES);
-    if (f.lower && f.right)
-        TILE_LOAD(3, right + TILE_ROWS * TILE_ROWS, TILE_ROW_BYTES);
-}
-
-INLINE void lines_zero(struct lines_form f)
-{
-    TILE_ZERO(0);
-    if (f.right)
-        TILE_ZERO(1);
-    if (f.lower)
-        TILE_ZERO(2);
-    if (f.lower && f.right)
-        TILE_ZERO(3);
-}
-
-INLINE void lines_store(float *left, float *right, struct lines_form f)
-{
-    TILE_STORE(0, left, TILE_ROW_BYTES);
-    if (f.right)
-        TILE_STORE(1, right, TILE_ROW_BYTES);
-    if (f.lower)
-        TILE_STORE(2, left + TILE_ROWS * TILE_ROWS, TILE_ROW_BYTES);
-    if (f.lower && f.right)
-        TILE_STORE(3, right + TILE_ROWS * TILE_ROWS, TILE_ROW_BYTES);
-}
+/* Does `op` with each tile of sums and where these wait. */
+#define LINES_SUMS(f, op, sum, below)                                                              \
+    do {                                                                                           \
+        op(0, (sum)[0], TILE_ROW_BYTES);                                                           \
+        if ((f).panels > 1)                                                                        \
+            op(1, (sum)[1], TILE_ROW_BYTES);                                                       \
+        if ((f).panels > 2)                                                                        \
+            op(2, (sum)[2], TILE_ROW_BYTES);                                                       \
+        if ((f).lower)                                                                             \
+            op(3, (sum)[0] + (below), TILE_ROW_BYTES);                                             \
+        if ((f).lower && (f).panels > 1)                                                           \
+            op(4, (sum)[1] + (below), TILE_ROW_BYTES);                                             \
+        if ((f).lower && (f).panels > 2)                                                           \
+            op(5, (sum)[2] + (below), TILE_ROW_BYTES);                                             \
+    } while (0)
+#define LINES_ZERO(t, p, stride) TILE_ZERO(t)
 
 INLINE void lines_ahead(const char *w)
 {
@@ -160,76 +138,95 @@ INLINE void lines_ahead(const char *w)
         __builtin_prefetch(w + LINES_AHEAD + i);
 }
 
-/* Up to 32 rows, from `row` of the block on. */
+/* Up to 32 rows, from `row` of the block on. Of few the weights come from memory as they are read;
+ * else they are in L2, and others are fetched into it. */
 INLINE void lines_tile(struct lines_run *b, size_t row, struct lines_form f)
 {
-    float *left = b->sum[0] + row * TILE_ROWS, *right = b->sum[1] + row * TILE_ROWS;
     const char *x = b->x + row * b->x_stride + b->first * TILE_ROW_BYTES;
-    const char *w0 = b->w[0] + b->first * PANELS_SPAN_BYTES;
-    const char *w1 = b->w[1] + b->first * PANELS_SPAN_BYTES;
-    if (b->first == 0)
-        lines_zero(f);
-    else
-        lines_load(left, right, f);
-    for (size_t s = 0; s < b->n; s++) {
-        TILE_LOAD(4, x, b->x_stride);
-        TILE_LOAD(6, w0, TILE_ROW_BYTES);
-        LINES_DOT(f, 0, 4, 6);
-        if (f.right) {
-            TILE_LOAD(7, w1, TILE_ROW_BYTES);
-            LINES_DOT(f, 1, 4, 7);
-        }
-        if (f.lower) {
-            TILE_LOAD(5, x + TILE_ROWS * b->x_stride, b->x_stride);
-            LINES_DOT(f, 2, 5, 6);
-            if (f.right)
-                LINES_DOT(f, 3, 5, 7);
-        }
-        if (b->ahead)
-            lines_ahead(w0);
-        if (b->ahead && f.right)
-            lines_ahead(w1);
-        for (size_t i = 0; i < b->next_lines; i++) {
-            __builtin_prefetch(b->next[0] + s * PANELS_SPAN_BYTES + i * 64, 0, 2);
-            __builtin_prefetch(b->next[1] + s * PANELS_SPAN_BYTES + i * 64, 0, 2);
-        }
-        x += TILE_ROW_BYTES;
-        w0 += PANELS_SPAN_BYTES;
-        w1 += PANELS_SPAN_BYTES;
+    const char *low = x + b->below * b->x_stride, *w[LINES_WIDE];
+    const size_t below = b->below * TILE_ROWS;
+    float *sum[LINES_WIDE];
+    for (int i = 0; i < f.panels; i++) {
+        w[i] = b->w[i] + b->first * PANELS_SPAN_BYTES;
+        sum[i] = b->sum[i] + row * TILE_ROWS;
     }
-    lines_store(left, right, f);
+    if (b->first == 0)
+        LINES_SUMS(f, LINES_ZERO, sum, below);
+    else
+        LINES_SUMS(f, TILE_LOAD, sum, below);
+    for (size_t s = 0; s < b->n; s++) {
+        const size_t at = s * PANELS_SPAN_BYTES;
+        TILE_LOAD(6, x + s * TILE_ROW_BYTES, b->x_stride);
+        TILE_LOAD(7, w[0] + at, TILE_ROW_BYTES);
+        LINES_DOT(f, 0, 6, 7);
+        if (f.panels > 1) {
+            TILE_LOAD(7, w[1] + at, TILE_ROW_BYTES);
+            LINES_DOT(f, 1, 6, 7);
+        }
+        if (f.panels > 2) {
+            TILE_LOAD(7, w[2] + at, TILE_ROW_BYTES);
+            LINES_DOT(f, 2, 6, 7);
+        }
+        for (int i = 0; b->ahead && i < f.panels; i++)
+            lines_ahead(w[i] + at);
+        for (size_t i = 0; i < b->next_lines; i++)
+            for (int j = 0; j < LINES_WIDE; j++)
+                __builtin_prefetch(b->next[j] + (s * b->next_lines + i) * 64, 0, 2);
+        if (f.lower) { /* from the last panel on, whose tile is there */
+            TILE_LOAD(6, low + s * TILE_ROW_BYTES, b->x_stride);
+            if (f.panels > 2) {
+                LINES_DOT(f, 5, 6, 7);
+                TILE_LOAD(7, w[1] + at, TILE_ROW_BYTES);
+            }
+            if (f.panels > 1) {
+                LINES_DOT(f, 4, 6, 7);
+                TILE_LOAD(7, w[0] + at, TILE_ROW_BYTES);
+            }
+            LINES_DOT(f, 3, 6, 7);
+        }
+    }
+    LINES_SUMS(f, TILE_STORE, sum, below);
 }
 
-#define LINES_CASE(name, lower, right, bytes)                                                      \
+#define LINES_CASE(name, panels, lower, bytes)                                                     \
     static __attribute__((noinline)) void name(struct lines_run *b, size_t row)                    \
     {                                                                                              \
-        lines_tile(b, row, (struct lines_form){lower, right, bytes});                              \
+        lines_tile(b, row, (struct lines_form){panels, lower, bytes});                             \
     }
-LINES_CASE(lines_one, false, false, false)
-LINES_CASE(lines_wide, false, true, false)
-LINES_CASE(lines_tall, true, false, false)
-LINES_CASE(lines_four, true, true, false)
-LINES_CASE(lines_one_bytes, false, false, true)
-LINES_CASE(lines_wide_bytes, false, true, true)
-LINES_CASE(lines_tall_bytes, true, false, true)
-LINES_CASE(lines_four_bytes, true, true, true)
+LINES_CASE(lines_1, 1, false, false)
+LINES_CASE(lines_2, 2, false, false)
+LINES_CASE(lines_3, 3, false, false)
+LINES_CASE(lines_1_tall, 1, true, false)
+LINES_CASE(lines_2_tall, 2, true, false)
+LINES_CASE(lines_3_tall, 3, true, false)
+LINES_CASE(lines_1_bytes, 1, false, true)
+LINES_CASE(lines_2_bytes, 2, false, true)
+LINES_CASE(lines_3_bytes, 3, false, true)
+LINES_CASE(lines_1_tall_bytes, 1, true, true)
+LINES_CASE(lines_2_tall_bytes, 2, true, true)
+LINES_CASE(lines_3_tall_bytes, 3, true, true)
 
-static void lines_piece(struct lines_run *b, const char *const next[2])
+/* The rows of a block by the panels that are set, a block of their columns; `next`: of the panels
+ * that come then. Over 16 rows are two whole tiles: the lower one, where fewer are left, has rows
+ * of the upper one again, to the same sums. */
+static void lines_pass(struct lines_run *b, const char *const *next)
 {
-    static void (*const fns[2][2][2])(struct lines_run *, size_t) = {
-        {{lines_one, lines_wide}, {lines_tall, lines_four}},
-        {{lines_one_bytes, lines_wide_bytes}, {lines_tall_bytes, lines_four_bytes}}};
+    static void (*const fns[2][2][LINES_WIDE])(struct lines_run *, size_t) = {
+        {{lines_1, lines_2, lines_3}, {lines_1_tall, lines_2_tall, lines_3_tall}},
+        {{lines_1_bytes, lines_2_bytes, lines_3_bytes},
+         {lines_1_tall_bytes, lines_2_tall_bytes, lines_3_tall_bytes}}};
     const size_t lines = PANELS_SPAN_BYTES / 64,
                  tiles = (b->rows + 2 * TILE_ROWS - 1) / (2 * TILE_ROWS);
     const size_t each = (lines + tiles - 1) / tiles;
     for (size_t row = 0, tile = 0; row < b->rows; row += 2 * TILE_ROWS, tile++) {
-        const size_t left = b->rows - row, upper = left < TILE_ROWS ? left : TILE_ROWS;
-        const size_t lower = left - upper < TILE_ROWS ? left - upper : TILE_ROWS;
+        const size_t left = b->rows - row;
+        const bool tall = left > TILE_ROWS;
         b->next_lines = next && tile * each < lines ? each : 0;
-        for (size_t i = 0; i < 2 && b->next_lines; i++)
-            b->next[i] = next[i] + tile * each * 64;
-        lines_configure(b, upper, lower);
-        fns[b->bytes][lower > 0][b->panels - 1](b, row);
+        for (size_t i = 0; i < LINES_WIDE && b->next_lines; i++)
+            b->next[i] = next[i] + tile * each * 64 * b->n;
+        b->below = !tall ? 0 : left < 2 * TILE_ROWS ? left - TILE_ROWS : TILE_ROWS;
+        lines_configure(b, tall ? TILE_ROWS : left);
+        fns[b->bytes][tall][b->panels - 1](b, row);
     }
 }
 
@@ -256,47 +253,46 @@ static const char *lines_slot(const struct lines_run *b, const struct packed_str
     return first + panel * b->spans * PANELS_SPAN_BYTES;
 }
 
-/* The next piece of a strip, whose blocks have so many spans; false: that was the last. */
-static bool lines_next(const struct lines_run *b, size_t slots, size_t block, struct lines_at *at)
+/* Sets the panels from `slot` on. */
+static void lines_open(struct lines_run *b, const struct packed_strip *s,
+                       float (*sums)[LINES_ROWS * TILE_ROWS], size_t slot)
 {
-    at->first += at->n;
-    if (at->first >= at->to) {
-        if (at->to > 0)
-            at->slot += 2;
-        if (at->slot >= slots || at->to == 0) {
-            at->slot = 0;
-            at->from = at->to;
-            at->to = b->spans - at->from < block ? b->spans : at->from + block;
-        }
-        at->first = at->from;
-    }
-    at->n = at->to - at->first < b->most ? at->to - at->first : b->most;
-    return at->n > 0;
+    const size_t left = lines_slots(b, s) - slot;
+    b->panels = left < LINES_WIDE ? left : LINES_WIDE;
+    b->sum = sums + slot;
+    for (size_t i = 0; i < b->panels; i++)
+        b->w[i] = lines_slot(b, s, slot + i);
 }
 
-/* Of many rows. */
-static void lines_blocks(struct lines_run *b, const struct packed_strip *s,
+/* Spans of a block: as many as stay in L2, of all rows, and of three panels and those that are
+ * fetched. */
+static size_t lines_block(const struct lines_run *b)
+{
+    const size_t l2 = cpu_cache_bytes(2), x = l2 / 4 / (b->rows * TILE_ROW_BYTES);
+    const size_t w = l2 / 8 / (LINES_WIDE * PANELS_SPAN_BYTES), most = x < w ? x : w;
+    const size_t blocks = most > 0 ? (b->spans + most - 1) / most : b->spans;
+    return (b->spans + blocks - 1) / blocks;
+}
+
+/* Of many rows; behind the strip are panels up to `end`. */
+static void lines_blocks(struct lines_run *b, const struct packed_strip *s, size_t end,
                          float (*sums)[LINES_ROWS * TILE_ROWS])
 {
-    const size_t slots = lines_slots(b, s);
-    const size_t stay = cpu_cache_bytes(2) / 8 * 3; /* of x, while the panels pass by */
-    const size_t pieces = stay / (s->rows * b->most * TILE_ROW_BYTES);
-    const size_t block = (pieces > 1 ? pieces : 1) * b->most;
-    struct lines_at at = {0}, next = {0};
-    for (bool more = lines_next(b, slots, block, &next); more;) {
-        const char *ahead[2];
-        at = next;
-        more = lines_next(b, slots, block, &next);
-        b->panels = slots - at.slot < 2 ? 1 : 2;
-        b->sum = sums + at.slot;
-        b->first = at.first;
-        b->n = at.n;
-        for (size_t i = 0; i < 2; i++) {
-            b->w[i] = lines_slot(b, s, at.slot + (i < b->panels ? i : 0));
-            ahead[i] = lines_slot(b, s, next.slot + i < slots ? next.slot + i : next.slot) +
-                       next.first * PANELS_SPAN_BYTES;
+    const struct packed_strip rest = {s->m, s->rows, s->panel, end - s->panel};
+    const size_t slots = lines_slots(b, s), all = lines_slots(b, &rest), block = lines_block(b);
+    for (b->first = 0; b->first < b->spans; b->first += b->n) {
+        b->n = b->spans - b->first < block ? b->spans - b->first : block;
+        for (size_t slot = 0; slot < slots; slot += LINES_WIDE) {
+            const bool within = slot + LINES_WIDE < slots, last = b->first + b->n == b->spans;
+            const size_t next = within ? slot + LINES_WIDE : last ? slots : 0;
+            const size_t first = within ? b->first : last ? 0 : b->first + b->n;
+            const char *ahead[LINES_WIDE];
+            for (size_t i = 0; i < LINES_WIDE && next < all; i++)
+                ahead[i] =
+                    lines_slot(b, s, next + i < all ? next + i : next) + first * PANELS_SPAN_BYTES;
+            lines_open(b, s, sums, slot);
+            lines_pass(b, next < all ? ahead : NULL);
         }
-        lines_piece(b, more ? ahead : NULL);
     }
 }
 
@@ -340,7 +336,8 @@ static void lines_write_units(const struct op_gemm *op, float (*sums)[LINES_ROWS
                              s->m + r, s->panel + i);
 }
 
-static void lines_strip(struct lines_run *b, const struct packed_strip *s,
+/* `end`: of the share's panels. */
+static void lines_strip(struct lines_run *b, const struct packed_strip *s, size_t end,
                         float (*sums)[LINES_ROWS * TILE_ROWS])
 {
     const size_t slots = lines_slots(b, s);
@@ -349,18 +346,17 @@ static void lines_strip(struct lines_run *b, const struct packed_strip *s,
     b->rows = s->rows;
     b->ahead = s->rows <= 2 * TILE_ROWS;
     if (!b->ahead)
-        lines_blocks(b, s, sums);
+        lines_blocks(b, s, end, sums);
+    b->n = b->spans;
     for (size_t slot = 0; b->ahead && slot < slots; slot += b->panels) {
-        b->panels = s->rows == 1 || slots - slot < 2 ? 1 : 2;
-        b->sum = sums + slot;
+        lines_open(b, s, sums, slot);
         b->first = 0;
-        b->n = b->spans;
-        for (size_t i = 0; i < 2; i++)
-            b->w[i] = lines_slot(b, s, slot + (i < b->panels ? i : 0));
-        if (s->rows == 1 && !b->bytes)
+        if (s->rows > 1 || b->bytes) {
+            lines_pass(b, NULL);
+        } else {
+            b->panels = 1;
             pairs_row(b, sums[slot]);
-        else
-            lines_piece(b, NULL);
+        }
     }
     if (b->bytes)
         lines_scale(b, s, sums);
@@ -370,27 +366,33 @@ static void lines_strip(struct lines_run *b, const struct packed_strip *s,
         lines_write(b->op, sums, s);
 }
 
+/* Rows of the next block: equal ones, of whole tiles. */
+static size_t lines_rows(size_t left)
+{
+    const size_t blocks = (left + LINES_ROWS - 1) / LINES_ROWS, tall = 2 * TILE_ROWS;
+    const size_t rows = ((left + blocks - 1) / blocks + tall - 1) / tall * tall;
+    return rows < left ? rows : left;
+}
+
 static void tiles_lines(const struct op_gemm *op, struct packed_share share)
 {
     float sums[LINES_PANELS][LINES_ROWS * TILE_ROWS] __attribute__((aligned(64)));
-    struct lines_run b = {.op = op,
-                          .bytes = op->w->packed != NULL,
-                          .most = cpu_cache_bytes(1) / (2 * PANELS_SPAN_BYTES)};
+    struct lines_run b = {.op = op, .bytes = op->w->packed != NULL};
     struct packed_strip s;
     assert(b.bytes || op->x16);
     b.x_stride =
         b.bytes ? rows8_stride(op->x8->spans) : rows16_stride(op->w->cols) * sizeof(uint16_t);
     b.spans = b.bytes ? (size_t)op->x8->spans / 2 : panels_spans(op->w->cols);
     for (s.m = share.m_begin; s.m < share.m_end; s.m += s.rows) {
-        s.rows = share.m_end - s.m < LINES_ROWS ? share.m_end - s.m : LINES_ROWS;
-        const size_t slots = s.rows > 2 * TILE_ROWS ? LINES_PANELS : s.rows > 1 ? 2 : 1;
-        const size_t most = op->unit && slots > 1 ? slots / 2 : slots;
+        s.rows = lines_rows(share.m_end - s.m);
+        const size_t slots = s.rows > 2 * TILE_ROWS ? LINES_PANELS : 2 * LINES_WIDE;
+        const size_t most = op->unit ? slots / 2 : slots;
         for (s.panel = share.begin; s.panel < share.end; s.panel += s.panels) {
             s.panels = share.end - s.panel < most ? share.end - s.panel : most;
-            lines_strip(&b, &s, sums);
+            lines_strip(&b, &s, share.end, sums);
         }
     }
-    if (b.upper > 0)
+    if (b.set > 0)
         tiles_end();
 }
 
