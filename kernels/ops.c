@@ -63,6 +63,31 @@ bool ops_gates(const struct ops *o, const struct op_gemm *a, const struct matrix
            packed_alike(w->packed, up->packed);
 }
 
+struct op_gemm op_gemm_rows(const struct op_gemm *a, int32_t first, int32_t n, struct rows8 *x8,
+                            struct gemm_unit *unit)
+{
+    const size_t row = (size_t)first;
+    struct op_gemm of = *a;
+    of.tokens = n;
+    if (of.out)
+        of.out += row * (size_t)(a->out_stride ? a->out_stride : a->w->rows);
+    if (of.x)
+        of.x += row * (size_t)(a->x_stride ? a->x_stride : a->w->cols);
+    if (of.x16)
+        of.x16 += row * rows16_stride(a->w->cols);
+    if (of.x8) {
+        *x8 = rows8_from(a->x8, row);
+        of.x8 = x8;
+    }
+    if (of.unit) {
+        *unit = *a->unit;
+        if (unit->out16)
+            unit->out16 += row * rows16_stride(a->w->rows);
+        of.unit = unit;
+    }
+    return of;
+}
+
 const struct ops *ops_ref(void)
 {
     return &ref;

@@ -288,6 +288,10 @@ struct op_combine {
     int accumulate, sigmoid;
 };
 
+/* The same of rows [first, first + n) alone; *x8 and *unit are where it has its own, if it has. */
+struct op_gemm op_gemm_rows(const struct op_gemm *a, int32_t first, int32_t n, struct rows8 *x8,
+                            struct gemm_unit *unit);
+
 struct ops {
     const char *name; /* "ref", "portable", "avx2", "avx512", "avx512_vnni", ... */
     void (*embed)(const struct op_embed *a, int part, int parts);
@@ -297,6 +301,9 @@ struct ops {
     void (*round)(const struct op_round *a, int part, int parts); /* NULL: gemm has no use for it */
     bool panels; /* and gemm takes bf16 that is read by what that makes in panels alone */
     bool gates;  /* gemm takes op_gemm.unit */
+    /* So many rows of x gemm keeps in a core's cache while all weights pass by, so that members had
+     * better have rows each of their own, where there are as many; 0: it does not. */
+    int32_t block_rows;
     void (*rope)(const struct op_rope *a, int part, int parts);
     void (*kv_store)(const struct op_kv_store *a, int part, int parts);
     void (*attention)(const struct op_attention *a, int part, int parts);
@@ -313,8 +320,7 @@ static inline bool ops_wide_reads_pairs(const struct ops *o)
     return o->round && !o->panels;
 }
 
-/* Whether this gemm may have a unit whose second matrix is `up`: rows are many, weights alike. All
- * of its rows must go to one call. */
+/* Whether this gemm may have a unit whose second matrix is `up`: rows are many, weights alike. */
 bool ops_gates(const struct ops *o, const struct op_gemm *a, const struct matrix *up);
 
 const struct ops *ops_ref(void);

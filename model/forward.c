@@ -49,17 +49,44 @@ static size_t gemm_grain(const struct op_gemm *a, size_t panels, int parts)
     return some < 2 ? 2 : some / 2 * 2;
 }
 
-/* Columns, a piece at a time. */
-static void run_pieces(const struct layer_run *l, struct op_gemm *a, size_t panels)
+/* The rows of a block, of which there is one, or as many as the members can have blocks of their
+ * own. */
+static int32_t gemm_block_rows(const struct layer_run *l, const struct op_gemm *a)
 {
-    const struct model *m = l->r->m;
+    const int32_t rows = l->r->m->ops->block_rows, tall = 32; /* of two tiles */
+    const int32_t blocks = rows > 0 && (a->w->panels || a->x8) ? a->tokens / rows : 1;
+    if (blocks < 2)
+        return a->tokens;
+    return ((a->tokens + blocks - 1) / blocks + tall - 1) / tall * tall;
+}
+
+/* Panels [begin, end) of the rows from `first` on. */
+static void run_piece(const struct layer_run *l, const struct op_gemm *a, size_t begin, size_t end,
+                      int32_t first, int32_t rows)
+{
+    struct rows8 x8;
+    struct gemm_unit unit;
+    const int32_t left = a->tokens - first;
+    struct op_gemm of = op_gemm_rows(a, first, left < rows ? left : rows, &x8, &unit);
+    of.first = (int32_t)(begin * PACKED_ROWS);
+    of.end = (int32_t)(end * PACKED_ROWS) < a->w->rows ? (int32_t)(end * PACKED_ROWS) : a->w->rows;
+    l->r->m->ops->gemm(&of, 0, 1);
+}
+
+/* A piece at a time: panels of a block of rows after the other. */
+static void run_pieces(const struct layer_run *l, const struct op_gemm *a, size_t panels)
+{
+    struct work *work = l->r->m->work;
+    const int32_t rows = gemm_block_rows(l, a);
+    const size_t blocks = a->tokens > 0 ? (size_t)((a->tokens + rows - 1) / rows) : 0;
     size_t begin, end;
-    work_begin(m->work, l->me.part, panels, gemm_grain(a, panels, l->me.parts));
-    while (work_take(m->work, l->me.part, &begin, &end)) {
-        a->first = (int32_t)(begin * PACKED_ROWS);
-        a->end = end == panels ? a->w->rows : (int32_t)(end * PACKED_ROWS);
-        m->ops->gemm(a, 0, 1);
-    }
+    work_begin(work, l->me.part, blocks * panels, gemm_grain(a, panels, l->me.parts));
+    while (work_take(work, l->me.part, &begin, &end))
+        for (size_t next; begin < end; begin = next) {
+            const size_t block = begin / panels, from = block * panels;
+            next = from + panels < end ? from + panels : end;
+            run_piece(l, a, begin - from, next - from, (int32_t)block * rows, rows);
+        }
 }
 
 /* Whether there are enough columns for that. */

@@ -1,6 +1,7 @@
 /* What the tile unit can do at most: products of tiles that stay in registers, and of tiles that
- * are loaded from the first cache, two rows by two columns of accumulators. Compiled for AMX
- * alone, and called only where cpu_amx_permit() said yes. */
+ * are loaded from the first cache, two rows by two columns of accumulators. The tiles hold numbers,
+ * not zeros: with zeros the unit draws less power and its clock is up to a fifth faster, which no
+ * product of a model sees. Compiled for AMX alone, and called only where cpu_amx_permit() said yes. */
 #include <immintrin.h>
 #include <stdint.h>
 #include <string.h>
@@ -50,11 +51,22 @@ static void load_operands(const char *data)
     _tile_loadd(7, data + 3 * TILE_BYTES, 64);
 }
 
+/* Numbers of either sign from 1 to 2 in bf16, of which any byte is one in int8 too. */
+static void fill(char *data, size_t bytes)
+{
+    uint32_t seed = 1;
+    for (size_t i = 0; i < bytes; i += sizeof(uint16_t)) {
+        seed = seed * 1664525 + 1013904223; /* Numerical Recipes' generator: its upper bits */
+        const uint16_t v = (uint16_t)(0x3f80 | seed >> 25 | (seed >> 9 & 0x8000));
+        memcpy(data + i, &v, sizeof v);
+    }
+}
+
 /* Four accumulators, so that no product waits for another. */
 static double run_tiles(int64_t rounds, bool from_cache, bool int8)
 {
     char data[4 * TILE_BYTES] __attribute__((aligned(64)));
-    memset(data, 0, sizeof data);
+    fill(data, sizeof data);
     tiles_begin();
     load_operands(data);
     for (int64_t r = 0; r < rounds; r++) {

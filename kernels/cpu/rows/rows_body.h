@@ -185,6 +185,7 @@ const struct ops BODY(cpu_ops) = {
 #if defined(BODY_TILES)
     .panels = true,
     .gates = true,
+    .block_rows = TILES_BLOCK_ROWS,
 #endif
     .gemm = BODY(gemm),
     .rope = rows_rope,
