@@ -54,7 +54,8 @@ static size_t gemm_grain(const struct op_gemm *a, size_t panels, int parts)
 static int32_t gemm_block_rows(const struct layer_run *l, const struct op_gemm *a)
 {
     const int32_t rows = l->r->m->ops->block_rows, tall = 32; /* of two tiles */
-    const int32_t blocks = rows > 0 && (a->w->panels || (a->x8 && a->x8->whole)) ? a->tokens / rows : 1;
+    const int32_t blocks =
+        rows > 0 && (a->w->panels || (a->x8 && a->x8->whole)) ? a->tokens / rows : 1;
     if (blocks < 2)
         return a->tokens;
     return ((a->tokens + blocks - 1) / blocks + tall - 1) / tall * tall;
