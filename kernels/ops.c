@@ -63,29 +63,35 @@ bool ops_gates(const struct ops *o, const struct op_gemm *a, const struct matrix
            packed_alike(w->packed, up->packed);
 }
 
-struct op_gemm op_gemm_rows(const struct op_gemm *a, int32_t first, int32_t n, struct rows8 *x8,
-                            struct gemm_unit *unit)
+size_t ops_gemm_blocks(const struct ops *o, const struct op_gemm *a)
 {
-    const size_t row = (size_t)first;
-    struct op_gemm of = *a;
-    of.tokens = n;
-    if (of.out)
-        of.out += row * (size_t)(a->out_stride ? a->out_stride : a->w->rows);
-    if (of.x)
-        of.x += row * (size_t)(a->x_stride ? a->x_stride : a->w->cols);
-    if (of.x16)
-        of.x16 += row * rows16_stride(a->w->cols);
-    if (of.x8) {
-        *x8 = rows8_from(a->x8, row);
-        of.x8 = x8;
+    const bool lines = a->w->panels || (matrix_reads_bytes(a->w) && a->x8->whole);
+    if (o->block_rows == 0 || !lines)
+        return 1;
+    return ops_blocks((size_t)a->tokens, (size_t)o->block_rows);
+}
+
+void ops_cut_rows(const struct op_gemm *a, size_t first, size_t n, struct op_gemm_rows *out)
+{
+    struct op_gemm *op = &out->op;
+    *op = *a;
+    op->tokens = (int32_t)n;
+    if (op->out)
+        op->out += first * (size_t)(a->out_stride ? a->out_stride : a->w->rows);
+    if (op->x)
+        op->x += first * (size_t)(a->x_stride ? a->x_stride : a->w->cols);
+    if (op->x16)
+        op->x16 += first * rows16_stride(a->w->cols);
+    if (op->x8) {
+        out->x8 = rows8_from(a->x8, first);
+        op->x8 = &out->x8;
     }
-    if (of.unit) {
-        *unit = *a->unit;
-        if (unit->out16)
-            unit->out16 += row * rows16_stride(a->w->rows);
-        of.unit = unit;
+    if (op->unit) {
+        out->unit = *a->unit;
+        if (out->unit.out16)
+            out->unit.out16 += first * rows16_stride(a->w->rows);
+        op->unit = &out->unit;
     }
-    return of;
 }
 
 const struct ops *ops_ref(void)

@@ -288,10 +288,6 @@ struct op_combine {
     int accumulate, sigmoid;
 };
 
-/* The same of rows [first, first + n) alone; *x8 and *unit are where it has its own, if it has. */
-struct op_gemm op_gemm_rows(const struct op_gemm *a, int32_t first, int32_t n, struct rows8 *x8,
-                            struct gemm_unit *unit);
-
 struct ops {
     const char *name; /* "ref", "portable", "avx2", "avx512", "avx512_vnni", ... */
     void (*embed)(const struct op_embed *a, int part, int parts);
@@ -301,8 +297,8 @@ struct ops {
     void (*round)(const struct op_round *a, int part, int parts); /* NULL: gemm has no use for it */
     bool panels; /* and gemm takes bf16 that is read by what that makes in panels alone */
     bool gates;  /* gemm takes op_gemm.unit */
-    /* So many rows of x gemm keeps in a core's cache while all weights pass by, so that members had
-     * better have rows each of their own, where there are as many; 0: it does not. */
+    /* So many rows of x, about, gemm keeps in a core's cache while weights in panels, or with a
+     * scale a row, pass by; 0: none. See ops_gemm_blocks(). */
     int32_t block_rows;
     void (*rope)(const struct op_rope *a, int part, int parts);
     void (*kv_store)(const struct op_kv_store *a, int part, int parts);
@@ -320,8 +316,28 @@ static inline bool ops_wide_reads_pairs(const struct ops *o)
     return o->round && !o->panels;
 }
 
-/* Whether this gemm may have a unit whose second matrix is `up`: rows are many, weights alike. */
+/* Whether this gemm may have a unit whose second matrix is `up`: rows are many, weights alike. What
+ * is cut of it, to one row if need be, may have it too. */
 bool ops_gates(const struct ops *o, const struct op_gemm *a, const struct matrix *up);
+
+/* How many blocks of about `each` rows these are: one and a half times that at most. */
+static inline size_t ops_blocks(size_t rows, size_t each)
+{
+    const size_t blocks = (rows + each / 2) / each;
+    return blocks > 0 ? blocks : 1;
+}
+
+/* In how many blocks of rows this gemm is best cut, where there are threads for them: a thread that
+ * stays at one reads it from memory once. 1: rows are few, or it makes no difference. */
+size_t ops_gemm_blocks(const struct ops *o, const struct op_gemm *a);
+
+/* Makes of a gemm that of rows [first, first + n) alone. */
+struct op_gemm_rows {
+    struct op_gemm op; /* points to what is below: may not be copied */
+    struct rows8 x8;
+    struct gemm_unit unit;
+};
+void ops_cut_rows(const struct op_gemm *a, size_t first, size_t n, struct op_gemm_rows *out);
 
 const struct ops *ops_ref(void);
 /* `features`: "auto" or a body's name; a body that this CPU lacks is ST_UNSUPPORTED.

@@ -15,6 +15,7 @@
 /* What a piece of a gemm costs at least, in bytes read from memory: several microseconds. */
 #define GEMM_PIECE_BYTES ((uint64_t)128 << 10)
 #define GEMM_PANELS_EACH 4 /* for a member; fewer are cut evenly */
+#define GEMM_TALL 32       /* rows that blocks of them are multiples of: what two tiles have */
 
 /* ---- what the blocks are made of ---- */
 
@@ -40,53 +41,47 @@ static void put_in_order(const struct layer_run *l, const struct op_gemm *a)
     run_meet(l->r);
 }
 
-/* Panels of a piece that is worth being taken alone: see base/work.h. */
-static size_t gemm_grain(const struct op_gemm *a, size_t panels, int parts)
+/* Panels of a piece that is worth being taken alone, of so many in all: see base/work.h. */
+static size_t gemm_grain(const struct op_gemm *a, size_t all, int parts)
 {
-    const uint64_t each = gemm_cost(a->w, a->tokens) / panels, most = panels / (8 * (size_t)parts);
+    const uint64_t each = gemm_cost(a->w, a->tokens) / all, most = all / (8 * (size_t)parts);
     const uint64_t n = GEMM_PIECE_BYTES / (each > 0 ? each : 1);
     const uint64_t some = n < most ? n : most;
     return some < 2 ? 2 : some / 2 * 2;
 }
 
-/* The rows of a block, of which there is one, or as many as the members can have blocks of their
- * own. */
-static int32_t gemm_block_rows(const struct layer_run *l, const struct op_gemm *a)
+/* A gemm in blocks of rows: what is taken are their panels, those of one block after the other. */
+struct gemm_pieces {
+    const struct op_gemm *op;
+    size_t panels, blocks; /* of the matrix; of rows */
+};
+
+/* Panels [begin, end) of a block. */
+static void run_piece(const struct layer_run *l, const struct gemm_pieces *p, size_t block,
+                      size_t begin, size_t end)
 {
-    const int32_t rows = l->r->m->ops->block_rows, tall = 32; /* of two tiles */
-    const int32_t blocks =
-        rows > 0 && (a->w->panels || (a->x8 && a->x8->whole)) ? a->tokens / rows : 1;
-    if (blocks < 2)
-        return a->tokens;
-    return ((a->tokens + blocks - 1) / blocks + tall - 1) / tall * tall;
+    struct op_gemm_rows part;
+    size_t first, last;
+    team_split((size_t)p->op->tokens, GEMM_TALL, (int)block, (int)p->blocks, &first, &last);
+    ops_cut_rows(p->op, first, last - first, &part);
+    part.op.first = (int32_t)(begin * PACKED_ROWS);
+    part.op.end = end == p->panels ? p->op->w->rows : (int32_t)(end * PACKED_ROWS);
+    l->r->m->ops->gemm(&part.op, 0, 1);
 }
 
-/* Panels [begin, end) of the rows from `first` on. */
-static void run_piece(const struct layer_run *l, const struct op_gemm *a, size_t begin, size_t end,
-                      int32_t first, int32_t rows)
-{
-    struct rows8 x8;
-    struct gemm_unit unit;
-    const int32_t left = a->tokens - first;
-    struct op_gemm of = op_gemm_rows(a, first, left < rows ? left : rows, &x8, &unit);
-    of.first = (int32_t)(begin * PACKED_ROWS);
-    of.end = (int32_t)(end * PACKED_ROWS) < a->w->rows ? (int32_t)(end * PACKED_ROWS) : a->w->rows;
-    l->r->m->ops->gemm(&of, 0, 1);
-}
-
-/* A piece at a time: panels of a block of rows after the other. */
+/* A piece at a time. */
 static void run_pieces(const struct layer_run *l, const struct op_gemm *a, size_t panels)
 {
-    struct work *work = l->r->m->work;
-    const int32_t rows = gemm_block_rows(l, a);
-    const size_t blocks = a->tokens > 0 ? (size_t)((a->tokens + rows - 1) / rows) : 0;
+    const struct model *m = l->r->m;
+    const struct gemm_pieces p = {a, panels, ops_gemm_blocks(m->ops, a)};
+    const size_t all = p.blocks * panels;
     size_t begin, end;
-    work_begin(work, l->me.part, blocks * panels, gemm_grain(a, panels, l->me.parts));
-    while (work_take(work, l->me.part, &begin, &end))
+    work_begin(m->work, l->me.part, all, gemm_grain(a, all, l->me.parts));
+    while (work_take(m->work, l->me.part, &begin, &end))
         for (size_t next; begin < end; begin = next) {
-            const size_t block = begin / panels, from = block * panels;
-            next = from + panels < end ? from + panels : end;
-            run_piece(l, a, begin - from, next - from, (int32_t)block * rows, rows);
+            const size_t block = begin / panels, at = block * panels;
+            next = at + panels < end ? at + panels : end;
+            run_piece(l, &p, block, begin - at, next - at);
         }
 }
 

@@ -25,6 +25,16 @@
 #define TILES_FEW_8 40
 #define TILES_FEW_4 28
 
+/* Rows of x that products in tiles keep in L2 while all weights pass by, about, and what they take
+ * that for. Small where tiles are emulated, so that tests see several blocks. */
+#if defined(TILES_EMULATED)
+#define TILES_BLOCK_ROWS 64
+#define TILES_L2_BYTES ((size_t)256 << 10)
+#else
+#define TILES_BLOCK_ROWS 256
+#define TILES_L2_BYTES cpu_cache_bytes(2)
+#endif
+
 #define CPU_BODY(isa)                                                                              \
     bool cpu_has_##isa(void);                                                                      \
     extern const struct ops cpu_ops_##isa;                                                         \

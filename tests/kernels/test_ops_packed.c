@@ -231,6 +231,7 @@ Test(packed, products, .timeout = 120)
         check_products(&forms[2], 33, 64, tokens, 9);
     for (int tokens = 64; tokens < 67; tokens++)
         check_products(&forms[2], 300, 4200, tokens, 10);
+    check_products(&forms[2], 40, 4200, 94, 10); /* in blocks of columns, the last tile not full */
 }
 
 /* Rows by themselves, or among others, by one thread or by several: the same bits; and the bodies
@@ -481,10 +482,26 @@ Test(packed, bf16_rows, .timeout = 120)
     for (int b = 0; ops_at(b); b++)
         if (ops_at(b)->round)
             check_bf16(ops_at(b), 530, 33, 64);
-    /* In tiles: more panels than wait for a block of columns, of which there are two. */
+    /* In tiles: more panels than wait for a block of columns, of which there are several; rows
+     * that leave a part of either tile. */
     for (int b = 0; ops_at(b); b++)
-        if (ops_at(b)->round && ops_at(b)->panels)
+        if (ops_at(b)->round && ops_at(b)->panels) {
             check_bf16(ops_at(b), 140, 800, 4000);
+            check_bf16(ops_at(b), 155, 300, 4000);
+        }
+}
+
+/* Rows [first, last) of a gemm, `panels` at a time. */
+static void run_cut(const struct ops *ops, const struct op_gemm *a, int first, int last, int panels)
+{
+    struct op_gemm_rows part;
+    ops_cut_rows(a, (size_t)first, (size_t)(last - first), &part);
+    for (int col = 0; col < a->w->rows; col = part.op.end) {
+        part.op.first = col;
+        part.op.end =
+            a->w->rows - col > panels * PACKED_ROWS ? col + panels * PACKED_ROWS : a->w->rows;
+        ops->gemm(&part.op, 0, 1);
+    }
 }
 
 /* A gemm with a unit gives what two gemms and the unit give, cut anywhere, bit for bit. */
@@ -532,11 +549,9 @@ static void check_gated(const struct gated *g, const float *bias, enum glu_kind 
     for (int rounded = 0; rounded < 2; rounded++) {
         unit.out16 = rounded ? got16 : NULL;
         a.out = rounded ? NULL : got;
-        for (int first = 0; first < n; first = a.end) {
-            a.first = first;
-            a.end = n - first < 3 * PACKED_ROWS ? n : first + 2 * PACKED_ROWS;
-            g->ops->gemm(&a, 0, 1);
-        }
+        run_cut(g->ops, &a, 0, 1, 3);
+        run_cut(g->ops, &a, 1, 34, 2);
+        run_cut(g->ops, &a, 34, g->tokens, n);
     }
     kt_same(g->ops->name, got, want, cells);
     cr_assert_arr_eq(got16, want16, (size_t)g->tokens * stride * sizeof *got16);
@@ -579,6 +594,39 @@ static void check_gated_sizes(const struct ops *ops, int tokens, int n, int k)
     free(x);
 }
 
+/* Everything that is by rows begins with the first one that is left, what is by columns stays. */
+Test(packed, gemms_cut_by_rows)
+{
+    float out[3 * 40], x[3 * 64], bias[40];
+    uint16_t x16[3 * 96], out16[3 * 96];
+    struct rows8 x8 = rows8_make(3, 64);
+    const struct matrix w = {.dtype = DTYPE_BF16, .rows = 40, .cols = 64};
+    const struct gemm_unit unit = {.up = &w, .up_bias = bias, .out16 = out16};
+    struct op_gemm a = {.out = out, .x = x, .x8 = &x8, .x16 = x16, .w = &w, .bias = bias};
+    struct op_gemm_rows of;
+    a.tokens = 3;
+    a.unit = &unit;
+    ops_cut_rows(&a, 1, 2, &of);
+    cr_assert(of.op.tokens == 2 && of.op.out == out + 40 && of.op.x == x + 64);
+    cr_assert(of.op.x16 == x16 + rows16_stride(64) && of.op.bias == bias && of.op.w == &w);
+    cr_assert(of.op.x8->q == x8.q + rows8_stride(2) && of.op.x8->scale == x8.scale + 2);
+    cr_assert(of.op.unit->out16 == out16 + rows16_stride(40) && of.op.unit->up_bias == bias);
+    a = (struct op_gemm){.out = out, .x = x, .w = &w, .tokens = 3, .x_stride = 5, .out_stride = 7};
+    ops_cut_rows(&a, 2, 1, &of);
+    cr_assert(of.op.out == out + 14 && of.op.x == x + 10);
+    cr_assert(!of.op.x8 && !of.op.x16 && !of.op.unit);
+    rows8_free(&x8);
+}
+
+/* Blocks are about as large as they shall be, whatever the number of rows. */
+Test(packed, blocks_of_rows)
+{
+    for (size_t rows = 1; rows < 3000; rows++) {
+        const size_t blocks = ops_blocks(rows, 256), each = (rows + blocks - 1) / blocks;
+        cr_assert(each < 384 && (blocks == 1 || each >= 192), "%zu: %zu", rows, blocks);
+    }
+}
+
 /* Few rows, what else a gemm may have, and weights that are not alike. */
 Test(packed, units_that_are_refused)
 {
@@ -617,6 +665,7 @@ Test(packed, gated_units, .timeout = 240)
         check_gated_sizes(ops_at(b), 513, 16, 96);
         check_gated_sizes(ops_at(b), 513, 16, 64);
         check_gated_sizes(ops_at(b), 529, 170, 800);
+        check_gated_sizes(ops_at(b), 300, 170, 2100); /* in blocks of columns */
     }
 }
 

@@ -178,24 +178,38 @@ static void vary_company(const char *model, const struct ops *ops)
 }
 
 /* Bodies with tiles compute gate and up of many rows as one gemm (op_gemm.unit), whose outputs go
- * on in bf16 where weights are: prompts in any chunks, above and below what is many. */
+ * on in bf16 where weights are, and cut rows in blocks for several members: prompts in any chunks,
+ * above and below what is many. */
+static void vary_long_prompts(const struct ops *ops)
+{
+    static const struct shape cases[] = {
+        {3, N, 16}, {2, N, 16}, {1, 47, 16}, {2, 60, 16}, {1, 1, 16}};
+    const char *tiny = BATON_SOURCE_DIR "/models/tiny";
+    int32_t ids[N];
+    struct rig *base = open_rig(tiny, ops, 1, 16);
+    random_ids(ids, N, base->vocab, 5);
+    float *expected = run_alone(base, ids, N);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        check_shape(tiny, base, ops, ids, expected, cases[i]);
+    free(expected);
+    rig_close(base);
+}
+
 Test(exact, units_of_long_prompts, .timeout = 240)
 {
-    static const struct shape cases[] = {{3, N, 16}, {1, 47, 16}, {2, 60, 16}, {1, 1, 16}};
-    const char *tiny = BATON_SOURCE_DIR "/models/tiny";
     kv_dtype = DTYPE_BF16;
-    for (int b = 0; ops_at(b); b++) {
-        if (!ops_at(b)->gates)
-            continue;
-        int32_t ids[N];
-        struct rig *base = open_rig(tiny, ops_at(b), 1, 16);
-        random_ids(ids, N, base->vocab, 5);
-        float *expected = run_alone(base, ids, N);
-        for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-            check_shape(tiny, base, ops_at(b), ids, expected, cases[i]);
-        free(expected);
-        rig_close(base);
-    }
+    for (int b = 0; ops_at(b); b++)
+        if (ops_at(b)->gates)
+            vary_long_prompts(ops_at(b));
+}
+
+Test(exact, long_prompts_by_a_scale_a_row, .timeout = 240)
+{
+    kv_dtype = DTYPE_BF16;
+    form = MODEL_WEIGHTS_INT8;
+    for (int b = 0; ops_at(b); b++)
+        if (ops_at(b)->gates)
+            vary_long_prompts(ops_at(b));
 }
 
 Test(exact, company_in_the_batch, .timeout = 240)

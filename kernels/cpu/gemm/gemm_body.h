@@ -72,7 +72,7 @@ static void gemm_packed(const struct op_gemm *a, struct packed_share share)
 {
     const bool is_whole = matrix_reads_bytes(a->w) && packed_is_whole(a->w->packed, a->x8);
 #if defined(BODY_TILES)
-    if (a->w->panels || (is_whole && share.m_end - share.m_begin > 1)) {
+    if (a->w->panels || (is_whole && (a->unit || share.m_end - share.m_begin > 1))) {
         tiles_lines(a, share);
         return;
     }

@@ -1,9 +1,9 @@
 /* Products of weights in FP8 (kernels/fp8.h) with rows of bf16, in tiles of pairs.
  *
- * As in tiles_lines_body.h, but that a panel's weights are put in order on the way: a piece of two
- * panels is expanded to bf16, which is exact, into L1, for all rows of a block, and a span of
- * FP8_SPAN columns is added up from zero before it is scaled and added to what there was. Any number
- * of rows goes this way, a single one too.
+ * As in tiles_lines_body.h, whose tiles these are, but that a panel's weights are put in order on
+ * the way: a piece of two panels is expanded to bf16, which is exact, into L1, for all rows of a
+ * block, and a span of FP8_SPAN columns is added up from zero before it is scaled and added to what
+ * there was. Any number of rows goes this way, a single one too.
  *
  * Counted for 16 outputs by 64 columns: 16 loads of 64 bytes, 64 shuffles that turn four columns of
  * each around at a time, 256 operations to make bf16 of them, 32 stores; some 170 cycles for 1 KiB,
@@ -16,8 +16,7 @@
 #ifndef KERNELS_CPU_GEMM_TILES_FP8_BODY_H
 #define KERNELS_CPU_GEMM_TILES_FP8_BODY_H
 
-#include "kernels/cpu/vec/tiles.h"
-#include "kernels/panels.h"
+#include "kernels/cpu/gemm/tiles_lines_body.h"
 
 #define EIGHTS_ROWS 512 /* of x at a time */
 #define EIGHTS_SPANS 4  /* of FP8_SPAN columns */
@@ -25,15 +24,9 @@
 #define EIGHTS_FETCH 512 /* bytes ahead, in each of the rows that are read side by side */
 
 struct eights_run {
-    const struct op_gemm *op;
-    const char *x;                         /* of the block's first row */
-    size_t x_stride, spans;                /* bytes from row to row; tiles of a row */
-    size_t k, rows;                        /* columns; rows of the block */
-    size_t panel, panels;                  /* the first, and how many: 1 or 2 */
-    size_t first, n;                       /* the piece, in spans of FP8_SPAN columns */
-    uint8_t upper, lower;                  /* rows that the tiles are set for */
-    float (*sum)[EIGHTS_ROWS * TILE_ROWS]; /* [2] */
-    const float *scales[2][PANELS_ROWS];   /* of the panels' rows, and those of the piece */
+    struct lines_run pairs; /* its rows, tiles and sums; first, n: spans of FP8_SPAN columns */
+    size_t k, panel;
+    const float *scales[2][PANELS_ROWS]; /* of the panels' rows, and those of the piece */
     float scale[2][EIGHTS_SPANS][PANELS_ROWS];
     char w[2][EIGHTS_SPANS * EIGHTS_TILES][TILE_BYTES] __attribute__((aligned(64)));
     float part[2][2 * TILE_ROWS * TILE_ROWS] __attribute__((aligned(64))); /* a span's sums */
@@ -82,14 +75,15 @@ INLINE void eights_tiles(const uint8_t *q, size_t stride, size_t rows, size_t le
 /* The piece of panel number i, and its scales. */
 static __attribute__((noinline)) void eights_open(struct eights_run *f, size_t i)
 {
-    const struct matrix *w = f->op->w;
+    const struct lines_run *b = &f->pairs;
+    const struct matrix *w = b->op->w;
     const size_t row = (f->panel + i) * PANELS_ROWS, left = (size_t)w->rows - row;
     const size_t rows = left < PANELS_ROWS ? left : PANELS_ROWS;
-    const size_t begin = f->first * FP8_SPAN, end = begin + f->n * FP8_SPAN;
+    const size_t begin = b->first * FP8_SPAN, end = begin + b->n * FP8_SPAN;
     char *to = f->w[i][0];
     for (size_t k = begin; k < end && k < f->k; k += 2 * PANELS_COLS, to += 2 * TILE_BYTES)
         eights_tiles((const uint8_t *)w->data + row * f->k + k, f->k, rows, f->k - k, to);
-    for (size_t s = 0; s < f->n; s++) {
+    for (size_t s = 0; s < b->n; s++) {
         const size_t group = (begin + s * FP8_SPAN) / (size_t)w->fp8->col_block;
         for (size_t r = 0; r < PANELS_ROWS; r++)
             f->scale[i][s][r] = f->scales[i][r][group];
@@ -98,76 +92,30 @@ static __attribute__((noinline)) void eights_open(struct eights_run *f, size_t i
 
 /* ---- a piece ---- */
 
-static void eights_configure(struct eights_run *f, size_t upper, size_t lower)
-{
-    struct tile_config c = {0};
-    if (f->upper == upper && f->lower == lower)
-        return;
-    f->upper = (uint8_t)upper;
-    f->lower = (uint8_t)lower;
-    for (int i = 0; i < 2; i++) {
-        tile_set(&c, i, upper, TILE_ROW_BYTES);
-        tile_set(&c, 6 + i, TILE_ROWS, TILE_ROW_BYTES);
-        if (lower)
-            tile_set(&c, 2 + i, lower, TILE_ROW_BYTES);
-    }
-    tile_set(&c, 4, upper, TILE_ROW_BYTES);
-    if (lower)
-        tile_set(&c, 5, lower, TILE_ROW_BYTES);
-    tiles_begin(&c);
-}
-
-/* What is constant where this is inlined: whether there is a second tile of rows, and a second
- * panel. */
-struct eights_form {
-    bool lower, right;
-};
-
-INLINE void eights_zero(struct eights_form f)
-{
-    TILE_ZERO(0);
-    if (f.right)
-        TILE_ZERO(1);
-    if (f.lower)
-        TILE_ZERO(2);
-    if (f.lower && f.right)
-        TILE_ZERO(3);
-}
-
-INLINE void eights_store(float *left, float *right, struct eights_form f)
-{
-    TILE_STORE(0, left, TILE_ROW_BYTES);
-    if (f.right)
-        TILE_STORE(1, right, TILE_ROW_BYTES);
-    if (f.lower)
-        TILE_STORE(2, left + TILE_ROWS * TILE_ROWS, TILE_ROW_BYTES);
-    if (f.lower && f.right)
-        TILE_STORE(3, right + TILE_ROWS * TILE_ROWS, TILE_ROW_BYTES);
-}
-
 /* Adds a span's sums, scaled, to those of rows [row, row + rows). */
 INLINE void eights_add(struct eights_run *f, size_t span, size_t row, size_t rows)
 {
-    for (size_t i = 0; i < f->panels; i++) {
+    for (size_t i = 0; i < f->pairs.panels; i++) {
         const vec scale = vec_load(f->scale[i][span]);
-        float *sum = f->sum[i] + row * TILE_ROWS;
+        float *sum = f->pairs.sum[i] + row * TILE_ROWS;
         for (size_t r = 0; r < rows; r++, sum += TILE_ROWS) {
-            const vec before = f->first + span > 0 ? vec_load(sum) : vec_zero();
+            const vec before = f->pairs.first + span > 0 ? vec_load(sum) : vec_zero();
             vec_store(sum, vec_fma(vec_load(f->part[i] + r * TILE_ROWS), scale, before));
         }
     }
 }
 
 /* Up to 32 rows, from `row` of the block on. */
-INLINE void eights_tile(struct eights_run *f, size_t row, struct eights_form form)
+INLINE void eights_tile(struct eights_run *f, size_t row, struct lines_form form)
 {
-    const size_t left = f->rows - row, rows = left < 2 * TILE_ROWS ? left : 2 * TILE_ROWS;
-    const size_t first = f->first * EIGHTS_TILES, tiles = f->spans - first;
-    const char *x = f->x + row * f->x_stride + first * TILE_ROW_BYTES;
-    for (size_t span = 0; span < f->n; span++) {
-        eights_zero(form);
+    const struct lines_run *b = &f->pairs;
+    const size_t left = b->rows - row, rows = left < 2 * TILE_ROWS ? left : 2 * TILE_ROWS;
+    const size_t first = b->first * EIGHTS_TILES, tiles = b->spans - first;
+    const char *x = b->x + row * b->x_stride + first * TILE_ROW_BYTES;
+    for (size_t span = 0; span < b->n; span++) {
+        lines_zero(form);
         for (size_t t = span * EIGHTS_TILES; t < (span + 1) * EIGHTS_TILES && t < tiles; t++) {
-            TILE_LOAD(4, x + t * TILE_ROW_BYTES, f->x_stride);
+            TILE_LOAD(4, x + t * TILE_ROW_BYTES, b->x_stride);
             TILE_LOAD(6, f->w[0][t], TILE_ROW_BYTES);
             TILE_DOT_BF16(0, 4, 6);
             if (form.right) {
@@ -175,13 +123,13 @@ INLINE void eights_tile(struct eights_run *f, size_t row, struct eights_form for
                 TILE_DOT_BF16(1, 4, 7);
             }
             if (form.lower) {
-                TILE_LOAD(5, x + t * TILE_ROW_BYTES + TILE_ROWS * f->x_stride, f->x_stride);
+                TILE_LOAD(5, x + t * TILE_ROW_BYTES + TILE_ROWS * b->x_stride, b->x_stride);
                 TILE_DOT_BF16(2, 5, 6);
                 if (form.right)
                     TILE_DOT_BF16(3, 5, 7);
             }
         }
-        eights_store(f->part[0], f->part[1], form);
+        lines_store(f->part[0], f->part[1], form);
         eights_add(f, span, row, rows);
     }
 }
@@ -189,7 +137,7 @@ INLINE void eights_tile(struct eights_run *f, size_t row, struct eights_form for
 #define EIGHTS_CASE(name, lower, right)                                                            \
     static __attribute__((noinline)) void name(struct eights_run *f, size_t row)                   \
     {                                                                                              \
-        eights_tile(f, row, (struct eights_form){lower, right});                                   \
+        eights_tile(f, row, (struct lines_form){lower, right});                                    \
     }
 EIGHTS_CASE(eights_one, false, false)
 EIGHTS_CASE(eights_wide, false, true)
@@ -200,44 +148,44 @@ static void eights_strip(struct eights_run *f, const struct packed_strip *s)
 {
     static void (*const fns[2][2])(struct eights_run *, size_t) = {{eights_one, eights_wide},
                                                                    {eights_tall, eights_four}};
+    struct lines_run *b = &f->pairs;
     const size_t spans = (f->k + FP8_SPAN - 1) / FP8_SPAN;
-    f->x = (const char *)f->op->x16 + s->m * f->x_stride;
-    f->rows = s->rows;
-    f->panels = s->panels;
+    b->x = (const char *)b->op->x16 + s->m * b->x_stride;
+    b->rows = s->rows;
+    b->panels = s->panels;
     f->panel = s->panel;
     for (size_t i = 0; i < s->panels * PANELS_ROWS; i++) {
-        const size_t row = s->panel * PANELS_ROWS + i, last = (size_t)f->op->w->rows - 1;
+        const size_t row = s->panel * PANELS_ROWS + i, last = (size_t)b->op->w->rows - 1;
         f->scales[i / PANELS_ROWS][i % PANELS_ROWS] =
-            fp8_scales(f->op->w->fp8, row < last ? row : last);
+            fp8_scales(b->op->w->fp8, row < last ? row : last);
     }
-    for (f->first = 0; f->first < spans; f->first += f->n) {
-        f->n = spans - f->first < EIGHTS_SPANS ? spans - f->first : EIGHTS_SPANS;
+    for (b->first = 0; b->first < spans; b->first += b->n) {
+        b->n = spans - b->first < EIGHTS_SPANS ? spans - b->first : EIGHTS_SPANS;
         for (size_t i = 0; i < s->panels; i++)
             eights_open(f, i);
-        for (size_t row = 0; row < f->rows; row += 2 * TILE_ROWS) {
-            const size_t left = f->rows - row, upper = left < TILE_ROWS ? left : TILE_ROWS;
+        for (size_t row = 0; row < b->rows; row += 2 * TILE_ROWS) {
+            const size_t left = b->rows - row, upper = left < TILE_ROWS ? left : TILE_ROWS;
             const size_t lower = left - upper < TILE_ROWS ? left - upper : TILE_ROWS;
-            eights_configure(f, upper, lower);
+            lines_configure(b, upper, lower);
             fns[lower > 0][s->panels - 1](f, row);
         }
     }
     for (size_t i = 0; i < s->panels; i++)
-        packed_write(f->op, f->sum[i], &(struct packed_strip){s->m, s->rows, s->panel + i, 1});
+        packed_write(b->op, b->sum[i], &(struct packed_strip){s->m, s->rows, s->panel + i, 1});
 }
 
 static void tiles_fp8(const struct op_gemm *op, struct packed_share share)
 {
     float sum[2][EIGHTS_ROWS * TILE_ROWS];
     struct eights_run f;
-    f.op = op;
-    f.sum = sum;
     f.k = (size_t)op->w->cols;
-    f.x_stride = rows16_stride(op->w->cols) * sizeof(uint16_t);
-    f.spans = panels_spans(op->w->cols);
-    f.upper = f.lower = 0;
+    f.pairs = (struct lines_run){.op = op,
+                                 .sum = {sum[0], sum[1]},
+                                 .x_stride = rows16_stride(op->w->cols) * sizeof(uint16_t),
+                                 .spans = panels_spans(op->w->cols)};
     for (struct packed_strip s = {0}; packed_next(&share, EIGHTS_ROWS, 2, &s);)
         eights_strip(&f, &s);
-    if (f.upper > 0)
+    if (f.pairs.upper > 0)
         tiles_end();
 }
 

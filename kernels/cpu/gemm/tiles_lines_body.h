@@ -7,13 +7,14 @@
  * bytes it is 64 columns, and sums are exact: whole_body.h, which has the single row, adds them up
  * otherwise. Weights have no sign there; what that adds is taken off in the end.
  *
- * Two tiles of rows meet three panels at a time, six sums for five loads from L2, which is what
- * bounds this: a core that has 2 MiB of it gives some 48 bytes a cycle, and four sums for four loads
- * would take more. Of many rows a block of columns stays there while the panels of a strip pass by
- * it, and the three that come next are fetched meanwhile. The sums wait in memory as they are, so
- * that cutting changes no order of addition. What comes from behind L2 costs the most, the weights
- * once for each block of rows, rows once for each strip; what shares of the cache the blocks take
- * was tried out.
+ * Two tiles of rows meet two panels at a time. Of many rows a block of columns stays in L2 while the
+ * panels of a strip pass by it, two at a time, and the next two are fetched meanwhile. The sums wait
+ * in memory as they are, so that cutting changes no order of addition. What comes from behind L2
+ * costs most: weights once for a block of rows, rows once for a strip; what shares of the cache
+ * these are was tried out on a core that has 2 MiB. There L2 gives some 48 bytes a cycle, and four
+ * products take 84 cycles where they would take 64 from L1. Three panels side by side, with sums in
+ * six tiles, are 6 per cent faster on a quiet core, and 14 slower on one that is shared with another
+ * thread, where each load of a tile adds to what products take, the less so if loads come first.
  *
  * It is over 150 lines because it is code. */
 #ifndef KERNELS_CPU_GEMM_TILES_LINES_BODY_H
@@ -30,26 +31,26 @@
 _Static_assert(PANELS_SPAN_BYTES == 2 * PACKED_SPAN * PACKED_ROWS && PANELS_ROWS == PACKED_ROWS,
                "a line of each row of a panel");
 
-#define LINES_ROWS 256  /* of x at a time */
-#define LINES_PANELS 18 /* whose sums wait meanwhile: threes, and pairs of a unit's */
-#define LINES_WIDE 3    /* panels side by side */
+#define LINES_ROWS (TILES_BLOCK_ROWS / 2 * 3) /* of x at a time, at most */
+#define LINES_PANELS 16                       /* whose sums wait meanwhile */
 #define LINES_AHEAD 8192
+
+_Static_assert(LINES_ROWS % (2 * TILE_ROWS) == 0, "blocks of whole tiles");
 
 struct lines_run {
     const struct op_gemm *op;
-    bool bytes;                /* else bf16 */
-    const char *x;             /* of the block's first row */
-    size_t x_stride, spans;    /* lines of a row */
-    size_t rows;               /* of the block */
-    size_t first, n;           /* spans of the block */
-    const char *w[LINES_WIDE]; /* the panels' first span */
-    size_t panels;             /* so many of them */
-    size_t below;              /* rows from the upper tile's first to the lower one's */
-    uint8_t set;               /* rows that the tiles are set for */
+    bool bytes;             /* else bf16 */
+    const char *x;          /* of the block's first row */
+    size_t x_stride, spans; /* lines of a row */
+    size_t rows;            /* of the block */
+    size_t first, n;        /* spans of the block */
+    const char *w[2];       /* the panels' first span */
+    size_t panels;          /* 1 or 2 */
+    uint8_t upper, lower;   /* rows that the tiles are set for */
     bool ahead;
-    const char *next[LINES_WIDE]; /* of the panels that come next: what this tile asks for */
-    size_t next_lines;            /* of each of them with each span */
-    float (*sum)[LINES_ROWS * TILE_ROWS]; /* [panels] */
+    const char *next[2]; /* of the panels that come next: what this tile asks for, */
+    size_t next_lines;   /* so many lines of each with each span */
+    float *sum[2];
 };
 
 /* ---- one row, in vectors ---- */
@@ -87,24 +88,29 @@ static __attribute__((noinline)) void pairs_row(const struct lines_run *b, float
 
 /* ---- more of them, in tiles ---- */
 
-/* Tiles 0 to 2 are sums of the upper rows, 3 to 5 of the lower ones, 6 is of x and 7 of w. */
-static void lines_configure(struct lines_run *b, size_t rows)
+static void lines_configure(struct lines_run *b, size_t upper, size_t lower)
 {
     struct tile_config c = {0};
-    if (b->set == rows)
+    if (b->upper == upper && b->lower == lower)
         return;
-    b->set = (uint8_t)rows;
-    for (int i = 0; i < 7; i++)
-        tile_set(&c, i, rows, TILE_ROW_BYTES);
-    tile_set(&c, 7, TILE_ROWS, TILE_ROW_BYTES);
+    b->upper = (uint8_t)upper;
+    b->lower = (uint8_t)lower;
+    for (int i = 0; i < 2; i++) {
+        tile_set(&c, i, upper, TILE_ROW_BYTES);
+        tile_set(&c, 6 + i, TILE_ROWS, TILE_ROW_BYTES);
+        if (lower)
+            tile_set(&c, 2 + i, lower, TILE_ROW_BYTES);
+    }
+    tile_set(&c, 4, upper, TILE_ROW_BYTES);
+    if (lower)
+        tile_set(&c, 5, lower, TILE_ROW_BYTES);
     tiles_begin(&c);
 }
 
-/* What is constant where this is inlined: the number of panels; whether there is a lower tile;
- * whether of bytes. */
+/* What is constant where this is inlined: whether there is a second tile of rows, and a second
+ * panel; whether of bytes. */
 struct lines_form {
-    int panels;
-    bool lower, bytes;
+    bool lower, right, bytes;
 };
 
 #define LINES_DOT(f, c, a, b)                                                                      \
@@ -115,22 +121,38 @@ struct lines_form {
             TILE_DOT_BF16(c, a, b);                                                                \
     } while (0)
 
-/* Does `op` with each tile of sums and where these wait. */
-#define LINES_SUMS(f, op, sum, below)                                                              \
-    do {                                                                                           \
-        op(0, (sum)[0], TILE_ROW_BYTES);                                                           \
-        if ((f).panels > 1)                                                                        \
-            op(1, (sum)[1], TILE_ROW_BYTES);                                                       \
-        if ((f).panels > 2)                                                                        \
-            op(2, (sum)[2], TILE_ROW_BYTES);                                                       \
-        if ((f).lower)                                                                             \
-            op(3, (sum)[0] + (below), TILE_ROW_BYTES);                                             \
-        if ((f).lower && (f).panels > 1)                                                           \
-            op(4, (sum)[1] + (below), TILE_ROW_BYTES);                                             \
-        if ((f).lower && (f).panels > 2)                                                           \
-            op(5, (sum)[2] + (below), TILE_ROW_BYTES);                                             \
-    } while (0)
-#define LINES_ZERO(t, p, stride) TILE_ZERO(t)
+INLINE void lines_load(float *left, float *right, struct lines_form f)
+{
+    TILE_LOAD(0, left, TILE_ROW_BYTES);
+    if (f.right)
+        TILE_LOAD(1, right, TILE_ROW_BYTES);
+    if (f.lower)
+        TILE_LOAD(2, left + TILE_ROWS * TILE_ROWS, TILE_ROW_BYTES);
+    if (f.lower && f.right)
+        TILE_LOAD(3, right + TILE_ROWS * TILE_ROWS, TILE_ROW_BYTES);
+}
+
+INLINE void lines_zero(struct lines_form f)
+{
+    TILE_ZERO(0);
+    if (f.right)
+        TILE_ZERO(1);
+    if (f.lower)
+        TILE_ZERO(2);
+    if (f.lower && f.right)
+        TILE_ZERO(3);
+}
+
+INLINE void lines_store(float *left, float *right, struct lines_form f)
+{
+    TILE_STORE(0, left, TILE_ROW_BYTES);
+    if (f.right)
+        TILE_STORE(1, right, TILE_ROW_BYTES);
+    if (f.lower)
+        TILE_STORE(2, left + TILE_ROWS * TILE_ROWS, TILE_ROW_BYTES);
+    if (f.lower && f.right)
+        TILE_STORE(3, right + TILE_ROWS * TILE_ROWS, TILE_ROW_BYTES);
+}
 
 INLINE void lines_ahead(const char *w)
 {
@@ -138,95 +160,79 @@ INLINE void lines_ahead(const char *w)
         __builtin_prefetch(w + LINES_AHEAD + i);
 }
 
-/* Up to 32 rows, from `row` of the block on. Of few the weights come from memory as they are read;
- * else they are in L2, and others are fetched into it. */
+/* Up to 32 rows, from `row` of the block on. */
 INLINE void lines_tile(struct lines_run *b, size_t row, struct lines_form f)
 {
+    float *left = b->sum[0] + row * TILE_ROWS, *right = b->sum[1] + row * TILE_ROWS;
     const char *x = b->x + row * b->x_stride + b->first * TILE_ROW_BYTES;
-    const char *low = x + b->below * b->x_stride, *w[LINES_WIDE];
-    const size_t below = b->below * TILE_ROWS;
-    float *sum[LINES_WIDE];
-    for (int i = 0; i < f.panels; i++) {
-        w[i] = b->w[i] + b->first * PANELS_SPAN_BYTES;
-        sum[i] = b->sum[i] + row * TILE_ROWS;
-    }
+    const char *w0 = b->w[0] + b->first * PANELS_SPAN_BYTES;
+    const char *w1 = b->w[1] + b->first * PANELS_SPAN_BYTES;
+    const char *next0 = b->next[0], *next1 = b->next[1];
     if (b->first == 0)
-        LINES_SUMS(f, LINES_ZERO, sum, below);
+        lines_zero(f);
     else
-        LINES_SUMS(f, TILE_LOAD, sum, below);
+        lines_load(left, right, f);
     for (size_t s = 0; s < b->n; s++) {
-        const size_t at = s * PANELS_SPAN_BYTES;
-        TILE_LOAD(6, x + s * TILE_ROW_BYTES, b->x_stride);
-        TILE_LOAD(7, w[0] + at, TILE_ROW_BYTES);
-        LINES_DOT(f, 0, 6, 7);
-        if (f.panels > 1) {
-            TILE_LOAD(7, w[1] + at, TILE_ROW_BYTES);
-            LINES_DOT(f, 1, 6, 7);
+        TILE_LOAD(4, x, b->x_stride);
+        TILE_LOAD(6, w0, TILE_ROW_BYTES);
+        if (f.right)
+            TILE_LOAD(7, w1, TILE_ROW_BYTES);
+        if (f.lower)
+            TILE_LOAD(5, x + TILE_ROWS * b->x_stride, b->x_stride);
+        LINES_DOT(f, 0, 4, 6);
+        if (f.right)
+            LINES_DOT(f, 1, 4, 7);
+        if (f.lower)
+            LINES_DOT(f, 2, 5, 6);
+        if (f.lower && f.right)
+            LINES_DOT(f, 3, 5, 7);
+        if (b->ahead)
+            lines_ahead(w0);
+        if (b->ahead && f.right)
+            lines_ahead(w1);
+        for (size_t i = 0; i < b->next_lines; i++, next0 += 64, next1 += 64) {
+            __builtin_prefetch(next0, 0, 2);
+            __builtin_prefetch(next1, 0, 2);
         }
-        if (f.panels > 2) {
-            TILE_LOAD(7, w[2] + at, TILE_ROW_BYTES);
-            LINES_DOT(f, 2, 6, 7);
-        }
-        for (int i = 0; b->ahead && i < f.panels; i++)
-            lines_ahead(w[i] + at);
-        for (size_t i = 0; i < b->next_lines; i++)
-            for (int j = 0; j < LINES_WIDE; j++)
-                __builtin_prefetch(b->next[j] + (s * b->next_lines + i) * 64, 0, 2);
-        if (f.lower) { /* from the last panel on, whose tile is there */
-            TILE_LOAD(6, low + s * TILE_ROW_BYTES, b->x_stride);
-            if (f.panels > 2) {
-                LINES_DOT(f, 5, 6, 7);
-                TILE_LOAD(7, w[1] + at, TILE_ROW_BYTES);
-            }
-            if (f.panels > 1) {
-                LINES_DOT(f, 4, 6, 7);
-                TILE_LOAD(7, w[0] + at, TILE_ROW_BYTES);
-            }
-            LINES_DOT(f, 3, 6, 7);
-        }
+        x += TILE_ROW_BYTES;
+        w0 += PANELS_SPAN_BYTES;
+        w1 += PANELS_SPAN_BYTES;
     }
-    LINES_SUMS(f, TILE_STORE, sum, below);
+    lines_store(left, right, f);
 }
 
-#define LINES_CASE(name, panels, lower, bytes)                                                     \
+#define LINES_CASE(name, lower, right, bytes)                                                      \
     static __attribute__((noinline)) void name(struct lines_run *b, size_t row)                    \
     {                                                                                              \
-        lines_tile(b, row, (struct lines_form){panels, lower, bytes});                             \
+        lines_tile(b, row, (struct lines_form){lower, right, bytes});                              \
     }
-LINES_CASE(lines_1, 1, false, false)
-LINES_CASE(lines_2, 2, false, false)
-LINES_CASE(lines_3, 3, false, false)
-LINES_CASE(lines_1_tall, 1, true, false)
-LINES_CASE(lines_2_tall, 2, true, false)
-LINES_CASE(lines_3_tall, 3, true, false)
-LINES_CASE(lines_1_bytes, 1, false, true)
-LINES_CASE(lines_2_bytes, 2, false, true)
-LINES_CASE(lines_3_bytes, 3, false, true)
-LINES_CASE(lines_1_tall_bytes, 1, true, true)
-LINES_CASE(lines_2_tall_bytes, 2, true, true)
-LINES_CASE(lines_3_tall_bytes, 3, true, true)
+LINES_CASE(lines_one, false, false, false)
+LINES_CASE(lines_wide, false, true, false)
+LINES_CASE(lines_tall, true, false, false)
+LINES_CASE(lines_four, true, true, false)
+LINES_CASE(lines_one_bytes, false, false, true)
+LINES_CASE(lines_wide_bytes, false, true, true)
+LINES_CASE(lines_tall_bytes, true, false, true)
+LINES_CASE(lines_four_bytes, true, true, true)
 
 /* The rows of a block by the panels that are set, a block of their columns; `next`: of the panels
- * that come then. Over 16 rows are two whole tiles: the lower one, where fewer are left, has rows
- * of the upper one again, to the same sums. */
+ * that come then. */
 static void lines_pass(struct lines_run *b, const char *const *next)
 {
-    static void (*const fns[2][2][LINES_WIDE])(struct lines_run *, size_t) = {
-        {{lines_1, lines_2, lines_3}, {lines_1_tall, lines_2_tall, lines_3_tall}},
-        {{lines_1_bytes, lines_2_bytes, lines_3_bytes},
-         {lines_1_tall_bytes, lines_2_tall_bytes, lines_3_tall_bytes}}};
+    static void (*const fns[2][2][2])(struct lines_run *, size_t) = {
+        {{lines_one, lines_wide}, {lines_tall, lines_four}},
+        {{lines_one_bytes, lines_wide_bytes}, {lines_tall_bytes, lines_four_bytes}}};
     const size_t lines = PANELS_SPAN_BYTES / 64,
                  tiles = (b->rows + 2 * TILE_ROWS - 1) / (2 * TILE_ROWS);
     const size_t each = (lines + tiles - 1) / tiles;
     for (size_t row = 0, tile = 0; row < b->rows; row += 2 * TILE_ROWS, tile++) {
-        const size_t left = b->rows - row;
-        const bool tall = left > TILE_ROWS;
+        const size_t left = b->rows - row, upper = left < TILE_ROWS ? left : TILE_ROWS;
+        const size_t lower = left - upper < TILE_ROWS ? left - upper : TILE_ROWS;
         b->next_lines = next && tile * each < lines ? each : 0;
-        for (size_t i = 0; i < LINES_WIDE && b->next_lines; i++)
+        for (size_t i = 0; i < 2 && b->next_lines; i++)
             b->next[i] = next[i] + tile * each * 64 * b->n;
-        b->below = !tall ? 0 : left < 2 * TILE_ROWS ? left - TILE_ROWS : TILE_ROWS;
-        lines_configure(b, tall ? TILE_ROWS : left);
-        fns[b->bytes][tall][b->panels - 1](b, row);
+        lines_configure(b, upper, lower);
+        fns[b->bytes][lower > 0][b->panels - 1](b, row);
     }
 }
 
@@ -257,20 +263,20 @@ static const char *lines_slot(const struct lines_run *b, const struct packed_str
 static void lines_open(struct lines_run *b, const struct packed_strip *s,
                        float (*sums)[LINES_ROWS * TILE_ROWS], size_t slot)
 {
-    const size_t left = lines_slots(b, s) - slot;
-    b->panels = left < LINES_WIDE ? left : LINES_WIDE;
-    b->sum = sums + slot;
-    for (size_t i = 0; i < b->panels; i++)
-        b->w[i] = lines_slot(b, s, slot + i);
+    b->panels = lines_slots(b, s) - slot < 2 ? 1 : 2;
+    for (size_t i = 0; i < 2; i++) {
+        b->sum[i] = sums[slot + (i < b->panels ? i : 0)];
+        b->w[i] = lines_slot(b, s, slot + (i < b->panels ? i : 0));
+    }
 }
 
-/* Spans of a block: as many as stay in L2, of all rows, and of three panels and those that are
- * fetched. */
+/* Spans of a block: as many as stay in L2 of all rows, and of two panels and those that are
+ * fetched; in equal blocks. */
 static size_t lines_block(const struct lines_run *b)
 {
-    const size_t l2 = cpu_cache_bytes(2), x = l2 / 4 / (b->rows * TILE_ROW_BYTES);
-    const size_t w = l2 / 8 / (LINES_WIDE * PANELS_SPAN_BYTES), most = x < w ? x : w;
-    const size_t blocks = most > 0 ? (b->spans + most - 1) / most : b->spans;
+    const size_t x = TILES_L2_BYTES / 4 / (b->rows * TILE_ROW_BYTES);
+    const size_t w = TILES_L2_BYTES / 8 / (2 * PANELS_SPAN_BYTES), most = x < w ? x : w;
+    const size_t blocks = (b->spans + most - 1) / most;
     return (b->spans + blocks - 1) / blocks;
 }
 
@@ -282,12 +288,12 @@ static void lines_blocks(struct lines_run *b, const struct packed_strip *s, size
     const size_t slots = lines_slots(b, s), all = lines_slots(b, &rest), block = lines_block(b);
     for (b->first = 0; b->first < b->spans; b->first += b->n) {
         b->n = b->spans - b->first < block ? b->spans - b->first : block;
-        for (size_t slot = 0; slot < slots; slot += LINES_WIDE) {
-            const bool within = slot + LINES_WIDE < slots, last = b->first + b->n == b->spans;
-            const size_t next = within ? slot + LINES_WIDE : last ? slots : 0;
+        for (size_t slot = 0; slot < slots; slot += 2) {
+            const bool within = slot + 2 < slots, last = b->first + b->n == b->spans;
+            const size_t next = within ? slot + 2 : last ? slots : 0;
             const size_t first = within ? b->first : last ? 0 : b->first + b->n;
-            const char *ahead[LINES_WIDE];
-            for (size_t i = 0; i < LINES_WIDE && next < all; i++)
+            const char *ahead[2];
+            for (size_t i = 0; i < 2 && next < all; i++)
                 ahead[i] =
                     lines_slot(b, s, next + i < all ? next + i : next) + first * PANELS_SPAN_BYTES;
             lines_open(b, s, sums, slot);
@@ -349,8 +355,8 @@ static void lines_strip(struct lines_run *b, const struct packed_strip *s, size_
         lines_blocks(b, s, end, sums);
     b->n = b->spans;
     for (size_t slot = 0; b->ahead && slot < slots; slot += b->panels) {
-        lines_open(b, s, sums, slot);
         b->first = 0;
+        lines_open(b, s, sums, slot);
         if (s->rows > 1 || b->bytes) {
             lines_pass(b, NULL);
         } else {
@@ -369,7 +375,7 @@ static void lines_strip(struct lines_run *b, const struct packed_strip *s, size_
 /* Rows of the next block: equal ones, of whole tiles. */
 static size_t lines_rows(size_t left)
 {
-    const size_t blocks = (left + LINES_ROWS - 1) / LINES_ROWS, tall = 2 * TILE_ROWS;
+    const size_t blocks = ops_blocks(left, TILES_BLOCK_ROWS), tall = 2 * TILE_ROWS;
     const size_t rows = ((left + blocks - 1) / blocks + tall - 1) / tall * tall;
     return rows < left ? rows : left;
 }
@@ -385,14 +391,14 @@ static void tiles_lines(const struct op_gemm *op, struct packed_share share)
     b.spans = b.bytes ? (size_t)op->x8->spans / 2 : panels_spans(op->w->cols);
     for (s.m = share.m_begin; s.m < share.m_end; s.m += s.rows) {
         s.rows = lines_rows(share.m_end - s.m);
-        const size_t slots = s.rows > 2 * TILE_ROWS ? LINES_PANELS : 2 * LINES_WIDE;
+        const size_t slots = s.rows > 2 * TILE_ROWS ? LINES_PANELS : 2;
         const size_t most = op->unit ? slots / 2 : slots;
         for (s.panel = share.begin; s.panel < share.end; s.panel += s.panels) {
             s.panels = share.end - s.panel < most ? share.end - s.panel : most;
             lines_strip(&b, &s, share.end, sums);
         }
     }
-    if (b.set > 0)
+    if (b.upper > 0)
         tiles_end();
 }
 

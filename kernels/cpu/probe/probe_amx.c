@@ -1,7 +1,7 @@
 /* What the tile unit can do at most: products of tiles that stay in registers, and of tiles that
  * are loaded from the first cache, two rows by two columns of accumulators. The tiles hold numbers,
- * not zeros: with zeros the unit draws less power and its clock is up to a fifth faster, which no
- * product of a model sees. Compiled for AMX alone, and called only where cpu_amx_permit() said yes. */
+ * not zeros: with zeros the unit draws less power and is up to a fifth faster, which no product of
+ * a model sees. Compiled for AMX alone, and called only where cpu_amx_permit() said yes. */
 #include <immintrin.h>
 #include <stdint.h>
 #include <string.h>
