@@ -4,7 +4,8 @@
  * order: the bits are the same, so that few rows go there and many come here. Weights are widened
  * to signed bytes a piece at a time, a piece of one panel, that stays in L1 while a block of rows
  * of x passes by; between pieces the sums wait in memory. While vectors scale the products of one
- * unit, the tile unit is at the next.
+ * unit, the tile unit is at the next but one, and those between are stored after that: a store that
+ * has to wait for its products holds up all that comes behind it, a quarter of the time.
  *
  * Counted per unit of 16 rows and 16 outputs: a product of tiles takes 16 cycles, be it of 32
  * columns or of 64; its two tiles are loaded in 12 or 16 and the sums stored in 16; 16 vectors are
@@ -43,6 +44,9 @@ struct bytes_run {
     size_t first, n;          /* units of the piece */
     struct bytes_sums *sums;
     int8_t *w; /* the piece widened, aligned to a cache line */
+    /* Of the groups of the piece, from that of its first unit on. */
+    float scale[PIECE_UNITS][PACKED_ROWS] __attribute__((aligned(64)));
+    float min[PIECE_UNITS][PACKED_ROWS] __attribute__((aligned(64)));
 };
 
 /* ---- weights to signed bytes ---- */
@@ -78,32 +82,46 @@ struct bytes_tile {
     const int8_t *x;    /* of the first row and unit */
     const float *scale; /* of x: [16 rows][units of 32], `scale_stride` apart */
     size_t x_stride, scale_stride;
-    size_t row, rows;          /* row: within the block */
-    const char *scales, *mins; /* of the group of the piece's first unit */
+    size_t row, rows; /* row: within the block */
     int32_t product[2][TILE_FLOATS] __attribute__((aligned(64)));
 };
 
-#define BYTES_ISSUE(name, c, a, b, which)                                                          \
-    INLINE void name(struct bytes_tile *t, size_t u)                                               \
-    {                                                                                              \
-        const size_t unit = t->run->unit;                                                          \
-        TILE_ZERO(c);                                                                              \
+#define BYTES_MULTIPLY(c, a, b)                                                                    \
+    do {                                                                                           \
         TILE_LOAD(b, t->run->w + u * unit * PACKED_ROWS, TILE_ROW_BYTES);                          \
         TILE_LOAD(a, t->x + u * unit, t->x_stride);                                                \
+        TILE_ZERO(c);                                                                              \
         TILE_DOT_BYTES(c, a, b);                                                                   \
-        TILE_STORE(c, t->product[which], TILE_ROW_BYTES);                                          \
-    }
-BYTES_ISSUE(bytes_issue_even, 0, 2, 4, 0)
-BYTES_ISSUE(bytes_issue_odd, 1, 3, 5, 1)
+    } while (0)
 
-INLINE void bytes_issue(struct bytes_tile *t, size_t u)
+/* Which of two tiles, and of two places in memory, a unit has, odd ones or the others, is constant
+ * where these are inlined. */
+INLINE void bytes_multiply(const struct bytes_tile *t, size_t u, bool odd)
 {
+    const size_t unit = t->run->unit;
     if (u >= t->run->n)
         return;
-    if (u % 2 == 0)
-        bytes_issue_even(t, u);
+    if (odd)
+        BYTES_MULTIPLY(1, 3, 5);
     else
-        bytes_issue_odd(t, u);
+        BYTES_MULTIPLY(0, 2, 4);
+}
+
+/* From the tile to where vectors find them. */
+INLINE void bytes_keep(struct bytes_tile *t, bool odd)
+{
+    if (odd)
+        TILE_STORE(1, t->product[1], TILE_ROW_BYTES);
+    else
+        TILE_STORE(0, t->product[0], TILE_ROW_BYTES);
+}
+
+/* Before the first unit is scaled: its products are there, and the next one's under way. */
+INLINE void bytes_begin(struct bytes_tile *t)
+{
+    bytes_multiply(t, 0, false);
+    bytes_keep(t, false);
+    bytes_multiply(t, 1, true);
 }
 
 /* What the zero point takes, where it did not fit in a byte. */
@@ -117,16 +135,36 @@ static __attribute__((noinline)) void bytes_correct(struct bytes_tile *t, size_t
                 b->left * unit_sum(&x, b->form, (int)i, b->first + u);
 }
 
-INLINE vec bytes_scaled(const struct bytes_tile *t, size_t u, int i)
+INLINE vec bytes_product(const struct bytes_tile *t, bool odd, int i)
 {
-    return vec_of_int(_mm512_load_si512(t->product[u % 2] + i * TILE_ROWS));
+    return vec_of_int(_mm512_load_si512(t->product[odd] + i * TILE_ROWS));
 }
 
-INLINE vec bytes_scale_of_x(const struct bytes_tile *t, size_t u, int i)
+/* The scales of x at this unit, scale_stride apart. */
+INLINE const float *bytes_scales_of_x(const struct bytes_tile *t, size_t u)
 {
     const size_t half = (t->run->first + u) / 2 - t->run->first / 2;
-    const size_t span = t->run->form.half ? half : t->run->form.twice ? 2 * u : u;
-    return vec_set1(t->scale[(size_t)i * t->scale_stride + span]);
+    return t->scale + (t->run->form.half ? half : t->run->form.twice ? 2 * u : u);
+}
+
+INLINE void bytes_single_unit(struct bytes_tile *t, size_t u, bool odd, vec sum[TILE_ROWS])
+{
+    const struct bytes_run *b = t->run;
+    const vec scale = vec_load(b->scale[u]);
+    const float *of_x = bytes_scales_of_x(t, u);
+    bytes_multiply(t, u + 2, odd);
+    if (b->left)
+        bytes_correct(t, u);
+    UNROLL
+    for (int i = 0; i < TILE_ROWS; i++, of_x += t->scale_stride)
+        sum[i] = vec_fma(bytes_product(t, odd, i) * vec_set1(*of_x), scale, sum[i]);
+    bytes_keep(t, !odd);
+    if (!b->p->has_min)
+        return;
+    const vec min = vec_load(b->min[u]);
+    UNROLL
+    for (int i = 0; i < TILE_ROWS; i++)
+        sum[i] = vec_fma(min, vec_set1(b->sums->group[t->row + (size_t)i][u]), sum[i]);
 }
 
 /* Groups of one unit: the sums stay in registers. */
@@ -142,25 +180,52 @@ static __attribute__((noinline)) void bytes_single(struct bytes_tile *t, float *
         for (int i = 0; i < TILE_ROWS; i++)
             sum[i] = vec_load(acc + i * TILE_ROWS);
     }
-    bytes_issue(t, 0);
-    for (size_t u = 0; u < b->n; u++) {
-        bytes_issue(t, u + 1);
-        if (b->left)
-            bytes_correct(t, u);
-        vec scale = vec_load_as(t->scales, b->p->scale_type, u * PACKED_ROWS);
-        UNROLL
-        for (int i = 0; i < TILE_ROWS; i++)
-            sum[i] = vec_fma(bytes_scaled(t, u, i) * bytes_scale_of_x(t, u, i), scale, sum[i]);
-        if (!b->p->has_min)
-            continue;
-        vec min = vec_load_as(t->mins, b->p->scale_type, u * PACKED_ROWS);
-        UNROLL
-        for (int i = 0; i < TILE_ROWS; i++)
-            sum[i] = vec_fma(min, vec_set1(b->sums->group[t->row + (size_t)i][u]), sum[i]);
+    bytes_begin(t);
+    for (size_t u = 0; u < b->n; u += 2) {
+        bytes_single_unit(t, u, false, sum);
+        if (u + 1 < b->n)
+            bytes_single_unit(t, u + 1, true, sum);
     }
     UNROLL
     for (int i = 0; i < TILE_ROWS; i++)
         vec_store(acc + i * TILE_ROWS, sum[i]);
+}
+
+/* A unit of a group: `starts` it, and where that `ends` it adds it to those before. */
+INLINE void bytes_several_unit(struct bytes_tile *t, size_t u, bool odd, bool starts,
+                               vec inner[TILE_ROWS])
+{
+    const float *of_x = bytes_scales_of_x(t, u);
+    bytes_multiply(t, u + 2, odd);
+    if (t->run->left)
+        bytes_correct(t, u);
+    if (starts) {
+        UNROLL
+        for (int i = 0; i < TILE_ROWS; i++, of_x += t->scale_stride)
+            inner[i] = bytes_product(t, odd, i) * vec_set1(*of_x);
+    } else {
+        UNROLL
+        for (int i = 0; i < TILE_ROWS; i++, of_x += t->scale_stride)
+            inner[i] = vec_fma(bytes_product(t, odd, i), vec_set1(*of_x), inner[i]);
+    }
+    bytes_keep(t, !odd);
+}
+
+/* The group that ends with unit u, number `group` of the piece. */
+INLINE void bytes_add_group(const struct bytes_tile *t, size_t u, size_t group,
+                            const vec inner[TILE_ROWS], float *acc)
+{
+    const struct bytes_run *b = t->run;
+    const vec scale = vec_load(b->scale[group]);
+    UNROLL
+    for (int i = 0; i < TILE_ROWS; i++)
+        vec_store(acc + i * TILE_ROWS, vec_fma(inner[i], scale, vec_load(acc + i * TILE_ROWS)));
+    if (!b->p->has_min)
+        return;
+    const vec min = vec_load(b->min[group]);
+    for (int i = 0; i < TILE_ROWS; i++)
+        vec_store(acc + i * TILE_ROWS, vec_fma(min, vec_set1(b->sums->group[t->row + (size_t)i][u]),
+                                               vec_load(acc + i * TILE_ROWS)));
 }
 
 /* Groups of several units: the group's sums stay in registers, and those before in memory. */
@@ -173,34 +238,18 @@ static __attribute__((noinline)) void bytes_several(struct bytes_tile *t, float 
         inner[i] = vec_load(carry + i * TILE_ROWS);
     if (b->first == 0)
         memset(acc, 0, TILE_FLOATS * sizeof *acc);
-    size_t done = b->first % b->each, group = 0; /* units of the group; where its scales are */
-    bytes_issue(t, 0);
+    size_t done = b->first % b->each,
+           group = 0; /* units of the group that is at hand; those before */
+    bytes_begin(t);
     for (size_t u = 0; u < b->n; u++) {
-        bytes_issue(t, u + 1);
-        if (b->left)
-            bytes_correct(t, u);
-        if (done == 0) {
-            UNROLL
-            for (int i = 0; i < TILE_ROWS; i++)
-                inner[i] = bytes_scaled(t, u, i) * bytes_scale_of_x(t, u, i);
-        } else {
-            UNROLL
-            for (int i = 0; i < TILE_ROWS; i++)
-                inner[i] = vec_fma(bytes_scaled(t, u, i), bytes_scale_of_x(t, u, i), inner[i]);
-        }
+        if (u % 2 == 0)
+            bytes_several_unit(t, u, false, done == 0, inner);
+        else
+            bytes_several_unit(t, u, true, done == 0, inner);
         if (++done < b->each && b->first + u + 1 < b->units)
             continue;
         done = 0;
-        vec scale = vec_load_as(t->scales, b->p->scale_type, group);
-        UNROLL
-        for (int i = 0; i < TILE_ROWS; i++)
-            vec_store(acc + i * TILE_ROWS, vec_fma(inner[i], scale, vec_load(acc + i * TILE_ROWS)));
-        vec min = b->p->has_min ? vec_load_as(t->mins, b->p->scale_type, group) : vec_zero();
-        for (int i = 0; i < TILE_ROWS && b->p->has_min; i++)
-            vec_store(acc + i * TILE_ROWS,
-                      vec_fma(min, vec_set1(b->sums->group[t->row + (size_t)i][u]),
-                              vec_load(acc + i * TILE_ROWS)));
-        group += PACKED_ROWS;
+        bytes_add_group(t, u, group++, inner, acc);
     }
     UNROLL
     for (int i = 0; i < TILE_ROWS; i++)
@@ -245,16 +294,25 @@ static void bytes_pad_scales(const struct bytes_run *b, struct bytes_tile *t, fl
     t->scale_stride = PIECE_SPANS;
 }
 
-static void bytes_panel(struct bytes_run *b, size_t panel, size_t at)
+/* Scales and mins of the piece. */
+static void bytes_open_scales(struct bytes_run *b, size_t panel)
 {
     const struct packed *p = b->p;
-    const size_t at_scale =
-        (panel * packed_groups(p) + b->first / b->each) * PACKED_ROWS * dtype_bytes(p->scale_type);
-    struct bytes_tile t = {.run = b,
-                           .scales = (const char *)p->scales + at_scale,
-                           .mins = p->has_min ? (const char *)p->mins + at_scale : NULL};
+    const size_t first = b->first / b->each, end = (b->first + b->n - 1) / b->each + 1;
+    const size_t at = (panel * packed_groups(p) + first) * PACKED_ROWS;
+    for (size_t g = 0; g < end - first; g++) {
+        vec_store(b->scale[g], vec_load_as(p->scales, p->scale_type, at + g * PACKED_ROWS));
+        if (p->has_min)
+            vec_store(b->min[g], vec_load_as(p->mins, p->scale_type, at + g * PACKED_ROWS));
+    }
+}
+
+static void bytes_panel(struct bytes_run *b, size_t panel, size_t at)
+{
+    struct bytes_tile t = {.run = b};
     float padded[TILE_ROWS * PIECE_SPANS];
     bytes_widen(b, panel);
+    bytes_open_scales(b, panel);
     bytes_configure(b, b->rows < TILE_ROWS ? b->rows : TILE_ROWS);
     for (t.row = 0; t.row < b->rows; t.row += TILE_ROWS) {
         const struct rows8 x = rows8_from(b->op->x8, b->m + t.row);
