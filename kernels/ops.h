@@ -297,8 +297,8 @@ struct ops {
     void (*round)(const struct op_round *a, int part, int parts); /* NULL: gemm has no use for it */
     bool panels; /* and gemm takes bf16 that is read by what that makes in panels alone */
     bool gates;  /* gemm takes op_gemm.unit */
-    /* So many rows of x, about, gemm keeps in a core's cache while weights in panels, or with a
-     * scale a row, pass by; 0: none. See ops_gemm_blocks(). */
+    /* So many rows of x, about, gemm goes through at a time, by weights in panels or with a scale a
+     * row; 0: as many as there are. See ops_gemm_blocks(). */
     int32_t block_rows;
     void (*rope)(const struct op_rope *a, int part, int parts);
     void (*kv_store)(const struct op_kv_store *a, int part, int parts);
@@ -327,8 +327,8 @@ static inline size_t ops_blocks(size_t rows, size_t each)
     return blocks > 0 ? blocks : 1;
 }
 
-/* In how many blocks of rows this gemm is best cut, where there are threads for them: a thread that
- * stays at one reads it from memory once. 1: rows are few, or it makes no difference. */
+/* In how many blocks of rows this gemm is best cut before it is cut by columns: a thread that stays
+ * at one has its rows in its cache, where they fit. 1: rows are few, or it makes no difference. */
 size_t ops_gemm_blocks(const struct ops *o, const struct op_gemm *a);
 
 /* Makes of a gemm that of rows [first, first + n) alone. */

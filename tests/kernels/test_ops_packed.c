@@ -231,7 +231,8 @@ Test(packed, products, .timeout = 120)
         check_products(&forms[2], 33, 64, tokens, 9);
     for (int tokens = 64; tokens < 67; tokens++)
         check_products(&forms[2], 300, 4200, tokens, 10);
-    check_products(&forms[2], 40, 4200, 94, 10); /* in blocks of columns, the last tile not full */
+    check_products(&forms[2], 40, 4200, 94, 10); /* emulated in blocks of columns, and on a unit: */
+    check_products(&forms[2], 40, 4200, 286, 10); /* the last tile is not full */
 }
 
 /* Rows by themselves, or among others, by one thread or by several: the same bits; and the bodies
@@ -610,6 +611,7 @@ Test(packed, gemms_cut_by_rows)
     cr_assert(of.op.tokens == 2 && of.op.out == out + 40 && of.op.x == x + 64);
     cr_assert(of.op.x16 == x16 + rows16_stride(64) && of.op.bias == bias && of.op.w == &w);
     cr_assert(of.op.x8->q == x8.q + rows8_stride(2) && of.op.x8->scale == x8.scale + 2);
+    cr_assert(of.op.x8->sum == x8.sum + 4 && unit.out16 == out16);
     cr_assert(of.op.unit->out16 == out16 + rows16_stride(40) && of.op.unit->up_bias == bias);
     a = (struct op_gemm){.out = out, .x = x, .w = &w, .tokens = 3, .x_stride = 5, .out_stride = 7};
     ops_cut_rows(&a, 2, 1, &of);

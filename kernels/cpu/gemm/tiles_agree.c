@@ -8,7 +8,7 @@
 #include "kernels/cpu/cpu.h"
 
 #define ROWS 40   /* of weights: two panels and a half */
-#define COLS 1080 /* more than a piece; spans are even in number */
+#define COLS 1080 /* more than a piece of bytes in groups; spans are even in number */
 #define TOKENS 53 /* enough for tiles: three, and a part of one */
 _Static_assert(TOKENS > TILES_FEW_8 && TOKENS > TILES_FEW_4, "rows for vectors");
 #define SPANS ((COLS + PACKED_SPAN - 1) / PACKED_SPAN)

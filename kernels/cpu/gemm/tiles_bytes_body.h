@@ -5,7 +5,8 @@
  * to signed bytes a piece at a time, a piece of one panel, that stays in L1 while a block of rows
  * of x passes by; between pieces the sums wait in memory. While vectors scale the products of one
  * unit, the tile unit is at the next but one, and those between are stored after that: a store that
- * has to wait for its products holds up all that comes behind it, a quarter of the time.
+ * has to wait for its products holds up all that comes behind it. The weights of the next piece are
+ * fetched meanwhile.
  *
  * Counted per unit of 16 rows and 16 outputs: a product of tiles takes 16 cycles, be it of 32
  * columns or of 64; its two tiles are loaded in 12 or 16 and the sums stored in 16; 16 vectors are
@@ -43,7 +44,9 @@ struct bytes_run {
     size_t m, rows;           /* the block */
     size_t first, n;          /* units of the piece */
     struct bytes_sums *sums;
-    int8_t *w; /* the piece widened, aligned to a cache line */
+    const uint8_t *next; /* weights of the piece that comes then, or NULL; so many lines of them */
+    size_t next_lines;   /* each tile of rows asks for */
+    int8_t *w;           /* the piece widened, aligned to a cache line */
     /* Of the groups of the piece, from that of its first unit on. */
     float scale[PIECE_UNITS][PACKED_ROWS] __attribute__((aligned(64)));
     float min[PIECE_UNITS][PACKED_ROWS] __attribute__((aligned(64)));
@@ -51,13 +54,27 @@ struct bytes_run {
 
 /* ---- weights to signed bytes ---- */
 
+/* The weights of a panel from this unit on. */
+static const uint8_t *bytes_from(const struct bytes_run *b, const struct packed *p, size_t panel,
+                                 size_t unit)
+{
+    return p->q + panel * packed_panel_bytes(p) +
+           unit * b->unit * PACKED_ROWS * (size_t)p->bits / 8;
+}
+
+static void bytes_fetch(const struct bytes_run *b, size_t tile)
+{
+    const uint8_t *next = b->next + tile * b->next_lines * 64;
+    for (size_t i = 0; b->next && i < b->next_lines; i++)
+        __builtin_prefetch(next + i * 64, 0, 2);
+}
+
 /* Steps, of 64 bytes each. */
 static void bytes_widen(struct bytes_run *b, size_t panel)
 {
     const struct packed *p = b->p;
-    const size_t column = b->first * b->unit, steps = b->n * b->unit / 4;
-    const uint8_t *from =
-        p->q + panel * packed_panel_bytes(p) + column * PACKED_ROWS * (size_t)p->bits / 8;
+    const size_t steps = b->n * b->unit / 4;
+    const uint8_t *from = bytes_from(b, p, panel, b->first);
     const __m512i off = _mm512_set1_epi8((char)b->off);
     const int shared = p->bits == 4 ? 2 : 1;
     for (size_t s = 0; s < steps; s += (size_t)shared, from += PANEL_STEP_BYTES) {
@@ -86,10 +103,10 @@ struct bytes_tile {
     int32_t product[2][TILE_FLOATS] __attribute__((aligned(64)));
 };
 
-#define BYTES_MULTIPLY(c, a, b)                                                                    \
+#define BYTES_MULTIPLY(t, u, c, a, b)                                                              \
     do {                                                                                           \
-        TILE_LOAD(b, t->run->w + u * unit * PACKED_ROWS, TILE_ROW_BYTES);                          \
-        TILE_LOAD(a, t->x + u * unit, t->x_stride);                                                \
+        TILE_LOAD(b, (t)->run->w + (u)*unit * PACKED_ROWS, TILE_ROW_BYTES);                        \
+        TILE_LOAD(a, (t)->x + (u)*unit, (t)->x_stride);                                            \
         TILE_ZERO(c);                                                                              \
         TILE_DOT_BYTES(c, a, b);                                                                   \
     } while (0)
@@ -102,14 +119,16 @@ INLINE void bytes_multiply(const struct bytes_tile *t, size_t u, bool odd)
     if (u >= t->run->n)
         return;
     if (odd)
-        BYTES_MULTIPLY(1, 3, 5);
+        BYTES_MULTIPLY(t, u, 1, 3, 5);
     else
-        BYTES_MULTIPLY(0, 2, 4);
+        BYTES_MULTIPLY(t, u, 0, 2, 4);
 }
 
 /* From the tile to where vectors find them. */
-INLINE void bytes_keep(struct bytes_tile *t, bool odd)
+INLINE void bytes_keep(struct bytes_tile *t, size_t u, bool odd)
 {
+    if (u >= t->run->n)
+        return;
     if (odd)
         TILE_STORE(1, t->product[1], TILE_ROW_BYTES);
     else
@@ -120,7 +139,7 @@ INLINE void bytes_keep(struct bytes_tile *t, bool odd)
 INLINE void bytes_begin(struct bytes_tile *t)
 {
     bytes_multiply(t, 0, false);
-    bytes_keep(t, false);
+    bytes_keep(t, 0, false);
     bytes_multiply(t, 1, true);
 }
 
@@ -158,7 +177,7 @@ INLINE void bytes_single_unit(struct bytes_tile *t, size_t u, bool odd, vec sum[
     UNROLL
     for (int i = 0; i < TILE_ROWS; i++, of_x += t->scale_stride)
         sum[i] = vec_fma(bytes_product(t, odd, i) * vec_set1(*of_x), scale, sum[i]);
-    bytes_keep(t, !odd);
+    bytes_keep(t, u + 1, !odd);
     if (!b->p->has_min)
         return;
     const vec min = vec_load(b->min[u]);
@@ -191,7 +210,7 @@ static __attribute__((noinline)) void bytes_single(struct bytes_tile *t, float *
         vec_store(acc + i * TILE_ROWS, sum[i]);
 }
 
-/* A unit of a group: `starts` it, and where that `ends` it adds it to those before. */
+/* A unit of a group, which it `starts` or is added to. */
 INLINE void bytes_several_unit(struct bytes_tile *t, size_t u, bool odd, bool starts,
                                vec inner[TILE_ROWS])
 {
@@ -208,7 +227,7 @@ INLINE void bytes_several_unit(struct bytes_tile *t, size_t u, bool odd, bool st
         for (int i = 0; i < TILE_ROWS; i++, of_x += t->scale_stride)
             inner[i] = vec_fma(bytes_product(t, odd, i), vec_set1(*of_x), inner[i]);
     }
-    bytes_keep(t, !odd);
+    bytes_keep(t, u + 1, !odd);
 }
 
 /* The group that ends with unit u, number `group` of the piece. */
@@ -238,8 +257,8 @@ static __attribute__((noinline)) void bytes_several(struct bytes_tile *t, float 
         inner[i] = vec_load(carry + i * TILE_ROWS);
     if (b->first == 0)
         memset(acc, 0, TILE_FLOATS * sizeof *acc);
-    size_t done = b->first % b->each,
-           group = 0; /* units of the group that is at hand; those before */
+    size_t done = b->first % b->each; /* units of the group that is at hand */
+    size_t group = 0;                 /* of the piece */
     bytes_begin(t);
     for (size_t u = 0; u < b->n; u++) {
         if (u % 2 == 0)
@@ -317,6 +336,7 @@ static void bytes_panel(struct bytes_run *b, size_t panel, size_t at)
     for (t.row = 0; t.row < b->rows; t.row += TILE_ROWS) {
         const struct rows8 x = rows8_from(b->op->x8, b->m + t.row);
         t.rows = b->rows - t.row < TILE_ROWS ? b->rows - t.row : TILE_ROWS;
+        bytes_fetch(b, t.row / TILE_ROWS);
         t.x = x.q + b->first * b->unit;
         t.x_stride = rows8_stride(x.spans);
         t.scale = x.scale + b->first * b->unit / PACKED_SPAN;
@@ -335,20 +355,32 @@ static void bytes_panel(struct bytes_run *b, size_t panel, size_t at)
     tiles_end();
 }
 
+/* What comes behind slot `slot` of a strip: the same piece of the next one, or the next piece of the
+ * first. */
+static void bytes_set_next(struct bytes_run *b, const struct packed_strip *s, size_t slot)
+{
+    const struct gemm_unit *u = b->op->unit;
+    const size_t each = u ? 2 : 1, tiles = (b->rows + TILE_ROWS - 1) / TILE_ROWS;
+    const size_t lines = b->n * b->unit * PACKED_ROWS * (size_t)b->p->bits / 8 / 64;
+    const bool wraps = slot + 1 == s->panels * each;
+    const size_t next = wraps ? 0 : slot + 1, first = wraps ? b->first + b->n : b->first;
+    const struct packed *p = u && next % 2 ? u->up->packed : b->op->w->packed;
+    b->next = first < b->units ? bytes_from(b, p, s->panel + next / each, first) : NULL;
+    b->next_lines = (lines + tiles - 1) / tiles;
+}
+
 /* The piece of all panels of the strip; with a unit each is followed by that of the second matrix,
  * which is like the first. */
 static void bytes_panels(struct bytes_run *b, const struct packed_strip *s)
 {
     const struct gemm_unit *u = b->op->unit;
     const size_t each = u ? 2 : 1;
-    for (size_t i = 0; i < s->panels; i++) {
-        bytes_panel(b, s->panel + i, i * each);
-        if (!u)
-            continue;
-        b->p = u->up->packed;
-        bytes_panel(b, s->panel + i, i * each + 1);
-        b->p = b->op->w->packed;
+    for (size_t slot = 0; slot < s->panels * each; slot++) {
+        b->p = u && slot % 2 ? u->up->packed : b->op->w->packed;
+        bytes_set_next(b, s, slot);
+        bytes_panel(b, s->panel + slot / each, slot);
     }
+    b->p = b->op->w->packed;
 }
 
 static void bytes_write(const struct bytes_run *b, const struct packed_strip *s)

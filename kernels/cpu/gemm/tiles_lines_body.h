@@ -354,9 +354,9 @@ static void lines_strip(struct lines_run *b, const struct packed_strip *s, size_
     b->ahead = s->rows <= 2 * TILE_ROWS;
     if (!b->ahead)
         lines_blocks(b, s, end, sums);
+    b->first = 0;
     b->n = b->spans;
     for (size_t slot = 0; b->ahead && slot < slots; slot += b->panels) {
-        b->first = 0;
         lines_open(b, s, sums, slot);
         if (s->rows > 1 || b->bytes) {
             lines_pass(b, NULL);
@@ -373,7 +373,7 @@ static void lines_strip(struct lines_run *b, const struct packed_strip *s, size_
         lines_write(b->op, sums, s);
 }
 
-/* Rows of the next block: equal ones, of whole tiles. */
+/* Rows of the next block: equal ones, of pairs of tiles. */
 static size_t lines_rows(size_t left)
 {
     const size_t blocks = ops_blocks(left, TILES_BLOCK_ROWS), tall = 2 * TILE_ROWS;
@@ -392,6 +392,7 @@ static void tiles_lines(const struct op_gemm *op, struct packed_share share)
     b.spans = b.bytes ? (size_t)op->x8->spans / 2 : panels_spans(op->w->cols);
     for (s.m = share.m_begin; s.m < share.m_end; s.m += s.rows) {
         s.rows = lines_rows(share.m_end - s.m);
+        assert(s.rows <= LINES_ROWS);
         const size_t slots = s.rows > 2 * TILE_ROWS ? LINES_PANELS : 2;
         const size_t most = op->unit ? slots / 2 : slots;
         for (s.panel = share.begin; s.panel < share.end; s.panel += s.panels) {
