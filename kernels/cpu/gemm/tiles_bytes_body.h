@@ -24,8 +24,8 @@
 
 #define BLOCK_ROWS 512  /* of x at a time */
 #define BLOCK_PANELS 16 /* that a piece of a block of rows meets, while it stays in L2 */
-#define PIECE_UNITS 16  /* of a panel at a time */
-#define PIECE_SPANS (2 * PIECE_UNITS)
+#define PIECE_UNITS 32  /* of a panel at a time; half as many where they are of two spans */
+#define PIECE_SPANS PIECE_UNITS
 #define TILE_FLOATS (TILE_ROWS * TILE_ROWS)
 
 /* Where a block of rows stands between two pieces. */
@@ -400,10 +400,11 @@ static void bytes_write(const struct bytes_run *b, const struct packed_strip *s)
 /* All of K. The strip's rows are a block at most. */
 static void bytes_strip(struct bytes_run *b, const struct packed_strip *s)
 {
+    const size_t most = b->form.twice ? PIECE_UNITS / 2 : PIECE_UNITS;
     b->m = s->m;
     b->rows = s->rows;
     for (b->first = 0; b->first < b->units; b->first += b->n) {
-        b->n = b->units - b->first < PIECE_UNITS ? b->units - b->first : PIECE_UNITS;
+        b->n = b->units - b->first < most ? b->units - b->first : most;
         if (b->p->has_min)
             bytes_sum_groups(b);
         bytes_panels(b, s);
