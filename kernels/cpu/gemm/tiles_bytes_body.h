@@ -64,9 +64,8 @@ static const uint8_t *bytes_from(const struct bytes_run *b, const struct packed 
 
 static void bytes_fetch(const struct bytes_run *b, size_t tile)
 {
-    const uint8_t *next = b->next + tile * b->next_lines * 64;
     for (size_t i = 0; b->next && i < b->next_lines; i++)
-        __builtin_prefetch(next + i * 64, 0, 2);
+        __builtin_prefetch(b->next + (tile * b->next_lines + i) * 64, 0, 2);
 }
 
 /* Steps, of 64 bytes each. */
