@@ -26,8 +26,8 @@
 #define TILES_FEW_4 28
 
 /* Rows of x, about, of which products in tiles keep some columns in L2 while a strip of weights
- * passes by, and what they take for its size. Small where tiles are emulated (the files that compile
- * them say so first), so that tests see several blocks. */
+ * passes by, and what they take for its size. Small where tiles are emulated (the files that
+ * compile them say so first), so that tests see several blocks. */
 #if defined(TILES_EMULATED)
 #define TILES_BLOCK_ROWS 64
 #define TILES_L2_BYTES ((size_t)256 << 10)

@@ -354,8 +354,8 @@ static void bytes_panel(struct bytes_run *b, size_t panel, size_t at)
     tiles_end();
 }
 
-/* What comes behind slot `slot` of a strip: the same piece of the next one, or the next piece of the
- * first. */
+/* What comes behind slot `slot` of a strip: the same piece of the next one, or the next piece of
+ * the first. */
 static void bytes_set_next(struct bytes_run *b, const struct packed_strip *s, size_t slot)
 {
     const struct gemm_unit *u = b->op->unit;
