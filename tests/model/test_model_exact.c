@@ -119,19 +119,25 @@ static void check_shape(const char *model, const struct rig *base, const struct 
     rig_close(r);
 }
 
+static void check_shapes(const char *model, const struct ops *ops, const struct shape *cases,
+                         size_t n)
+{
+    int32_t ids[N];
+    struct rig *base = open_rig(model, ops, 1, 16);
+    random_ids(ids, N, base->vocab, 5);
+    float *expected = run_alone(base, ids, N);
+    for (size_t i = 0; i < n; i++)
+        check_shape(model, base, ops, ids, expected, cases[i]);
+    free(expected);
+    rig_close(base);
+}
+
 static void vary_shape(const char *model, const struct ops *ops)
 {
     static const struct shape cases[] = {{2, N, 16}, {3, N, 16},  {4, N, 16}, {1, 1, 16},
                                          {1, 3, 16}, {1, 16, 16}, {1, N, 1},  {1, N, 7},
                                          {1, N, 32}, {3, 5, 7}};
-    int32_t ids[N];
-    struct rig *base = open_rig(model, ops, 1, 16);
-    random_ids(ids, N, base->vocab, 5);
-    float *expected = run_alone(base, ids, N);
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-        check_shape(model, base, ops, ids, expected, cases[i]);
-    free(expected);
-    rig_close(base);
+    check_shapes(model, ops, cases, sizeof cases / sizeof cases[0]);
 }
 
 Test(exact, threads_chunks_and_blocks, .timeout = 240)
@@ -180,36 +186,26 @@ static void vary_company(const char *model, const struct ops *ops)
 /* Bodies with tiles compute gate and up of many rows as one gemm (op_gemm.unit), whose outputs go
  * on in bf16 where weights are, and cut rows in blocks for several members: prompts in any chunks,
  * above and below what is many. */
-static void vary_long_prompts(const struct ops *ops)
+static void vary_long_prompts(void)
 {
     static const struct shape cases[] = {
         {3, N, 16}, {2, N, 16}, {1, 47, 16}, {2, 60, 16}, {1, 1, 16}};
-    const char *tiny = BATON_SOURCE_DIR "/models/tiny";
-    int32_t ids[N];
-    struct rig *base = open_rig(tiny, ops, 1, 16);
-    random_ids(ids, N, base->vocab, 5);
-    float *expected = run_alone(base, ids, N);
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-        check_shape(tiny, base, ops, ids, expected, cases[i]);
-    free(expected);
-    rig_close(base);
+    kv_dtype = DTYPE_BF16;
+    for (int b = 0; ops_at(b); b++)
+        if (ops_at(b)->gates)
+            check_shapes(BATON_SOURCE_DIR "/models/tiny", ops_at(b), cases,
+                         sizeof cases / sizeof cases[0]);
 }
 
 Test(exact, units_of_long_prompts, .timeout = 240)
 {
-    kv_dtype = DTYPE_BF16;
-    for (int b = 0; ops_at(b); b++)
-        if (ops_at(b)->gates)
-            vary_long_prompts(ops_at(b));
+    vary_long_prompts();
 }
 
 Test(exact, long_prompts_by_a_scale_a_row, .timeout = 240)
 {
-    kv_dtype = DTYPE_BF16;
     form = MODEL_WEIGHTS_INT8;
-    for (int b = 0; ops_at(b); b++)
-        if (ops_at(b)->gates)
-            vary_long_prompts(ops_at(b));
+    vary_long_prompts();
 }
 
 Test(exact, company_in_the_batch, .timeout = 240)

@@ -4,8 +4,9 @@
  * A line of each row is one product of tiles. Of bf16 that is a span of 32 columns: the sum of its
  * even columns, that of its odd ones, and both added to what was there. That is the order for any
  * number of rows: a single one, for which tiles would be mostly empty, is done so by vectors. Of
- * bytes it is 64 columns, and sums are exact: whole_body.h, which has the single row, adds them up
- * otherwise. Weights have no sign there; what that adds is taken off in the end.
+ * bytes it is 64 columns, and sums are exact: whole_body.h, which has the single row where there
+ * is no unit, adds them up otherwise. Weights have no sign there; what that adds is taken off in
+ * the end.
  *
  * Two tiles of rows meet two panels at a time. Of many rows a block of columns stays in L2 while
  * the panels of a strip pass by it, two at a time, and the next two are fetched meanwhile. The sums
