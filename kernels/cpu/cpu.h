@@ -21,9 +21,11 @@
 #define NO_UNROLL _Pragma("GCC unroll 1")
 #endif
 
-/* Fewer rows of bytes in groups than this are for vectors, with tiles too: of 8 bits and of 4. */
-#define TILES_FEW_8 40
-#define TILES_FEW_4 28
+/* Fewer rows of bytes in groups than this are for vectors, with tiles too: of 8 bits and of 4. More
+ * rows of 8 bits than one tile has are so up to another number. */
+#define TILES_FEW_8 4
+#define TILES_MORE_8 28
+#define TILES_FEW_4 12
 
 /* Rows of x, about, of which products in tiles keep some columns in L2 while a strip of weights
  * passes by, and what they take for its size. Small where tiles are emulated (the files that

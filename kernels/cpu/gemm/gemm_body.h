@@ -72,11 +72,11 @@ static void gemm_packed(const struct op_gemm *a, struct packed_share share)
 {
     const bool is_whole = matrix_reads_bytes(a->w) && packed_is_whole(a->w->packed, a->x8);
 #if defined(BODY_TILES)
-    if (a->w->panels || (is_whole && (a->unit || share.m_end - share.m_begin > 1))) {
+    if (a->w->panels || is_whole) {
         tiles_lines(a, share);
         return;
     }
-    if (matrix_reads_bytes(a->w) && !is_whole &&
+    if (matrix_reads_bytes(a->w) &&
         (a->unit || tiles_bytes_pay(a->w->packed, share.m_end - share.m_begin))) {
         tiles_bytes(a, share);
         return;

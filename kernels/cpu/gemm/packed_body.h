@@ -62,7 +62,7 @@ INLINE void tile_step(const struct packed_tile *t, struct packed_form f, size_t 
             const uint8_t *from =
                 t->panel[v / PANEL_VECS] + at + (size_t)(v % PANEL_VECS) * (4 * LANES);
             byte_vec b = bytes_load(from);
-            if (f.panels == 1 && (f.bits == 4 || f.rows == 1) && half + v == 0)
+            if (half + v % PANEL_VECS == 0 && (f.bits == 4 ? f.panels == 1 : f.rows == 1))
                 __builtin_prefetch(from + PACKED_AHEAD);
             if (f.bits == 4)
                 b = half ? bytes_high(b) : bytes_low(b);
@@ -445,9 +445,8 @@ static void packed_gemm(const struct op_gemm *op, struct packed_share share)
     const struct packed *p = op->w->packed;
     size_t block = cpu_cache_bytes(2) / 2 / (packed_spans(p) * PACKED_SPAN) / BYTES_ROWS;
     block = (block < 1 ? 1 : block < PACKED_TILES_MAX ? block : PACKED_TILES_MAX) * BYTES_ROWS;
-    /* Memory gives one stream faster than two; more rows are worth more of them side by side. */
-    const size_t few = p->bits == 4 ? PACKED_FEW : 1;
-    const size_t most = share.m_end - share.m_begin <= few ? 1 : BYTES_PANELS;
+    const size_t rows = share.m_end - share.m_begin;
+    const size_t most = p->bits == 4 && rows <= PACKED_FEW ? 1 : BYTES_PANELS;
     for (struct packed_strip s = {0}; packed_next(&share, block, most, &s);)
         packed_run(op, &s);
 }

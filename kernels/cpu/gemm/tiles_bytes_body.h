@@ -22,9 +22,10 @@
 #include "kernels/cpu/gemm/tiles_unit_body.h"
 #include "kernels/cpu/vec/tiles.h"
 
-#define BLOCK_ROWS 512  /* of x at a time */
-#define BLOCK_PANELS 16 /* that a piece of a block of rows meets, while it stays in L2 */
-#define PIECE_UNITS 32  /* of a panel at a time; half as many where they are of two spans */
+#define BLOCK_ROWS 512        /* of x at a time */
+#define DIRECT_ROWS TILE_ROWS /* of 8 bits, whose weights are not widened */
+#define BLOCK_PANELS 16       /* that a piece of a block of rows meets, while it stays in L2 */
+#define PIECE_UNITS 32        /* of a panel at a time; half as many where they are of two spans */
 #define PIECE_SPANS PIECE_UNITS
 #define TILE_FLOATS (TILE_ROWS * TILE_ROWS)
 
@@ -32,7 +33,9 @@
 struct bytes_sums {
     float acc[BLOCK_PANELS][BLOCK_ROWS * TILE_ROWS];
     float inner[BLOCK_PANELS][BLOCK_ROWS * TILE_ROWS]; /* of a group that goes on */
-    float group[BLOCK_ROWS][PIECE_UNITS]; /* sum of x over the group that ends with this unit */
+    float group[BLOCK_ROWS][PIECE_UNITS];  /* sum of x over the group that ends with this unit */
+    int32_t left[BLOCK_ROWS][PIECE_UNITS]; /* what the zero point still takes of a unit */
+    float padded[TILE_ROWS * PIECE_UNITS]; /* scales of the rows of x that do not fill a tile */
 };
 
 struct bytes_run {
@@ -40,13 +43,19 @@ struct bytes_run {
     const struct packed *p;
     struct packed_form form;
     size_t unit, units, each; /* columns of a unit; units of a row, and of a group */
+    bool direct;              /* weights of 8 bits as they lie in memory, without sign */
     int32_t off, left;        /* weights are less `off` here; what the zero point still takes */
     size_t m, rows;           /* the block */
     size_t first, n;          /* units of the piece */
     struct bytes_sums *sums;
     const uint8_t *next; /* weights of the piece that comes then, or NULL; so many lines of them */
-    size_t next_lines;   /* each tile of rows asks for */
-    int8_t *w;           /* the piece widened, aligned to a cache line */
+    size_t next_lines;   /* each tile of rows asks for, */
+    size_t unit_lines;   /* with each unit */
+    const char *next_scales;
+    size_t scale_lines;
+    size_t set;      /* rows that the tiles are set for; 0: none */
+    int8_t *widened; /* a piece, aligned to a cache line */
+    const int8_t *w; /* the piece, this or where it lies in memory */
     /* Of the groups of the piece, from that of its first unit on. */
     float scale[PIECE_UNITS][PACKED_ROWS] __attribute__((aligned(64)));
     float min[PIECE_UNITS][PACKED_ROWS] __attribute__((aligned(64)));
@@ -60,12 +69,6 @@ static const uint8_t *bytes_from(const struct bytes_run *b, const struct packed 
 {
     return p->q + panel * packed_panel_bytes(p) +
            unit * b->unit * PACKED_ROWS * (size_t)p->bits / 8;
-}
-
-static void bytes_fetch(const struct bytes_run *b, size_t tile)
-{
-    for (size_t i = 0; b->next && i < b->next_lines; i++)
-        __builtin_prefetch(b->next + (tile * b->next_lines + i) * 64, 0, 2);
 }
 
 /* Steps, of 64 bytes each. */
@@ -85,7 +88,7 @@ static void bytes_widen(struct bytes_run *b, size_t panel)
         for (int i = 0; i < shared; i++) {
             if (p->has_table)
                 half[i] = bytes_lookup(half[i], p->table);
-            _mm512_store_si512(b->w + (s + (size_t)i) * PANEL_STEP_BYTES,
+            _mm512_store_si512(b->widened + (s + (size_t)i) * PANEL_STEP_BYTES,
                                _mm512_sub_epi8(half[i], off));
         }
     }
@@ -98,29 +101,39 @@ struct bytes_tile {
     const int8_t *x;    /* of the first row and unit */
     const float *scale; /* of x: [16 rows][units of 32], `scale_stride` apart */
     size_t x_stride, scale_stride;
-    size_t row, rows; /* row: within the block */
+    size_t row, rows;               /* row: within the block */
+    const uint8_t *next, *next_end; /* what this tile asks for of the piece that comes then */
     int32_t product[2][TILE_FLOATS] __attribute__((aligned(64)));
 };
 
-#define BYTES_MULTIPLY(t, u, c, a, b)                                                              \
+/* What is constant where these are inlined: the rows of x, of which the last may be none, and
+ * whether weights have no sign; so is which of two tiles, and of two places in memory, a unit has:
+ * odd ones or the others. */
+struct bytes_form {
+    int rows;
+    bool direct;
+};
+
+#define BYTES_MULTIPLY(t, f, u, c, a, b)                                                           \
     do {                                                                                           \
         TILE_LOAD(b, (t)->run->w + (u)*unit * PACKED_ROWS, TILE_ROW_BYTES);                        \
         TILE_LOAD(a, (t)->x + (u)*unit, (t)->x_stride);                                            \
         TILE_ZERO(c);                                                                              \
-        TILE_DOT_BYTES(c, a, b);                                                                   \
+        if ((f).direct)                                                                            \
+            TILE_DOT_MIXED(c, a, b);                                                               \
+        else                                                                                       \
+            TILE_DOT_BYTES(c, a, b);                                                               \
     } while (0)
 
-/* Which of two tiles, and of two places in memory, a unit has, odd ones or the others, is constant
- * where these are inlined. */
-INLINE void bytes_multiply(const struct bytes_tile *t, size_t u, bool odd)
+INLINE void bytes_multiply(const struct bytes_tile *t, struct bytes_form f, size_t u, bool odd)
 {
     const size_t unit = t->run->unit;
     if (u >= t->run->n)
         return;
     if (odd)
-        BYTES_MULTIPLY(t, u, 1, 3, 5);
+        BYTES_MULTIPLY(t, f, u, 1, 3, 5);
     else
-        BYTES_MULTIPLY(t, u, 0, 2, 4);
+        BYTES_MULTIPLY(t, f, u, 0, 2, 4);
 }
 
 /* From the tile to where vectors find them. */
@@ -135,27 +148,35 @@ INLINE void bytes_keep(struct bytes_tile *t, size_t u, bool odd)
 }
 
 /* Before the first unit is scaled: its products are there, and the next one's under way. */
-INLINE void bytes_begin(struct bytes_tile *t)
+INLINE void bytes_begin(struct bytes_tile *t, struct bytes_form f)
 {
-    bytes_multiply(t, 0, false);
+    bytes_multiply(t, f, 0, false);
     bytes_keep(t, 0, false);
-    bytes_multiply(t, 1, true);
+    bytes_multiply(t, f, 1, true);
 }
 
 /* What the zero point takes, where it did not fit in a byte. */
 static __attribute__((noinline)) void bytes_correct(struct bytes_tile *t, size_t u)
 {
-    const struct bytes_run *b = t->run;
-    const struct packed_tile x = {.p = b->p, .x = rows8_from(b->op->x8, b->m + t->row)};
     for (size_t i = 0; i < t->rows; i++)
         for (size_t n = 0; n < TILE_ROWS; n++)
-            t->product[u % 2][i * TILE_ROWS + n] +=
-                b->left * unit_sum(&x, b->form, (int)i, b->first + u);
+            t->product[u % 2][i * TILE_ROWS + n] -= t->run->sums->left[t->row + i][u];
 }
 
-INLINE vec bytes_product(const struct bytes_tile *t, bool odd, int i)
+/* Row i of unit u. */
+INLINE vec bytes_product(const struct bytes_tile *t, struct bytes_form f, size_t u, bool odd, int i)
 {
-    return vec_of_int(_mm512_load_si512(t->product[odd] + i * TILE_ROWS));
+    __m512i v = _mm512_load_si512(t->product[odd] + i * TILE_ROWS);
+    if (f.direct)
+        v = _mm512_sub_epi32(v, _mm512_set1_epi32(t->run->sums->left[t->row + (size_t)i][u]));
+    return vec_of_int(v);
+}
+
+/* A few lines with each unit: the CPU drops what is asked for in one go, or waits for it. */
+INLINE void bytes_fetch(struct bytes_tile *t)
+{
+    for (size_t i = 0; i < t->run->unit_lines && t->next < t->next_end; i++, t->next += 64)
+        __builtin_prefetch(t->next, 0, 2);
 }
 
 /* The scales of x at this unit, scale_stride apart. */
@@ -165,116 +186,154 @@ INLINE const float *bytes_scales_of_x(const struct bytes_tile *t, size_t u)
     return t->scale + (t->run->form.half ? half : t->run->form.twice ? 2 * u : u);
 }
 
-INLINE void bytes_single_unit(struct bytes_tile *t, size_t u, bool odd, vec sum[TILE_ROWS])
+INLINE void bytes_single_unit(struct bytes_tile *t, struct bytes_form f, size_t u, bool odd,
+                              vec sum[TILE_ROWS])
 {
     const struct bytes_run *b = t->run;
     const vec scale = vec_load(b->scale[u]);
     const float *of_x = bytes_scales_of_x(t, u);
-    bytes_multiply(t, u + 2, odd);
-    if (b->left)
+    bytes_multiply(t, f, u + 2, odd);
+    bytes_fetch(t);
+    if (!f.direct && b->left)
         bytes_correct(t, u);
     UNROLL
-    for (int i = 0; i < TILE_ROWS; i++, of_x += t->scale_stride)
-        sum[i] = vec_fma(bytes_product(t, odd, i) * vec_set1(*of_x), scale, sum[i]);
+    for (int i = 0; i < f.rows; i++, of_x += t->scale_stride)
+        sum[i] = vec_fma(bytes_product(t, f, u, odd, i) * vec_set1(*of_x), scale, sum[i]);
     bytes_keep(t, u + 1, !odd);
     if (!b->p->has_min)
         return;
     const vec min = vec_load(b->min[u]);
     UNROLL
-    for (int i = 0; i < TILE_ROWS; i++)
+    for (int i = 0; i < f.rows; i++)
         sum[i] = vec_fma(min, vec_set1(b->sums->group[t->row + (size_t)i][u]), sum[i]);
 }
 
 /* Groups of one unit: the sums stay in registers. */
-static __attribute__((noinline)) void bytes_single(struct bytes_tile *t, float *acc)
+INLINE void bytes_single(struct bytes_tile *t, struct bytes_form f, float *acc)
 {
     const struct bytes_run *b = t->run;
     vec sum[TILE_ROWS];
     UNROLL
-    for (int i = 0; i < TILE_ROWS; i++)
+    for (int i = 0; i < f.rows; i++)
         sum[i] = vec_zero();
     if (b->first > 0) {
         UNROLL
-        for (int i = 0; i < TILE_ROWS; i++)
+        for (int i = 0; i < f.rows; i++)
             sum[i] = vec_load(acc + i * TILE_ROWS);
     }
-    bytes_begin(t);
+    bytes_begin(t, f);
     for (size_t u = 0; u < b->n; u += 2) {
-        bytes_single_unit(t, u, false, sum);
+        bytes_single_unit(t, f, u, false, sum);
         if (u + 1 < b->n)
-            bytes_single_unit(t, u + 1, true, sum);
+            bytes_single_unit(t, f, u + 1, true, sum);
     }
     UNROLL
-    for (int i = 0; i < TILE_ROWS; i++)
+    for (int i = 0; i < f.rows; i++)
         vec_store(acc + i * TILE_ROWS, sum[i]);
 }
 
 /* A unit of a group, which it `starts` or is added to. */
-INLINE void bytes_several_unit(struct bytes_tile *t, size_t u, bool odd, bool starts,
-                               vec inner[TILE_ROWS])
+INLINE void bytes_several_unit(struct bytes_tile *t, struct bytes_form f, size_t u, bool odd,
+                               bool starts, vec inner[TILE_ROWS])
 {
     const float *of_x = bytes_scales_of_x(t, u);
-    bytes_multiply(t, u + 2, odd);
-    if (t->run->left)
+    bytes_multiply(t, f, u + 2, odd);
+    bytes_fetch(t);
+    if (!f.direct && t->run->left)
         bytes_correct(t, u);
     if (starts) {
         UNROLL
-        for (int i = 0; i < TILE_ROWS; i++, of_x += t->scale_stride)
-            inner[i] = bytes_product(t, odd, i) * vec_set1(*of_x);
+        for (int i = 0; i < f.rows; i++, of_x += t->scale_stride)
+            inner[i] = bytes_product(t, f, u, odd, i) * vec_set1(*of_x);
     } else {
         UNROLL
-        for (int i = 0; i < TILE_ROWS; i++, of_x += t->scale_stride)
-            inner[i] = vec_fma(bytes_product(t, odd, i), vec_set1(*of_x), inner[i]);
+        for (int i = 0; i < f.rows; i++, of_x += t->scale_stride)
+            inner[i] = vec_fma(bytes_product(t, f, u, odd, i), vec_set1(*of_x), inner[i]);
     }
     bytes_keep(t, u + 1, !odd);
 }
 
 /* The group that ends with unit u, number `group` of the piece. */
-INLINE void bytes_add_group(const struct bytes_tile *t, size_t u, size_t group,
+INLINE void bytes_add_group(const struct bytes_tile *t, struct bytes_form f, size_t u, size_t group,
                             const vec inner[TILE_ROWS], float *acc)
 {
     const struct bytes_run *b = t->run;
     const vec scale = vec_load(b->scale[group]);
     UNROLL
-    for (int i = 0; i < TILE_ROWS; i++)
+    for (int i = 0; i < f.rows; i++)
         vec_store(acc + i * TILE_ROWS, vec_fma(inner[i], scale, vec_load(acc + i * TILE_ROWS)));
     if (!b->p->has_min)
         return;
     const vec min = vec_load(b->min[group]);
-    for (int i = 0; i < TILE_ROWS; i++)
+    for (int i = 0; i < f.rows; i++)
         vec_store(acc + i * TILE_ROWS, vec_fma(min, vec_set1(b->sums->group[t->row + (size_t)i][u]),
                                                vec_load(acc + i * TILE_ROWS)));
 }
 
 /* Groups of several units: the group's sums stay in registers, and those before in memory. */
-static __attribute__((noinline)) void bytes_several(struct bytes_tile *t, float *acc, float *carry)
+INLINE void bytes_several(struct bytes_tile *t, struct bytes_form f, float *acc, float *carry)
 {
     const struct bytes_run *b = t->run;
     vec inner[TILE_ROWS];
     UNROLL
-    for (int i = 0; i < TILE_ROWS; i++)
+    for (int i = 0; i < f.rows; i++)
         inner[i] = vec_load(carry + i * TILE_ROWS);
     if (b->first == 0)
         memset(acc, 0, TILE_FLOATS * sizeof *acc);
     size_t done = b->first % b->each; /* units of the group that is at hand */
     size_t group = 0;                 /* of the piece */
-    bytes_begin(t);
+    bytes_begin(t, f);
     for (size_t u = 0; u < b->n; u++) {
         if (u % 2 == 0)
-            bytes_several_unit(t, u, false, done == 0, inner);
+            bytes_several_unit(t, f, u, false, done == 0, inner);
         else
-            bytes_several_unit(t, u, true, done == 0, inner);
+            bytes_several_unit(t, f, u, true, done == 0, inner);
         if (++done < b->each && b->first + u + 1 < b->units)
             continue;
         done = 0;
-        bytes_add_group(t, u, group++, inner, acc);
+        bytes_add_group(t, f, u, group++, inner, acc);
     }
     UNROLL
-    for (int i = 0; i < TILE_ROWS; i++)
+    for (int i = 0; i < f.rows; i++)
         vec_store(carry + i * TILE_ROWS, inner[i]);
 }
 
+#define BYTES_CASE(rows, direct, form)                                                             \
+    static __attribute__((noinline)) void bytes_##form##_##rows(struct bytes_tile *t, float *acc,  \
+                                                                float *carry)                      \
+    {                                                                                              \
+        if (t->run->each == 1)                                                                     \
+            bytes_single(t, (struct bytes_form){rows, direct}, acc);                               \
+        else                                                                                       \
+            bytes_several(t, (struct bytes_form){rows, direct}, acc, carry);                       \
+    }
+BYTES_CASE(4, false, widened)
+BYTES_CASE(8, false, widened)
+BYTES_CASE(12, false, widened)
+BYTES_CASE(16, false, widened)
+BYTES_CASE(4, true, direct)
+BYTES_CASE(8, true, direct)
+BYTES_CASE(12, true, direct)
+BYTES_CASE(16, true, direct)
+
+static void bytes_tile(struct bytes_tile *t, float *acc, float *carry)
+{
+    static void (*const fns[2][4])(struct bytes_tile *, float *, float *) = {
+        {bytes_widened_4, bytes_widened_8, bytes_widened_12, bytes_widened_16},
+        {bytes_direct_4, bytes_direct_8, bytes_direct_12, bytes_direct_16}};
+    fns[t->run->direct][(t->rows - 1) / 4](t, acc, carry);
+}
+
 /* ---- a block of rows by the panels side by side ---- */
+
+/* What the zero point takes of each unit. */
+static void bytes_sum_left(const struct bytes_run *b)
+{
+    const struct packed_tile x = {.p = b->p, .x = rows8_from(b->op->x8, b->m)};
+    for (size_t r = 0; r < b->rows; r++)
+        for (size_t u = 0; u < b->n; u++)
+            b->sums->left[r][u] = b->left * unit_sum(&x, b->form, (int)r, b->first + u);
+}
 
 /* Sums of x over the groups that end in the piece. */
 static void bytes_sum_groups(const struct bytes_run *b)
@@ -290,9 +349,12 @@ static void bytes_sum_groups(const struct bytes_run *b)
     }
 }
 
-static void bytes_configure(const struct bytes_run *b, size_t rows)
+static void bytes_configure(struct bytes_run *b, size_t rows)
 {
     struct tile_config c = {0};
+    if (b->set == rows)
+        return;
+    b->set = rows;
     for (int i = 0; i < 2; i++) {
         tile_set(&c, i, rows, TILE_ROW_BYTES);
         tile_set(&c, 2 + i, rows, b->unit);
@@ -301,15 +363,17 @@ static void bytes_configure(const struct bytes_run *b, size_t rows)
     tiles_begin(&c);
 }
 
-/* The scales of fewer rows than a tile has, and zeros. */
-static void bytes_pad_scales(const struct bytes_run *b, struct bytes_tile *t, float *padded)
+/* The scales of the last rows, which are fewer than a tile has, and zeros. */
+static void bytes_pad_scales(struct bytes_run *b)
 {
-    memset(padded, 0, TILE_ROWS * PIECE_SPANS * sizeof *padded);
+    const size_t rows = b->rows % TILE_ROWS;
+    const struct rows8 x = rows8_from(b->op->x8, b->m + b->rows - rows);
+    const float *scale = x.scale + b->first * b->unit / PACKED_SPAN;
     const size_t spans = (b->n * b->unit + PACKED_SPAN - 1) / PACKED_SPAN;
-    for (size_t i = 0; i < t->rows; i++)
-        memcpy(padded + i * PIECE_SPANS, t->scale + i * t->scale_stride, spans * sizeof *padded);
-    t->scale = padded;
-    t->scale_stride = PIECE_SPANS;
+    memset(b->sums->padded, 0, sizeof b->sums->padded);
+    for (size_t i = 0; i < rows; i++)
+        memcpy(b->sums->padded + i * PIECE_SPANS, scale + i * (size_t)x.spans,
+               spans * sizeof *scale);
 }
 
 /* Scales and mins of the piece. */
@@ -328,30 +392,31 @@ static void bytes_open_scales(struct bytes_run *b, size_t panel)
 static void bytes_panel(struct bytes_run *b, size_t panel, size_t at)
 {
     struct bytes_tile t = {.run = b};
-    float padded[TILE_ROWS * PIECE_SPANS];
-    bytes_widen(b, panel);
+    b->w = (const int8_t *)bytes_from(b, b->p, panel, b->first);
+    if (!b->direct) {
+        bytes_widen(b, panel);
+        b->w = b->widened;
+    }
     bytes_open_scales(b, panel);
-    bytes_configure(b, b->rows < TILE_ROWS ? b->rows : TILE_ROWS);
+    for (size_t i = 0; i < b->scale_lines; i++)
+        __builtin_prefetch(b->next_scales + i * 64, 0, 2);
     for (t.row = 0; t.row < b->rows; t.row += TILE_ROWS) {
         const struct rows8 x = rows8_from(b->op->x8, b->m + t.row);
         t.rows = b->rows - t.row < TILE_ROWS ? b->rows - t.row : TILE_ROWS;
-        bytes_fetch(b, t.row / TILE_ROWS);
+        t.next = b->next ? b->next + t.row / TILE_ROWS * b->next_lines * 64 : NULL;
+        t.next_end = b->next ? t.next + b->next_lines * 64 : NULL;
         t.x = x.q + b->first * b->unit;
         t.x_stride = rows8_stride(x.spans);
         t.scale = x.scale + b->first * b->unit / PACKED_SPAN;
         t.scale_stride = (size_t)x.spans;
         if (t.rows < TILE_ROWS) {
-            bytes_pad_scales(b, &t, padded);
-            if (b->rows > TILE_ROWS)
-                bytes_configure(b, t.rows);
+            t.scale = b->sums->padded;
+            t.scale_stride = PIECE_SPANS;
         }
-        float *acc = b->sums->acc[at] + t.row * TILE_ROWS;
-        if (b->each == 1)
-            bytes_single(&t, acc);
-        else
-            bytes_several(&t, acc, b->sums->inner[at] + t.row * TILE_ROWS);
+        bytes_configure(b, t.rows);
+        bytes_tile(&t, b->sums->acc[at] + t.row * TILE_ROWS,
+                   b->sums->inner[at] + t.row * TILE_ROWS);
     }
-    tiles_end();
 }
 
 /* What comes behind slot `slot` of a strip: the same piece of the next one, or the next piece of
@@ -366,6 +431,14 @@ static void bytes_set_next(struct bytes_run *b, const struct packed_strip *s, si
     const struct packed *p = u && next % 2 ? u->up->packed : b->op->w->packed;
     b->next = first < b->units ? bytes_from(b, p, s->panel + next / each, first) : NULL;
     b->next_lines = (lines + tiles - 1) / tiles;
+    b->unit_lines = (b->next_lines + b->n - 1) / b->n;
+    b->scale_lines = 0;
+    if (b->next) {
+        const size_t each_group = dtype_bytes(p->scale_type) * PACKED_ROWS;
+        const size_t group = (s->panel + next / each) * packed_groups(p) + first / b->each;
+        b->next_scales = (const char *)p->scales + group * each_group;
+        b->scale_lines = (b->n + b->each - 1) / b->each * each_group / 64;
+    }
 }
 
 /* The piece of all panels of the strip; with a unit each is followed by that of the second matrix,
@@ -406,6 +479,10 @@ static void bytes_strip(struct bytes_run *b, const struct packed_strip *s)
         b->n = b->units - b->first < most ? b->units - b->first : most;
         if (b->p->has_min)
             bytes_sum_groups(b);
+        if (b->direct || b->left)
+            bytes_sum_left(b);
+        if (b->rows % TILE_ROWS)
+            bytes_pad_scales(b);
         bytes_panels(b, s);
     }
     bytes_write(b, s);
@@ -419,10 +496,12 @@ static bool bytes_hold(const struct packed *p)
 }
 
 /* Vectors multiply bytes too, and have nothing to store and read again: with so few rows, and half
- * a tile to each product, they are faster. */
+ * a tile to each product, they are faster. So they are where a second tile would be mostly empty. */
 static bool tiles_bytes_pay(const struct packed *p, size_t rows)
 {
-    return rows >= (p->bits == 8 ? TILES_FEW_8 : TILES_FEW_4);
+    if (p->bits == 4)
+        return rows >= TILES_FEW_4;
+    return rows >= TILES_FEW_8 && (rows <= TILE_ROWS || rows >= TILES_MORE_8);
 }
 
 static void tiles_bytes(const struct op_gemm *op, struct packed_share share)
@@ -430,16 +509,19 @@ static void tiles_bytes(const struct op_gemm *op, struct packed_share share)
     const struct packed *p = op->w->packed;
     struct bytes_sums sums;
     int8_t w[PIECE_SPANS * PACKED_SPAN * PACKED_ROWS] __attribute__((aligned(64)));
-    struct bytes_run b = {.op = op, .p = p, .sums = &sums, .w = w};
+    struct bytes_run b = {.op = op, .p = p, .sums = &sums, .widened = w};
     b.form = packed_units(p, op->x8);
     b.unit = unit_cols(b.form);
     b.units = ((size_t)p->cols + b.unit - 1) / b.unit;
     b.each = ((size_t)p->group + b.unit - 1) / b.unit;
-    b.off = bytes_hold(p) ? p->zero : 128;
-    b.left = b.off - p->zero;
+    b.direct = p->bits == 8 && share.m_end - share.m_begin <= DIRECT_ROWS;
+    b.off = b.direct ? 0 : bytes_hold(p) ? p->zero : 128;
+    b.left = p->zero - b.off;
     for (struct packed_strip s = {0};
          packed_next(&share, BLOCK_ROWS, op->unit ? BLOCK_PANELS / 2 : BLOCK_PANELS, &s);)
         bytes_strip(&b, &s);
+    if (b.set > 0)
+        tiles_end();
 }
 
 #endif

@@ -2,11 +2,13 @@
  * bf16, and of bytes with a scale for a whole row (packed_is_whole()) with rows of bytes.
  *
  * A line of each row is one product of tiles. Of bf16 that is a span of 32 columns: the sum of its
- * even columns, that of its odd ones, and both added to what was there. That is the order for any
- * number of rows: a single one, for which tiles would be mostly empty, is done so by vectors. Of
- * bytes it is 64 columns, and sums are exact: whole_body.h, which has the single row where there
- * is no unit, adds them up otherwise. Weights have no sign there; what that adds is taken off in
- * the end.
+ * even columns, that of its odd ones, and both added to what was there. Of bytes it is 64 columns,
+ * and sums are exact: whole_body.h, which has the single row where there is no unit, adds them up
+ * otherwise. Weights have no sign there; what that adds is taken off in the end.
+ *
+ * Few rows wait for the memory, a single one too: most of its tile is empty, but tiles need few
+ * instructions, so that the CPU sees far ahead; vectors that do the same make seven eighths of it.
+ * Two panels at a time are two streams, which memory gives faster than one, and than four.
  *
  * Two tiles of rows meet two panels at a time. Of many rows a block of columns stays in L2 while
  * the panels of a strip pass by it, two at a time, and the next two are fetched meanwhile. The sums
@@ -35,7 +37,7 @@ _Static_assert(PANELS_SPAN_BYTES == 2 * PACKED_SPAN * PACKED_ROWS && PANELS_ROWS
 
 #define LINES_ROWS (TILES_BLOCK_ROWS / 2 * 3) /* of x at a time, at most */
 #define LINES_PANELS 16                       /* whose sums wait meanwhile */
-#define LINES_AHEAD 8192
+#define LINES_AHEAD 8                         /* spans that few rows ask for ahead */
 
 _Static_assert(LINES_ROWS % (2 * TILE_ROWS) == 0, "blocks of whole tiles");
 
@@ -49,46 +51,11 @@ struct lines_run {
     const char *w[2];       /* the panels' first span */
     size_t panels;          /* 1 or 2 */
     uint8_t upper, lower;   /* rows that the tiles are set for */
-    bool ahead;
+    bool few;
     const char *next[2]; /* of the panels that come next: what this tile asks for, */
-    size_t next_lines;   /* so many lines of each with each span */
+    size_t next_lines;   /* of many rows so many lines of each with each span */
     float *sum[2];
 };
-
-/* ---- one row, in vectors ---- */
-
-INLINE vec pairs_even(__m512i v)
-{
-    return _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
-}
-INLINE vec pairs_odd(__m512i v)
-{
-    return _mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32((int)0xffff0000)));
-}
-
-static __attribute__((noinline)) void pairs_row(const struct lines_run *b, float *out)
-{
-    const unsigned csr = flush_begin();
-    vec sum = vec_zero();
-    for (size_t s = 0; s < b->spans; s++) {
-        const char *w = b->w[0] + s * PANELS_SPAN_BYTES, *x = b->x + s * TILE_ROW_BYTES;
-        vec even = vec_zero(), odd = vec_zero();
-        UNROLL
-        for (int k = 0; k < PANELS_COLS / 2; k++) {
-            int32_t pair;
-            memcpy(&pair, x + 4 * k, sizeof pair);
-            __m512i xv = _mm512_set1_epi32(pair), wv = _mm512_loadu_si512(w + 64 * k);
-            __builtin_prefetch(w + 64 * k + LINES_AHEAD);
-            even = vec_fma(pairs_even(xv), pairs_even(wv), even);
-            odd = vec_fma(pairs_odd(xv), pairs_odd(wv), odd);
-        }
-        sum = sum + (even + odd);
-    }
-    vec_store(out, sum);
-    flush_end(csr);
-}
-
-/* ---- more of them, in tiles ---- */
 
 static void lines_configure(struct lines_run *b, size_t upper, size_t lower)
 {
@@ -156,10 +123,16 @@ INLINE void lines_store(float *left, float *right, struct lines_form f)
         TILE_STORE(3, right + TILE_ROWS * TILE_ROWS, TILE_ROW_BYTES);
 }
 
-INLINE void lines_ahead(const char *w)
+/* With span s: of these panels the one LINES_AHEAD behind it, then the first of the next. */
+INLINE void lines_ahead(const struct lines_run *b, size_t s, struct lines_form f)
 {
-    for (size_t i = 0; i < PANELS_SPAN_BYTES; i += 64)
-        __builtin_prefetch(w + LINES_AHEAD + i);
+    const size_t at = s + LINES_AHEAD;
+    for (size_t i = 0; i < (f.right ? 2 : 1); i++) {
+        const char *w = at < b->n ? b->w[i] + at * PANELS_SPAN_BYTES
+                                  : b->next[i] + (at - b->n) * PANELS_SPAN_BYTES;
+        for (size_t line = 0; line < PANELS_SPAN_BYTES; line += 64)
+            __builtin_prefetch(w + line);
+    }
 }
 
 /* Up to 32 rows, from `row` of the block on. */
@@ -188,10 +161,8 @@ INLINE void lines_tile(struct lines_run *b, size_t row, struct lines_form f)
             LINES_DOT(f, 2, 5, 6);
         if (f.lower && f.right)
             LINES_DOT(f, 3, 5, 7);
-        if (b->ahead)
-            lines_ahead(w0);
-        if (b->ahead && f.right)
-            lines_ahead(w1);
+        if (b->few)
+            lines_ahead(b, s, f);
         for (size_t i = 0; i < b->next_lines; i++, next0 += 64, next1 += 64) {
             __builtin_prefetch(next0, 0, 2);
             __builtin_prefetch(next1, 0, 2);
@@ -304,6 +275,21 @@ static void lines_blocks(struct lines_run *b, const struct packed_strip *s, size
     }
 }
 
+/* Of few rows, by two panels at most. */
+static void lines_all(struct lines_run *b, const struct packed_strip *s, size_t end,
+                      float (*sums)[LINES_ROWS * TILE_ROWS])
+{
+    const struct packed_strip rest = {s->m, s->rows, s->panel, end - s->panel};
+    const size_t slots = lines_slots(b, s), all = lines_slots(b, &rest);
+    b->first = 0;
+    b->n = b->spans;
+    b->next_lines = 0;
+    lines_open(b, s, sums, 0);
+    for (size_t i = 0; i < 2; i++)
+        b->next[i] = slots + i < all ? lines_slot(b, &rest, slots + i) : b->w[i];
+    lines_pass(b, NULL);
+}
+
 /* Sums of bytes to what they stand for, in their place. */
 static void lines_scale(const struct lines_run *b, const struct packed_strip *s,
                         float (*sums)[LINES_ROWS * TILE_ROWS])
@@ -348,24 +334,14 @@ static void lines_write_units(const struct op_gemm *op, float (*sums)[LINES_ROWS
 static void lines_strip(struct lines_run *b, const struct packed_strip *s, size_t end,
                         float (*sums)[LINES_ROWS * TILE_ROWS])
 {
-    const size_t slots = lines_slots(b, s);
     b->x = b->bytes ? (const char *)b->op->x8->q : (const char *)b->op->x16;
     b->x += s->m * b->x_stride;
     b->rows = s->rows;
-    b->ahead = s->rows <= 2 * TILE_ROWS;
-    if (!b->ahead)
+    b->few = s->rows <= 2 * TILE_ROWS;
+    if (b->few)
+        lines_all(b, s, end, sums);
+    else
         lines_blocks(b, s, end, sums);
-    b->first = 0;
-    b->n = b->spans;
-    for (size_t slot = 0; b->ahead && slot < slots; slot += b->panels) {
-        lines_open(b, s, sums, slot);
-        if (s->rows > 1 || b->bytes) {
-            lines_pass(b, NULL);
-        } else {
-            b->panels = 1;
-            pairs_row(b, sums[slot]);
-        }
-    }
     if (b->bytes)
         lines_scale(b, s, sums);
     if (b->op->unit)
@@ -394,7 +370,7 @@ static void tiles_lines(const struct op_gemm *op, struct packed_share share)
     for (s.m = share.m_begin; s.m < share.m_end; s.m += s.rows) {
         s.rows = lines_rows(share.m_end - s.m);
         assert(s.rows <= LINES_ROWS);
-        const size_t slots = s.rows > 2 * TILE_ROWS ? LINES_PANELS : 2;
+        const size_t slots = s.rows > 2 * TILE_ROWS ? LINES_PANELS : 2; /* lines_all() */
         const size_t most = op->unit ? slots / 2 : slots;
         for (s.panel = share.begin; s.panel < share.end; s.panel += s.panels) {
             s.panels = share.end - s.panel < most ? share.end - s.panel : most;
