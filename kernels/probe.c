@@ -9,6 +9,7 @@
 #include "kernels/cpu/cpu.h"
 
 #define ROUNDS 7
+#define STREAMS_LOG 3 /* reading is tried with 1, 2, 4 and 8 streams */
 #define PROBE_ROUND_NS (20 * NS_PER_MS)
 #define CACHE_BYTES ((size_t)512 << 10) /* of each member: a half of common second-level caches */
 #define WAKES 31
@@ -19,7 +20,8 @@ struct round {
     double (*work)(const struct round *r, int part, int parts);
     double (*flops)(int64_t rounds);
     double (*tiles)(int64_t rounds, bool from_cache);
-    double (*read)(const void *data, size_t bytes);
+    double (*read)(const void *data, size_t bytes, int streams);
+    int streams;
     char *buffer;
     size_t bytes;
     bool from_cache;
@@ -43,7 +45,7 @@ static double do_read(const struct round *r, int part, int parts)
 {
     size_t begin, end;
     team_split(r->bytes, 4096, part, parts, &begin, &end);
-    return r->read(r->buffer + begin, end - begin);
+    return r->read(r->buffer + begin, end - begin, r->streams);
 }
 
 static double do_copy(const struct round *r, int part, int parts)
@@ -57,7 +59,7 @@ static double do_copy(const struct round *r, int part, int parts)
 static double do_cache(const struct round *r, int part, int parts)
 {
     (void)parts;
-    return r->read(r->buffer + (size_t)part * CACHE_BYTES % r->bytes, CACHE_BYTES);
+    return r->read(r->buffer + (size_t)part * CACHE_BYTES % r->bytes, CACHE_BYTES, 1);
 }
 
 static void round_body(void *arg, int part, int parts)
@@ -76,6 +78,7 @@ static double best_rate(struct team *team, struct round *r)
     double best = 0;
     for (int i = 0; i < ROUNDS; i++) {
         double done = 0;
+        r->streams = 1 << i % (STREAMS_LOG + 1);
         int64_t begin = clock_now_ns();
         r->end_ns = begin + PROBE_ROUND_NS;
         team_run(team, round_body, r);
@@ -149,7 +152,7 @@ static double barrier_us(struct team *team)
 struct instructions {
     double (*fma)(int64_t), (*dot_bf16)(int64_t), (*dot_int8)(int64_t);
     double (*amx_bf16)(int64_t, bool), (*amx_int8)(int64_t, bool);
-    double (*read)(const void *, size_t);
+    double (*read)(const void *, size_t, int);
 };
 
 static struct instructions instructions_of_cpu(void)

@@ -46,7 +46,7 @@
     void gemm_##isa(const struct op_gemm *a, int part, int parts);                                 \
     void attention_##isa(const struct op_attention *a, int part, int parts);                       \
     double probe_flops_##isa(int64_t rounds);                                                      \
-    double probe_read_##isa(const void *data, size_t bytes);
+    double probe_read_##isa(const void *data, size_t bytes, int streams);
 
 CPU_BODY(portable)
 CPU_BODY(avx2)

@@ -495,8 +495,8 @@ static bool bytes_hold(const struct packed *p)
     return -p->zero >= -128 && most - p->zero <= 127;
 }
 
-/* Vectors multiply bytes too, and have nothing to store and read again: with so few rows, and half
- * a tile to each product, they are faster. So they are where a second tile would be mostly empty. */
+/* Vectors multiply bytes too, and have nothing to store and read again: with so few rows they are
+ * faster, half a tile to each product, and where a second tile would be mostly empty. */
 static bool tiles_bytes_pay(const struct packed *p, size_t rows)
 {
     if (p->bits == 4)
