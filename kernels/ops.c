@@ -41,7 +41,7 @@ static const struct body {
 
 #define BODIES (sizeof bodies / sizeof bodies[0])
 
-#define GATED_ROWS 48 /* fewer are for vectors (tiles_bytes_body.h), or wait for memory */
+#define GATED_ROWS 48 /* fewer wait for memory, or are for vectors (tiles_bytes_body.h) */
 
 static bool packed_alike(const struct packed *a, const struct packed *b)
 {

@@ -8,7 +8,7 @@
 #include "base/clock.h"
 #include "kernels/cpu/cpu.h"
 
-#define ROUNDS 7
+#define ROUNDS 8      /* of reading two with each number of streams */
 #define STREAMS_LOG 3 /* reading is tried with 1, 2, 4 and 8 streams */
 #define PROBE_ROUND_NS (20 * NS_PER_MS)
 #define CACHE_BYTES ((size_t)512 << 10) /* of each member: a half of common second-level caches */

@@ -235,11 +235,33 @@ Test(packed, products, .timeout = 120)
     check_products(&forms[2], 40, 4200, 286, 10); /* the last tile is not full */
 }
 
+/* What a body gives of these rows. */
+struct kt_rows {
+    const struct ops *ops;
+    const struct matrix *w;
+    const struct rows8 *x;
+    const float *out;
+};
+
 /* Rows by themselves, or among others, by one thread or by several: the same bits; and the bodies
  * that add in vectors of fused operations agree to the bit too. */
+static void check_some_rows(const struct kt_rows *all, int first, int count, int parts)
+{
+    struct rows8 from = rows8_from(all->x, (size_t)first);
+    const size_t n = (size_t)all->w->rows;
+    float *some = malloc((size_t)count * n * sizeof *some);
+    struct op_gemm a = {.out = some, .x8 = &from, .w = all->w, .tokens = count};
+    for (int part = 0; part < parts; part++)
+        all->ops->gemm(&a, part, parts);
+    kt_same(all->ops->name, some, all->out + (size_t)first * n, (size_t)count * n);
+    free(some);
+}
+
 static void check_rows_alone(int k)
 {
     enum { ROWS = 45, N = 130 };
+    /* On both sides of where vectors give way to tiles, and tiles of rows are full. */
+    static const int counts[] = {8, 9, 11, 12, 13, 15, 16, 17, 27, 28, 29};
     float *x = kt_floats(ROWS * k, 7), *fused = NULL;
     for (int i = 0; i < SHARES * FORMS; i++) {
         struct weights *w = weights_make(&forms[i / SHARES], N, k, 8);
@@ -247,17 +269,15 @@ static void check_rows_alone(int k)
         for (int b = 1; ops_at(b); b++) {
             const struct ops *ops = ops_at(b);
             struct rows8 r = quantized_as(ops, x, ROWS, k, w->p.order, share);
-            float *all = malloc(ROWS * N * sizeof *all), *one = malloc(ROWS * N * sizeof *one);
+            float *all = malloc(ROWS * N * sizeof *all);
+            const struct kt_rows whole = {ops, &w->m, &r, all};
             struct op_gemm a = {.out = all, .x8 = &r, .w = &w->m, .tokens = ROWS};
             ops->gemm(&a, 0, 1);
             for (int count = 1; count <= 7; count++)
-                for (int first = 0; first + count <= ROWS; first += 11) {
-                    struct rows8 from = rows8_from(&r, (size_t)first);
-                    a = (struct op_gemm){.out = one, .x8 = &from, .w = &w->m, .tokens = count};
-                    for (int part = 0; part < count; part++)
-                        ops->gemm(&a, part, count);
-                    kt_same(ops->name, one, all + first * N, (size_t)(count * N));
-                }
+                for (int first = 0; first + count <= ROWS; first += 11)
+                    check_some_rows(&whole, first, count, count);
+            for (size_t c = 0; c < sizeof counts / sizeof counts[0]; c++)
+                check_some_rows(&whole, (int)c, counts[c], 1);
             if (ops->name[0] == 'a') { /* avx or amx */
                 if (fused)
                     kt_same("across bodies", all, fused, ROWS * N);
@@ -265,7 +285,6 @@ static void check_rows_alone(int k)
                 fused = kt_copy(all, ROWS * N);
             }
             free(all);
-            free(one);
             rows8_free(&r);
         }
         free(fused);
@@ -279,6 +298,7 @@ Test(packed, rows_depend_on_themselves_alone, .timeout = 240)
 {
     check_rows_alone(300);
     check_rows_alone(700); /* more than a piece */
+    check_rows_alone(1080);
 }
 
 /* A list of products, cut for several members, gives what each gives as a whole: packed and other
@@ -395,6 +415,13 @@ static void gemm_off_by_a_bit(const struct op_gemm *a, int part, int parts)
     ((uint32_t *)(void *)a->out)[a->tokens * a->w->rows - 1] ^= 1;
 }
 
+static void gemm_of_pairs_off_by_a_bit(const struct op_gemm *a, int part, int parts)
+{
+    cpu_ops_amx_emulated.gemm(a, part, parts);
+    if (a->w->panels)
+        ((uint32_t *)(void *)a->out)[a->tokens * a->w->rows - 1] ^= 1;
+}
+
 /* A tile unit that computes something else is found out. */
 Test(packed, tiles_are_tried_before_they_are_used)
 {
@@ -403,6 +430,9 @@ Test(packed, tiles_are_tried_before_they_are_used)
     if (!cpu_has_vnni())
         cr_skip_test("this CPU has no VNNI");
     cr_assert(cpu_tiles_agree(&cpu_ops_amx_emulated, &cpu_ops_vnni));
+    cr_assert_not(cpu_tiles_agree(&wrong, &cpu_ops_vnni));
+    wrong = cpu_ops_amx_emulated;
+    wrong.gemm = gemm_of_pairs_off_by_a_bit;
     cr_assert_not(cpu_tiles_agree(&wrong, &cpu_ops_vnni));
 }
 #endif
@@ -470,6 +500,31 @@ static void check_bf16(const struct ops *ops, int rows, int n, int k)
     free(w.memory);
 }
 
+/* Bodies with tiles, emulated ones too, agree to the bit. */
+static void check_bf16_across(int rows, int n, int k)
+{
+    float *x = kt_floats((size_t)(rows * k), 6), *first = NULL;
+    uint16_t *x16 = malloc((size_t)rows * rows16_stride(k) * sizeof *x16);
+    for (int b = 0; ops_at(b); b++) {
+        const struct ops *ops = ops_at(b);
+        if (!ops->panels)
+            continue;
+        struct kt_matrix w = bf16_weights(ops, n, k);
+        float *out = malloc((size_t)(rows * n) * sizeof *out);
+        ops->round(&(struct op_round){.out = x16, .x = x, .tokens = rows, .dim = k}, 0, 1);
+        struct op_gemm a = {.out = out, .x16 = x16, .w = &w.m, .tokens = rows};
+        ops->gemm(&a, 0, 1);
+        if (first)
+            kt_same(ops->name, out, first, (size_t)(rows * n));
+        free(first);
+        first = out;
+        free(w.memory);
+    }
+    free(first);
+    free(x16);
+    free(x);
+}
+
 /* Weights of bf16 times rows of bf16, on the bodies that have products of both. */
 Test(packed, bf16_rows, .timeout = 120)
 {
@@ -483,6 +538,9 @@ Test(packed, bf16_rows, .timeout = 120)
     for (int b = 0; ops_at(b); b++)
         if (ops_at(b)->round)
             check_bf16(ops_at(b), 530, 33, 64);
+    for (int rows = 1; rows < 40; rows += rows < 4 ? 1 : 9)
+        check_bf16_across(rows, 100, 1100);
+    check_bf16_across(140, 100, 1100);
     /* In tiles: more panels than wait for a block of columns, of which there are several; rows
      * that leave a part of either tile. */
     for (int b = 0; ops_at(b); b++)
@@ -551,7 +609,8 @@ static void check_gated(const struct gated *g, const float *bias, enum glu_kind 
         unit.out16 = rounded ? got16 : NULL;
         a.out = rounded ? NULL : got;
         run_cut(g->ops, &a, 0, 1, 3);
-        run_cut(g->ops, &a, 1, 34, 2);
+        run_cut(g->ops, &a, 1, 21, 2);
+        run_cut(g->ops, &a, 21, 34, 2);
         run_cut(g->ops, &a, 34, g->tokens, n);
     }
     kt_same(g->ops->name, got, want, cells);

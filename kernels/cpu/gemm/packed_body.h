@@ -38,6 +38,7 @@ struct packed_form {
     int rows, panels, bits;
     bool half, twice, table; /* units are half spans, or two; q stands for an entry of the table */
     bool near;               /* what is fetched ahead goes into the first level of the cache */
+    bool alone;              /* one row in all: nothing else asks for these weights */
 };
 
 INLINE size_t unit_cols(struct packed_form f)
@@ -62,7 +63,8 @@ INLINE void tile_step(const struct packed_tile *t, struct packed_form f, size_t 
             const uint8_t *from =
                 t->panel[v / PANEL_VECS] + at + (size_t)(v % PANEL_VECS) * (4 * LANES);
             byte_vec b = bytes_load(from);
-            if (half + v % PANEL_VECS == 0 && (f.bits == 4 ? f.panels == 1 : f.rows == 1))
+            if (half + v % PANEL_VECS == 0 &&
+                (f.panels == 1 ? f.bits == 4 || f.rows == 1 : f.alone))
                 __builtin_prefetch(from + PACKED_AHEAD);
             if (f.bits == 4)
                 b = half ? bytes_high(b) : bytes_low(b);
@@ -209,7 +211,7 @@ INLINE void tile_run(struct packed_tile *t, struct packed_form f)
 #define PACKED_CASE(name, rows, panels, bits, half, twice, table, near)                            \
     static __attribute__((noinline)) void name(struct packed_tile *t)                              \
     {                                                                                              \
-        tile_run(t, (struct packed_form){rows, panels, bits, half, twice, table, near});           \
+        tile_run(t, (struct packed_form){rows, panels, bits, half, twice, table, near, false});    \
     }
 #define PACKED_CASES(rows, panels)                                                                 \
     PACKED_CASE(packed_8_##rows##_##panels, rows, panels, 8, false, false, false, false)           \
@@ -255,7 +257,35 @@ static packed_fn *const packed_fns[BYTES_PANELS][3][9] = {
 #endif
 };
 
+/* What one strip is: some panels, side by side, times a block of rows. */
+struct packed_strip {
+    size_t m, rows, panel, panels;
+};
+
 PACKED_CASE(packed_8_near, BYTES_ROWS, BYTES_PANELS, 8, false, false, false, true)
+
+/* One row of 8 bits, two panels at a time: two streams, which memory gives faster than one. */
+#if BYTES_PANELS == 2
+#define PACKED_ALONE(name, half, twice)                                                            \
+    static __attribute__((noinline)) void name(struct packed_tile *t)                              \
+    {                                                                                              \
+        tile_run(t, (struct packed_form){1, 2, 8, half, twice, false, false, true});               \
+    }
+PACKED_ALONE(packed_8_alone, false, false)
+PACKED_ALONE(packed_8_half_alone, true, false)
+PACKED_ALONE(packed_8_twice_alone, false, true)
+static packed_fn *const packed_alone[3] = {packed_8_alone, packed_8_half_alone,
+                                           packed_8_twice_alone};
+#endif
+
+static packed_fn *packed_fn_of(const struct packed_strip *s, size_t rows, int form)
+{
+#if BYTES_PANELS == 2
+    if (s->rows == 1 && s->panels == 2 && form < 3)
+        return packed_alone[form];
+#endif
+    return packed_fns[s->panels - 1][rows == 1 ? 0 : rows == 2 ? 1 : 2][form];
+}
 
 static struct packed_form packed_units(const struct packed *p, const struct rows8 *x)
 {
@@ -268,11 +298,6 @@ static int packed_form_of(const struct packed *p, const struct rows8 *x)
     const struct packed_form f = packed_units(p, x);
     return (p->bits == 8 ? 0 : p->has_table ? 6 : 3) + (f.half ? 1 : f.twice ? 2 : 0);
 }
-
-/* What one strip is: some panels, side by side, times a block of rows. */
-struct packed_strip {
-    size_t m, rows, panel, panels;
-};
 
 /* Outputs of column `col` on, n of them; all LANES where n is 0. */
 INLINE void packed_write_vec(const struct op_gemm *op, vec v, float *out, size_t col, int n)
@@ -396,7 +421,7 @@ static void packed_run(const struct op_gemm *op, const struct packed_strip *s)
             if (is_near(s, n, form))
                 packed_8_near(&t);
             else
-                packed_fns[s->panels - 1][n == 1 ? 0 : n == 2 ? 1 : 2][form](&t);
+                packed_fn_of(s, n, form)(&t);
         }
     }
     packed_write(op, sums, s);

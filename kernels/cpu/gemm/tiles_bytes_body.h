@@ -1,12 +1,15 @@
-/* Products of packed weights (kernels/packed.h) with many rows of x, in tiles of bytes.
+/* Products of packed weights (kernels/packed.h) in groups with some rows of x, or many, in tiles of
+ * bytes.
  *
  * The integers of a unit are those of packed_body.h, and every operation on floats is done in its
- * order: the bits are the same, so that few rows go there and many come here. Weights are widened
- * to signed bytes a piece at a time, a piece of one panel, that stays in L1 while a block of rows
- * of x passes by; between pieces the sums wait in memory. While vectors scale the products of one
- * unit, the tile unit is at the next but one, and those between are stored after that: a store that
- * has to wait for its products holds up all that comes behind it. The weights of the next piece are
- * fetched meanwhile.
+ * order: the bits are the same, so that rows go there or come here as it is faster. Weights are
+ * widened to signed bytes a piece at a time, a piece of one panel, that stays in L1 while a block
+ * of rows of x passes by; between pieces the sums wait in memory. Those of 8 bits that meet one
+ * tile of rows are multiplied as they lie, without sign: what that adds is taken off each unit.
+ * Vectors do 4, 8, 12 or 16 rows of a tile, as many as there are. While they scale the products of
+ * one unit, the tile unit is at the next but one, and those between are stored after that: a store
+ * that has to wait for its products holds up all that comes behind it. The weights of the next
+ * piece are fetched meanwhile, a few lines with each unit.
  *
  * Counted per unit of 16 rows and 16 outputs: a product of tiles takes 16 cycles, be it of 32
  * columns or of 64; its two tiles are loaded in 12 or 16 and the sums stored in 16; 16 vectors are
@@ -18,6 +21,8 @@
  * It is over 150 lines because it is code. */
 #ifndef KERNELS_CPU_GEMM_TILES_BYTES_BODY_H
 #define KERNELS_CPU_GEMM_TILES_BYTES_BODY_H
+
+#include <assert.h>
 
 #include "kernels/cpu/gemm/tiles_unit_body.h"
 #include "kernels/cpu/vec/tiles.h"
@@ -46,12 +51,13 @@ struct bytes_run {
     bool direct;              /* weights of 8 bits as they lie in memory, without sign */
     int32_t off, left;        /* weights are less `off` here; what the zero point still takes */
     size_t m, rows;           /* the block */
+    size_t end;               /* the share's last panel is before this */
     size_t first, n;          /* units of the piece */
     struct bytes_sums *sums;
     const uint8_t *next; /* weights of the piece that comes then, or NULL; so many lines of them */
     size_t next_lines;   /* each tile of rows asks for, */
     size_t unit_lines;   /* with each unit */
-    const char *next_scales;
+    const char *next_scales, *next_mins; /* its scales and, or NULL, mins: lines of each */
     size_t scale_lines;
     size_t set;      /* rows that the tiles are set for; 0: none */
     int8_t *widened; /* a piece, aligned to a cache line */
@@ -101,18 +107,24 @@ struct bytes_tile {
     const int8_t *x;    /* of the first row and unit */
     const float *scale; /* of x: [16 rows][units of 32], `scale_stride` apart */
     size_t x_stride, scale_stride;
-    size_t row, rows;               /* row: within the block */
+    size_t row, rows;   /* row: within the block */
+    float *acc, *carry; /* of the tile: the groups that are done, and the one that goes on */
     const uint8_t *next, *next_end; /* what this tile asks for of the piece that comes then */
     int32_t product[2][TILE_FLOATS] __attribute__((aligned(64)));
 };
 
-/* What is constant where these are inlined: the rows of x, of which the last may be none, and
- * whether weights have no sign; so is which of two tiles, and of two places in memory, a unit has:
- * odd ones or the others. */
+/* What is constant where these are inlined: the rows of x, of which the last may be none; whether
+ * weights have no sign; and which of two tiles, and of two places in memory, a unit has. */
 struct bytes_form {
     int rows;
-    bool direct;
+    bool direct, odd;
 };
+
+INLINE struct bytes_form bytes_odd(struct bytes_form f)
+{
+    f.odd = !f.odd;
+    return f;
+}
 
 #define BYTES_MULTIPLY(t, f, u, c, a, b)                                                           \
     do {                                                                                           \
@@ -125,23 +137,23 @@ struct bytes_form {
             TILE_DOT_BYTES(c, a, b);                                                               \
     } while (0)
 
-INLINE void bytes_multiply(const struct bytes_tile *t, struct bytes_form f, size_t u, bool odd)
+INLINE void bytes_multiply(const struct bytes_tile *t, struct bytes_form f, size_t u)
 {
     const size_t unit = t->run->unit;
     if (u >= t->run->n)
         return;
-    if (odd)
+    if (f.odd)
         BYTES_MULTIPLY(t, f, u, 1, 3, 5);
     else
         BYTES_MULTIPLY(t, f, u, 0, 2, 4);
 }
 
 /* From the tile to where vectors find them. */
-INLINE void bytes_keep(struct bytes_tile *t, size_t u, bool odd)
+INLINE void bytes_keep(struct bytes_tile *t, struct bytes_form f, size_t u)
 {
     if (u >= t->run->n)
         return;
-    if (odd)
+    if (f.odd)
         TILE_STORE(1, t->product[1], TILE_ROW_BYTES);
     else
         TILE_STORE(0, t->product[0], TILE_ROW_BYTES);
@@ -150,9 +162,9 @@ INLINE void bytes_keep(struct bytes_tile *t, size_t u, bool odd)
 /* Before the first unit is scaled: its products are there, and the next one's under way. */
 INLINE void bytes_begin(struct bytes_tile *t, struct bytes_form f)
 {
-    bytes_multiply(t, f, 0, false);
-    bytes_keep(t, 0, false);
-    bytes_multiply(t, f, 1, true);
+    bytes_multiply(t, f, 0);
+    bytes_keep(t, f, 0);
+    bytes_multiply(t, bytes_odd(f), 1);
 }
 
 /* What the zero point takes, where it did not fit in a byte. */
@@ -164,9 +176,9 @@ static __attribute__((noinline)) void bytes_correct(struct bytes_tile *t, size_t
 }
 
 /* Row i of unit u. */
-INLINE vec bytes_product(const struct bytes_tile *t, struct bytes_form f, size_t u, bool odd, int i)
+INLINE vec bytes_product(const struct bytes_tile *t, struct bytes_form f, size_t u, int i)
 {
-    __m512i v = _mm512_load_si512(t->product[odd] + i * TILE_ROWS);
+    __m512i v = _mm512_load_si512(t->product[f.odd] + i * TILE_ROWS);
     if (f.direct)
         v = _mm512_sub_epi32(v, _mm512_set1_epi32(t->run->sums->left[t->row + (size_t)i][u]));
     return vec_of_int(v);
@@ -186,20 +198,20 @@ INLINE const float *bytes_scales_of_x(const struct bytes_tile *t, size_t u)
     return t->scale + (t->run->form.half ? half : t->run->form.twice ? 2 * u : u);
 }
 
-INLINE void bytes_single_unit(struct bytes_tile *t, struct bytes_form f, size_t u, bool odd,
+INLINE void bytes_single_unit(struct bytes_tile *t, struct bytes_form f, size_t u,
                               vec sum[TILE_ROWS])
 {
     const struct bytes_run *b = t->run;
     const vec scale = vec_load(b->scale[u]);
     const float *of_x = bytes_scales_of_x(t, u);
-    bytes_multiply(t, f, u + 2, odd);
+    bytes_multiply(t, f, u + 2);
     bytes_fetch(t);
     if (!f.direct && b->left)
         bytes_correct(t, u);
     UNROLL
     for (int i = 0; i < f.rows; i++, of_x += t->scale_stride)
-        sum[i] = vec_fma(bytes_product(t, f, u, odd, i) * vec_set1(*of_x), scale, sum[i]);
-    bytes_keep(t, u + 1, !odd);
+        sum[i] = vec_fma(bytes_product(t, f, u, i) * vec_set1(*of_x), scale, sum[i]);
+    bytes_keep(t, bytes_odd(f), u + 1);
     if (!b->p->has_min)
         return;
     const vec min = vec_load(b->min[u]);
@@ -209,8 +221,9 @@ INLINE void bytes_single_unit(struct bytes_tile *t, struct bytes_form f, size_t 
 }
 
 /* Groups of one unit: the sums stay in registers. */
-INLINE void bytes_single(struct bytes_tile *t, struct bytes_form f, float *acc)
+INLINE void bytes_single(struct bytes_tile *t, struct bytes_form f)
 {
+    float *acc = t->acc;
     const struct bytes_run *b = t->run;
     vec sum[TILE_ROWS];
     UNROLL
@@ -223,9 +236,9 @@ INLINE void bytes_single(struct bytes_tile *t, struct bytes_form f, float *acc)
     }
     bytes_begin(t, f);
     for (size_t u = 0; u < b->n; u += 2) {
-        bytes_single_unit(t, f, u, false, sum);
+        bytes_single_unit(t, f, u, sum);
         if (u + 1 < b->n)
-            bytes_single_unit(t, f, u + 1, true, sum);
+            bytes_single_unit(t, bytes_odd(f), u + 1, sum);
     }
     UNROLL
     for (int i = 0; i < f.rows; i++)
@@ -233,30 +246,31 @@ INLINE void bytes_single(struct bytes_tile *t, struct bytes_form f, float *acc)
 }
 
 /* A unit of a group, which it `starts` or is added to. */
-INLINE void bytes_several_unit(struct bytes_tile *t, struct bytes_form f, size_t u, bool odd,
-                               bool starts, vec inner[TILE_ROWS])
+INLINE void bytes_several_unit(struct bytes_tile *t, struct bytes_form f, size_t u, bool starts,
+                               vec inner[TILE_ROWS])
 {
     const float *of_x = bytes_scales_of_x(t, u);
-    bytes_multiply(t, f, u + 2, odd);
+    bytes_multiply(t, f, u + 2);
     bytes_fetch(t);
     if (!f.direct && t->run->left)
         bytes_correct(t, u);
     if (starts) {
         UNROLL
         for (int i = 0; i < f.rows; i++, of_x += t->scale_stride)
-            inner[i] = bytes_product(t, f, u, odd, i) * vec_set1(*of_x);
+            inner[i] = bytes_product(t, f, u, i) * vec_set1(*of_x);
     } else {
         UNROLL
         for (int i = 0; i < f.rows; i++, of_x += t->scale_stride)
-            inner[i] = vec_fma(bytes_product(t, f, u, odd, i), vec_set1(*of_x), inner[i]);
+            inner[i] = vec_fma(bytes_product(t, f, u, i), vec_set1(*of_x), inner[i]);
     }
-    bytes_keep(t, u + 1, !odd);
+    bytes_keep(t, bytes_odd(f), u + 1);
 }
 
 /* The group that ends with unit u, number `group` of the piece. */
 INLINE void bytes_add_group(const struct bytes_tile *t, struct bytes_form f, size_t u, size_t group,
-                            const vec inner[TILE_ROWS], float *acc)
+                            const vec inner[TILE_ROWS])
 {
+    float *acc = t->acc;
     const struct bytes_run *b = t->run;
     const vec scale = vec_load(b->scale[group]);
     UNROLL
@@ -271,27 +285,28 @@ INLINE void bytes_add_group(const struct bytes_tile *t, struct bytes_form f, siz
 }
 
 /* Groups of several units: the group's sums stay in registers, and those before in memory. */
-INLINE void bytes_several(struct bytes_tile *t, struct bytes_form f, float *acc, float *carry)
+INLINE void bytes_several(struct bytes_tile *t, struct bytes_form f)
 {
+    float *carry = t->carry;
     const struct bytes_run *b = t->run;
     vec inner[TILE_ROWS];
     UNROLL
     for (int i = 0; i < f.rows; i++)
         inner[i] = vec_load(carry + i * TILE_ROWS);
     if (b->first == 0)
-        memset(acc, 0, TILE_FLOATS * sizeof *acc);
+        memset(t->acc, 0, TILE_FLOATS * sizeof *t->acc);
     size_t done = b->first % b->each; /* units of the group that is at hand */
     size_t group = 0;                 /* of the piece */
     bytes_begin(t, f);
     for (size_t u = 0; u < b->n; u++) {
         if (u % 2 == 0)
-            bytes_several_unit(t, f, u, false, done == 0, inner);
+            bytes_several_unit(t, f, u, done == 0, inner);
         else
-            bytes_several_unit(t, f, u, true, done == 0, inner);
+            bytes_several_unit(t, bytes_odd(f), u, done == 0, inner);
         if (++done < b->each && b->first + u + 1 < b->units)
             continue;
         done = 0;
-        bytes_add_group(t, f, u, group++, inner, acc);
+        bytes_add_group(t, f, u, group++, inner);
     }
     UNROLL
     for (int i = 0; i < f.rows; i++)
@@ -299,13 +314,12 @@ INLINE void bytes_several(struct bytes_tile *t, struct bytes_form f, float *acc,
 }
 
 #define BYTES_CASE(rows, direct, form)                                                             \
-    static __attribute__((noinline)) void bytes_##form##_##rows(struct bytes_tile *t, float *acc,  \
-                                                                float *carry)                      \
+    static __attribute__((noinline)) void bytes_##form##_##rows(struct bytes_tile *t)              \
     {                                                                                              \
         if (t->run->each == 1)                                                                     \
-            bytes_single(t, (struct bytes_form){rows, direct}, acc);                               \
+            bytes_single(t, (struct bytes_form){rows, direct, false});                             \
         else                                                                                       \
-            bytes_several(t, (struct bytes_form){rows, direct}, acc, carry);                       \
+            bytes_several(t, (struct bytes_form){rows, direct, false});                            \
     }
 BYTES_CASE(4, false, widened)
 BYTES_CASE(8, false, widened)
@@ -316,12 +330,12 @@ BYTES_CASE(8, true, direct)
 BYTES_CASE(12, true, direct)
 BYTES_CASE(16, true, direct)
 
-static void bytes_tile(struct bytes_tile *t, float *acc, float *carry)
+static void bytes_tile(struct bytes_tile *t)
 {
-    static void (*const fns[2][4])(struct bytes_tile *, float *, float *) = {
+    static void (*const fns[2][4])(struct bytes_tile *) = {
         {bytes_widened_4, bytes_widened_8, bytes_widened_12, bytes_widened_16},
         {bytes_direct_4, bytes_direct_8, bytes_direct_12, bytes_direct_16}};
-    fns[t->run->direct][(t->rows - 1) / 4](t, acc, carry);
+    fns[t->run->direct][(t->rows - 1) / 4](t);
 }
 
 /* ---- a block of rows by the panels side by side ---- */
@@ -398,8 +412,11 @@ static void bytes_panel(struct bytes_run *b, size_t panel, size_t at)
         b->w = b->widened;
     }
     bytes_open_scales(b, panel);
-    for (size_t i = 0; i < b->scale_lines; i++)
+    for (size_t i = 0; i < b->scale_lines; i++) {
         __builtin_prefetch(b->next_scales + i * 64, 0, 2);
+        if (b->next_mins)
+            __builtin_prefetch(b->next_mins + i * 64, 0, 2);
+    }
     for (t.row = 0; t.row < b->rows; t.row += TILE_ROWS) {
         const struct rows8 x = rows8_from(b->op->x8, b->m + t.row);
         t.rows = b->rows - t.row < TILE_ROWS ? b->rows - t.row : TILE_ROWS;
@@ -414,31 +431,43 @@ static void bytes_panel(struct bytes_run *b, size_t panel, size_t at)
             t.scale_stride = PIECE_SPANS;
         }
         bytes_configure(b, t.rows);
-        bytes_tile(&t, b->sums->acc[at] + t.row * TILE_ROWS,
-                   b->sums->inner[at] + t.row * TILE_ROWS);
+        t.acc = b->sums->acc[at] + t.row * TILE_ROWS;
+        t.carry = b->sums->inner[at] + t.row * TILE_ROWS;
+        bytes_tile(&t);
     }
 }
 
-/* What comes behind slot `slot` of a strip: the same piece of the next one, or the next piece of
- * the first. */
+/* Units of the piece that begins with this one. */
+static size_t bytes_piece(const struct bytes_run *b, size_t first)
+{
+    const size_t most = b->form.twice ? PIECE_UNITS / 2 : PIECE_UNITS;
+    return b->units - first < most ? b->units - first : most;
+}
+
+/* What comes behind slot `slot` of a strip: the same piece of the next one, the next piece of the
+ * first, or the next strip's. */
 static void bytes_set_next(struct bytes_run *b, const struct packed_strip *s, size_t slot)
 {
     const struct gemm_unit *u = b->op->unit;
     const size_t each = u ? 2 : 1, tiles = (b->rows + TILE_ROWS - 1) / TILE_ROWS;
-    const size_t lines = b->n * b->unit * PACKED_ROWS * (size_t)b->p->bits / 8 / 64;
     const bool wraps = slot + 1 == s->panels * each;
-    const size_t next = wraps ? 0 : slot + 1, first = wraps ? b->first + b->n : b->first;
+    const size_t next = wraps ? 0 : slot + 1;
     const struct packed *p = u && next % 2 ? u->up->packed : b->op->w->packed;
-    b->next = first < b->units ? bytes_from(b, p, s->panel + next / each, first) : NULL;
+    size_t first = wraps ? b->first + b->n : b->first, panel = s->panel + next / each;
+    if (first == b->units) {
+        first = 0;
+        panel = s->panel + s->panels;
+    }
+    const size_t n = bytes_piece(b, first), group = panel * packed_groups(p) + first / b->each;
+    const size_t lines = n * b->unit * PACKED_ROWS * (size_t)p->bits / 8 / 64;
+    const size_t scale_bytes = dtype_bytes(p->scale_type) * PACKED_ROWS;
+    const bool none = panel == b->end;
+    b->next = none ? NULL : bytes_from(b, p, panel, first);
     b->next_lines = (lines + tiles - 1) / tiles;
     b->unit_lines = (b->next_lines + b->n - 1) / b->n;
-    b->scale_lines = 0;
-    if (b->next) {
-        const size_t each_group = dtype_bytes(p->scale_type) * PACKED_ROWS;
-        const size_t group = (s->panel + next / each) * packed_groups(p) + first / b->each;
-        b->next_scales = (const char *)p->scales + group * each_group;
-        b->scale_lines = (b->n + b->each - 1) / b->each * each_group / 64;
-    }
+    b->scale_lines = none ? 0 : ((n + b->each - 1) / b->each * scale_bytes + 63) / 64;
+    b->next_scales = (const char *)p->scales + group * scale_bytes;
+    b->next_mins = p->has_min ? (const char *)p->mins + group * scale_bytes : NULL;
 }
 
 /* The piece of all panels of the strip; with a unit each is followed by that of the second matrix,
@@ -472,11 +501,10 @@ static void bytes_write(const struct bytes_run *b, const struct packed_strip *s)
 /* All of K. The strip's rows are a block at most. */
 static void bytes_strip(struct bytes_run *b, const struct packed_strip *s)
 {
-    const size_t most = b->form.twice ? PIECE_UNITS / 2 : PIECE_UNITS;
     b->m = s->m;
     b->rows = s->rows;
     for (b->first = 0; b->first < b->units; b->first += b->n) {
-        b->n = b->units - b->first < most ? b->units - b->first : most;
+        b->n = bytes_piece(b, b->first);
         if (b->p->has_min)
             bytes_sum_groups(b);
         if (b->direct || b->left)
@@ -509,7 +537,8 @@ static void tiles_bytes(const struct op_gemm *op, struct packed_share share)
     const struct packed *p = op->w->packed;
     struct bytes_sums sums;
     int8_t w[PIECE_SPANS * PACKED_SPAN * PACKED_ROWS] __attribute__((aligned(64)));
-    struct bytes_run b = {.op = op, .p = p, .sums = &sums, .widened = w};
+    struct bytes_run b = {.op = op, .p = p, .sums = &sums, .widened = w, .end = share.end};
+    assert(p->bits == 4 || !p->has_table);
     b.form = packed_units(p, op->x8);
     b.unit = unit_cols(b.form);
     b.units = ((size_t)p->cols + b.unit - 1) / b.unit;

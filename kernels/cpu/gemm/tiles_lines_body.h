@@ -3,11 +3,11 @@
  *
  * A line of each row is one product of tiles. Of bf16 that is a span of 32 columns: the sum of its
  * even columns, that of its odd ones, and both added to what was there. Of bytes it is 64 columns,
- * and sums are exact: whole_body.h, which has the single row where there is no unit, adds them up
- * otherwise. Weights have no sign there; what that adds is taken off in the end.
+ * and sums are exact: whole_body.h, for CPUs without tiles, adds them up otherwise. Weights have no
+ * sign there; what that adds is taken off in the end.
  *
  * Few rows wait for the memory, a single one too: most of its tile is empty, but tiles need few
- * instructions, so that the CPU sees far ahead; vectors that do the same make seven eighths of it.
+ * instructions, so that the CPU sees far ahead: vectors that did the same made seven eighths of it.
  * Two panels at a time are two streams, which memory gives faster than one, and than four.
  *
  * Two tiles of rows meet two panels at a time. Of many rows a block of columns stays in L2 while
@@ -284,6 +284,7 @@ static void lines_all(struct lines_run *b, const struct packed_strip *s, size_t 
     b->first = 0;
     b->n = b->spans;
     b->next_lines = 0;
+    assert(slots <= 2);
     lines_open(b, s, sums, 0);
     for (size_t i = 0; i < 2; i++)
         b->next[i] = slots + i < all ? lines_slot(b, &rest, slots + i) : b->w[i];

@@ -1,7 +1,7 @@
 /* Products of bytes that have one scale for a whole row, with rows of bytes that have one as well
  * (rows8.whole): sums of integers from one end of a row to the other, exact in whatever order they
- * are added up, and two multiplications in the end. Vectors here, for few rows or where there are
- * no tiles; tiles_lines_body.h for the others. Compiled once per instruction set (see cpu.h).
+ * are added up, and two multiplications in the end. Vectors, for CPUs without tiles, which have
+ * tiles_lines_body.h. Compiled once per instruction set (see cpu.h).
  *
  * It is over 150 lines because it is code. */
 #ifndef KERNELS_CPU_GEMM_WHOLE_BODY_H
@@ -90,7 +90,8 @@ INLINE void whole_run(const struct whole_tile *w, struct packed_form f, bool ahe
 #define WHOLE_CASE(name, rows, panels, ahead)                                                      \
     static __attribute__((noinline)) void name(const struct whole_tile *w)                         \
     {                                                                                              \
-        whole_run(w, (struct packed_form){rows, panels, 8, false, false, false, false}, ahead);    \
+        whole_run(w, (struct packed_form){rows, panels, 8, false, false, false, false, false},     \
+                  ahead);                                                                          \
     }
 #define WHOLE_CASES(rows, panels)                                                                  \
     WHOLE_CASE(whole_##rows##_##panels, rows, panels, false)                                       \

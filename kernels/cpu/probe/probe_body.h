@@ -30,35 +30,44 @@ double BODY(probe_flops)(int64_t rounds)
 #define PROBE_RUN ((size_t)64 << 10) /* bytes of a stream before it goes on elsewhere */
 #define PROBE_TURN ((size_t)1 << 10) /* bytes of one before the next has its turn */
 
-/* Reads `data` and returns how many bytes that was: so many runs side by side. Which number of them
- * memory gives fastest is another on each machine, and on each day. */
-double BODY(probe_read)(const void *data, size_t bytes, int streams)
+INLINE void probe_turn(const char *at, vec v[8])
 {
     enum { STEP = 8 * LANES * sizeof(float) };
-    const size_t most = bytes / (size_t)streams / PROBE_TURN * PROBE_TURN;
-    const size_t run = most < PROBE_RUN ? most : PROBE_RUN, group = run * (size_t)streams;
-    size_t done = 0;
+    _Static_assert(PROBE_TURN % STEP == 0, "a turn of whole steps");
+    for (size_t step = 0; step < PROBE_TURN; step += STEP) {
+        UNROLL
+        for (int i = 0; i < 8; i++)
+            v[i] = v[i] + vec_load(at + step + (size_t)i * LANES * sizeof(float));
+    }
+}
+
+/* Reads `data`, up to less than a turn of each stream, and returns how many bytes that was: so many
+ * runs side by side. Which number of them memory gives fastest is another on each machine, and on
+ * each day. */
+double BODY(probe_read)(const void *data, size_t bytes, int streams)
+{
+    const size_t least = (size_t)streams * PROBE_TURN;
+    const char *at = data;
+    size_t left = bytes;
     vec v[8];
     UNROLL
     for (int i = 0; i < 8; i++)
         v[i] = vec_zero();
-    for (; group > 0 && done + group <= bytes; done += group)
+    while (left >= least) {
+        const size_t most = left / least * PROBE_TURN, run = most < PROBE_RUN ? most : PROBE_RUN;
         for (size_t turn = 0; turn < run; turn += PROBE_TURN)
-            for (size_t s = 0; s < group; s += run) {
-                const char *at = (const char *)data + done + s + turn;
-                for (size_t step = 0; step < PROBE_TURN; step += STEP) {
-                    UNROLL
-                    for (int i = 0; i < 8; i++)
-                        v[i] = v[i] + vec_load(at + step + (size_t)i * LANES * sizeof(float));
-                }
-            }
+            for (size_t s = 0; s < (size_t)streams; s++)
+                probe_turn(at + s * run + turn, v);
+        at += run * (size_t)streams;
+        left -= run * (size_t)streams;
+    }
     vec sum = vec_zero();
     UNROLL
     for (int i = 0; i < 8; i++)
         sum = sum + v[i];
     volatile float sink = vec_reduce_add(sum);
     (void)sink;
-    return (double)done;
+    return (double)(bytes - left);
 }
 
 #endif
