@@ -167,7 +167,8 @@ static void whole_strip(const struct op_gemm *op, const struct packed_strip *s)
 
 static void whole_gemm(const struct op_gemm *op, struct packed_share share)
 {
-    /* Memory gives one stream faster than two; more rows are worth more of them side by side. */
+    /* A row alone was not faster with two panels here; more rows are worth more of them side by
+     * side. */
     const size_t panels = share.m_end - share.m_begin == 1 ? 1 : BYTES_PANELS;
     for (struct packed_strip s = {0};
          packed_next(&share, PACKED_TILES_MAX * BYTES_ROWS, panels, &s);)

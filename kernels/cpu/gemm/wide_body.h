@@ -446,7 +446,7 @@ static void wide_block(const struct op_gemm *op, const struct packed_strip *s)
 
 static void wide_gemm(const struct op_gemm *op, struct packed_share share)
 {
-    /* Memory gives one stream faster than several. */
+    /* One stream was faster here than several. */
     const size_t most = share.m_end - share.m_begin <= WIDE_ROWS ? 1 : WIDE_PANELS;
     for (struct packed_strip s = {0}; packed_next(&share, WIDE_BLOCK, most, &s);)
         wide_block(op, &s);
