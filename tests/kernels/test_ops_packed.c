@@ -243,8 +243,6 @@ struct kt_rows {
     const float *out;
 };
 
-/* Rows by themselves, or among others, by one thread or by several: the same bits; and the bodies
- * that add in vectors of fused operations agree to the bit too. */
 static void check_some_rows(const struct kt_rows *all, int first, int count, int parts)
 {
     struct rows8 from = rows8_from(all->x, (size_t)first);
@@ -257,6 +255,8 @@ static void check_some_rows(const struct kt_rows *all, int first, int count, int
     free(some);
 }
 
+/* Rows by themselves, or among others, by one thread or by several: the same bits; and the bodies
+ * that add in vectors of fused operations agree to the bit too. */
 static void check_rows_alone(int k)
 {
     enum { ROWS = 45, N = 130 };

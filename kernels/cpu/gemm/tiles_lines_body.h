@@ -283,7 +283,6 @@ static void lines_all(struct lines_run *b, const struct packed_strip *s, size_t 
     const size_t slots = lines_slots(b, s), all = lines_slots(b, &rest);
     b->first = 0;
     b->n = b->spans;
-    b->next_lines = 0;
     assert(slots <= 2);
     lines_open(b, s, sums, 0);
     for (size_t i = 0; i < 2; i++)
