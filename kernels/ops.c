@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "base/team.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/ref/ref.h"
 
@@ -92,6 +93,13 @@ void ops_cut_rows(const struct op_gemm *a, size_t first, size_t n, struct op_gem
             out->unit.out16 += first * rows16_stride(a->w->rows);
         op->unit = &out->unit;
     }
+}
+
+void ops_cut_block(const struct op_gemm *a, size_t block, size_t blocks, struct op_gemm_rows *out)
+{
+    size_t first, last;
+    team_split((size_t)a->tokens, OPS_BLOCK_GRAIN, (int)block, (int)blocks, &first, &last);
+    ops_cut_rows(a, first, last - first, out);
 }
 
 const struct ops *ops_ref(void)

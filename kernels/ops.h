@@ -330,6 +330,7 @@ static inline size_t ops_blocks(size_t rows, size_t each)
 /* In how many blocks of rows this gemm is best cut before it is cut by columns: a thread that stays
  * at one has its rows in its cache, where they fit. 1: rows are few, or it makes no difference. */
 size_t ops_gemm_blocks(const struct ops *o, const struct op_gemm *a);
+#define OPS_BLOCK_GRAIN 32 /* rows that blocks are multiples of, but the last: two tiles */
 
 /* Makes of a gemm that of rows [first, first + n) alone. */
 struct op_gemm_rows {
@@ -338,6 +339,8 @@ struct op_gemm_rows {
     struct gemm_unit unit;
 };
 void ops_cut_rows(const struct op_gemm *a, size_t first, size_t n, struct op_gemm_rows *out);
+/* That of the block'th of so many blocks of rows. */
+void ops_cut_block(const struct op_gemm *a, size_t block, size_t blocks, struct op_gemm_rows *out);
 
 const struct ops *ops_ref(void);
 /* `features`: "auto" or a body's name; a body that this CPU lacks is ST_UNSUPPORTED.

@@ -15,7 +15,6 @@
 /* What a piece of a gemm costs at least, in bytes read from memory: several microseconds. */
 #define GEMM_PIECE_BYTES ((uint64_t)128 << 10)
 #define GEMM_PANELS_EACH 4 /* for a member; fewer are cut evenly */
-#define GEMM_TALL 32       /* rows that blocks of them are multiples of: what two tiles have */
 
 /* ---- what the blocks are made of ---- */
 
@@ -61,9 +60,7 @@ static void run_piece(const struct layer_run *l, const struct gemm_pieces *p, si
                       size_t begin, size_t end)
 {
     struct op_gemm_rows part;
-    size_t first, last;
-    team_split((size_t)p->op->tokens, GEMM_TALL, (int)block, (int)p->blocks, &first, &last);
-    ops_cut_rows(p->op, first, last - first, &part);
+    ops_cut_block(p->op, block, p->blocks, &part);
     part.op.first = (int32_t)(begin * PACKED_ROWS);
     part.op.end = end == p->panels ? p->op->w->rows : (int32_t)(end * PACKED_ROWS);
     l->r->m->ops->gemm(&part.op, 0, 1);

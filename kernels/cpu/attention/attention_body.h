@@ -111,6 +111,7 @@ static void attention_begin(const struct attention_tile *t, struct attention_sta
     s->stored[KV_KEY] = dim;
     s->stored[KV_VALUE] = a->layout->value_dim ? (size_t)a->layout->value_dim : dim;
     s->form = attention_form(a);
+    attention_find_pool(t, &s->pool);
     s->all = (struct attention_sums){s->all_max, s->all_sum, s->all_acc};
 #if defined(BODY_TILES)
     if (s->form == SCORE_TILES) {
@@ -159,13 +160,13 @@ static void attention_stretch(const struct attention_tile *t, struct attention_s
     }
     memset(s->acc, 0, (size_t)pairs * s->acc_stride * sizeof s->acc[0]);
     struct attention_view next, now = attention_look(t, base);
-    attention_locate(t, base, now.range, &s->places[0]);
+    attention_locate(&s->pool, base, now.range, &s->places[0]);
     for (int at_now = 0; base < end; base += OPS_KV_SPAN, now = next, at_now = !at_now) {
         s->now = &s->places[at_now];
         s->ahead = NULL;
         if (base + OPS_KV_SPAN <= last) { /* of the next stretch too, most likely ours */
             next = attention_look(t, base + OPS_KV_SPAN);
-            attention_locate(t, base + OPS_KV_SPAN, next.range, &s->places[!at_now]);
+            attention_locate(&s->pool, base + OPS_KV_SPAN, next.range, &s->places[!at_now]);
             s->ahead = &s->places[!at_now];
         }
 #if defined(BODY_TILES)

@@ -39,6 +39,14 @@ struct attention_places {
     const char *key[OPS_KV_SPAN], *value[OPS_KV_SPAN];
 };
 
+/* Where one head's of a sequence are found. */
+struct attention_pool {
+    const int32_t *blocks;
+    int32_t block_tokens;
+    const char *first[2];  /* key and value of block 0, slot 0 */
+    size_t slot[2], block; /* bytes from one to the next */
+};
+
 struct attention_range {
     int32_t first, end;
 };
@@ -56,8 +64,8 @@ struct attention_sums {
 
 /* What tiles_body.h computes with. */
 struct attention_tiles {
-    uint16_t key[OPS_HEAD_DIM_MAX * OPS_KV_SPAN]; /* [blocks][OPS_KV_SPAN][TILES_COLS] */
-    float score[2][TILES_OF_SPAN * TILES_TILE];   /* of pairs now and next: [position][pair] */
+    uint16_t staged[OPS_HEAD_DIM_MAX * OPS_KV_SPAN]; /* [blocks][OPS_KV_SPAN][TILES_COLS] */
+    float score[2][TILES_OF_SPAN * TILES_TILE];      /* of pairs now and next: [position][pair] */
     float weight[ATTENTION_QUERIES / TILE_ROWS][2][TILES_TILE]; /* [half][pair][position pair] */
     float value[2][2 * TILES_CHUNK / TILES_COLS]
                [TILES_TILE]; /* [half][][position pair][elements] */
@@ -81,6 +89,7 @@ struct attention_state {
     float panel[SCORE_ELEMENTS * OPS_KV_SPAN];
     float wide[OPS_KV_SPAN * SCORE_ELEMENTS]; /* of quantized keys or values, what is read now */
     const char *wide_row[OPS_KV_SPAN];
+    struct attention_pool pool;
     struct attention_places places[2]; /* of this span and of the next */
     const struct attention_places *now, *ahead;
     enum dtype dtype; /* of what they point to */
@@ -111,27 +120,36 @@ static int attention_skip(const struct attention_tile *t, int i, int32_t base)
     return n > OPS_KV_SPAN ? OPS_KV_SPAN : n > 0 ? (int)n : 0;
 }
 
-/* Finds positions [base + range[0], base + range[1]); blocks of others may be gone. */
-static void attention_locate(const struct attention_tile *t, int32_t base, const int range[2],
-                             struct attention_places *out)
+static void attention_find_pool(const struct attention_tile *t, struct attention_pool *p)
 {
     const struct op_attention *a = t->op;
     const struct kv_layout *l = a->layout;
-    const int32_t *blocks = a->rows->block_tables[a->rows->seq_of[t->row]];
-    const char *pool = a->pool;
     const enum kv_part value = l->value_dim ? KV_VALUE : KV_KEY;
-    const size_t key_bytes = kv_slot_bytes(l, KV_KEY), value_bytes = kv_slot_bytes(l, value);
-    for (int j = range[0]; j < range[1];) {
-        int32_t block = blocks[(base + j) / l->block_tokens];
-        int slot = (base + j) % l->block_tokens;
-        int end = l->block_tokens - slot < range[1] - j ? j + l->block_tokens - slot : range[1];
-        const char *k = pool + kv_offset(l, a->layer, block, KV_KEY, t->kv_head, slot);
-        const char *v = pool + kv_offset(l, a->layer, block, value, t->kv_head, slot);
-        for (int i = 0; i < end - j; i++)
-            out->key[j + i] = k + (size_t)i * key_bytes;
-        for (int i = 0; i < end - j; i++)
-            out->value[j + i] = v + (size_t)i * value_bytes;
-        j = end;
+    p->blocks = a->rows->block_tables[a->rows->seq_of[t->row]];
+    p->block_tokens = l->block_tokens;
+    p->first[KV_KEY] = (const char *)a->pool + kv_offset(l, a->layer, 0, KV_KEY, t->kv_head, 0);
+    p->first[KV_VALUE] = (const char *)a->pool + kv_offset(l, a->layer, 0, value, t->kv_head, 0);
+    p->slot[KV_KEY] = kv_slot_bytes(l, KV_KEY);
+    p->slot[KV_VALUE] = kv_slot_bytes(l, value);
+    p->block = kv_block_bytes(l);
+}
+
+/* Finds positions [base + range[0], base + range[1]); blocks of others may be gone. */
+static void attention_locate(const struct attention_pool *p, int32_t base, const int range[2],
+                             struct attention_places *out)
+{
+    const int32_t *block = p->blocks + (base + range[0]) / p->block_tokens;
+    int32_t slot = (base + range[0]) % p->block_tokens;
+    for (int j = range[0]; j < range[1]; block++, slot = 0) {
+        const int end =
+            p->block_tokens - slot < range[1] - j ? j + p->block_tokens - slot : range[1];
+        const size_t at = (size_t)*block * p->block;
+        const char *k = p->first[KV_KEY] + at + (size_t)slot * p->slot[KV_KEY];
+        const char *v = p->first[KV_VALUE] + at + (size_t)slot * p->slot[KV_VALUE];
+        for (; j < end; j++, k += p->slot[KV_KEY], v += p->slot[KV_VALUE]) {
+            out->key[j] = k;
+            out->value[j] = v;
+        }
     }
     for (int j = range[1]; j < OPS_KV_SPAN; j++) {
         out->key[j] = out->key[range[0]];

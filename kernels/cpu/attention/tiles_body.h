@@ -4,14 +4,15 @@
  * Scores come out with positions down and (row, head) pairs across, 16 of each to a tile: keys
  * are then read where they lie in the pool, as the rows of a tile, and only queries are turned
  * around, once for all spans. Softmax works on 16 pairs side by side, with nothing to sum across
- * lanes. Its weights are turned around to meet the values, of which two positions lie side by side.
- * Of up to 8 pairs tiles_narrow_body.h does the same in other ways.
+ * lanes. Its weights are turned around to meet the values, of which a position and that 16 later
+ * lie side by side. Of up to 8 pairs tiles_narrow_body.h does the same in other ways.
  *
  * Any number of rows goes this way, a single one too: what a lane computes does not depend on the
- * lanes beside it, a sum always takes elements by 32 and positions by 32, so the bits are those of
- * any other batch. What a row does not see has a weight of zero; a value that is no number would
- * make more of that, so where there is one, rows are done one by one, zeros in the place of what
- * they do not see. All of a span is computed with flushing, as the tile unit does it, and zeros
+ * lanes beside it, a sum always takes elements by 32, and positions by 16 of which each two sums
+ * are added to what there was as one, so the bits are those of any other batch. What a row does
+ * not see has a weight of zero; a value that is no number would make more of that, so where there
+ * is one, rows are done one by one, zeros in the place of what they do not see. All of a span is
+ * computed with flushing, as the tile unit does it, and zeros
  * lose their sign in the end: then products with zeros may be left out.
  *
  * Counted per span of 64 positions and 16 pairs, head_dim 128: 32 products of tiles (512 cycles);
@@ -29,9 +30,9 @@
 
 #include "kernels/cpu/attention/span_body.h"
 
-/* Where the tiles of a span's keys are: blocks of elements before `staged` a key per row, stride
- * apart, the others in the state. */
-struct tiles_keys {
+/* Where the tiles of a span's keys or values are: blocks of 32 elements before `staged` a position
+ * per row, stride apart, the others in the state. */
+struct tiles_rows {
     const char *direct[TILES_OF_SPAN];
     size_t stride, staged;
 };
@@ -103,39 +104,40 @@ static void tiles_queries(const struct attention_tile *t, struct attention_state
 
 /* ---- scores ---- */
 
-/* Finds the keys of positions [range[0], range[1]). Read where they are, with what else is in
- * their block, unless a tile would reach beyond a block, or beyond a key's end. */
-static void tiles_find(const struct attention_tile *t, struct attention_state *s,
-                       const int range[2], struct tiles_keys *k)
+/* Finds the keys, or values, of positions [range[0], range[1]). Read where they are, with what else
+ * is in their block, unless a tile would reach beyond a block, or beyond an end of elements. */
+static void tiles_find(const struct attention_tile *t, struct attention_state *s, enum kv_part part,
+                       const int range[2], struct tiles_rows *k)
 {
-    const size_t blocks = tiles_blocks(s->dim);
-    k->stride = kv_slot_bytes(t->op->layout, KV_KEY);
-    k->staged = t->op->layout->block_tokens % TILE_ROWS == 0 ? s->dim / TILES_COLS : 0;
+    const size_t dim = part == KV_KEY ? s->dim : s->out_dim, blocks = tiles_blocks(dim);
+    const char *const *row = part == KV_KEY ? s->now->key : s->now->value;
+    k->stride = s->stored[part] * sizeof(uint16_t);
+    k->staged = t->op->layout->block_tokens % TILE_ROWS == 0 ? dim / TILES_COLS : 0;
     for (int i = 0; i < TILES_OF_SPAN; i++) {
         const int from = i * TILE_ROWS, seen = range[0] > from ? range[0] : from;
         if (k->staged > 0 && seen < range[1] && seen < from + TILE_ROWS)
-            k->direct[i] = s->now->key[seen] - (size_t)(seen - from) * k->stride;
+            k->direct[i] = row[seen] - (size_t)(seen - from) * k->stride;
         else
             k->direct[i] = NULL;
     }
     for (size_t b = k->staged; b < blocks; b++)
         for (int j = 0; j < OPS_KV_SPAN; j++)
-            _mm512_store_si512(s->tiles.key + (b * OPS_KV_SPAN + (size_t)j) * TILES_COLS,
-                               _mm512_maskz_loadu_epi16(tiles_mask(s->dim - b * TILES_COLS),
-                                                        s->now->key[j] + b * TILE_ROW_BYTES));
+            _mm512_store_si512(s->tiles.staged + (b * OPS_KV_SPAN + (size_t)j) * TILES_COLS,
+                               _mm512_maskz_loadu_epi16(tiles_mask(dim - b * TILES_COLS),
+                                                        row[j] + b * TILE_ROW_BYTES));
 }
 
-INLINE const char *tiles_key(const struct attention_state *s, const struct tiles_keys *k,
+INLINE const char *tiles_row(const struct attention_state *s, const struct tiles_rows *k,
                              size_t block, int tile)
 {
     if (block < k->staged)
         return k->direct[tile] + block * TILE_ROW_BYTES;
-    return (const char *)(s->tiles.key +
+    return (const char *)(s->tiles.staged +
                           (block * OPS_KV_SPAN + (size_t)(tile * TILE_ROWS)) * TILES_COLS);
 }
 
 /* Tiles 0 to 3: products of these queries with tiles [first, end) of positions, zeros else. */
-INLINE void tiles_multiply(struct attention_state *s, const struct tiles_keys *k, const float *q,
+INLINE void tiles_multiply(struct attention_state *s, const struct tiles_rows *k, const float *q,
                            const int tiles[2])
 {
     const size_t blocks = tiles_blocks(s->dim);
@@ -149,19 +151,19 @@ INLINE void tiles_multiply(struct attention_state *s, const struct tiles_keys *k
         const size_t stride = b < k->staged ? k->stride : TILE_ROW_BYTES;
         TILE_LOAD(6, q + b * TILES_TILE, TILE_ROW_BYTES);
         if (on[0]) {
-            TILE_LOAD(4, tiles_key(s, k, b, 0), stride);
+            TILE_LOAD(4, tiles_row(s, k, b, 0), stride);
             TILE_DOT_BF16(0, 4, 6);
         }
         if (on[1]) {
-            TILE_LOAD(5, tiles_key(s, k, b, 1), stride);
+            TILE_LOAD(5, tiles_row(s, k, b, 1), stride);
             TILE_DOT_BF16(1, 5, 6);
         }
         if (on[2]) {
-            TILE_LOAD(4, tiles_key(s, k, b, 2), stride);
+            TILE_LOAD(4, tiles_row(s, k, b, 2), stride);
             TILE_DOT_BF16(2, 4, 6);
         }
         if (on[3]) {
-            TILE_LOAD(5, tiles_key(s, k, b, 3), stride);
+            TILE_LOAD(5, tiles_row(s, k, b, 3), stride);
             TILE_DOT_BF16(3, 5, 6);
         }
     }
@@ -169,7 +171,7 @@ INLINE void tiles_multiply(struct attention_state *s, const struct tiles_keys *k
 
 /* Scores of pairs [16 p, 16 p + 16) in tiles [first, end) of positions, into [position][pair]. */
 static __attribute__((noinline)) void
-tiles_scores(struct attention_state *s, const struct tiles_keys *k, int p, const int tiles[2])
+tiles_scores(struct attention_state *s, const struct tiles_rows *k, int p, const int tiles[2])
 {
     float *to = s->tiles.score[p % 2];
     tiles_multiply(s, k, s->q + (size_t)p * tiles_blocks(s->dim) * TILES_TILE, tiles);
@@ -220,26 +222,49 @@ static void tiles_limit(const struct attention_tile *t, float *score, int p, int
     }
 }
 
-/* Weights of positions [range[0], range[1]), whole tiles, with their sum as they are when rounded:
- * [position pair][pair][2]. What is rounded lies in [0, 1] or is NaN, and carries nowhere. */
-INLINE vec tiles_weigh(const float *score, vec base, const int range[2],
-                       vec weight[OPS_KV_SPAN / 2], const struct tiles_ahead *ahead)
+/* Weights of a tile of positions, the first or the second of a half of the span, and what they add
+ * up to when rounded, by position % 4. What is rounded lies in [0, 1] or is NaN, and carries
+ * nowhere. */
+INLINE void tiles_weigh_one(const float *score, vec base, bool second, vec weight[TILE_ROWS],
+                            vec sum[4])
 {
     const __m512i half = _mm512_set1_epi32(0x8000), upper = _mm512_set1_epi32((int)0xffff0000);
-    vec sum[2] = {vec_zero(), vec_zero()};
+    for (int j = 0; j < TILE_ROWS; j += 4)
+        UNROLL
+    for (int i = 0; i < 4; i++) {
+        const vec v = tiles_exp(vec_load(score + (j + i) * TILE_ROWS) - base);
+        const __m512i w = _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(v), half), upper);
+        const __m512i before = _mm512_castps_si512(weight[j + i]);
+        sum[i] = sum[i] + _mm512_castsi512_ps(w);
+        weight[j + i] =
+            _mm512_castsi512_ps(second ? _mm512_or_si512(before, w) : _mm512_srli_epi32(w, 16));
+    }
+}
+
+/* Weights of tiles [first, end) of positions, zeros of others, with their sum: [half of the
+ * span][position][pair][2], the second that of the position 16 later. */
+INLINE vec tiles_weigh(const float *score, vec base, const int tiles[2],
+                       vec weight[OPS_KV_SPAN / 2], const struct tiles_ahead *ahead)
+{
+    vec sum[2][4];
+    UNROLL
+    for (int i = 0; i < 8; i++)
+        sum[i / 4][i % 4] = vec_zero();
     for (int j = 0; j < OPS_KV_SPAN / 2; j++)
         weight[j] = vec_zero();
-    for (int j = range[0]; j < range[1]; j += 2) {
-        tiles_fetch(ahead, j);
-        const vec v = tiles_exp(vec_load(score + j * TILE_ROWS) - base);
-        const vec w = tiles_exp(vec_load(score + (j + 1) * TILE_ROWS) - base);
-        const __m512i even = _mm512_add_epi32(_mm512_castps_si512(v), half);
-        const __m512i odd = _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(w), half), upper);
-        sum[0] = sum[0] + _mm512_castsi512_ps(_mm512_and_si512(even, upper));
-        sum[1] = sum[1] + _mm512_castsi512_ps(odd);
-        weight[j / 2] = _mm512_castsi512_ps(_mm512_or_si512(_mm512_srli_epi32(even, 16), odd));
+    for (int tile = tiles[0]; tile < tiles[1]; tile++) {
+        vec *to = weight + tile / 2 * TILE_ROWS;
+        for (int j = 0; j < TILE_ROWS; j += 2)
+            tiles_fetch(ahead, tile * TILE_ROWS + j);
+        if (tile % 2 == 0)
+            tiles_weigh_one(score + tile * TILES_TILE, base, false, to, sum[0]);
+        else
+            tiles_weigh_one(score + tile * TILES_TILE, base, true, to, sum[1]);
     }
-    return sum[0] + sum[1];
+    UNROLL
+    for (int i = 0; i < 4; i++)
+        sum[0][i] = sum[0][i] + sum[1][i];
+    return (sum[0][0] + sum[0][1]) + (sum[0][2] + sum[0][3]);
 }
 
 static void tiles_fade(struct attention_state *s, int i)
@@ -267,7 +292,7 @@ static __attribute__((noinline)) void tiles_softmax(const struct attention_tile 
     const vec less = _mm512_mask_mov_ps(max, none, vec_zero()); /* weights 0 then, not NaN */
     const struct tiles_ahead ahead = {fetches && s->ahead ? s->ahead->key : NULL,
                                       s->dim * sizeof(uint16_t)};
-    const vec sum = tiles_weigh(score, less, range, weight, &ahead);
+    const vec sum = tiles_weigh(score, less, tiles, weight, &ahead);
     const vec fade = vec_exp(before - less);
     vec_store(s->sum + from, vec_load(s->sum + from) * fade + sum);
     vec_store(s->max + from, max);
@@ -286,25 +311,27 @@ static __attribute__((noinline)) void tiles_softmax(const struct attention_tile 
 /* ---- values ---- */
 
 /* Elements [d, d + 64) of the values of positions [range[0], range[1]), zeros elsewhere:
- * [half of the span][two tiles of each 32 elements][position pair][16][2]. Elements are then where
- * mix16_place() says. True where one is no finite number. */
+ * [half of the span][two tiles of each 32 elements][position][16][2], the second of the position 16
+ * later. Elements are then where mix16_place() says. True where one is no finite number. */
 static bool tiles_values(struct attention_state *s, size_t d, const int range[2])
 {
     const size_t end = s->out_dim - d < TILES_CHUNK ? s->out_dim : d + TILES_CHUNK;
     const __m512i magnitude = _mm512_set1_epi16(0x7fff);
     const struct tiles_ahead ahead = {s->ahead ? s->ahead->value : NULL, (end - d) * 2, d * 2};
     __m512i most = _mm512_setzero_si512();
-    for (int j = 0; j < OPS_KV_SPAN; j += 2) {
-        tiles_fetch(&ahead, j);
-        float *to = s->tiles.value[j / TILES_COLS][0] + j % TILES_COLS / 2 * TILE_ROWS;
+    for (int i = 0; i < OPS_KV_SPAN / 2; i++) {
+        const int j = i / TILE_ROWS * 2 * TILE_ROWS + i % TILE_ROWS;
+        float *to = s->tiles.value[i / TILE_ROWS][0] + i % TILE_ROWS * TILE_ROWS;
+        tiles_fetch(&ahead, 2 * i);
         for (size_t e = d; e < end; e += TILES_COLS, to += 2 * TILES_TILE) {
             const __mmask32 mask = tiles_mask(s->out_dim - e);
             __m512i x[2];
             UNROLL
-            for (int i = 0; i < 2; i++) {
-                const bool sees = j + i >= range[0] && j + i < range[1];
-                x[i] = _mm512_maskz_loadu_epi16(sees ? mask : 0, s->now->value[j + i] + 2 * e);
-                most = _mm512_max_epu16(most, _mm512_and_si512(x[i], magnitude));
+            for (int k = 0; k < 2; k++) {
+                const int at = j + k * TILE_ROWS;
+                const bool sees = at >= range[0] && at < range[1];
+                x[k] = _mm512_maskz_loadu_epi16(sees ? mask : 0, s->now->value[at] + 2 * e);
+                most = _mm512_max_epu16(most, _mm512_and_si512(x[k], magnitude));
             }
             _mm512_store_si512(to, _mm512_unpacklo_epi16(x[0], x[1]));
             _mm512_store_si512(to + TILES_TILE, _mm512_unpackhi_epi16(x[0], x[1]));
@@ -399,8 +426,8 @@ static void tiles_span_of_many(const struct attention_tile *t, struct attention_
     const int end = (v->last * t->heads + TILE_ROWS - 1) / TILE_ROWS;
     const bool all =
         attention_seen(t, 0, base) == OPS_KV_SPAN && attention_skip(t, t->rows - 1, base) == 0;
-    struct tiles_keys keys;
-    tiles_find(t, s, v->range, &keys);
+    struct tiles_rows keys;
+    tiles_find(t, s, KV_KEY, v->range, &keys);
     tiles_scores(s, &keys, first, tiles);
     for (int p = first; p < end; p++) {
         if (p + 1 < end)
@@ -424,23 +451,39 @@ static void tiles_span(const struct attention_tile *t, struct attention_state *s
                        const struct attention_view *v)
 {
     const unsigned csr = flush_begin();
-    (s->tiles.width < TILE_ROWS ? narrow_span : tiles_span_of_many)(t, s, base, v);
+    if (s->tiles.width == 4)
+        narrow_span_4(t, s, base, v);
+    else if (s->tiles.width == 8)
+        narrow_span_8(t, s, base, v);
+    else
+        tiles_span_of_many(t, s, base, v);
     flush_end(csr);
 }
 
-/* Elements of a pair's sums in their order, times `by`. */
-static void tiles_write(const struct attention_state *s, const float *acc, vec fade, vec sum,
-                        float *out)
+/* A pair's elements as mix16_place() has them, in their order. */
+INLINE void tiles_order(vec low, vec high, vec out[2])
 {
     const __m512i first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
     const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
+    out[0] = _mm512_permutex2var_ps(low, first, high);
+    out[1] = _mm512_permutex2var_ps(low, second, high);
+}
+
+/* Elements of a pair's sums in their order, times `fade` and over `sum`. */
+static void tiles_write(const struct attention_state *s, const float *acc, vec fade, vec sum,
+                        float *out)
+{
     for (size_t d = 0; d < s->out_dim; d += TILES_COLS) {
         const uint32_t mask = tiles_mask(s->out_dim - d);
         const vec low = (vec_load(acc + d) + vec_zero()) * fade / sum;
         const vec high = (vec_load(acc + d + LANES) + vec_zero()) * fade / sum;
-        _mm512_mask_storeu_ps(out + d, (__mmask16)mask, _mm512_permutex2var_ps(low, first, high));
-        _mm512_mask_storeu_ps(out + d + LANES, (__mmask16)(mask >> 16),
-                              _mm512_permutex2var_ps(low, second, high));
+        vec v[2];
+        if (s->tiles.width < TILE_ROWS)
+            narrow_order(low, high, v);
+        else
+            tiles_order(low, high, v);
+        _mm512_mask_storeu_ps(out + d, (__mmask16)mask, v[0]);
+        _mm512_mask_storeu_ps(out + d + LANES, (__mmask16)(mask >> 16), v[1]);
     }
 }
 

@@ -1,10 +1,16 @@
 /* Spans of attention in tiles, of so few (row, head) pairs that most lanes would idle: scores of 4
  * or 8 pairs at several positions share a vector, so that softmax takes a fourth, or half, of the
- * operations; and values are not put in order for tiles, which takes longer than vectors do. For
- * tiles_body.h, and to the bit what it does: what a pair's sums add up, and in which order, is the
- * same.
+ * operations; and values are read by the tile unit where they lie. For tiles_body.h, and to the bit
+ * what it does: what a pair's sums add up, and in which order, is the same.
  *
- * Tiles: 0 to 3 scores, a position a row; 4 and 5 keys; 6 queries. Values are for vectors.
+ * A product takes two positions of an element that lie side by side, and in a pool two elements of
+ * a position do. So each weight is given twice, once beside a zero and once behind one: the first
+ * takes the even elements and the second the odd ones, and both together fill no more rows than
+ * there are. Only what is no finite number shows at the zeros; a sum that is none is made again, in
+ * vectors.
+ *
+ * Tiles: 0 and 1 scores, a position a row; 2 and 3 sums of values; 4 and 5 keys or values; 6
+ * queries; 7 weights.
  *
  * It is over 150 lines because it is code. */
 #ifndef KERNELS_CPU_ATTENTION_TILES_NARROW_BODY_H
@@ -19,28 +25,45 @@ INLINE int narrow_width(int pairs)
 static void narrow_configure(int width)
 {
     struct tile_config c = {0};
-    const size_t bytes = (size_t)width * sizeof(float);
-    for (int i = 0; i < 4; i++)
-        tile_set(&c, i, TILE_ROWS, bytes);
+    const size_t rows = 2 * (size_t)width, bytes = (size_t)width * sizeof(float);
+    tile_set(&c, 0, TILE_ROWS, bytes);
+    tile_set(&c, 1, TILE_ROWS, bytes);
+    tile_set(&c, 2, rows, TILE_ROW_BYTES);
+    tile_set(&c, 3, rows, TILE_ROW_BYTES);
     tile_set(&c, 4, TILE_ROWS, TILE_ROW_BYTES);
     tile_set(&c, 5, TILE_ROWS, TILE_ROW_BYTES);
     tile_set(&c, 6, TILE_ROWS, bytes);
+    tile_set(&c, 7, rows, TILE_ROW_BYTES);
     tiles_begin(&c);
 }
 
 /* ---- scores ---- */
 
-/* In tiles [first, end) of positions, into [position][pair]. */
-static void narrow_scores(struct attention_state *s, const struct tiles_keys *k, const int tiles[2],
-                          int width)
+/* In tiles `tile` and the next of positions where they are in [first, end), into [position][pair].
+ */
+INLINE void narrow_two_scores(struct attention_state *s, const struct tiles_rows *k, int tile,
+                              const int tiles[2])
 {
-    float *to = s->tiles.score[0];
-    const size_t row = (size_t)width * sizeof *to, tile = (size_t)(TILE_ROWS * width);
-    tiles_multiply(s, k, s->q, tiles);
+    const size_t blocks = tiles_blocks(s->dim), row = (size_t)s->tiles.width * sizeof(float);
+    const bool one = tile >= tiles[0] && tile < tiles[1];
+    const bool two = tile + 1 >= tiles[0] && tile + 1 < tiles[1];
+    float *to = s->tiles.score[0] + tile * TILE_ROWS * s->tiles.width;
+    TILE_ZERO(0);
+    TILE_ZERO(1);
+    for (size_t b = 0; b < blocks; b++) {
+        const size_t stride = b < k->staged ? k->stride : TILE_ROW_BYTES;
+        TILE_LOAD(6, s->q + b * TILES_TILE, TILE_ROW_BYTES);
+        if (one) {
+            TILE_LOAD(4, tiles_row(s, k, b, tile), stride);
+            TILE_DOT_BF16(0, 4, 6);
+        }
+        if (two) {
+            TILE_LOAD(5, tiles_row(s, k, b, tile + 1), stride);
+            TILE_DOT_BF16(1, 5, 6);
+        }
+    }
     TILE_STORE(0, to, row);
-    TILE_STORE(1, to + tile, row);
-    TILE_STORE(2, to + 2 * tile, row);
-    TILE_STORE(3, to + 3 * tile, row);
+    TILE_STORE(1, to + TILE_ROWS * s->tiles.width, row);
 }
 
 /* ---- weights ---- */
@@ -82,45 +105,88 @@ INLINE vec narrow_top(vec v, int width)
     return width == 4 ? vec_max(_mm512_shuffle_f32x4(v, v, 0xb1), v) : v;
 }
 
-/* Sums of even and of odd positions, one after the other: [even pairs][odd pairs] of 4 or 8. */
-struct narrow_sums {
-    __m256 four;
-    vec eight;
-};
-
-INLINE void narrow_count(struct narrow_sums *s, vec v, int width)
+/* A pair's sums as tiles_weigh() adds them up: [tile, even or odd][vectors of a tile]. The total is
+ * in all places of the pair. */
+INLINE vec narrow_total(vec sum[2][2], int width)
 {
+    const vec first = sum[0][0] + sum[1][0];
+    if (width == 8) {
+        const vec second = sum[0][1] + sum[1][1];
+        return (first + _mm512_shuffle_f32x4(first, first, 0x4e)) +
+               (second + _mm512_shuffle_f32x4(second, second, 0x4e));
+    }
+    const vec two = first + _mm512_shuffle_f32x4(first, first, 0xb1);
+    return two + _mm512_shuffle_f32x4(two, two, 0x4e);
+}
+
+/* Lanes of four vectors, each for itself, from [vector][lane's four] to [lane's four][vector]. */
+INLINE void narrow_turn_four(vec v[4])
+{
+    const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(v[0], v[1]));
+    const __m512d b = _mm512_castps_pd(_mm512_unpackhi_ps(v[0], v[1]));
+    const __m512d c = _mm512_castps_pd(_mm512_unpacklo_ps(v[2], v[3]));
+    const __m512d d = _mm512_castps_pd(_mm512_unpackhi_ps(v[2], v[3]));
+    v[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+    v[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+    v[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+    v[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+}
+
+/* 16 positions' weights, `width` vectors, from [position][pair] to [pair][position]. */
+INLINE void narrow_turn(vec v[8], int width)
+{
+    const __m512i four = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m512i low = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 16, 24, 17, 25, 18, 26, 19, 27);
+    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(4));
+    narrow_turn_four(v);
     if (width == 4) {
-        s->four = _mm256_add_ps(s->four, _mm512_castps512_ps256(v));
-        s->four = _mm256_add_ps(s->four, _mm512_extractf32x8_ps(v, 1));
-    } else {
-        s->eight = s->eight + v;
+        UNROLL
+        for (int i = 0; i < 4; i++)
+            v[i] = _mm512_permutexvar_ps(four, v[i]);
+        return;
+    }
+    narrow_turn_four(v + 4);
+    UNROLL
+    for (int i = 0; i < 4; i++) {
+        const vec first = v[i], second = v[i + 4];
+        v[i] = _mm512_permutex2var_ps(first, low, second);
+        v[i + 4] = _mm512_permutex2var_ps(first, high, second);
     }
 }
 
-INLINE vec narrow_total(const struct narrow_sums *s, int width)
+/* Where the weights of a tile of positions are: rows of pairs with the zero behind, then before. */
+INLINE float *narrow_weights(struct attention_state *s, int tile)
 {
-    const vec v = width == 4 ? _mm512_castps256_ps512(s->four) : s->eight;
-    return v + _mm512_shuffle_f32x4(v, v, width == 4 ? 0xb1 : 0x4e); /* in the first lanes */
+    return s->tiles.weight[0][0] + tile * TILES_TILE;
 }
 
-/* What tiles_weigh() does; weights stay where scores were, as floats. */
-INLINE vec narrow_weigh(struct attention_state *s, vec base, const int range[2],
+/* What tiles_weigh() does, into narrow_weights(). */
+INLINE vec narrow_weigh(struct attention_state *s, vec base, const int tiles[2],
                         const struct tiles_ahead *ahead, int width)
 {
     const __m512i half = _mm512_set1_epi32(0x8000), upper = _mm512_set1_epi32((int)0xffff0000);
-    const int each = LANES / width;
-    struct narrow_sums sums = {_mm256_setzero_ps(), vec_zero()};
-    for (int j = range[0]; j < range[1]; j += each) {
-        float *score = s->tiles.score[0] + j * width;
-        const __m512i v = _mm512_castps_si512(tiles_exp(vec_load(score) - base));
-        const vec weight = _mm512_castsi512_ps(_mm512_and_si512(_mm512_add_epi32(v, half), upper));
-        for (int i = 0; i < each; i += 2)
-            tiles_fetch(ahead, j + i);
-        narrow_count(&sums, weight, width);
-        vec_store(score, weight);
+    vec sum[2][2] = {{vec_zero(), vec_zero()}, {vec_zero(), vec_zero()}};
+    for (int tile = tiles[0]; tile < tiles[1]; tile++) {
+        const float *score = s->tiles.score[0] + tile * TILE_ROWS * width;
+        float *to = narrow_weights(s, tile);
+        vec v[8], *const add = sum[tile % 2];
+        UNROLL
+        for (int i = 0; i < width; i++) {
+            const vec e = tiles_exp(vec_load(score + i * LANES) - base);
+            v[i] = _mm512_castsi512_ps(
+                _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(e), half), upper));
+            for (int j = 0; j < LANES / width; j += 2)
+                tiles_fetch(ahead, tile * TILE_ROWS + i * (LANES / width) + j);
+            add[width == 8 ? i % 2 : 0] = add[width == 8 ? i % 2 : 0] + v[i];
+        }
+        narrow_turn(v, width);
+        UNROLL
+        for (int i = 0; i < width; i++) {
+            _mm512_store_si512(to + i * LANES, _mm512_srli_epi32(_mm512_castps_si512(v[i]), 16));
+            vec_store(to + (width + i) * LANES, v[i]);
+        }
     }
-    return narrow_total(&sums, width);
+    return narrow_total(sum, width);
 }
 
 /* What tiles_softmax() does. */
@@ -138,7 +204,7 @@ INLINE void narrow_softmax(const struct attention_tile *t, struct attention_stat
     const vec max = vec_max(narrow_top(top, width), before);
     const __mmask16 none = _mm512_cmp_ps_mask(max, vec_set1(-INFINITY), _CMP_EQ_OQ);
     const vec less = _mm512_mask_mov_ps(max, none, vec_zero()); /* weights 0 then, not NaN */
-    const vec sum = narrow_weigh(s, less, range, &ahead, width);
+    const vec sum = narrow_weigh(s, less, tiles, &ahead, width);
     const vec fade = vec_exp(before - less);
     vec_store_n(s->sum, vec_load(s->sum) * fade + sum, width);
     vec_store_n(s->max, max, width);
@@ -147,127 +213,138 @@ INLINE void narrow_softmax(const struct attention_tile *t, struct attention_stat
         tiles_fade(s, i);
 }
 
-static __attribute__((noinline)) void narrow_softmax_4(const struct attention_tile *t,
-                                                       struct attention_state *s, int32_t base,
-                                                       const int tiles[2])
-{
-    narrow_softmax(t, s, base, tiles, 4);
-}
-static __attribute__((noinline)) void narrow_softmax_8(const struct attention_tile *t,
-                                                       struct attention_state *s, int32_t base,
-                                                       const int tiles[2])
-{
-    narrow_softmax(t, s, base, tiles, 8);
-}
-
 /* ---- values ---- */
 
-/* Pairs [first, first + n) of one row, which sees positions [range[0], range[1]). */
-struct narrow_mix {
-    int first, range[2];
-    size_t d;                 /* elements [d, d + TILES_COLS) */
-    const char *const *ahead; /* values of the next span, or NULL */
-};
-
-/* Position j, of the even or the odd ones, of which these are sums. Elements are then where
- * mix16_place() says. */
-INLINE void narrow_position(const struct attention_state *s, const struct narrow_mix *m, int j,
-                            int n, __mmask32 mask, vec sum[4][2])
+/* Weighted values, [element block][tile][pairs' even elements, then odd ones][16], of element
+ * blocks `block` and, where there are two, the next; zeros of tiles that nobody sees. Fetches the
+ * next span's values. */
+INLINE void narrow_products(struct attention_state *s, const struct tiles_rows *v, size_t block,
+                            bool two, const int tiles[2])
 {
-    const __m512i zero = _mm512_setzero_si512();
-    const __m512i v = _mm512_maskz_loadu_epi16(mask, s->now->value[j] + 2 * m->d);
-    const vec low = _mm512_castsi512_ps(_mm512_unpacklo_epi16(zero, v));
-    const vec high = _mm512_castsi512_ps(_mm512_unpackhi_epi16(zero, v));
-    const float *weight = s->tiles.score[0] + j * s->tiles.width + m->first;
-    if (m->ahead)
-        __builtin_prefetch(m->ahead[j] + 2 * m->d, 0, 2);
-    UNROLL
-    for (int i = 0; i < n; i++) {
-        const vec w = vec_set1(weight[i]);
-        sum[i][0] = vec_fma(w, low, sum[i][0]);
-        sum[i][1] = vec_fma(w, high, sum[i][1]);
+    const char *const *ahead = s->ahead ? s->ahead->value : NULL;
+    float *to = s->tiles.value[0][0];
+    for (int tile = 0; tile < TILES_OF_SPAN; tile++, to += TILES_TILE) {
+        TILE_ZERO(2);
+        TILE_ZERO(3);
+        if (tile >= tiles[0] && tile < tiles[1]) {
+            TILE_LOAD(7, narrow_weights(s, tile), TILE_ROW_BYTES);
+            TILE_LOAD(4, tiles_row(s, v, block, tile), block < v->staged ? v->stride : 64);
+            TILE_DOT_BF16(2, 7, 4);
+        }
+        if (tile >= tiles[0] && tile < tiles[1] && two) {
+            TILE_LOAD(5, tiles_row(s, v, block + 1, tile), block + 1 < v->staged ? v->stride : 64);
+            TILE_DOT_BF16(3, 7, 5);
+        }
+        for (int i = 0; ahead && i < TILE_ROWS; i++)
+            rows_prefetch(ahead[tile * TILE_ROWS + i] + block * TILE_ROW_BYTES, two ? 128 : 64);
+        TILE_STORE(2, to, TILE_ROW_BYTES);
+        TILE_STORE(3, to + TILES_OF_SPAN * TILES_TILE, TILE_ROW_BYTES);
     }
 }
 
-/* What the tile unit does with weights and values, in its order: of each 32 positions the sum of
- * the even ones, that of the odd ones, and both added to what was there. Few pairs wait less for
- * this than for values to be put side by side, stored, and loaded as tiles. */
-INLINE void narrow_add(struct attention_state *s, const struct narrow_mix *m, int n)
+/* acc [width][32] += products; false, and nothing is done, where a sum would be no number. */
+INLINE bool narrow_add(const float *product, float *acc, size_t stride, int width)
 {
-    const __mmask32 mask = tiles_mask(s->out_dim - m->d);
-    float *acc = s->acc + (size_t)m->first * s->acc_stride + m->d;
-    vec all[4][2];
+    vec all[2 * 8];
+    __mmask16 sick = 0;
     UNROLL
-    for (int i = 0; i < 2 * n; i++)
-        all[i / 2][i % 2] = vec_load(acc + (size_t)(i / 2) * s->acc_stride + i % 2 * LANES);
-    for (int from = 0; from < OPS_KV_SPAN; from += TILES_COLS) {
-        vec even[4][2], odd[4][2];
-        int j = m->range[0] > from ? m->range[0] : from;
-        const int end = m->range[1] < from + TILES_COLS ? m->range[1] : from + TILES_COLS;
-        if (j >= end)
+    for (int i = 0; i < 2 * width; i++) {
+        const float *from = product + i * LANES;
+        const vec first = vec_load(from) + vec_load(from + TILES_TILE);
+        const vec second = vec_load(from + 2 * TILES_TILE) + vec_load(from + 3 * TILES_TILE);
+        all[i] = vec_load(acc + (size_t)(i % width) * stride + i / width * LANES) + first;
+        all[i] = all[i] + second;
+        sick |= _mm512_cmp_ps_mask(all[i], all[i], _CMP_UNORD_Q);
+    }
+    if (sick)
+        return false;
+    UNROLL
+    for (int i = 0; i < 2 * width; i++)
+        vec_store(acc + (size_t)(i % width) * stride + i / width * LANES, all[i]);
+    return true;
+}
+
+/* A pair's sums of elements [d, d + 32) over positions [range[0], range[1]), in vectors: what a row
+ * does not see, which may be no number, is not its. */
+static void narrow_add_pair(struct attention_state *s, int pair, size_t d, const int range[2])
+{
+    const __m512i upper = _mm512_set1_epi32((int)0xffff0000);
+    const __mmask32 mask = tiles_mask(s->out_dim - d);
+    float *acc = s->acc + (size_t)pair * s->acc_stride + d;
+    vec all[2] = {vec_load(acc), vec_load(acc + LANES)};
+    for (int from = 0; from < OPS_KV_SPAN; from += 2 * TILE_ROWS) {
+        vec sum[2][2] = {{vec_zero(), vec_zero()}, {vec_zero(), vec_zero()}};
+        for (int j = from; j < from + 2 * TILE_ROWS; j++) {
+            const int tile = j / TILE_ROWS, place = (s->tiles.width + pair) * LANES;
+            vec *to = sum[tile % 2];
+            if (j < range[0] || j >= range[1])
+                continue;
+            const __m512i v = _mm512_maskz_loadu_epi16(mask, s->now->value[j] + 2 * d);
+            const vec w = vec_set1(narrow_weights(s, tile)[place + j % TILE_ROWS]);
+            to[0] = vec_fma(w, _mm512_castsi512_ps(_mm512_slli_epi32(v, 16)), to[0]);
+            to[1] = vec_fma(w, _mm512_castsi512_ps(_mm512_and_si512(v, upper)), to[1]);
+        }
+        all[0] = all[0] + (sum[0][0] + sum[1][0]);
+        all[1] = all[1] + (sum[0][1] + sum[1][1]);
+    }
+    vec_store(acc, all[0]);
+    vec_store(acc + LANES, all[1]);
+}
+
+INLINE void narrow_values(const struct attention_tile *t, struct attention_state *s, int32_t base,
+                          const struct attention_view *v, int width)
+{
+    const int tiles[2] = {v->range[0] / TILE_ROWS, (v->range[1] + TILE_ROWS - 1) / TILE_ROWS};
+    struct tiles_rows values;
+    tiles_find(t, s, KV_VALUE, v->range, &values);
+    for (size_t d = 0; d < s->acc_stride; d += TILES_COLS) {
+        const size_t block = d / TILES_COLS, at = block % 2;
+        if (at == 0)
+            narrow_products(s, &values, block, d + TILES_COLS < s->acc_stride, tiles);
+        if (narrow_add(s->tiles.value[at][0], s->acc + d, s->acc_stride, width))
             continue;
-        UNROLL
-        for (int i = 0; i < 2 * n; i++)
-            even[i / 2][i % 2] = odd[i / 2][i % 2] = vec_zero();
-        if (j % 2 == 1)
-            narrow_position(s, m, j++, n, mask, odd);
-        for (; j + 1 < end; j += 2) {
-            narrow_position(s, m, j, n, mask, even);
-            narrow_position(s, m, j + 1, n, mask, odd);
-        }
-        if (j < end)
-            narrow_position(s, m, j, n, mask, even);
-        UNROLL
-        for (int i = 0; i < 2 * n; i++)
-            all[i / 2][i % 2] = all[i / 2][i % 2] + (even[i / 2][i % 2] + odd[i / 2][i % 2]);
-    }
-    UNROLL
-    for (int i = 0; i < 2 * n; i++)
-        vec_store(acc + (size_t)(i / 2) * s->acc_stride + i % 2 * LANES, all[i / 2][i % 2]);
-}
-
-#define NARROW_CASE(n)                                                                             \
-    static __attribute__((noinline)) void narrow_add_##n(struct attention_state *s,                \
-                                                         const struct narrow_mix *m)               \
-    {                                                                                              \
-        narrow_add(s, m, n);                                                                       \
-    }
-NARROW_CASE(1)
-NARROW_CASE(2)
-NARROW_CASE(3)
-NARROW_CASE(4)
-
-/* Row by row: a value that one does not see, which may be no number, is not its. */
-static void narrow_values(const struct attention_tile *t, struct attention_state *s, int32_t base,
-                          const struct attention_view *v)
-{
-    static void (*const fns[])(struct attention_state *, const struct narrow_mix *) = {
-        narrow_add_1, narrow_add_2, narrow_add_3, narrow_add_4};
-    struct narrow_mix m = {.ahead = s->ahead ? s->ahead->value : NULL};
-    for (int row = v->first; row < v->last; row++) {
-        m.range[0] = attention_skip(t, row, base);
-        m.range[1] = attention_seen(t, row, base);
-        for (int head = 0, n; head < t->heads; head += n, m.ahead = NULL) {
-            n = t->heads - head < 4 ? t->heads - head : 4;
-            m.first = row * t->heads + head;
-            for (m.d = 0; m.d < s->out_dim; m.d += TILES_COLS)
-                fns[n - 1](s, &m);
-        }
+        for (int i = v->first * t->heads; i < v->last * t->heads; i++)
+            narrow_add_pair(s, i, d,
+                            (int[2]){attention_skip(t, i / t->heads, base),
+                                     attention_seen(t, i / t->heads, base)});
     }
 }
 
 /* ---- a span ---- */
 
 /* What tiles_span() does. */
-static void narrow_span(const struct attention_tile *t, struct attention_state *s, int32_t base,
-                        const struct attention_view *v)
+INLINE void narrow_span(const struct attention_tile *t, struct attention_state *s, int32_t base,
+                        const struct attention_view *v, int width)
 {
     const int tiles[2] = {v->range[0] / TILE_ROWS, (v->range[1] + TILE_ROWS - 1) / TILE_ROWS};
-    struct tiles_keys keys;
-    tiles_find(t, s, v->range, &keys);
-    narrow_scores(s, &keys, tiles, s->tiles.width);
-    (s->tiles.width == 4 ? narrow_softmax_4 : narrow_softmax_8)(t, s, base, tiles);
-    narrow_values(t, s, base, v);
+    struct tiles_rows keys;
+    tiles_find(t, s, KV_KEY, v->range, &keys);
+    for (int tile = 0; tile < TILES_OF_SPAN; tile += 2)
+        narrow_two_scores(s, &keys, tile, tiles);
+    narrow_softmax(t, s, base, tiles, width);
+    narrow_values(t, s, base, v, width);
+}
+
+static __attribute__((noinline)) void narrow_span_4(const struct attention_tile *t,
+                                                    struct attention_state *s, int32_t base,
+                                                    const struct attention_view *v)
+{
+    narrow_span(t, s, base, v, 4);
+}
+static __attribute__((noinline)) void narrow_span_8(const struct attention_tile *t,
+                                                    struct attention_state *s, int32_t base,
+                                                    const struct attention_view *v)
+{
+    narrow_span(t, s, base, v, 8);
+}
+
+/* A pair's elements as they come out of tiles, in their order. */
+INLINE void narrow_order(vec low, vec high, vec out[2])
+{
+    const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
+    out[0] = _mm512_permutex2var_ps(low, first, high);
+    out[1] = _mm512_permutex2var_ps(low, second, high);
 }
 
 #endif

@@ -278,8 +278,12 @@ static packed_fn *const packed_alone[3] = {packed_8_alone, packed_8_half_alone,
                                            packed_8_twice_alone};
 #endif
 
+/* Of a tile of so many of the strip's rows. */
 static packed_fn *packed_fn_of(const struct packed_strip *s, size_t rows, int form)
 {
+    if (form == 0 && rows == BYTES_ROWS && s->panels == BYTES_PANELS &&
+        s->rows >= PACKED_NEAR_TILES * BYTES_ROWS)
+        return packed_8_near; /* one among many others */
 #if BYTES_PANELS == 2
     if (s->rows == 1 && s->panels == 2 && form < 3)
         return packed_alone[form];
@@ -390,13 +394,6 @@ static void packed_ahead(struct packed_tile *t, const struct packed_strip *s, si
     }
 }
 
-/* Whether this is a tile of 8 bits and whole spans among many others. */
-static bool is_near(const struct packed_strip *s, size_t rows, int form)
-{
-    return form == 0 && rows == BYTES_ROWS && s->panels == BYTES_PANELS &&
-           s->rows >= PACKED_NEAR_TILES * BYTES_ROWS;
-}
-
 static void packed_run(const struct op_gemm *op, const struct packed_strip *s)
 {
     const struct packed *p = op->w->packed;
@@ -418,10 +415,7 @@ static void packed_run(const struct op_gemm *op, const struct packed_strip *s)
             t.x = rows8_from(op->x8, s->m + i);
             t.sum = sums + i * s->panels * PACKED_ROWS;
             packed_ahead(&t, s, tile, tiles);
-            if (is_near(s, n, form))
-                packed_8_near(&t);
-            else
-                packed_fn_of(s, n, form)(&t);
+            packed_fn_of(s, n, form)(&t);
         }
     }
     packed_write(op, sums, s);

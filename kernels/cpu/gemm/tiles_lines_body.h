@@ -39,7 +39,8 @@ _Static_assert(PANELS_SPAN_BYTES == 2 * PACKED_SPAN * PACKED_ROWS && PANELS_ROWS
 #define LINES_PANELS 16                       /* whose sums wait meanwhile */
 #define LINES_AHEAD 8                         /* spans that few rows ask for ahead */
 
-_Static_assert(LINES_ROWS % (2 * TILE_ROWS) == 0, "blocks of whole tiles");
+_Static_assert(OPS_BLOCK_GRAIN == 2 * TILE_ROWS && LINES_ROWS % OPS_BLOCK_GRAIN == 0,
+               "blocks of whole tiles");
 
 struct lines_run {
     const struct op_gemm *op;
@@ -353,7 +354,7 @@ static void lines_strip(struct lines_run *b, const struct packed_strip *s, size_
 /* Rows of the next block: equal ones, of pairs of tiles. */
 static size_t lines_rows(size_t left)
 {
-    const size_t blocks = ops_blocks(left, TILES_BLOCK_ROWS), tall = 2 * TILE_ROWS;
+    const size_t blocks = ops_blocks(left, TILES_BLOCK_ROWS), tall = OPS_BLOCK_GRAIN;
     const size_t rows = ((left + blocks - 1) / blocks + tall - 1) / tall * tall;
     return rows < left ? rows : left;
 }
