@@ -54,7 +54,7 @@ struct lines_run {
     uint8_t upper, lower;   /* rows that the tiles are set for */
     bool few;
     const char *next[2]; /* of the panels that come next: what this tile asks for, */
-    size_t next_lines;   /* of many rows so many lines of each with each span */
+    size_t next_lines;   /* of many rows twice so many lines of each with each span */
     float *sum[2];
 };
 
@@ -124,16 +124,23 @@ INLINE void lines_store(float *left, float *right, struct lines_form f)
         TILE_STORE(3, right + TILE_ROWS * TILE_ROWS, TILE_ROW_BYTES);
 }
 
-/* With span s: of these panels the one LINES_AHEAD behind it, then the first of the next. */
-INLINE void lines_ahead(const struct lines_run *b, size_t s, struct lines_form f)
+/* What span s asks for, a quarter after each product: so many in one go would wait for each other,
+ * and all else for them. Of few rows these panels' span LINES_AHEAD behind it, or the next panels'
+ * first; of many the next panels' lines from next[] on. */
+INLINE void lines_fetch(const struct lines_run *b, size_t s, int quarter, const char *next[2],
+                        struct lines_form f)
 {
+    const int i = quarter / 2;
     const size_t at = s + LINES_AHEAD;
-    for (size_t i = 0; i < (f.right ? 2 : 1); i++) {
+    if (b->few && (i == 0 || f.right)) {
         const char *w = at < b->n ? b->w[i] + at * PANELS_SPAN_BYTES
                                   : b->next[i] + (at - b->n) * PANELS_SPAN_BYTES;
-        for (size_t line = 0; line < PANELS_SPAN_BYTES; line += 64)
-            __builtin_prefetch(w + line);
+        UNROLL
+        for (size_t line = 0; line < PANELS_SPAN_BYTES / 2; line += 64)
+            __builtin_prefetch(w + (size_t)(quarter % 2) * (PANELS_SPAN_BYTES / 2) + line);
     }
+    for (size_t line = 0; line < b->next_lines; line++, next[i] += 64)
+        __builtin_prefetch(next[i], 0, 2);
 }
 
 /* Up to 32 rows, from `row` of the block on. */
@@ -143,31 +150,29 @@ INLINE void lines_tile(struct lines_run *b, size_t row, struct lines_form f)
     const char *x = b->x + row * b->x_stride + b->first * TILE_ROW_BYTES;
     const char *w0 = b->w[0] + b->first * PANELS_SPAN_BYTES;
     const char *w1 = b->w[1] + b->first * PANELS_SPAN_BYTES;
-    const char *next0 = b->next[0], *next1 = b->next[1];
+    const char *next[2] = {b->next[0], b->next[1]};
     if (b->first == 0)
         lines_zero(f);
     else
         lines_load(left, right, f);
     for (size_t s = 0; s < b->n; s++) {
-        TILE_LOAD(4, x, b->x_stride);
         TILE_LOAD(6, w0, TILE_ROW_BYTES);
         if (f.right)
             TILE_LOAD(7, w1, TILE_ROW_BYTES);
-        if (f.lower)
-            TILE_LOAD(5, x + TILE_ROWS * b->x_stride, b->x_stride);
+        TILE_LOAD(4, x, b->x_stride);
         LINES_DOT(f, 0, 4, 6);
+        lines_fetch(b, s, 0, next, f);
         if (f.right)
             LINES_DOT(f, 1, 4, 7);
-        if (f.lower)
+        lines_fetch(b, s, 1, next, f);
+        if (f.lower) {
+            TILE_LOAD(5, x + TILE_ROWS * b->x_stride, b->x_stride);
             LINES_DOT(f, 2, 5, 6);
+        }
+        lines_fetch(b, s, 2, next, f);
         if (f.lower && f.right)
             LINES_DOT(f, 3, 5, 7);
-        if (b->few)
-            lines_ahead(b, s, f);
-        for (size_t i = 0; i < b->next_lines; i++, next0 += 64, next1 += 64) {
-            __builtin_prefetch(next0, 0, 2);
-            __builtin_prefetch(next1, 0, 2);
-        }
+        lines_fetch(b, s, 3, next, f);
         x += TILE_ROW_BYTES;
         w0 += PANELS_SPAN_BYTES;
         w1 += PANELS_SPAN_BYTES;
@@ -198,11 +203,11 @@ static void lines_pass(struct lines_run *b, const char *const *next)
         {{lines_one_bytes, lines_wide_bytes}, {lines_tall_bytes, lines_four_bytes}}};
     const size_t lines = PANELS_SPAN_BYTES / 64,
                  tiles = (b->rows + 2 * TILE_ROWS - 1) / (2 * TILE_ROWS);
-    const size_t each = (lines + tiles - 1) / tiles;
+    const size_t each = (lines + 2 * tiles - 1) / (2 * tiles) * 2;
     for (size_t row = 0, tile = 0; row < b->rows; row += 2 * TILE_ROWS, tile++) {
         const size_t left = b->rows - row, upper = left < TILE_ROWS ? left : TILE_ROWS;
         const size_t lower = left - upper < TILE_ROWS ? left - upper : TILE_ROWS;
-        b->next_lines = next && tile * each < lines ? each : 0;
+        b->next_lines = next && tile * each < lines ? each / 2 : 0;
         for (size_t i = 0; i < 2 && b->next_lines; i++)
             b->next[i] = next[i] + tile * each * 64 * b->n;
         lines_configure(b, upper, lower);
