@@ -183,6 +183,10 @@ struct op_rope {
     int32_t dynamic_from;
     double dynamic_theta, dynamic_factor;
     int interleaved;
+    /* Of each token cosines, then sines, [tokens, head_dim], or NULL. A body may leave them there,
+     * and take them from there where `angled`: ops on the same positions need them once. */
+    float *angles;
+    bool angled;
 };
 
 /* Where a ragged batch's rows belong. Row r is the token at `positions[r]` of sequence `seq_of[r]`,
@@ -339,7 +343,7 @@ struct op_gemm_rows {
     struct gemm_unit unit;
 };
 void ops_cut_rows(const struct op_gemm *a, size_t first, size_t n, struct op_gemm_rows *out);
-/* That of the block'th of so many blocks of rows. */
+/* That of the block'th of so many blocks of rows, which may be empty. */
 void ops_cut_block(const struct op_gemm *a, size_t block, size_t blocks, struct op_gemm_rows *out);
 
 const struct ops *ops_ref(void);

@@ -43,29 +43,56 @@ static void norm_heads(const struct layer_run *l, float *x, const struct matrix 
                                     .out_stride = widths_of(l).all});
 }
 
-/* Norm, clip and rotation of `heads` projected heads at x, in the order that the model was trained
- * with. Meets before each step, not after the last. */
-static void finish_heads(const struct layer_run *l, float *x, const struct matrix *weight,
-                         int32_t heads, const struct op_rows *rows)
+/* Which of the heads that stand side by side. */
+struct heads {
+    bool queries, keys;
+};
+
+static void norm_each(const struct layer_run *l, struct heads h, int32_t tokens)
+{
+    const struct model_config *c = &l->r->m->config;
+    float *queries = l->r->m->scratch.qkv;
+    if (h.queries)
+        norm_heads(l, queries, &l->w->q_norm, c->heads, tokens);
+    if (h.keys)
+        norm_heads(l, queries + widths_of(l).q, &l->w->k_norm, c->kv_heads, tokens);
+}
+
+/* The angles of all rows are kept from the first layer on. */
+static void rotate(const struct layer_run *l, float *x, int32_t heads, const struct op_rows *rows)
+{
+    const struct model *m = l->r->m;
+    const int rope = l->config->rope;
+    struct op_rope a = {
+        .x = x, .heads = heads, .head_stride = m->config.head_dim, .x_stride = widths_of(l).all};
+    if (rope >= 0 && rows->positions == l->r->all.positions) {
+        a.angles = m->scratch.angles[rope];
+        a.angled = l->layer > m->rope_first[rope];
+    }
+    run_rope(l, a, rows);
+}
+
+/* Norm, clip and rotation of projected heads, in the order that the model was trained with. Meets
+ * before each step, not after the last. */
+static void finish_heads(const struct layer_run *l, struct heads h, const struct op_rows *rows)
 {
     const struct model_config *c = &l->r->m->config;
     const bool before = c->qk_norm == QK_NORM_HEAD || c->qk_norm == QK_NORM_FULL;
+    const int32_t heads = (h.queries ? c->heads : 0) + (h.keys ? c->kv_heads : 0);
+    float *x = l->r->m->scratch.qkv + (h.queries ? 0 : widths_of(l).q);
     run_meet(l->r);
     if (before) {
-        norm_heads(l, x, weight, heads, rows->tokens);
+        norm_each(l, h, rows->tokens);
         run_meet(l->r);
     }
     if (c->clip_qkv > 0) {
         clip(l, x, heads * c->head_dim, rows->tokens);
         run_meet(l->r);
     }
-    run_rope(l,
-             (struct op_rope){
-                 .x = x, .heads = heads, .head_stride = c->head_dim, .x_stride = widths_of(l).all},
-             rows);
+    rotate(l, x, heads, rows);
     if (c->qk_norm == QK_NORM_AFTER_ROPE) {
         run_meet(l->r);
-        norm_heads(l, x, weight, heads, rows->tokens);
+        norm_each(l, h, rows->tokens);
     }
 }
 
@@ -100,13 +127,11 @@ void mixer_gqa(const struct layer_run *l)
         project_keys(l);
     if (!l->narrow)
         project_queries(l, l->in, l->rows);
-    if (stores) {
-        finish_heads(l, s->qkv + w.q, &l->w->k_norm, c->kv_heads, &l->r->all);
-        if (c->clip_qkv > 0)
+    if (stores || !l->narrow) {
+        finish_heads(l, (struct heads){!l->narrow, stores}, &l->r->all);
+        if (stores && c->clip_qkv > 0)
             clip(l, s->qkv + w.q + w.kv, w.kv, l->r->all.tokens);
     }
-    if (!l->narrow)
-        finish_heads(l, s->qkv, &l->w->q_norm, c->heads, l->rows);
     run_meet(l->r);
     if (stores)
         run_store(l, s->qkv + w.q, s->qkv + w.q + w.kv, w.all);
@@ -116,7 +141,7 @@ void mixer_gqa(const struct layer_run *l)
     if (l->narrow) {
         run_ready(l, l->in_sel, l->rows->tokens, &l->w->q);
         project_queries(l, l->in_sel, l->rows);
-        finish_heads(l, s->qkv, &l->w->q_norm, c->heads, l->rows);
+        finish_heads(l, (struct heads){.queries = true}, l->rows);
         run_meet(l->r);
     }
     run_attend(l, (struct op_attention){

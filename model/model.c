@@ -89,6 +89,8 @@ static enum status scratch_init(struct scratch *s, const struct model *m, struct
         {&s->h, tokens * hidden},
         {&s->block, c->post_norm ? tokens * hidden : 0},
         {&s->qkv, tokens * (size_t)model_qkv_width(c)},
+        {&s->angles[0], tokens * (size_t)c->ropes[0].dim},
+        {&s->angles[1], tokens * (size_t)c->ropes[1].dim},
         {&s->attn, tokens * (size_t)model_attention_width(c)},
         {&s->split, s->split_bytes / sizeof(float)},
         {&s->latent, tokens * latent},
@@ -144,6 +146,9 @@ static enum status ropes_init(struct model *m, struct error *err)
             m->inv_freq[i][is_long] = at;
             model_rope_frequencies(&m->config.ropes[i], is_long, at);
         }
+    for (int32_t layer = m->config.layers - 1; layer >= 0; layer--)
+        if (m->config.layer[layer].rope >= 0)
+            m->rope_first[m->config.layer[layer].rope] = layer;
     return ST_OK;
 }
 

@@ -24,8 +24,9 @@ struct scratch {
     float *h;     /* [tokens, hidden] normalised */
     float *block; /* [tokens, hidden] a block's output, where it is normalised before it is added */
     float *qkv;   /* [tokens, qkv_width] queries, keys, values */
-    float *attn;  /* [tokens, heads * dim of what attention gives] */
-    float *split; /* where parts of one row's attention meet (op_attention.scratch) */
+    float *angles[MODEL_ROPES]; /* [tokens, dim] of positions (op_rope.angles) */
+    float *attn;                /* [tokens, heads * dim of what attention gives] */
+    float *split;               /* where parts of one row's attention meet (op_attention.scratch) */
     size_t split_bytes;
     float *latent;   /* [tokens, ...] queries' latents, and attention's output in latent form */
     float *gate;     /* [rows, ffn], then the gated unit's output */
@@ -70,6 +71,7 @@ struct model {
     struct profile *profile;         /* NULL: off */
     float *inv_freq[MODEL_ROPES][2]; /* [dim / 2], short and long */
     float *inv_freq_memory;
+    int32_t rope_first[MODEL_ROPES]; /* the first layer that has it */
     int32_t max_tokens, max_logits;
 };
 

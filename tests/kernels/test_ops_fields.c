@@ -223,38 +223,49 @@ static const int32_t rope_positions[] = {0, 1, 2, 77, 255, 256, 1000, 131071};
 static const int32_t rope_sequences[] = {0, 0, 0, 1, 1, 1, 2, 2};
 static const uint8_t rope_long[] = {0, 1, 0};
 
+enum { ROPE_TOKENS = 8 };
+
 /* options: bit 0 interleaved, 1 head stride, 2 row stride, 3 dynamic, 4 long */
-static void rope_check(int dim, int heads, int options)
+static struct op_rope rope_make(int dim, int heads, int options, float inv_freq[2][80])
 {
-    enum { TOKENS = 8 };
-    int head_stride = options & 2 ? dim + 6 : dim;
-    int stride = heads * head_stride + (options & 4 ? 3 : 0);
-    size_t n = (size_t)(TOKENS * stride);
-    float *start = kt_floats(n, 41), inv_freq[2][80];
+    const int head_stride = options & 2 ? dim + 6 : dim;
     for (int i = 0; i < dim / 2; i++) {
         inv_freq[0][i] = (float)pow(10000, -2.0 * i / dim);
         inv_freq[1][i] = inv_freq[0][i] / (float)(i + 2);
     }
-    struct op_rope a = {.positions = rope_positions,
-                        .inv_freq = inv_freq[0],
-                        .long_inv_freq = options & 16 ? inv_freq[1] : NULL,
-                        .is_long = options & 16 ? rope_long : NULL,
-                        .seq_of = options & 16 ? rope_sequences : NULL,
-                        .attention_factor = 1.19f,
-                        .tokens = TOKENS,
-                        .heads = heads,
-                        .head_dim = dim,
-                        .head_stride = options & 2 ? head_stride : 0,
-                        .x_stride = options & 4 ? stride : 0,
-                        .dynamic_from = options & 8 ? 256 : 0,
-                        .dynamic_theta = 10000,
-                        .dynamic_factor = 2,
-                        .interleaved = options & 1};
+    return (struct op_rope){.positions = rope_positions,
+                            .inv_freq = inv_freq[0],
+                            .long_inv_freq = options & 16 ? inv_freq[1] : NULL,
+                            .is_long = options & 16 ? rope_long : NULL,
+                            .seq_of = options & 16 ? rope_sequences : NULL,
+                            .attention_factor = 1.19f,
+                            .tokens = ROPE_TOKENS,
+                            .heads = heads,
+                            .head_dim = dim,
+                            .head_stride = options & 2 ? head_stride : 0,
+                            .x_stride = options & 4 ? heads * head_stride + 3 : 0,
+                            .dynamic_from = options & 8 ? 256 : 0,
+                            .dynamic_theta = 10000,
+                            .dynamic_factor = 2,
+                            .interleaved = options & 1};
+}
+
+static size_t rope_floats(const struct op_rope *a)
+{
+    const int head = a->head_stride ? a->head_stride : a->head_dim;
+    return (size_t)(ROPE_TOKENS * (a->x_stride ? a->x_stride : a->heads * head));
+}
+
+static void rope_check(int dim, int heads, int options)
+{
+    float inv_freq[2][80];
+    struct op_rope a = rope_make(dim, heads, options, inv_freq);
+    float *start = kt_floats(rope_floats(&a), 41);
     struct job j = {.run = run_rope,
                     .args = &a,
                     .out = &a.x,
                     .start = start,
-                    .n = n,
+                    .n = rope_floats(&a),
                     .tolerance = {options & 8 ? 2e-5 : 1e-6, 1e-6}};
     snprintf(j.what, sizeof j.what, "rope dim %d heads %d options %d", dim, heads, options);
     job_check(&j);
@@ -268,6 +279,37 @@ Test(fields, rope)
         for (int options = 0; options < 32; options++)
             if (dims[d] > 2 || !(options & 8)) /* NTK's exponent is dim / (dim - 2) */
                 rope_check(dims[d], 1 + options % 3, options);
+}
+
+/* What one op leaves of its angles serves another of other heads, cut otherwise; both give the bits
+ * of ops that compute them. */
+static void check_kept_angles(const struct ops *ops, int options)
+{
+    enum { DIM = 64 };
+    float inv_freq[2][80], angles[ROPE_TOKENS * DIM];
+    memset(angles, 0xff, sizeof angles);
+    for (int turn = 0; turn < 2; turn++) {
+        struct op_rope a = rope_make(DIM, turn ? 2 : 5, options, inv_freq);
+        const size_t n = rope_floats(&a);
+        float *want = kt_floats(n, 41), *got = kt_floats(n, 41);
+        a.x = want;
+        ops->rope(&a, 0, 1);
+        a.x = got;
+        a.angles = angles;
+        a.angled = turn > 0;
+        for (int part = 0; part < 3 - turn; part++)
+            ops->rope(&a, part, 3 - turn);
+        kt_same(ops->name, got, want, n);
+        free(got);
+        free(want);
+    }
+}
+
+Test(fields, rope_keeps_angles)
+{
+    for (int b = 0; ops_at(b); b++)
+        for (int options = 0; options < 32; options++)
+            check_kept_angles(ops_at(b), options);
 }
 
 /* ---- the gated units and soft-capping ---- */

@@ -66,10 +66,11 @@ struct attention_sums {
 struct attention_tiles {
     uint16_t staged[OPS_HEAD_DIM_MAX * OPS_KV_SPAN]; /* [blocks][OPS_KV_SPAN][TILES_COLS] */
     float score[2][TILES_OF_SPAN * TILES_TILE];      /* of pairs now and next: [position][pair] */
-    float weight[ATTENTION_QUERIES / TILE_ROWS][2][TILES_TILE]; /* [half][pair][position pair] */
-    float value[2][2 * TILES_CHUNK / TILES_COLS]
-               [TILES_TILE]; /* [half][][position pair][elements] */
-    int width;               /* pairs that the tiles are set for; 0: they are not */
+    /* [16 pairs][half][pair][position and that 16 later]; of few pairs narrow_weights() */
+    float weight[ATTENTION_QUERIES / TILE_ROWS][2][TILES_TILE];
+    /* [half][][position and that 16 later][elements]; of few pairs narrow_products() */
+    float value[2][2 * TILES_CHUNK / TILES_COLS][TILES_TILE];
+    int width; /* pairs that the tiles are set for; 0: they are not */
 };
 #endif
 

@@ -12,8 +12,8 @@
  * are added to what there was as one, so the bits are those of any other batch. What a row does
  * not see has a weight of zero; a value that is no number would make more of that, so where there
  * is one, rows are done one by one, zeros in the place of what they do not see. All of a span is
- * computed with flushing, as the tile unit does it, and zeros
- * lose their sign in the end: then products with zeros may be left out.
+ * computed with flushing, as the tile unit does it, and zeros lose their sign in the end: then
+ * products with zeros may be left out.
  *
  * Counted per span of 64 positions and 16 pairs, head_dim 128: 32 products of tiles (512 cycles);
  * tiles loaded for them 4 x 5 of queries and keys, 2 x 14 of weights, sums and values (384 cycles
@@ -107,20 +107,20 @@ static void tiles_queries(const struct attention_tile *t, struct attention_state
 /* Finds the keys, or values, of positions [range[0], range[1]). Read where they are, with what else
  * is in their block, unless a tile would reach beyond a block, or beyond an end of elements. */
 static void tiles_find(const struct attention_tile *t, struct attention_state *s, enum kv_part part,
-                       const int range[2], struct tiles_rows *k)
+                       const int range[2], struct tiles_rows *out)
 {
     const size_t dim = part == KV_KEY ? s->dim : s->out_dim, blocks = tiles_blocks(dim);
     const char *const *row = part == KV_KEY ? s->now->key : s->now->value;
-    k->stride = s->stored[part] * sizeof(uint16_t);
-    k->staged = t->op->layout->block_tokens % TILE_ROWS == 0 ? dim / TILES_COLS : 0;
+    out->stride = s->stored[part] * sizeof(uint16_t);
+    out->staged = t->op->layout->block_tokens % TILE_ROWS == 0 ? dim / TILES_COLS : 0;
     for (int i = 0; i < TILES_OF_SPAN; i++) {
         const int from = i * TILE_ROWS, seen = range[0] > from ? range[0] : from;
-        if (k->staged > 0 && seen < range[1] && seen < from + TILE_ROWS)
-            k->direct[i] = row[seen] - (size_t)(seen - from) * k->stride;
+        if (out->staged > 0 && seen < range[1] && seen < from + TILE_ROWS)
+            out->direct[i] = row[seen] - (size_t)(seen - from) * out->stride;
         else
-            k->direct[i] = NULL;
+            out->direct[i] = NULL;
     }
-    for (size_t b = k->staged; b < blocks; b++)
+    for (size_t b = out->staged; b < blocks; b++)
         for (int j = 0; j < OPS_KV_SPAN; j++)
             _mm512_store_si512(s->tiles.staged + (b * OPS_KV_SPAN + (size_t)j) * TILES_COLS,
                                _mm512_maskz_loadu_epi16(tiles_mask(dim - b * TILES_COLS),
@@ -222,22 +222,32 @@ static void tiles_limit(const struct attention_tile *t, float *score, int p, int
     }
 }
 
-/* Weights of a tile of positions, the first or the second of a half of the span, and what they add
- * up to when rounded, by position % 4. What is rounded lies in [0, 1] or is NaN, and carries
- * nowhere. */
-INLINE void tiles_weigh_one(const float *score, vec base, bool second, vec weight[TILE_ROWS],
+/* A tile of positions' scores, and what is fetched meanwhile. */
+struct tiles_scored {
+    const float *score;
+    const struct tiles_ahead *ahead;
+    int first; /* position */
+};
+
+/* Weights of the first or the second tile of a half of the span, and what they add up to when
+ * rounded, by position % 4. What is rounded lies in [0, 1] or is NaN, and carries nowhere. */
+INLINE void tiles_weigh_one(struct tiles_scored t, vec base, bool second, vec weight[TILE_ROWS],
                             vec sum[4])
 {
     const __m512i half = _mm512_set1_epi32(0x8000), upper = _mm512_set1_epi32((int)0xffff0000);
-    for (int j = 0; j < TILE_ROWS; j += 4)
+    for (int j = 0; j < TILE_ROWS; j += 4) {
+        tiles_fetch(t.ahead, t.first + j);
+        tiles_fetch(t.ahead, t.first + j + 2);
         UNROLL
-    for (int i = 0; i < 4; i++) {
-        const vec v = tiles_exp(vec_load(score + (j + i) * TILE_ROWS) - base);
-        const __m512i w = _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(v), half), upper);
-        const __m512i before = _mm512_castps_si512(weight[j + i]);
-        sum[i] = sum[i] + _mm512_castsi512_ps(w);
-        weight[j + i] =
-            _mm512_castsi512_ps(second ? _mm512_or_si512(before, w) : _mm512_srli_epi32(w, 16));
+        for (int i = 0; i < 4; i++) {
+            const vec v = tiles_exp(vec_load(t.score + (j + i) * TILE_ROWS) - base);
+            const __m512i near = _mm512_add_epi32(_mm512_castps_si512(v), half);
+            const __m512i w = _mm512_and_si512(near, upper);
+            const __m512i before = _mm512_castps_si512(weight[j + i]);
+            sum[i] = sum[i] + _mm512_castsi512_ps(w);
+            weight[j + i] =
+                _mm512_castsi512_ps(second ? _mm512_or_si512(before, w) : _mm512_srli_epi32(w, 16));
+        }
     }
 }
 
@@ -253,13 +263,12 @@ INLINE vec tiles_weigh(const float *score, vec base, const int tiles[2],
     for (int j = 0; j < OPS_KV_SPAN / 2; j++)
         weight[j] = vec_zero();
     for (int tile = tiles[0]; tile < tiles[1]; tile++) {
+        const struct tiles_scored t = {score + tile * TILES_TILE, ahead, tile * TILE_ROWS};
         vec *to = weight + tile / 2 * TILE_ROWS;
-        for (int j = 0; j < TILE_ROWS; j += 2)
-            tiles_fetch(ahead, tile * TILE_ROWS + j);
         if (tile % 2 == 0)
-            tiles_weigh_one(score + tile * TILES_TILE, base, false, to, sum[0]);
+            tiles_weigh_one(t, base, false, to, sum[0]);
         else
-            tiles_weigh_one(score + tile * TILES_TILE, base, true, to, sum[1]);
+            tiles_weigh_one(t, base, true, to, sum[1]);
     }
     UNROLL
     for (int i = 0; i < 4; i++)

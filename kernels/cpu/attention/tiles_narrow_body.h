@@ -6,8 +6,8 @@
  * A product takes two positions of an element that lie side by side, and in a pool two elements of
  * a position do. So each weight is given twice, once beside a zero and once behind one: the first
  * takes the even elements and the second the odd ones, and both together fill no more rows than
- * there are. Only what is no finite number shows at the zeros; a sum that is none is made again, in
- * vectors.
+ * there are. Only what is no finite number shows at the zeros, as NaN; what became NaN is made
+ * again, in vectors.
  *
  * Tiles: 0 and 1 scores, a position a row; 2 and 3 sums of values; 4 and 5 keys or values; 6
  * queries; 7 weights.
@@ -42,12 +42,12 @@ static void narrow_configure(int width)
 /* In tiles `tile` and the next of positions where they are in [first, end), into [position][pair].
  */
 INLINE void narrow_two_scores(struct attention_state *s, const struct tiles_rows *k, int tile,
-                              const int tiles[2])
+                              const int tiles[2], int width)
 {
-    const size_t blocks = tiles_blocks(s->dim), row = (size_t)s->tiles.width * sizeof(float);
+    const size_t blocks = tiles_blocks(s->dim), row = (size_t)width * sizeof(float);
     const bool one = tile >= tiles[0] && tile < tiles[1];
     const bool two = tile + 1 >= tiles[0] && tile + 1 < tiles[1];
-    float *to = s->tiles.score[0] + tile * TILE_ROWS * s->tiles.width;
+    float *to = s->tiles.score[0] + tile * TILE_ROWS * width;
     TILE_ZERO(0);
     TILE_ZERO(1);
     for (size_t b = 0; b < blocks; b++) {
@@ -63,7 +63,7 @@ INLINE void narrow_two_scores(struct attention_state *s, const struct tiles_rows
         }
     }
     TILE_STORE(0, to, row);
-    TILE_STORE(1, to + TILE_ROWS * s->tiles.width, row);
+    TILE_STORE(1, to + TILE_ROWS * width, row);
 }
 
 /* ---- weights ---- */
@@ -215,28 +215,41 @@ INLINE void narrow_softmax(const struct attention_tile *t, struct attention_stat
 
 /* ---- values ---- */
 
+/* Weights of a tile of positions times block `block` of its values, into tile 2 or 3 of sums. */
+#define NARROW_MULTIPLY(s, v, tile, block, sums, values)                                           \
+    do {                                                                                           \
+        TILE_LOAD(values, tiles_row(s, v, block, tile),                                            \
+                  (block) < (v)->staged ? (v)->stride : TILE_ROW_BYTES);                           \
+        TILE_DOT_BF16(sums, 7, values);                                                            \
+    } while (0)
+
+/* Of rows [from, from + 8) of the next span's values what blocks `block` and, of two, the next are.
+ */
+INLINE void narrow_fetch(const struct attention_state *s, int from, size_t block, bool two)
+{
+    for (int i = from; s->ahead && i < from + TILE_ROWS / 2; i++)
+        rows_prefetch(s->ahead->value[i] + block * TILE_ROW_BYTES, (two ? 2 : 1) * TILE_ROW_BYTES);
+}
+
 /* Weighted values, [element block][tile][pairs' even elements, then odd ones][16], of element
  * blocks `block` and, where there are two, the next; zeros of tiles that nobody sees. Fetches the
  * next span's values. */
 INLINE void narrow_products(struct attention_state *s, const struct tiles_rows *v, size_t block,
                             bool two, const int tiles[2])
 {
-    const char *const *ahead = s->ahead ? s->ahead->value : NULL;
     float *to = s->tiles.value[0][0];
     for (int tile = 0; tile < TILES_OF_SPAN; tile++, to += TILES_TILE) {
+        const bool seen = tile >= tiles[0] && tile < tiles[1];
         TILE_ZERO(2);
         TILE_ZERO(3);
-        if (tile >= tiles[0] && tile < tiles[1]) {
+        if (seen) {
             TILE_LOAD(7, narrow_weights(s, tile), TILE_ROW_BYTES);
-            TILE_LOAD(4, tiles_row(s, v, block, tile), block < v->staged ? v->stride : 64);
-            TILE_DOT_BF16(2, 7, 4);
+            NARROW_MULTIPLY(s, v, tile, block, 2, 4);
         }
-        if (tile >= tiles[0] && tile < tiles[1] && two) {
-            TILE_LOAD(5, tiles_row(s, v, block + 1, tile), block + 1 < v->staged ? v->stride : 64);
-            TILE_DOT_BF16(3, 7, 5);
-        }
-        for (int i = 0; ahead && i < TILE_ROWS; i++)
-            rows_prefetch(ahead[tile * TILE_ROWS + i] + block * TILE_ROW_BYTES, two ? 128 : 64);
+        narrow_fetch(s, tile * TILE_ROWS, block, two);
+        if (seen && two)
+            NARROW_MULTIPLY(s, v, tile, block + 1, 3, 5);
+        narrow_fetch(s, tile * TILE_ROWS + TILE_ROWS / 2, block, two);
         TILE_STORE(2, to, TILE_ROW_BYTES);
         TILE_STORE(3, to + TILES_OF_SPAN * TILES_TILE, TILE_ROW_BYTES);
     }
@@ -319,8 +332,8 @@ INLINE void narrow_span(const struct attention_tile *t, struct attention_state *
     const int tiles[2] = {v->range[0] / TILE_ROWS, (v->range[1] + TILE_ROWS - 1) / TILE_ROWS};
     struct tiles_rows keys;
     tiles_find(t, s, KV_KEY, v->range, &keys);
-    for (int tile = 0; tile < TILES_OF_SPAN; tile += 2)
-        narrow_two_scores(s, &keys, tile, tiles);
+    for (int tile = tiles[0] / 2 * 2; tile < tiles[1]; tile += 2)
+        narrow_two_scores(s, &keys, tile, tiles, width);
     narrow_softmax(t, s, base, tiles, width);
     narrow_values(t, s, base, v, width);
 }

@@ -124,9 +124,9 @@ INLINE void lines_store(float *left, float *right, struct lines_form f)
         TILE_STORE(3, right + TILE_ROWS * TILE_ROWS, TILE_ROW_BYTES);
 }
 
-/* What span s asks for, a quarter after each product: so many in one go would wait for each other,
- * and all else for them. Of few rows these panels' span LINES_AHEAD behind it, or the next panels'
- * first; of many the next panels' lines from next[] on. */
+/* What span s asks for, in quarters between the products: so many in one go would wait for each
+ * other, and all else for them. Of few rows these panels' span LINES_AHEAD behind it, or the next
+ * panels' first; of many the next panels' lines from next[] on. */
 INLINE void lines_fetch(const struct lines_run *b, size_t s, int quarter, const char *next[2],
                         struct lines_form f)
 {
@@ -162,10 +162,12 @@ INLINE void lines_tile(struct lines_run *b, size_t row, struct lines_form f)
         TILE_LOAD(4, x, b->x_stride);
         LINES_DOT(f, 0, 4, 6);
         lines_fetch(b, s, 0, next, f);
+        if (!f.lower) /* two products at most */
+            lines_fetch(b, s, 1, next, f);
         if (f.right)
             LINES_DOT(f, 1, 4, 7);
-        lines_fetch(b, s, 1, next, f);
         if (f.lower) {
+            lines_fetch(b, s, 1, next, f);
             TILE_LOAD(5, x + TILE_ROWS * b->x_stride, b->x_stride);
             LINES_DOT(f, 2, 5, 6);
         }

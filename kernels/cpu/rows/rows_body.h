@@ -113,6 +113,19 @@ static void rope_angles(const struct op_rope *a, size_t m, float *c, float *s)
     }
 }
 
+/* The token's cosines and sines, head_dim / 2 of each: where they are kept or in `own`. Who has the
+ * token's first head keeps them. */
+static const float *rope_angles_of(const struct op_rope *a, size_t m, bool first, float *own)
+{
+    const size_t dim = (size_t)a->head_dim;
+    if (a->angles && a->angled)
+        return a->angles + m * dim;
+    rope_angles(a, m, own, own + dim / 2);
+    if (a->angles && first)
+        memcpy(a->angles + m * dim, own, dim * sizeof *own);
+    return own;
+}
+
 static void rope_pairs(const float *c, const float *s, float *x, int32_t half, int interleaved)
 {
     int32_t step = interleaved ? 2 : 1;
@@ -126,7 +139,8 @@ static void rope_pairs(const float *c, const float *s, float *x, int32_t half, i
 
 static void rows_rope(const struct op_rope *a, int part, int parts)
 {
-    float c[OPS_HEAD_DIM_MAX / 2], s[OPS_HEAD_DIM_MAX / 2];
+    float own[OPS_HEAD_DIM_MAX];
+    const float *angles = own;
     size_t begin, end, heads = (size_t)a->heads, ready = SIZE_MAX;
     size_t head_stride = (size_t)(a->head_stride ? a->head_stride : a->head_dim);
     size_t stride = a->x_stride ? (size_t)a->x_stride : heads * head_stride;
@@ -135,10 +149,10 @@ static void rows_rope(const struct op_rope *a, int part, int parts)
     for (size_t item = begin; item < end; item++) {
         size_t m = item / heads;
         if (m != ready)
-            rope_angles(a, m, c, s);
+            angles = rope_angles_of(a, m, item % heads == 0, own);
         ready = m;
-        rope_pairs(c, s, a->x + m * stride + item % heads * head_stride, a->head_dim / 2,
-                   a->interleaved);
+        rope_pairs(angles, angles + a->head_dim / 2, a->x + m * stride + item % heads * head_stride,
+                   a->head_dim / 2, a->interleaved);
     }
 }
 
