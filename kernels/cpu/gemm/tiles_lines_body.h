@@ -15,10 +15,11 @@
  * wait in memory as they are, so that cutting changes no order of addition. What comes from behind
  * L2 costs most: weights once for a block of rows, rows once for a strip; what shares of the cache
  * these are was tried out on a core that has 2 MiB. There L2 gives some 48 bytes a cycle, and four
- * products take 84 cycles where they would take 64 from L1. Three panels side by side, with sums in
- * six tiles, are 6 per cent faster on a quiet core, and 14 slower on one that is shared with
- * another thread: there each load of a tile adds to what products take, the less so if it comes
- * before them.
+ * products take 84 cycles where they would take 64 from L1; each line that comes into L2 meanwhile
+ * costs four to five more, be it asked for or not, and sums that are loaded and stored some ten.
+ * Three panels side by side, with sums in six tiles, are 6 per cent faster on a quiet core, and 14
+ * slower on one that is shared with another thread: there each load of a tile adds to what products
+ * take, the less so if it comes before them.
  *
  * It is over 150 lines because it is code. */
 #ifndef KERNELS_CPU_GEMM_TILES_LINES_BODY_H
