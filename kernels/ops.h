@@ -184,7 +184,8 @@ struct op_rope {
     double dynamic_theta, dynamic_factor;
     int interleaved;
     /* Of each token cosines, then sines, [tokens, head_dim], or NULL. A body may leave them there,
-     * and take them from there where `angled`: ops on the same positions need them once. */
+     * and take them from there where `angled`: ops on the same positions need them once. All parts
+     * of the op that left them must have met. */
     float *angles;
     bool angled;
 };

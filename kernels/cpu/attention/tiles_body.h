@@ -35,6 +35,7 @@
 struct tiles_rows {
     const char *direct[TILES_OF_SPAN];
     size_t stride, staged;
+    int tiles[2]; /* of positions: the first that somebody sees some of, and that behind the last */
 };
 
 static size_t tiles_blocks(size_t dim)
@@ -111,7 +112,9 @@ static void tiles_find(const struct attention_tile *t, struct attention_state *s
 {
     const size_t dim = part == KV_KEY ? s->dim : s->out_dim, blocks = tiles_blocks(dim);
     const char *const *row = part == KV_KEY ? s->now->key : s->now->value;
-    out->stride = s->stored[part] * sizeof(uint16_t);
+    out->tiles[0] = range[0] / TILE_ROWS;
+    out->tiles[1] = (range[1] + TILE_ROWS - 1) / TILE_ROWS;
+    out->stride = s->pool.slot[part];
     out->staged = t->op->layout->block_tokens % TILE_ROWS == 0 ? dim / TILES_COLS : 0;
     for (int i = 0; i < TILES_OF_SPAN; i++) {
         const int from = i * TILE_ROWS, seen = range[0] > from ? range[0] : from;
@@ -136,11 +139,11 @@ INLINE const char *tiles_row(const struct attention_state *s, const struct tiles
                           (block * OPS_KV_SPAN + (size_t)(tile * TILE_ROWS)) * TILES_COLS);
 }
 
-/* Tiles 0 to 3: products of these queries with tiles [first, end) of positions, zeros else. */
-INLINE void tiles_multiply(struct attention_state *s, const struct tiles_rows *k, const float *q,
-                           const int tiles[2])
+/* Tiles 0 to 3: products of these queries with tiles k->tiles of positions, zeros else. */
+INLINE void tiles_multiply(struct attention_state *s, const struct tiles_rows *k, const float *q)
 {
     const size_t blocks = tiles_blocks(s->dim);
+    const int *tiles = k->tiles;
     const bool on[TILES_OF_SPAN] = {
         tiles[0]<1, tiles[0]<2 && tiles[1]> 1, tiles[0]<3 && tiles[1]> 2, tiles[1]> 3};
     TILE_ZERO(0);
@@ -169,12 +172,12 @@ INLINE void tiles_multiply(struct attention_state *s, const struct tiles_rows *k
     }
 }
 
-/* Scores of pairs [16 p, 16 p + 16) in tiles [first, end) of positions, into [position][pair]. */
-static __attribute__((noinline)) void
-tiles_scores(struct attention_state *s, const struct tiles_rows *k, int p, const int tiles[2])
+/* Scores of pairs [16 p, 16 p + 16) in these tiles of positions, into [position][pair]. */
+static __attribute__((noinline)) void tiles_scores(struct attention_state *s,
+                                                   const struct tiles_rows *k, int p)
 {
     float *to = s->tiles.score[p % 2];
-    tiles_multiply(s, k, s->q + (size_t)p * tiles_blocks(s->dim) * TILES_TILE, tiles);
+    tiles_multiply(s, k, s->q + (size_t)p * tiles_blocks(s->dim) * TILES_TILE);
     TILE_STORE(0, to, TILE_ROW_BYTES);
     TILE_STORE(1, to + TILES_TILE, TILE_ROW_BYTES);
     TILE_STORE(2, to + 2 * TILES_TILE, TILE_ROW_BYTES);
@@ -430,18 +433,17 @@ static void tiles_mix_row(const struct attention_tile *t, struct attention_state
 static void tiles_span_of_many(const struct attention_tile *t, struct attention_state *s,
                                int32_t base, const struct attention_view *v)
 {
-    const int tiles[2] = {v->range[0] / TILE_ROWS, (v->range[1] + TILE_ROWS - 1) / TILE_ROWS};
     const int first = v->first * t->heads / TILE_ROWS;
     const int end = (v->last * t->heads + TILE_ROWS - 1) / TILE_ROWS;
     const bool all =
         attention_seen(t, 0, base) == OPS_KV_SPAN && attention_skip(t, t->rows - 1, base) == 0;
     struct tiles_rows keys;
     tiles_find(t, s, KV_KEY, v->range, &keys);
-    tiles_scores(s, &keys, first, tiles);
+    tiles_scores(s, &keys, first);
     for (int p = first; p < end; p++) {
         if (p + 1 < end)
-            tiles_scores(s, &keys, p + 1, tiles);
-        tiles_softmax(t, s, p, base, tiles, p == first);
+            tiles_scores(s, &keys, p + 1);
+        tiles_softmax(t, s, p, base, keys.tiles, p == first);
     }
     for (size_t d = 0; d < s->out_dim; d += TILES_CHUNK) {
         const bool sick = tiles_values(s, d, v->range) && !all;

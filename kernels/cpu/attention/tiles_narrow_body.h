@@ -39,14 +39,13 @@ static void narrow_configure(int width)
 
 /* ---- scores ---- */
 
-/* In tiles `tile` and the next of positions where they are in [first, end), into [position][pair].
- */
+/* In tiles `tile` and the next of positions where somebody sees them, into [position][pair]. */
 INLINE void narrow_two_scores(struct attention_state *s, const struct tiles_rows *k, int tile,
-                              const int tiles[2], int width)
+                              int width)
 {
     const size_t blocks = tiles_blocks(s->dim), row = (size_t)width * sizeof(float);
-    const bool one = tile >= tiles[0] && tile < tiles[1];
-    const bool two = tile + 1 >= tiles[0] && tile + 1 < tiles[1];
+    const bool one = tile >= k->tiles[0] && tile < k->tiles[1];
+    const bool two = tile + 1 >= k->tiles[0] && tile + 1 < k->tiles[1];
     float *to = s->tiles.score[0] + tile * TILE_ROWS * width;
     TILE_ZERO(0);
     TILE_ZERO(1);
@@ -235,11 +234,11 @@ INLINE void narrow_fetch(const struct attention_state *s, int from, size_t block
  * blocks `block` and, where there are two, the next; zeros of tiles that nobody sees. Fetches the
  * next span's values. */
 INLINE void narrow_products(struct attention_state *s, const struct tiles_rows *v, size_t block,
-                            bool two, const int tiles[2])
+                            bool two)
 {
     float *to = s->tiles.value[0][0];
     for (int tile = 0; tile < TILES_OF_SPAN; tile++, to += TILES_TILE) {
-        const bool seen = tile >= tiles[0] && tile < tiles[1];
+        const bool seen = tile >= v->tiles[0] && tile < v->tiles[1];
         TILE_ZERO(2);
         TILE_ZERO(3);
         if (seen) {
@@ -307,13 +306,12 @@ static void narrow_add_pair(struct attention_state *s, int pair, size_t d, const
 INLINE void narrow_values(const struct attention_tile *t, struct attention_state *s, int32_t base,
                           const struct attention_view *v, int width)
 {
-    const int tiles[2] = {v->range[0] / TILE_ROWS, (v->range[1] + TILE_ROWS - 1) / TILE_ROWS};
     struct tiles_rows values;
     tiles_find(t, s, KV_VALUE, v->range, &values);
     for (size_t d = 0; d < s->acc_stride; d += TILES_COLS) {
         const size_t block = d / TILES_COLS, at = block % 2;
         if (at == 0)
-            narrow_products(s, &values, block, d + TILES_COLS < s->acc_stride, tiles);
+            narrow_products(s, &values, block, d + TILES_COLS < s->acc_stride);
         if (narrow_add(s->tiles.value[at][0], s->acc + d, s->acc_stride, width))
             continue;
         for (int i = v->first * t->heads; i < v->last * t->heads; i++)
@@ -329,12 +327,11 @@ INLINE void narrow_values(const struct attention_tile *t, struct attention_state
 INLINE void narrow_span(const struct attention_tile *t, struct attention_state *s, int32_t base,
                         const struct attention_view *v, int width)
 {
-    const int tiles[2] = {v->range[0] / TILE_ROWS, (v->range[1] + TILE_ROWS - 1) / TILE_ROWS};
     struct tiles_rows keys;
     tiles_find(t, s, KV_KEY, v->range, &keys);
-    for (int tile = tiles[0] / 2 * 2; tile < tiles[1]; tile += 2)
-        narrow_two_scores(s, &keys, tile, tiles, width);
-    narrow_softmax(t, s, base, tiles, width);
+    for (int tile = keys.tiles[0] / 2 * 2; tile < keys.tiles[1]; tile += 2)
+        narrow_two_scores(s, &keys, tile, width);
+    narrow_softmax(t, s, base, keys.tiles, width);
     narrow_values(t, s, base, v, width);
 }
 
