@@ -111,7 +111,7 @@ static void attention_begin(const struct attention_tile *t, struct attention_sta
     s->stored[KV_KEY] = dim;
     s->stored[KV_VALUE] = a->layout->value_dim ? (size_t)a->layout->value_dim : dim;
     s->form = attention_form(a);
-    attention_find_pool(t, &s->pool);
+    attention_find_pool(t, t->kv_head, &s->pool);
     s->all = (struct attention_sums){s->all_max, s->all_sum, s->all_acc};
 #if defined(BODY_TILES)
     if (s->form == SCORE_TILES) {
@@ -144,6 +144,12 @@ static struct attention_range attention_stretches(const struct attention_tile *t
  */
 static void attention_stretch(const struct attention_tile *t, struct attention_state *s, int32_t at)
 {
+#if defined(BODY_TILES)
+    if (s->form == SCORE_TILES) {
+        tiles_stretch(t, s, at);
+        return;
+    }
+#endif
     const struct op_rows *rows = t->op->rows;
     const int32_t last = rows->positions[t->row + t->rows - 1];
     const int32_t first = attention_window_from(t->op, rows->positions[t->row]);
@@ -151,75 +157,90 @@ static void attention_stretch(const struct attention_tile *t, struct attention_s
         (at + 1) * ATTENTION_STRETCH - 1 < last ? (at + 1) * ATTENTION_STRETCH : last + 1;
     int32_t base = at * ATTENTION_STRETCH > first ? at * ATTENTION_STRETCH : first;
     base -= base % OPS_KV_SPAN;
-    int pairs = t->rows * t->heads;
-    if (s->form == SCORE_TILES) /* whole ones are computed */
-        pairs = (pairs + ATTENTION_LANES_MAX - 1) / ATTENTION_LANES_MAX * ATTENTION_LANES_MAX;
+    const int pairs = t->rows * t->heads;
     for (int i = 0; i < pairs; i++) {
         s->max[i] = -INFINITY;
         s->sum[i] = 0;
     }
     memset(s->acc, 0, (size_t)pairs * s->acc_stride * sizeof s->acc[0]);
     struct attention_view next, now = attention_look(t, base);
-    attention_locate(&s->pool, base, now.range, &s->places[0]);
+    attention_locate(&s->pool, base, now.range, s->places[0].key, s->places[0].value);
     for (int at_now = 0; base < end; base += OPS_KV_SPAN, now = next, at_now = !at_now) {
         s->now = &s->places[at_now];
         s->ahead = NULL;
         if (base + OPS_KV_SPAN <= last) { /* of the next stretch too, most likely ours */
             next = attention_look(t, base + OPS_KV_SPAN);
-            attention_locate(&s->pool, base + OPS_KV_SPAN, next.range, &s->places[!at_now]);
-            s->ahead = &s->places[!at_now];
+            struct attention_places *ahead = &s->places[!at_now];
+            attention_locate(&s->pool, base + OPS_KV_SPAN, next.range, ahead->key, ahead->value);
+            s->ahead = ahead;
         }
-#if defined(BODY_TILES)
-        if (s->form == SCORE_TILES)
-            tiles_span(t, s, base, &now);
-        else
-#endif
-            attention_span(t, s, base, &now);
+        attention_span(t, s, base, &now);
     }
 }
 
-/* all += a stretch of pair i. */
-static void attention_add(struct attention_state *s, const struct attention_sums *from, int i)
+/* Nothing was seen yet. */
+static void attention_forget(struct attention_state *s)
 {
-    const size_t n = s->acc_stride;
-    float *acc = s->all.acc + (size_t)i * n;
-    const float *more = from->acc + (size_t)i * n;
-    const float max = from->max[i] > s->all.max[i] ? from->max[i] : s->all.max[i];
-    const float base = max == -INFINITY ? 0 : max;
-    vec fades =
-        vec_exp(vec_load((float[ATTENTION_LANES_MAX]){s->all.max[i] - base, from->max[i] - base}));
-    float fade[LANES];
-    vec_store(fade, fades);
-    for (size_t d = 0; d < n; d += LANES)
-        vec_store(acc + d,
-                  vec_load(acc + d) * vec_set1(fade[0]) + vec_load(more + d) * vec_set1(fade[1]));
-    s->all.sum[i] = s->all.sum[i] * fade[0] + from->sum[i] * fade[1];
-    s->all.max[i] = max;
+    for (int i = 0; i < ATTENTION_QUERIES; i++) {
+        s->all.max[i] = -INFINITY;
+        s->all.sum[i] = 0;
+    }
+}
+
+/* What sums so far and those of a stretch count by. */
+struct attention_fades {
+    float all[LANES], more[LANES];
+};
+
+/* Adds maxima and sums of pairs [i, i + n), n <= LANES; one that sees nothing brings nothing. */
+INLINE void attention_fade(struct attention_state *s, const struct attention_sums *from, int i,
+                           int n, struct attention_fades *out)
+{
+    const vec before = vec_load_n(s->all.max + i, n), after = vec_load_n(from->max + i, n);
+    const vec lowest = vec_set1(-0x1.fffffep+127f); /* two of -infinity: exp(-infinity), not NaN */
+    const vec max = vec_max(after, before), base = vec_max(max, lowest);
+    const vec fade = vec_exp(before - base), more = vec_exp(after - base);
+    vec_store(out->all, fade);
+    vec_store(out->more, more);
+    vec_store_n(s->all.max + i, max, n);
+    vec_store_n(s->all.sum + i,
+                vec_load_n(s->all.sum + i, n) * fade + vec_load_n(from->sum + i, n) * more, n);
 }
 
 /* Adds stretch `at` to the pairs that see some of it; a pair's first is taken as it is. */
 static void attention_add_all(const struct attention_tile *t, struct attention_state *s,
                               const struct attention_sums *from, int32_t at)
 {
-    for (int i = 0; i < t->rows * t->heads; i++) {
-        const struct attention_range r = attention_stretches(t, i / t->heads, i / t->heads);
-        const size_t n = s->acc_stride;
-        if (at == r.first) {
-            s->all.max[i] = from->max[i];
-            s->all.sum[i] = from->sum[i];
-            memcpy(s->all.acc + (size_t)i * n, from->acc + (size_t)i * n, n * sizeof(float));
-        } else if (at > r.first && at < r.end) {
-            attention_add(s, from, i);
+    const int pairs = t->rows * t->heads;
+    const size_t n = s->acc_stride;
+    struct attention_fades f;
+    for (int i = 0, row = 0; row < t->rows; row++) {
+        const struct attention_range r = attention_stretches(t, row, row);
+        for (int end = i + t->heads; i < end; i++) {
+            float *acc = s->all.acc + (size_t)i * n;
+            const float *more = from->acc + (size_t)i * n;
+            if (i % LANES == 0)
+                attention_fade(s, from, i, pairs - i < LANES ? pairs - i : LANES, &f);
+            if (at == r.first)
+                memcpy(acc, more, n * sizeof *acc);
+            else if (at > r.first && at < r.end)
+                for (size_t d = 0; d < n; d += LANES)
+                    vec_store(acc + d, vec_load(acc + d) * vec_set1(f.all[i % LANES]) +
+                                           vec_load(more + d) * vec_set1(f.more[i % LANES]));
         }
     }
 }
 
-static void attention_run(const struct attention_tile *t, struct attention_state *s)
+static void attention_run(struct attention_tile *t, struct attention_state *s)
 {
     const struct attention_range r = attention_stretches(t, 0, t->rows - 1);
     const struct attention_sums own = {s->max, s->sum, s->acc};
     attention_begin(t, s);
+    attention_forget(s);
+    const bool more = t->kv_head + 1 < t->op->layout->kv_heads;
     for (int32_t at = r.first; at < r.end; at++) {
+        t->next = at + 1 < r.end ? (struct attention_where){t->kv_head, at + 1}
+                                 : (struct attention_where){t->kv_head + 1, more ? r.first : -1};
         attention_stretch(t, s, at);
         attention_add_all(t, s, &own, at);
     }
@@ -301,6 +322,7 @@ static void attention_meet(const struct attention_tile *t, struct attention_walk
     if (atomic_fetch_add_explicit(count, 1, memory_order_acq_rel) + 1 < all)
         return;
     atomic_store_explicit(count, 0, memory_order_relaxed);
+    attention_forget(w->state);
     for (int32_t at = r.first; at < r.end; at++) {
         const struct attention_sums from = attention_slot(w, t, item, at - r.first);
         attention_add_all(t, w->state, &from, at);
@@ -326,6 +348,17 @@ static void attention_share(const struct attention_tile *t, struct attention_wal
     attention_meet(t, w, item);
 }
 
+/* What is read after this stretch, of which these were the last heads or not. */
+static struct attention_where attention_after(const struct attention_tile *t, bool last, int32_t at)
+{
+    const struct attention_range r = attention_stretches(t, 0, t->rows - 1);
+    if (!last)
+        return (struct attention_where){t->kv_head, at};
+    if (t->kv_head + 1 < t->op->layout->kv_heads)
+        return (struct attention_where){t->kv_head + 1, at};
+    return (struct attention_where){0, at + 1 < r.end ? at + 1 : -1};
+}
+
 /* The heads of some rows: all of each, or stretch `at` where at >= 0. How many items they are. */
 static int attention_heads(struct attention_walk *w, struct attention_tile *t, int32_t at)
 {
@@ -336,6 +369,7 @@ static int attention_heads(struct attention_walk *w, struct attention_tile *t, i
         for (int g = 0; g < group; g += t->heads, items++) {
             t->head = t->kv_head * group + g;
             t->heads = group - g < w->pairs ? group - g : w->pairs;
+            t->next = attention_after(t, g + t->heads == group, at);
             if (at >= 0)
                 attention_share(t, w, items, at);
             else if (attention_mine(w, attention_cost(t, -1)))
@@ -405,7 +439,7 @@ void BODY(attention)(const struct op_attention *a, int part, int parts)
     w.state = &s;
 #if defined(BODY_TILES)
     if (attention_form(a) == SCORE_TILES)
-        s.tiles.width = 0;
+        tiles_attention_begin(&s);
 #endif
     attention_walk(&w);
 #if defined(BODY_TILES)

@@ -28,10 +28,17 @@
 #define ATTENTION_STRETCH (8 * OPS_KV_SPAN)
 #define ATTENTION_ITEMS_EACH 8 /* tiles for each part, from which stretches are not shared out */
 
+/* Where a tile's positions are read. */
+struct attention_where {
+    int kv_head;
+    int32_t at; /* which stretch; -1: none */
+};
+
 struct attention_tile {
     const struct op_attention *op;
-    int32_t row, rows;        /* adjacent rows of one sequence */
-    int kv_head, head, heads; /* query heads, all of kv_head */
+    int32_t row, rows;           /* adjacent rows of one sequence */
+    int kv_head, head, heads;    /* query heads, all of kv_head */
+    struct attention_where next; /* what is read after this stretch, most likely */
 };
 
 /* Where a span's keys and values lie. Positions that nobody sees have a neighbour's place. */
@@ -58,18 +65,30 @@ struct attention_sums {
 
 #if defined(BODY_TILES)
 #define TILES_OF_SPAN (OPS_KV_SPAN / TILE_ROWS)
+#define TILES_OF_STRETCH (ATTENTION_STRETCH / TILE_ROWS)
 #define TILES_COLS 32                      /* elements, or positions, of a product */
 #define TILES_TILE (TILE_ROWS * TILE_ROWS) /* floats, or pairs of bf16, of a tile */
 #define TILES_CHUNK 64                     /* elements of values at a time */
 
+/* What some row of a tile sees of a stretch, and where it lies. */
+struct tiles_seen {
+    int range[2]; /* positions of the stretch; nothing where they are not in order */
+    const char *key[ATTENTION_STRETCH], *value[ATTENTION_STRETCH];
+};
+
 /* What tiles_body.h computes with. */
 struct attention_tiles {
-    uint16_t staged[OPS_HEAD_DIM_MAX * OPS_KV_SPAN]; /* [blocks][OPS_KV_SPAN][TILES_COLS] */
-    float score[2][TILES_OF_SPAN * TILES_TILE];      /* of pairs now and next: [position][pair] */
-    /* [16 pairs][half][pair][position and that 16 later]; of few pairs narrow_weights() */
-    float weight[ATTENTION_QUERIES / TILE_ROWS][2][TILES_TILE];
-    /* [half][][position and that 16 later][elements]; of few pairs narrow_products() */
-    float value[2][2 * TILES_CHUNK / TILES_COLS][TILES_TILE];
+    /* [blocks][ATTENTION_STRETCH][TILES_COLS] */
+    uint16_t staged[OPS_HEAD_DIM_MAX * ATTENTION_STRETCH];
+    float score[2][TILES_OF_STRETCH * TILES_TILE]; /* of 16 pairs each: [position][pair] */
+    /* [16 pairs][32 positions][pair][position and that 16 later]; of few pairs narrow_weights() */
+    float weight[ATTENTION_QUERIES / TILE_ROWS][TILES_OF_STRETCH / 2][TILES_TILE];
+    /* [32 positions][][position and that 16 later][elements]; of few pairs narrow_products() */
+    float value[TILES_OF_STRETCH / 2][2 * TILES_CHUNK / TILES_COLS][TILES_TILE];
+    struct tiles_seen seen[2];    /* now and next, or next and now */
+    int turn;                     /* which is known */
+    struct attention_where known; /* of rows from this one on */
+    int32_t row;
     int width; /* pairs that the tiles are set for; 0: they are not */
 };
 #endif
@@ -121,15 +140,16 @@ static int attention_skip(const struct attention_tile *t, int i, int32_t base)
     return n > OPS_KV_SPAN ? OPS_KV_SPAN : n > 0 ? (int)n : 0;
 }
 
-static void attention_find_pool(const struct attention_tile *t, struct attention_pool *p)
+static void attention_find_pool(const struct attention_tile *t, int kv_head,
+                                struct attention_pool *p)
 {
     const struct op_attention *a = t->op;
     const struct kv_layout *l = a->layout;
     const enum kv_part value = l->value_dim ? KV_VALUE : KV_KEY;
     p->blocks = a->rows->block_tables[a->rows->seq_of[t->row]];
     p->block_tokens = l->block_tokens;
-    p->first[KV_KEY] = (const char *)a->pool + kv_offset(l, a->layer, 0, KV_KEY, t->kv_head, 0);
-    p->first[KV_VALUE] = (const char *)a->pool + kv_offset(l, a->layer, 0, value, t->kv_head, 0);
+    p->first[KV_KEY] = (const char *)a->pool + kv_offset(l, a->layer, 0, KV_KEY, kv_head, 0);
+    p->first[KV_VALUE] = (const char *)a->pool + kv_offset(l, a->layer, 0, value, kv_head, 0);
     p->slot[KV_KEY] = kv_slot_bytes(l, KV_KEY);
     p->slot[KV_VALUE] = kv_slot_bytes(l, value);
     p->block = kv_block_bytes(l);
@@ -137,7 +157,7 @@ static void attention_find_pool(const struct attention_tile *t, struct attention
 
 /* Finds positions [base + range[0], base + range[1]); blocks of others may be gone. */
 static void attention_locate(const struct attention_pool *p, int32_t base, const int range[2],
-                             struct attention_places *out)
+                             const char **keys, const char **values)
 {
     const int32_t *block = p->blocks + (base + range[0]) / p->block_tokens;
     int32_t slot = (base + range[0]) % p->block_tokens;
@@ -148,17 +168,17 @@ static void attention_locate(const struct attention_pool *p, int32_t base, const
         const char *k = p->first[KV_KEY] + at + (size_t)slot * p->slot[KV_KEY];
         const char *v = p->first[KV_VALUE] + at + (size_t)slot * p->slot[KV_VALUE];
         for (; j < end; j++, k += p->slot[KV_KEY], v += p->slot[KV_VALUE]) {
-            out->key[j] = k;
-            out->value[j] = v;
+            keys[j] = k;
+            values[j] = v;
         }
     }
     for (int j = range[1]; j < OPS_KV_SPAN; j++) {
-        out->key[j] = out->key[range[0]];
-        out->value[j] = out->value[range[0]];
+        keys[j] = keys[range[0]];
+        values[j] = values[range[0]];
     }
     for (int j = 0; j < range[0]; j++) {
-        out->key[j] = out->key[range[0]];
-        out->value[j] = out->value[range[0]];
+        keys[j] = keys[range[0]];
+        values[j] = values[range[0]];
     }
 }
 

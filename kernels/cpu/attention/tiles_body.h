@@ -1,24 +1,26 @@
-/* Spans of attention in tiles of pairs of bf16 (kernels/cpu/vec/tiles.h), where keys are bf16 and
- * queries and weights may be rounded to that. For attention_body.h, which says what a span is.
+/* Stretches of attention in tiles of pairs of bf16 (kernels/cpu/vec/tiles.h), where keys are bf16
+ * and queries and weights may be rounded to that. For attention_body.h, which says what a stretch
+ * is.
  *
  * Scores come out with positions down and (row, head) pairs across, 16 of each to a tile: keys
  * are then read where they lie in the pool, as the rows of a tile, and only queries are turned
- * around, once for all spans. Softmax works on 16 pairs side by side, with nothing to sum across
- * lanes. Its weights are turned around to meet the values, of which a position and that 16 later
- * lie side by side. Of up to 8 pairs tiles_narrow_body.h does the same in other ways.
+ * around, once for all stretches. Softmax works on 16 pairs side by side, with nothing to sum
+ * across lanes, and on a whole stretch: it has one maximum, and its sums with values stay in tiles
+ * from the first position to the last. Its weights are turned around to meet the values, of which a
+ * position and that 16 later lie side by side. Two times 16 pairs go together, so that a tile that
+ * was loaded serves two products: where another thread is busy on the core, loads take longer than
+ * products. Of up to 8 pairs tiles_narrow_body.h does the same in other ways.
  *
  * Any number of rows goes this way, a single one too: what a lane computes does not depend on the
  * lanes beside it, a sum always takes elements by 32, and positions by 16 of which each two sums
  * are added to what there was as one, so the bits are those of any other batch. What a row does
  * not see has a weight of zero; a value that is no number would make more of that, so where there
- * is one, rows are done one by one, zeros in the place of what they do not see. All of a span is
+ * is one, rows are done one by one, zeros in the place of what they do not see. All of a stretch is
  * computed with flushing, as the tile unit does it, and zeros lose their sign in the end: then
  * products with zeros may be left out.
  *
- * Counted per span of 64 positions and 16 pairs, head_dim 128: 32 products of tiles (512 cycles);
- * tiles loaded for them 4 x 5 of queries and keys, 2 x 14 of weights, sums and values (384 cycles
- * of the loads' ports, beside the products); 64 vectors of weights of about 23 operations on two
- * ports (740 cycles, of which most run while products of the next 16 pairs are under way). For all
+ * Counted per 64 positions and 16 pairs, head_dim 128: 32 products of tiles (512 cycles), each with
+ * one tile loaded; 64 vectors of weights of about 20 operations on two ports (640 cycles). For all
  * pairs together: 256 operations and 256 loads and stores to put two positions side by side. In
  * vectors (score_body.h, mix_body.h) the same takes 16384 fused products on two ports, 8192 cycles,
  * and 1024 shuffles for all pairs. What is counted is not all: tiles that were just stored are
@@ -30,12 +32,19 @@
 
 #include "kernels/cpu/attention/span_body.h"
 
-/* Where the tiles of a span's keys or values are: blocks of 32 elements before `staged` a position
- * per row, stride apart, the others in the state. */
+/* The stretch that is computed. */
+struct tiles_stretch {
+    const struct attention_tile *tile;
+    int32_t base; /* its first position; others count from there */
+    const struct tiles_seen *now, *next;
+    bool cold; /* nobody has asked for its keys before */
+};
+
+/* Where the tiles of a stretch's keys or values are: blocks of 32 elements before `staged` a
+ * position per row, stride apart, the others in the state. */
 struct tiles_rows {
-    const char *direct[TILES_OF_SPAN];
+    const char *direct[TILES_OF_STRETCH];
     size_t stride, staged;
-    int tiles[2]; /* of positions: the first that somebody sees some of, and that behind the last */
 };
 
 static size_t tiles_blocks(size_t dim)
@@ -48,19 +57,49 @@ INLINE __mmask32 tiles_mask(size_t left) /* of so many words that are left */
     return left >= TILES_COLS ? ~(__mmask32)0 : ((__mmask32)1 << left) - 1;
 }
 
-/* What of the next span is fetched meanwhile, a little at a time: more at once would have to wait
- * for each other, and all else for them. */
+/* What is fetched meanwhile, a little at a time: more at once would have to wait for each other,
+ * and all else for them. */
 struct tiles_ahead {
-    const char *const *row; /* or NULL */
-    size_t bytes, offset;   /* of each, and from where on */
+    const char *const *row;
+    const int *range;     /* of these rows alone */
+    size_t offset, bytes; /* of each, from where on; 0: nothing */
 };
 
-INLINE void tiles_fetch(const struct tiles_ahead *a, int j) /* for rows j and j + 1 */
+/* Of positions [first, end). */
+INLINE void tiles_fetch(const struct tiles_ahead *a, int first, int end)
 {
-    if (!a->row)
+    if (a->bytes == 0)
         return;
-    rows_prefetch(a->row[j] + a->offset, a->bytes);
-    rows_prefetch(a->row[j + 1] + a->offset, a->bytes);
+    first = first > a->range[0] ? first : a->range[0];
+    end = end < a->range[1] ? end : a->range[1];
+    for (int j = first; j < end; j++)
+        rows_prefetch(a->row[j] + a->offset, a->bytes);
+}
+
+/* The stretch's values, unless its keys hold them. */
+INLINE struct tiles_ahead tiles_values_ahead(const struct attention_state *s,
+                                             const struct tiles_stretch *x)
+{
+    const bool own = x->tile->op->layout->value_dim > 0;
+    return (struct tiles_ahead){x->now->value, x->now->range, 0,
+                                own ? s->out_dim * sizeof(uint16_t) : 0};
+}
+
+/* Its own keys, where nobody has asked for them. */
+INLINE struct tiles_ahead tiles_keys_ahead(const struct attention_state *s,
+                                           const struct tiles_stretch *x)
+{
+    return (struct tiles_ahead){x->now->key, x->now->range, 0,
+                                x->cold ? s->dim * sizeof(uint16_t) : 0};
+}
+
+/* The next one's keys: what lies beside elements [d, d + n) of values, and with the last all. */
+INLINE struct tiles_ahead tiles_next_ahead(const struct attention_state *s,
+                                           const struct tiles_stretch *x, size_t d, size_t n)
+{
+    const size_t end = d + n < s->out_dim && d + n < s->dim ? d + n : s->dim;
+    return (struct tiles_ahead){x->next->key, x->next->range, d * sizeof(uint16_t),
+                                end > d ? (end - d) * sizeof(uint16_t) : 0};
 }
 
 /* ---- queries ---- */
@@ -103,29 +142,71 @@ static void tiles_queries(const struct attention_tile *t, struct attention_state
         }
 }
 
-/* ---- scores ---- */
+/* ---- a stretch ---- */
 
-/* Finds the keys, or values, of positions [range[0], range[1]). Read where they are, with what else
- * is in their block, unless a tile would reach beyond a block, or beyond an end of elements. */
-static void tiles_find(const struct attention_tile *t, struct attention_state *s, enum kv_part part,
-                       const int range[2], struct tiles_rows *out)
+/* Of its positions, row i sees [skip, seen); nothing where skip is not less. */
+static int tiles_clamp(int32_t n)
+{
+    return n > ATTENTION_STRETCH ? ATTENTION_STRETCH : n > 0 ? (int)n : 0;
+}
+static int tiles_end_of(const struct tiles_stretch *x, int i)
+{
+    return tiles_clamp(x->tile->op->rows->positions[x->tile->row + i] + 1 - x->base);
+}
+static int tiles_start_of(const struct tiles_stretch *x, int i)
+{
+    const int32_t p = x->tile->op->rows->positions[x->tile->row + i];
+    return tiles_clamp(attention_window_from(x->tile->op, p) - x->base);
+}
+
+static int tiles_pairs(const struct tiles_stretch *x)
+{
+    return x->tile->rows * x->tile->heads;
+}
+
+/* Pairs that are computed together: [first, end), and the tiles of positions that some of them see.
+ */
+struct tiles_group {
+    int first, end; /* multiples of TILE_ROWS */
+    int tiles[2];
+};
+
+static struct tiles_group tiles_group(const struct tiles_stretch *x, int first, int most)
+{
+    const int pairs = tiles_pairs(x), left = pairs - first;
+    struct tiles_group g = {.first = first, .end = left > most ? first + most : pairs};
+    const int from = tiles_start_of(x, first / x->tile->heads);
+    const int to = tiles_end_of(x, (g.end - 1) / x->tile->heads);
+    g.end = (g.end + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
+    if (from < to) {
+        g.tiles[0] = from / TILE_ROWS;
+        g.tiles[1] = (to + TILE_ROWS - 1) / TILE_ROWS;
+    }
+    return g;
+}
+
+/* Finds the keys, or values, of what is seen. Read where they are, with what else is in their
+ * block, unless a tile would reach beyond a block, or beyond an end of elements. */
+static void tiles_find(const struct tiles_stretch *x, struct attention_state *s, enum kv_part part,
+                       struct tiles_rows *out)
 {
     const size_t dim = part == KV_KEY ? s->dim : s->out_dim, blocks = tiles_blocks(dim);
-    const char *const *row = part == KV_KEY ? s->now->key : s->now->value;
-    out->tiles[0] = range[0] / TILE_ROWS;
-    out->tiles[1] = (range[1] + TILE_ROWS - 1) / TILE_ROWS;
+    const int *range = x->now->range;
+    const char *const *row = part == KV_KEY ? x->now->key : x->now->value;
     out->stride = s->pool.slot[part];
-    out->staged = t->op->layout->block_tokens % TILE_ROWS == 0 ? dim / TILES_COLS : 0;
-    for (int i = 0; i < TILES_OF_SPAN; i++) {
+    out->staged = x->tile->op->layout->block_tokens % TILE_ROWS == 0 ? dim / TILES_COLS : 0;
+    for (int i = 0; i < TILES_OF_STRETCH; i++) {
         const int from = i * TILE_ROWS, seen = range[0] > from ? range[0] : from;
         if (out->staged > 0 && seen < range[1] && seen < from + TILE_ROWS)
             out->direct[i] = row[seen] - (size_t)(seen - from) * out->stride;
         else
             out->direct[i] = NULL;
     }
+    const int first = range[0] / TILE_ROWS * TILE_ROWS;
+    const int end = (range[1] + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
     for (size_t b = out->staged; b < blocks; b++)
-        for (int j = 0; j < OPS_KV_SPAN; j++)
-            _mm512_store_si512(s->tiles.staged + (b * OPS_KV_SPAN + (size_t)j) * TILES_COLS,
+        for (int j = first; j < end; j++)
+            _mm512_store_si512(s->tiles.staged + (b * ATTENTION_STRETCH + (size_t)j) * TILES_COLS,
                                _mm512_maskz_loadu_epi16(tiles_mask(dim - b * TILES_COLS),
                                                         row[j] + b * TILE_ROW_BYTES));
 }
@@ -136,114 +217,195 @@ INLINE const char *tiles_row(const struct attention_state *s, const struct tiles
     if (block < k->staged)
         return k->direct[tile] + block * TILE_ROW_BYTES;
     return (const char *)(s->tiles.staged +
-                          (block * OPS_KV_SPAN + (size_t)(tile * TILE_ROWS)) * TILES_COLS);
+                          (block * ATTENTION_STRETCH + (size_t)(tile * TILE_ROWS)) * TILES_COLS);
 }
 
-/* Tiles 0 to 3: products of these queries with tiles k->tiles of positions, zeros else. */
-INLINE void tiles_multiply(struct attention_state *s, const struct tiles_rows *k, const float *q)
+INLINE size_t tiles_stride(const struct tiles_rows *k, size_t block)
+{
+    return block < k->staged ? k->stride : TILE_ROW_BYTES;
+}
+
+/* ---- scores ---- */
+
+/* Of 32 pairs whose queries have two blocks, in tiles of positions [tiles[0], tiles[1]): queries
+ * stay in tiles. */
+static __attribute__((noinline)) void tiles_scores_near(struct attention_state *s,
+                                                        const struct tiles_rows *k, const float *q,
+                                                        const int tiles[2])
+{
+    const size_t stride[2] = {tiles_stride(k, 0), tiles_stride(k, 1)};
+    TILE_LOAD(4, q, TILE_ROW_BYTES);
+    TILE_LOAD(5, q + TILES_TILE, TILE_ROW_BYTES);
+    TILE_LOAD(6, q + 2 * TILES_TILE, TILE_ROW_BYTES);
+    TILE_LOAD(7, q + 3 * TILES_TILE, TILE_ROW_BYTES);
+    for (int i = tiles[0]; i < tiles[1]; i++) {
+        TILE_ZERO(0);
+        TILE_ZERO(1);
+        TILE_LOAD(2, tiles_row(s, k, 0, i), stride[0]);
+        TILE_DOT_BF16(0, 2, 4);
+        TILE_DOT_BF16(1, 2, 6);
+        TILE_LOAD(3, tiles_row(s, k, 1, i), stride[1]);
+        TILE_DOT_BF16(0, 3, 5);
+        TILE_DOT_BF16(1, 3, 7);
+        TILE_STORE(0, s->tiles.score[0] + i * TILES_TILE, TILE_ROW_BYTES);
+        TILE_STORE(1, s->tiles.score[1] + i * TILES_TILE, TILE_ROW_BYTES);
+    }
+}
+
+/* The same of any queries, of two tiles of positions at a time; 0 and 1 are the first's. */
+static __attribute__((noinline)) void tiles_scores_two(struct attention_state *s,
+                                                       const struct tiles_rows *k, const float *q,
+                                                       const int tiles[2])
 {
     const size_t blocks = tiles_blocks(s->dim);
-    const int *tiles = k->tiles;
-    const bool on[TILES_OF_SPAN] = {
-        tiles[0]<1, tiles[0]<2 && tiles[1]> 1, tiles[0]<3 && tiles[1]> 2, tiles[1]> 3};
-    TILE_ZERO(0);
-    TILE_ZERO(1);
-    TILE_ZERO(2);
-    TILE_ZERO(3);
-    for (size_t b = 0; b < blocks; b++) {
-        const size_t stride = b < k->staged ? k->stride : TILE_ROW_BYTES;
-        TILE_LOAD(6, q + b * TILES_TILE, TILE_ROW_BYTES);
-        if (on[0]) {
-            TILE_LOAD(4, tiles_row(s, k, b, 0), stride);
+    const float *more = q + blocks * TILES_TILE;
+    for (int i = tiles[0]; i < tiles[1]; i += 2) {
+        const bool two = i + 1 < tiles[1];
+        TILE_ZERO(0);
+        TILE_ZERO(1);
+        TILE_ZERO(2);
+        TILE_ZERO(3);
+        for (size_t b = 0; b < blocks; b++) {
+            const size_t stride = tiles_stride(k, b);
+            TILE_LOAD(4, tiles_row(s, k, b, i), stride);
+            TILE_LOAD(6, q + b * TILES_TILE, TILE_ROW_BYTES);
+            TILE_LOAD(7, more + b * TILES_TILE, TILE_ROW_BYTES);
+            if (two)
+                TILE_LOAD(5, tiles_row(s, k, b, i + 1), stride);
             TILE_DOT_BF16(0, 4, 6);
+            TILE_DOT_BF16(1, 4, 7);
+            if (two) {
+                TILE_DOT_BF16(2, 5, 6);
+                TILE_DOT_BF16(3, 5, 7);
+            }
         }
-        if (on[1]) {
-            TILE_LOAD(5, tiles_row(s, k, b, 1), stride);
-            TILE_DOT_BF16(1, 5, 6);
-        }
-        if (on[2]) {
-            TILE_LOAD(4, tiles_row(s, k, b, 2), stride);
-            TILE_DOT_BF16(2, 4, 6);
-        }
-        if (on[3]) {
-            TILE_LOAD(5, tiles_row(s, k, b, 3), stride);
-            TILE_DOT_BF16(3, 5, 6);
+        TILE_STORE(0, s->tiles.score[0] + i * TILES_TILE, TILE_ROW_BYTES);
+        TILE_STORE(1, s->tiles.score[1] + i * TILES_TILE, TILE_ROW_BYTES);
+        if (two) {
+            TILE_STORE(2, s->tiles.score[0] + (i + 1) * TILES_TILE, TILE_ROW_BYTES);
+            TILE_STORE(3, s->tiles.score[1] + (i + 1) * TILES_TILE, TILE_ROW_BYTES);
         }
     }
 }
 
-/* Scores of pairs [16 p, 16 p + 16) in these tiles of positions, into [position][pair]. */
-static __attribute__((noinline)) void tiles_scores(struct attention_state *s,
-                                                   const struct tiles_rows *k, int p)
+/* Of 16 pairs, four tiles of positions at a time. */
+static __attribute__((noinline)) void tiles_scores_one(struct attention_state *s,
+                                                       const struct tiles_rows *k, const float *q,
+                                                       const int tiles[2])
 {
-    float *to = s->tiles.score[p % 2];
-    tiles_multiply(s, k, s->q + (size_t)p * tiles_blocks(s->dim) * TILES_TILE);
-    TILE_STORE(0, to, TILE_ROW_BYTES);
-    TILE_STORE(1, to + TILES_TILE, TILE_ROW_BYTES);
-    TILE_STORE(2, to + 2 * TILES_TILE, TILE_ROW_BYTES);
-    TILE_STORE(3, to + 3 * TILES_TILE, TILE_ROW_BYTES);
+    const size_t blocks = tiles_blocks(s->dim);
+    for (int i = tiles[0]; i < tiles[1]; i += 4) {
+        float *to = s->tiles.score[0] + i * TILES_TILE;
+        const int n = tiles[1] - i;
+        TILE_ZERO(0);
+        TILE_ZERO(1);
+        TILE_ZERO(2);
+        TILE_ZERO(3);
+        for (size_t b = 0; b < blocks; b++) {
+            const size_t stride = tiles_stride(k, b);
+            TILE_LOAD(6, q + b * TILES_TILE, TILE_ROW_BYTES);
+            TILE_LOAD(4, tiles_row(s, k, b, i), stride);
+            TILE_DOT_BF16(0, 4, 6);
+            if (n > 1) {
+                TILE_LOAD(5, tiles_row(s, k, b, i + 1), stride);
+                TILE_DOT_BF16(1, 5, 6);
+            }
+            if (n > 2) {
+                TILE_LOAD(4, tiles_row(s, k, b, i + 2), stride);
+                TILE_DOT_BF16(2, 4, 6);
+            }
+            if (n > 3) {
+                TILE_LOAD(5, tiles_row(s, k, b, i + 3), stride);
+                TILE_DOT_BF16(3, 5, 6);
+            }
+        }
+        TILE_STORE(0, to, TILE_ROW_BYTES);
+        if (n > 1)
+            TILE_STORE(1, to + TILES_TILE, TILE_ROW_BYTES);
+        if (n > 2)
+            TILE_STORE(2, to + 2 * TILES_TILE, TILE_ROW_BYTES);
+        if (n > 3)
+            TILE_STORE(3, to + 3 * TILES_TILE, TILE_ROW_BYTES);
+    }
+}
+
+/* A group's, into [16 pairs][position][pair]. */
+static void tiles_scores(struct attention_state *s, const struct tiles_rows *k,
+                         const struct tiles_group *g)
+{
+    const size_t blocks = tiles_blocks(s->dim);
+    const float *q = s->q + (size_t)(g->first / TILE_ROWS) * blocks * TILES_TILE;
+    if (g->end - g->first == TILE_ROWS)
+        tiles_scores_one(s, k, q, g->tiles);
+    else if (blocks == 2)
+        tiles_scores_near(s, k, q, g->tiles);
+    else
+        tiles_scores_two(s, k, q, g->tiles);
 }
 
 /* ---- weights ---- */
 
-/* e^x for x <= 0, to 3e-6 of it: what is rounded to bf16 needs no more. */
-INLINE vec tiles_exp(vec x)
+/* 2^(score * log2 e + less) where that is not more than 1, to 1e-4 of it, which is a twentieth of
+ * what rounding to bf16 may cost; exactly 0 from 2^-127 on down. NaN stays NaN: its low bits, which
+ * are added to others here, are zeros in all that comes of bf16. */
+INLINE vec tiles_exp(vec score, vec less)
 {
-    x = vec_max(vec_set1(-200.0f), x * vec_set1(0x1.715476p+0f)); /* keeps NaN */
-    const vec k = vec_of_int(vec_round(x)), r = x - k;
-    vec p = vec_fma(vec_set1(1.3333558e-3f), r, vec_set1(9.6181291e-3f)); /* Taylor's, of 2^r */
-    p = vec_fma(p, r, vec_set1(5.5504109e-2f));
-    p = vec_fma(p, r, vec_set1(2.4022651e-1f));
-    p = vec_fma(p, r, vec_set1(6.9314718e-1f));
+    const vec whole = vec_set1(0x1.8p+23f); /* to it added, fractions are rounded away */
+    const vec x = vec_max(vec_set1(-127.0f), vec_fma(score, vec_set1(0x1.715476p+0f), less));
+    const vec k = x + whole, r = x - (k - whole);
+    vec p = vec_fma(vec_set1(5.5008934e-2f), r, vec_set1(2.4221098e-1f)); /* nearest, 1 at 0 */
+    p = vec_fma(p, r, vec_set1(6.9328293e-1f));
     p = vec_fma(p, r, vec_set1(1.0f));
-    return _mm512_scalef_ps(p, k);
+    return _mm512_castsi512_ps(
+        _mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(k), 23)));
+}
+
+/* What tiles_exp() adds, of the largest score: where there is none weights are 0, not NaN. */
+INLINE vec tiles_less(vec max)
+{
+    const __mmask16 none = _mm512_cmp_ps_mask(max, vec_set1(-INFINITY), _CMP_EQ_OQ);
+    return _mm512_mask_mov_ps(max * vec_set1(-0x1.715476p+0f), none, vec_zero());
 }
 
 /* Before softmax: what scores are made of, and -infinity where a pair does not see. */
-static void tiles_limit(const struct attention_tile *t, float *score, int p, int32_t base,
-                        const int range[2])
+static void tiles_limit(const struct tiles_stretch *x, float *score, int from, const int tiles[2])
 {
-    const int n = t->rows * t->heads, from = p * TILE_ROWS;
-    const int last = (from + TILE_ROWS < n ? from + TILE_ROWS : n) - 1;
+    const int n = tiles_pairs(x), last = (from + TILE_ROWS < n ? from + TILE_ROWS : n) - 1;
+    const int heads = x->tile->heads;
     int32_t seen[TILE_ROWS] = {0}, skip[TILE_ROWS] = {0};
-    const vec cap = vec_set1(t->op->softcap);
-    for (int j = range[0]; j < range[1] && t->op->softcap > 0; j++)
-        vec_store(score + j * TILE_ROWS, cap * vec_tanh(vec_load(score + j * TILE_ROWS) / cap));
-    if (attention_seen(t, from / t->heads, base) == OPS_KV_SPAN &&
-        attention_skip(t, last / t->heads, base) == 0)
-        return;
+    const vec cap = vec_set1(x->tile->op->softcap);
+    for (int j = tiles[0] * TILES_TILE; j < tiles[1] * TILES_TILE && x->tile->op->softcap > 0;
+         j += LANES)
+        vec_store(score + j, cap * vec_tanh(vec_load(score + j) / cap));
     for (int i = from; i <= last; i++) {
-        seen[i - from] = attention_seen(t, i / t->heads, base);
-        skip[i - from] = attention_skip(t, i / t->heads, base);
+        seen[i - from] = tiles_end_of(x, i / heads);
+        skip[i - from] = tiles_start_of(x, i / heads);
     }
     const __m512i to = _mm512_loadu_si512(seen), since = _mm512_loadu_si512(skip);
-    for (int j = range[0]; j < range[1]; j++) {
-        const __m512i at = _mm512_set1_epi32(j);
-        const __mmask16 sees = _mm512_cmplt_epi32_mask(at, to) & _mm512_cmpge_epi32_mask(at, since);
-        vec_store(score + j * TILE_ROWS,
-                  _mm512_mask_loadu_ps(vec_set1(-INFINITY), sees, score + j * TILE_ROWS));
-    }
+    const int all[2] = {skip[last - from], n - from < TILE_ROWS ? 0 : seen[0]};
+    for (int i = tiles[0]; i < tiles[1]; i++)
+        for (int j = i * TILE_ROWS, end = j + TILE_ROWS; j < end; j++) {
+            const __m512i at = _mm512_set1_epi32(j);
+            if (all[0] <= i * TILE_ROWS && end <= all[1])
+                break;
+            vec_store(score + j * TILE_ROWS,
+                      _mm512_mask_loadu_ps(vec_set1(-INFINITY),
+                                           _mm512_cmplt_epi32_mask(at, to) &
+                                               _mm512_cmpge_epi32_mask(at, since),
+                                           score + j * TILE_ROWS));
+        }
 }
 
-/* A tile of positions' scores, and what is fetched meanwhile. */
-struct tiles_scored {
-    const float *score;
-    const struct tiles_ahead *ahead;
-    int first; /* position */
-};
-
-/* Weights of the first or the second tile of a half of the span, and what they add up to when
- * rounded, by position % 4. What is rounded lies in [0, 1] or is NaN, and carries nowhere. */
-INLINE void tiles_weigh_one(struct tiles_scored t, vec base, bool second, vec weight[TILE_ROWS],
+/* Weights of the first or the second tile of 32 positions, and what they add up to when rounded, by
+ * position % 4. What is rounded lies in [0, 1] or is NaN, and carries nowhere. */
+INLINE void tiles_weigh_one(const float *score, vec less, bool second, vec weight[TILE_ROWS],
                             vec sum[4])
 {
     const __m512i half = _mm512_set1_epi32(0x8000), upper = _mm512_set1_epi32((int)0xffff0000);
     for (int j = 0; j < TILE_ROWS; j += 4) {
-        tiles_fetch(t.ahead, t.first + j);
-        tiles_fetch(t.ahead, t.first + j + 2);
         UNROLL
         for (int i = 0; i < 4; i++) {
-            const vec v = tiles_exp(vec_load(t.score + (j + i) * TILE_ROWS) - base);
+            const vec v = tiles_exp(vec_load(score + (j + i) * TILE_ROWS), less);
             const __m512i near = _mm512_add_epi32(_mm512_castps_si512(v), half);
             const __m512i w = _mm512_and_si512(near, upper);
             const __m512i before = _mm512_castps_si512(weight[j + i]);
@@ -254,24 +416,30 @@ INLINE void tiles_weigh_one(struct tiles_scored t, vec base, bool second, vec we
     }
 }
 
-/* Weights of tiles [first, end) of positions, zeros of others, with their sum: [half of the
- * span][position][pair][2], the second that of the position 16 later. */
-INLINE vec tiles_weigh(const float *score, vec base, const int tiles[2],
-                       vec weight[OPS_KV_SPAN / 2], const struct tiles_ahead *ahead)
+/* Weights of tiles [tiles[0], tiles[1]) of positions, and zeros of a lone one's neighbour, into
+ * `to`; their sum. */
+INLINE vec tiles_weigh(const float *score, vec less, const int tiles[2], float to[][TILES_TILE],
+                       const struct tiles_ahead *ahead)
 {
     vec sum[2][4];
     UNROLL
     for (int i = 0; i < 8; i++)
         sum[i / 4][i % 4] = vec_zero();
-    for (int j = 0; j < OPS_KV_SPAN / 2; j++)
-        weight[j] = vec_zero();
-    for (int tile = tiles[0]; tile < tiles[1]; tile++) {
-        const struct tiles_scored t = {score + tile * TILES_TILE, ahead, tile * TILE_ROWS};
-        vec *to = weight + tile / 2 * TILE_ROWS;
-        if (tile % 2 == 0)
-            tiles_weigh_one(t, base, false, to, sum[0]);
-        else
-            tiles_weigh_one(t, base, true, to, sum[1]);
+    for (int i = tiles[0] / 2; 2 * i < tiles[1]; i++) {
+        vec weight[TILE_ROWS];
+        const bool first = 2 * i >= tiles[0], second = 2 * i + 1 < tiles[1];
+        if (first)
+            tiles_weigh_one(score + 2 * i * TILES_TILE, less, false, weight, sum[0]);
+        for (int j = 0; j < TILE_ROWS && !first; j++)
+            weight[j] = vec_zero();
+        tiles_fetch(ahead, 2 * i * TILE_ROWS, (2 * i + 1) * TILE_ROWS);
+        if (second)
+            tiles_weigh_one(score + (2 * i + 1) * TILES_TILE, less, true, weight, sum[1]);
+        tiles_fetch(ahead, (2 * i + 1) * TILE_ROWS, (2 * i + 2) * TILE_ROWS);
+        vec_transpose(weight);
+        UNROLL
+        for (int j = 0; j < TILE_ROWS; j++)
+            vec_store(to[i] + j * TILE_ROWS, weight[j]);
     }
     UNROLL
     for (int i = 0; i < 4; i++)
@@ -279,195 +447,221 @@ INLINE vec tiles_weigh(const float *score, vec base, const int tiles[2],
     return (sum[0][0] + sum[0][1]) + (sum[0][2] + sum[0][3]);
 }
 
-static void tiles_fade(struct attention_state *s, int i)
+/* Turns scores of pairs [from, from + 16) into weights, with their maxima and sums. */
+static __attribute__((noinline)) void tiles_softmax(const struct tiles_stretch *x,
+                                                    struct attention_state *s, int from,
+                                                    const struct tiles_group *g)
 {
-    for (size_t d = 0; s->fade[i] != 1 && d < s->acc_stride; d += LANES) {
-        float *acc = s->acc + (size_t)i * s->acc_stride + d;
-        vec_store(acc, vec_load(acc) * vec_set1(s->fade[i]));
+    float *score = s->tiles.score[(from - g->first) / TILE_ROWS];
+    struct tiles_ahead ahead = tiles_values_ahead(s, x);
+    vec top[2] = {vec_set1(-INFINITY), vec_set1(-INFINITY)};
+    tiles_limit(x, score, from, g->tiles);
+    for (int j = g->tiles[0] * TILES_TILE; j < g->tiles[1] * TILES_TILE; j += 2 * LANES) {
+        top[0] = vec_max(vec_load(score + j), top[0]);
+        top[1] = vec_max(vec_load(score + j + LANES), top[1]);
     }
+    const vec max = vec_max(top[1], top[0]);
+    if (from > 0)
+        ahead.bytes = 0;
+    vec_store(s->max + from, max);
+    vec_store(s->sum + from, tiles_weigh(score, tiles_less(max), g->tiles,
+                                         s->tiles.weight[from / TILE_ROWS], &ahead));
 }
 
-/* Turns scores of pairs [16 p, 16 p + 16) into weights, merges the span into their maxima and sums,
- * and fades what was added up before. */
-static __attribute__((noinline)) void tiles_softmax(const struct attention_tile *t,
-                                                    struct attention_state *s, int p, int32_t base,
-                                                    const int tiles[2], bool fetches)
+/* ---- values ---- */
+
+/* Elements [d, d + 64) of the values of positions [range[0], range[1]), zeros in the others' places
+ * as far as somebody sees some of the 32: [32 positions][two tiles of each 32 elements][position]
+ * [16][2], the second of the position 16 later. Elements are then where mix16_place() says. True
+ * where one is no finite number. */
+static bool tiles_values(const struct tiles_stretch *x, struct attention_state *s, size_t d,
+                         const int range[2])
 {
-    const int range[2] = {tiles[0] * TILE_ROWS, tiles[1] * TILE_ROWS}, from = p * TILE_ROWS;
-    float *score = s->tiles.score[p % 2];
-    vec weight[OPS_KV_SPAN / 2], top = vec_set1(-INFINITY);
-    tiles_limit(t, score, p, base, range);
-    for (int j = range[0]; j < range[1]; j++)
-        top = vec_max(vec_load(score + j * TILE_ROWS), top);
-    const vec before = vec_load(s->max + from), max = vec_max(top, before);
-    const __mmask16 none = _mm512_cmp_ps_mask(max, vec_set1(-INFINITY), _CMP_EQ_OQ);
-    const vec less = _mm512_mask_mov_ps(max, none, vec_zero()); /* weights 0 then, not NaN */
-    const struct tiles_ahead ahead = {fetches && s->ahead ? s->ahead->key : NULL,
-                                      s->dim * sizeof(uint16_t)};
-    const vec sum = tiles_weigh(score, less, tiles, weight, &ahead);
-    const vec fade = vec_exp(before - less);
-    vec_store(s->sum + from, vec_load(s->sum + from) * fade + sum);
-    vec_store(s->max + from, max);
-    vec_store(s->fade + from, fade);
-    for (int h = 0; h < 2; h++) {
-        vec_transpose(weight + h * TILE_ROWS);
-        for (int i = 0; i < TILE_ROWS; i++)
-            vec_store(s->tiles.weight[p][h] + i * TILE_ROWS, weight[h * TILE_ROWS + i]);
+    const size_t end = s->out_dim - d < TILES_CHUNK ? s->out_dim : d + TILES_CHUNK;
+    const __m512i magnitude = _mm512_set1_epi16(0x7fff);
+    const struct tiles_ahead ahead = tiles_next_ahead(s, x, d, TILES_CHUNK);
+    __m512i most = _mm512_setzero_si512();
+    for (int i = x->now->range[0] / TILES_COLS; i * TILES_COLS < x->now->range[1]; i++)
+        for (int k = 0; k < TILE_ROWS; k++) {
+            const int at[2] = {i * TILES_COLS + k, i * TILES_COLS + k + TILE_ROWS};
+            float *to = s->tiles.value[i][0] + k * TILE_ROWS;
+            tiles_fetch(&ahead, i * TILES_COLS + 2 * k, i * TILES_COLS + 2 * k + 2);
+            for (size_t e = d; e < end; e += TILES_COLS, to += 2 * TILES_TILE) {
+                const __mmask32 mask = tiles_mask(s->out_dim - e);
+                __m512i v[2];
+                UNROLL
+                for (int h = 0; h < 2; h++) {
+                    const bool sees = at[h] >= range[0] && at[h] < range[1];
+                    v[h] = _mm512_setzero_si512();
+                    if (sees)
+                        v[h] = _mm512_maskz_loadu_epi16(mask, x->now->value[at[h]] + 2 * e);
+                    most = _mm512_max_epu16(most, _mm512_and_si512(v[h], magnitude));
+                }
+                _mm512_store_si512(to, _mm512_unpacklo_epi16(v[0], v[1]));
+                _mm512_store_si512(to + TILES_TILE, _mm512_unpackhi_epi16(v[0], v[1]));
+            }
+        }
+    return _mm512_cmpge_epu16_mask(most, _mm512_set1_epi16(0x7f80)) != 0;
+}
+
+/* Weighted values of 32 pairs, from group g->first on: acc [32, stride floats apart][32 elements],
+ * of tiles `at` and the next of the values. */
+static __attribute__((noinline)) void tiles_mix_two(const struct attention_state *s,
+                                                    const struct tiles_group *g, size_t at,
+                                                    float *acc, size_t stride)
+{
+    const size_t bytes = stride * sizeof *acc;
+    float *more = acc + TILE_ROWS * stride;
+    const int p = g->first / TILE_ROWS;
+    TILE_ZERO(0);
+    TILE_ZERO(1);
+    TILE_ZERO(2);
+    TILE_ZERO(3);
+    for (int i = g->tiles[0] / 2; 2 * i < g->tiles[1]; i++) {
+        TILE_LOAD(4, s->tiles.weight[p][i], TILE_ROW_BYTES);
+        TILE_LOAD(5, s->tiles.weight[p + 1][i], TILE_ROW_BYTES);
+        TILE_LOAD(6, s->tiles.value[i][at], TILE_ROW_BYTES);
+        TILE_LOAD(7, s->tiles.value[i][at + 1], TILE_ROW_BYTES);
+        TILE_DOT_BF16(0, 4, 6);
+        TILE_DOT_BF16(1, 4, 7);
+        TILE_DOT_BF16(2, 5, 6);
+        TILE_DOT_BF16(3, 5, 7);
     }
-    for (int i = from; i < from + TILE_ROWS && i < t->rows * t->heads; i++)
-        tiles_fade(s, i);
+    TILE_STORE(0, acc, bytes);
+    TILE_STORE(1, acc + TILE_ROWS, bytes);
+    TILE_STORE(2, more, bytes);
+    TILE_STORE(3, more + TILE_ROWS, bytes);
+}
+
+/* The same of 16. */
+static __attribute__((noinline)) void tiles_mix_one(const struct attention_state *s,
+                                                    const struct tiles_group *g, size_t at,
+                                                    float *acc, size_t stride)
+{
+    const size_t bytes = stride * sizeof *acc;
+    TILE_ZERO(0);
+    TILE_ZERO(1);
+    for (int i = g->tiles[0] / 2; 2 * i < g->tiles[1]; i++) {
+        TILE_LOAD(4, s->tiles.weight[g->first / TILE_ROWS][i], TILE_ROW_BYTES);
+        TILE_LOAD(6, s->tiles.value[i][at], TILE_ROW_BYTES);
+        TILE_LOAD(7, s->tiles.value[i][at + 1], TILE_ROW_BYTES);
+        TILE_DOT_BF16(0, 4, 6);
+        TILE_DOT_BF16(1, 4, 7);
+    }
+    TILE_STORE(0, acc, bytes);
+    TILE_STORE(1, acc + TILE_ROWS, bytes);
+}
+
+/* Elements [d, d + 64) of a group, as far as there are. */
+static void tiles_mix(const struct attention_state *s, const struct tiles_group *g, size_t d)
+{
+    float *acc = s->acc + (size_t)g->first * s->acc_stride + d;
+    for (size_t at = 0; at < 4 && d < s->acc_stride; at += 2, d += TILES_COLS, acc += TILES_COLS)
+        if (g->end - g->first == TILE_ROWS)
+            tiles_mix_one(s, g, at, acc, s->acc_stride);
+        else
+            tiles_mix_two(s, g, at, acc, s->acc_stride);
+}
+
+/* Of row `row`, whose values alone are there, the pairs. */
+static void tiles_mix_row(const struct tiles_stretch *x, struct attention_state *s, int row,
+                          size_t d)
+{
+    const int end = (row + 1) * x->tile->heads;
+    float own[TILE_ROWS * TILES_COLS];
+    for (int i = row * x->tile->heads, next; i < end; i = next) {
+        const struct tiles_group g = tiles_group(x, i / TILE_ROWS * TILE_ROWS, TILE_ROWS);
+        next = g.end < end ? g.end : end;
+        for (size_t at = 0, e = d; at < 4 && e < s->acc_stride; at += 2, e += TILES_COLS) {
+            tiles_mix_one(s, &g, at, own, TILES_COLS);
+            for (int j = i; j < next; j++)
+                memcpy(s->acc + (size_t)j * s->acc_stride + e, own + j % TILE_ROWS * TILES_COLS,
+                       TILES_COLS * sizeof *own);
+        }
+    }
 }
 
 #include "kernels/cpu/attention/tiles_narrow_body.h"
 
-/* ---- values ---- */
+/* ---- all of it ---- */
 
-/* Elements [d, d + 64) of the values of positions [range[0], range[1]), zeros elsewhere:
- * [half of the span][two tiles of each 32 elements][position][16][2], the second of the position 16
- * later. Elements are then where mix16_place() says. True where one is no finite number. */
-static bool tiles_values(struct attention_state *s, size_t d, const int range[2])
+static void tiles_stretch_of_many(const struct tiles_stretch *x, struct attention_state *s)
 {
-    const size_t end = s->out_dim - d < TILES_CHUNK ? s->out_dim : d + TILES_CHUNK;
-    const __m512i magnitude = _mm512_set1_epi16(0x7fff);
-    const struct tiles_ahead ahead = {s->ahead ? s->ahead->value : NULL, (end - d) * 2, d * 2};
-    __m512i most = _mm512_setzero_si512();
-    for (int i = 0; i < OPS_KV_SPAN / 2; i++) {
-        const int j = i / TILE_ROWS * 2 * TILE_ROWS + i % TILE_ROWS;
-        float *to = s->tiles.value[i / TILE_ROWS][0] + i % TILE_ROWS * TILE_ROWS;
-        tiles_fetch(&ahead, 2 * i);
-        for (size_t e = d; e < end; e += TILES_COLS, to += 2 * TILES_TILE) {
-            const __mmask32 mask = tiles_mask(s->out_dim - e);
-            __m512i x[2];
-            UNROLL
-            for (int k = 0; k < 2; k++) {
-                const int at = j + k * TILE_ROWS;
-                const bool sees = at >= range[0] && at < range[1];
-                x[k] = _mm512_maskz_loadu_epi16(sees ? mask : 0, s->now->value[at] + 2 * e);
-                most = _mm512_max_epu16(most, _mm512_and_si512(x[k], magnitude));
-            }
-            _mm512_store_si512(to, _mm512_unpacklo_epi16(x[0], x[1]));
-            _mm512_store_si512(to + TILES_TILE, _mm512_unpackhi_epi16(x[0], x[1]));
-        }
-    }
-    return _mm512_cmpge_epu16_mask(most, _mm512_set1_epi16(0x7f80)) != 0;
-}
-
-/* acc [16 pairs, stride bytes apart][32 or 64 elements] += weights times values. */
-INLINE void tiles_add(const struct attention_state *s, int p, float *acc, size_t stride, bool wide)
-{
-    TILE_LOAD(0, acc, stride);
-    TILE_LOAD(1, acc + TILE_ROWS, stride);
-    TILE_LOAD(4, s->tiles.weight[p][0], TILE_ROW_BYTES);
-    TILE_LOAD(6, s->tiles.value[0][0], TILE_ROW_BYTES);
-    TILE_DOT_BF16(0, 4, 6);
-    TILE_LOAD(7, s->tiles.value[0][1], TILE_ROW_BYTES);
-    TILE_DOT_BF16(1, 4, 7);
-    if (wide) {
-        TILE_LOAD(2, acc + 2 * TILE_ROWS, stride);
-        TILE_LOAD(3, acc + 3 * TILE_ROWS, stride);
-        TILE_LOAD(6, s->tiles.value[0][2], TILE_ROW_BYTES);
-        TILE_DOT_BF16(2, 4, 6);
-        TILE_LOAD(7, s->tiles.value[0][3], TILE_ROW_BYTES);
-        TILE_DOT_BF16(3, 4, 7);
-    }
-    TILE_LOAD(5, s->tiles.weight[p][1], TILE_ROW_BYTES);
-    TILE_LOAD(6, s->tiles.value[1][0], TILE_ROW_BYTES);
-    TILE_DOT_BF16(0, 5, 6);
-    TILE_LOAD(7, s->tiles.value[1][1], TILE_ROW_BYTES);
-    TILE_DOT_BF16(1, 5, 7);
-    if (wide) {
-        TILE_LOAD(6, s->tiles.value[1][2], TILE_ROW_BYTES);
-        TILE_DOT_BF16(2, 5, 6);
-        TILE_LOAD(7, s->tiles.value[1][3], TILE_ROW_BYTES);
-        TILE_DOT_BF16(3, 5, 7);
-        TILE_STORE(2, acc + 2 * TILE_ROWS, stride);
-        TILE_STORE(3, acc + 3 * TILE_ROWS, stride);
-    }
-    TILE_STORE(0, acc, stride);
-    TILE_STORE(1, acc + TILE_ROWS, stride);
-}
-
-static __attribute__((noinline)) void tiles_add_one(const struct attention_state *s, int p,
-                                                    float *acc, size_t stride)
-{
-    tiles_add(s, p, acc, stride, false);
-}
-static __attribute__((noinline)) void tiles_add_two(const struct attention_state *s, int p,
-                                                    float *acc, size_t stride)
-{
-    tiles_add(s, p, acc, stride, true);
-}
-
-static void tiles_mix(const struct attention_state *s, int p, float *acc, size_t stride, size_t d)
-{
-    if (s->acc_stride - d >= TILES_CHUNK)
-        tiles_add_two(s, p, acc, stride * sizeof *acc);
-    else
-        tiles_add_one(s, p, acc, stride * sizeof *acc);
-}
-
-/* Of row `row`, whose values alone are there, the pairs. */
-static void tiles_mix_row(const struct attention_tile *t, struct attention_state *s, int row,
-                          size_t d)
-{
-    const int end = (row + 1) * t->heads;
-    const size_t n = s->acc_stride - d < TILES_CHUNK ? s->acc_stride - d : TILES_CHUNK;
-    for (int i = row * t->heads, next; i < end; i = next) {
-        const int p = i / TILE_ROWS;
-        float own[TILE_ROWS * TILES_CHUNK];
-        next = (p + 1) * TILE_ROWS < end ? (p + 1) * TILE_ROWS : end;
-        float *acc = s->acc + (size_t)i * s->acc_stride + d;
-        memset(own, 0, sizeof own);
-        for (int j = i; j < next; j++)
-            memcpy(own + j % TILE_ROWS * TILES_CHUNK, acc + (size_t)(j - i) * s->acc_stride,
-                   n * sizeof *own);
-        tiles_mix(s, p, own, TILES_CHUNK, d);
-        for (int j = i; j < next; j++)
-            memcpy(acc + (size_t)(j - i) * s->acc_stride, own + j % TILE_ROWS * TILES_CHUNK,
-                   n * sizeof *own);
-    }
-}
-
-/* ---- a span ---- */
-
-static void tiles_span_of_many(const struct attention_tile *t, struct attention_state *s,
-                               int32_t base, const struct attention_view *v)
-{
-    const int first = v->first * t->heads / TILE_ROWS;
-    const int end = (v->last * t->heads + TILE_ROWS - 1) / TILE_ROWS;
+    const int pairs = tiles_pairs(x);
     const bool all =
-        attention_seen(t, 0, base) == OPS_KV_SPAN && attention_skip(t, t->rows - 1, base) == 0;
+        tiles_end_of(x, 0) == ATTENTION_STRETCH && tiles_start_of(x, x->tile->rows - 1) == 0;
     struct tiles_rows keys;
-    tiles_find(t, s, KV_KEY, v->range, &keys);
-    tiles_scores(s, &keys, first);
-    for (int p = first; p < end; p++) {
-        if (p + 1 < end)
-            tiles_scores(s, &keys, p + 1);
-        tiles_softmax(t, s, p, base, keys.tiles, p == first);
+    tiles_find(x, s, KV_KEY, &keys);
+    for (int p = 0; p < pairs; p += 2 * TILE_ROWS) {
+        const struct tiles_group g = tiles_group(x, p, 2 * TILE_ROWS);
+        tiles_scores(s, &keys, &g);
+        for (int i = g.first; i < g.end; i += TILE_ROWS)
+            tiles_softmax(x, s, i, &g);
     }
     for (size_t d = 0; d < s->out_dim; d += TILES_CHUNK) {
-        const bool sick = tiles_values(s, d, v->range) && !all;
-        for (int p = first; p < end && !sick; p++)
-            tiles_mix(s, p, s->acc + (size_t)(p * TILE_ROWS) * s->acc_stride + d, s->acc_stride, d);
-        for (int row = v->first; row < v->last && sick; row++) {
-            tiles_values(s, d,
-                         (int[2]){attention_skip(t, row, base), attention_seen(t, row, base)});
-            tiles_mix_row(t, s, row, d);
+        const bool sick = tiles_values(x, s, d, x->now->range) && !all;
+        for (int p = 0; p < pairs && !sick; p += 2 * TILE_ROWS) {
+            const struct tiles_group g = tiles_group(x, p, 2 * TILE_ROWS);
+            tiles_mix(s, &g, d);
+        }
+        for (int row = 0; row < x->tile->rows && sick; row++) {
+            tiles_values(x, s, d, (int[2]){tiles_start_of(x, row), tiles_end_of(x, row)});
+            tiles_mix_row(x, s, row, d);
         }
     }
 }
 
-/* What attention_span() does. */
-static void tiles_span(const struct attention_tile *t, struct attention_state *s, int32_t base,
-                       const struct attention_view *v)
+/* What the tile's rows see of a stretch, and where it is; nothing of none. */
+static void tiles_look(const struct attention_tile *t, struct attention_where where,
+                       struct tiles_seen *out)
 {
+    const struct tiles_stretch x = {.tile = t, .base = where.at * ATTENTION_STRETCH};
+    struct attention_pool pool;
+    out->range[0] = out->range[1] = 0;
+    if (where.at < 0)
+        return;
+    attention_find_pool(t, where.kv_head, &pool);
+    out->range[0] = tiles_start_of(&x, 0);
+    out->range[1] = tiles_end_of(&x, t->rows - 1);
+    for (int i = 0; i < ATTENTION_STRETCH; i += OPS_KV_SPAN) {
+        const int from = out->range[0] > i ? out->range[0] - i : 0;
+        const int to = out->range[1] < i + OPS_KV_SPAN ? out->range[1] - i : OPS_KV_SPAN;
+        if (from < to)
+            attention_locate(&pool, x.base + i, (int[2]){from, to}, out->key + i, out->value + i);
+    }
+}
+
+static bool tiles_same(struct attention_where a, struct attention_where b)
+{
+    return a.kv_head == b.kv_head && a.at == b.at;
+}
+
+/* What attention_stretch() does. */
+static void tiles_stretch(const struct attention_tile *t, struct attention_state *s, int32_t at)
+{
+    static const struct tiles_seen nothing;
+    const struct attention_where here = {t->kv_head, at};
+    struct attention_tiles *m = &s->tiles;
+    struct tiles_stretch x = {.tile = t, .base = at * ATTENTION_STRETCH, .next = &nothing};
+    x.cold = m->row != t->row || !tiles_same(m->known, here);
+    if (x.cold)
+        tiles_look(t, here, &m->seen[m->turn]);
+    x.now = &m->seen[m->turn];
+    m->row = t->row;
+    m->known = here;
+    if (!tiles_same(t->next, here)) {
+        m->turn = !m->turn;
+        tiles_look(t, t->next, &m->seen[m->turn]);
+        x.next = &m->seen[m->turn];
+        m->known = t->next;
+    }
     const unsigned csr = flush_begin();
-    if (s->tiles.width == 4)
-        narrow_span_4(t, s, base, v);
-    else if (s->tiles.width == 8)
-        narrow_span_8(t, s, base, v);
+    if (m->width == 4)
+        narrow_stretch_4(&x, s);
+    else if (m->width == 8)
+        narrow_stretch_8(&x, s);
     else
-        tiles_span_of_many(t, s, base, v);
+        tiles_stretch_of_many(&x, s);
     flush_end(csr);
 }
 
@@ -496,6 +690,12 @@ static void tiles_write(const struct attention_state *s, const float *acc, vec f
         _mm512_mask_storeu_ps(out + d, (__mmask16)mask, v[0]);
         _mm512_mask_storeu_ps(out + d + LANES, (__mmask16)(mask >> 16), v[1]);
     }
+}
+
+static void tiles_attention_begin(struct attention_state *s)
+{
+    s->tiles.width = s->tiles.turn = 0;
+    s->tiles.row = -1;
 }
 
 /* Sets the tiles for so many pairs. */

@@ -1,4 +1,4 @@
-/* Spans of attention in tiles, of so few (row, head) pairs that most lanes would idle: scores of 4
+/* Stretches of attention in tiles, of so few (row, head) pairs that most lanes would idle: scores of 4
  * or 8 pairs at several positions share a vector, so that softmax takes a fourth, or half, of the
  * operations; and values are read by the tile unit where they lie. For tiles_body.h, and to the bit
  * what it does: what a pair's sums add up, and in which order, is the same.
@@ -41,16 +41,15 @@ static void narrow_configure(int width)
 
 /* In tiles `tile` and the next of positions where somebody sees them, into [position][pair]. */
 INLINE void narrow_two_scores(struct attention_state *s, const struct tiles_rows *k, int tile,
-                              int width)
+                              const int tiles[2], int width)
 {
     const size_t blocks = tiles_blocks(s->dim), row = (size_t)width * sizeof(float);
-    const bool one = tile >= k->tiles[0] && tile < k->tiles[1];
-    const bool two = tile + 1 >= k->tiles[0] && tile + 1 < k->tiles[1];
+    const bool one = tile >= tiles[0], two = tile + 1 < tiles[1];
     float *to = s->tiles.score[0] + tile * TILE_ROWS * width;
     TILE_ZERO(0);
     TILE_ZERO(1);
     for (size_t b = 0; b < blocks; b++) {
-        const size_t stride = b < k->staged ? k->stride : TILE_ROW_BYTES;
+        const size_t stride = tiles_stride(k, b);
         TILE_LOAD(6, s->q + b * TILES_TILE, TILE_ROW_BYTES);
         if (one) {
             TILE_LOAD(4, tiles_row(s, k, b, tile), stride);
@@ -65,39 +64,53 @@ INLINE void narrow_two_scores(struct attention_state *s, const struct tiles_rows
     TILE_STORE(1, to + TILE_ROWS * width, row);
 }
 
+/* All of them. What they come too late to fetch is fetched a span before, and half of the values.
+ */
+INLINE void narrow_scores(const struct tiles_stretch *x, struct attention_state *s,
+                          const int tiles[2], int width)
+{
+    const struct tiles_ahead keys = tiles_keys_ahead(s, x), values = tiles_values_ahead(s, x);
+    struct tiles_rows rows;
+    tiles_find(x, s, KV_KEY, &rows);
+    for (int i = tiles[0] / 2 * 2, n = 0; i < tiles[1]; i += 2, n += TILE_ROWS) {
+        const int next = i * TILE_ROWS + OPS_KV_SPAN, first = tiles[0] * TILE_ROWS + n;
+        tiles_fetch(&keys, next, next + 2 * TILE_ROWS);
+        narrow_two_scores(s, &rows, i, tiles, width);
+        tiles_fetch(&values, first, first + TILE_ROWS);
+    }
+}
+
 /* ---- weights ---- */
 
 /* What tiles_limit() does. */
-INLINE void narrow_limit(const struct attention_tile *t, float *score, int32_t base,
-                         const int range[2], int width)
+INLINE void narrow_limit(const struct tiles_stretch *x, float *score, const int tiles[2], int width)
 {
-    const int n = t->rows * t->heads, each = LANES / width; /* positions of a vector */
+    const int n = tiles_pairs(x), heads = x->tile->heads, each = LANES / width;
     int32_t seen[LANES] = {0}, skip[LANES] = {0}, place[LANES];
-    const vec cap = vec_set1(t->op->softcap);
-    for (int j = range[0] * width; j < range[1] * width && t->op->softcap > 0; j += LANES)
+    const vec cap = vec_set1(x->tile->op->softcap);
+    const int range[2] = {tiles[0] * TILE_ROWS, tiles[1] * TILE_ROWS};
+    for (int j = range[0] * width; j < range[1] * width && x->tile->op->softcap > 0; j += LANES)
         vec_store(score + j, cap * vec_tanh(vec_load(score + j) / cap));
-    if (attention_seen(t, 0, base) == OPS_KV_SPAN && attention_skip(t, t->rows - 1, base) == 0)
-        return;
     for (int i = 0; i < LANES; i++) {
-        const int row = i % width / t->heads;
+        const int row = i % width < n ? i % width / heads : 0;
         place[i] = i / width;
-        seen[i] = i % width < n ? attention_seen(t, row, base) : 0;
-        skip[i] = i % width < n ? attention_skip(t, row, base) : 0;
+        seen[i] = i % width < n ? tiles_end_of(x, row) : 0;
+        skip[i] = i % width < n ? tiles_start_of(x, row) : 0;
     }
     const __m512i to = _mm512_loadu_si512(seen), since = _mm512_loadu_si512(skip);
+    const int all[2] = {skip[n - 1], n < width ? 0 : seen[0]};
     for (int j = range[0]; j < range[1]; j += each) {
         const __m512i at = _mm512_add_epi32(_mm512_set1_epi32(j), _mm512_loadu_si512(place));
-        const __mmask16 sees = _mm512_cmplt_epi32_mask(at, to) & _mm512_cmpge_epi32_mask(at, since);
-        vec_store(score + j * width,
-                  _mm512_mask_loadu_ps(vec_set1(-INFINITY), sees, score + j * width));
+        if (all[0] <= j && j + each <= all[1])
+            continue;
+        vec_store(score + j * width, _mm512_mask_loadu_ps(vec_set1(-INFINITY),
+                                                          _mm512_cmplt_epi32_mask(at, to) &
+                                                              _mm512_cmpge_epi32_mask(at, since),
+                                                          score + j * width));
     }
 }
 
-/* The first `width` lanes in all others' places, and each pair's largest in all of its lanes. */
-INLINE vec narrow_spread(vec v, int width)
-{
-    return width == 4 ? _mm512_shuffle_f32x4(v, v, 0) : _mm512_shuffle_f32x4(v, v, 0x44);
-}
+/* Each pair's largest in all of its lanes. */
 INLINE vec narrow_top(vec v, int width)
 {
     v = vec_max(_mm512_shuffle_f32x4(v, v, 0x4e), v);
@@ -160,22 +173,22 @@ INLINE float *narrow_weights(struct attention_state *s, int tile)
 }
 
 /* What tiles_weigh() does, into narrow_weights(). */
-INLINE vec narrow_weigh(struct attention_state *s, vec base, const int tiles[2],
+INLINE vec narrow_weigh(struct attention_state *s, vec less, const int tiles[2],
                         const struct tiles_ahead *ahead, int width)
 {
     const __m512i half = _mm512_set1_epi32(0x8000), upper = _mm512_set1_epi32((int)0xffff0000);
     vec sum[2][2] = {{vec_zero(), vec_zero()}, {vec_zero(), vec_zero()}};
     for (int tile = tiles[0]; tile < tiles[1]; tile++) {
         const float *score = s->tiles.score[0] + tile * TILE_ROWS * width;
+        const int fetch = (tiles[0] + tiles[1] + tile - tiles[0]) * (TILE_ROWS / 2);
         float *to = narrow_weights(s, tile);
         vec v[8], *const add = sum[tile % 2];
         UNROLL
         for (int i = 0; i < width; i++) {
-            const vec e = tiles_exp(vec_load(score + i * LANES) - base);
+            const vec e = tiles_exp(vec_load(score + i * LANES), less);
             v[i] = _mm512_castsi512_ps(
                 _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(e), half), upper));
-            for (int j = 0; j < LANES / width; j += 2)
-                tiles_fetch(ahead, tile * TILE_ROWS + i * (LANES / width) + j);
+            tiles_fetch(ahead, fetch + i * 8 / width, fetch + (i + 1) * 8 / width);
             add[width == 8 ? i % 2 : 0] = add[width == 8 ? i % 2 : 0] + v[i];
         }
         narrow_turn(v, width);
@@ -188,28 +201,22 @@ INLINE vec narrow_weigh(struct attention_state *s, vec base, const int tiles[2],
     return narrow_total(sum, width);
 }
 
-/* What tiles_softmax() does. */
-INLINE void narrow_softmax(const struct attention_tile *t, struct attention_state *s, int32_t base,
+/* What tiles_softmax() does; fetches the other half of the values. */
+INLINE void narrow_softmax(const struct tiles_stretch *x, struct attention_state *s,
                            const int tiles[2], int width)
 {
-    const int range[2] = {tiles[0] * TILE_ROWS, tiles[1] * TILE_ROWS};
-    const struct tiles_ahead ahead = {s->ahead ? s->ahead->key : NULL, s->dim * sizeof(uint16_t)};
+    const struct tiles_ahead ahead = tiles_values_ahead(s, x);
     float *score = s->tiles.score[0];
-    vec top = vec_set1(-INFINITY);
-    narrow_limit(t, score, base, range, width);
-    for (int j = range[0] * width; j < range[1] * width; j += LANES)
-        top = vec_max(vec_load(score + j), top);
-    const vec before = narrow_spread(vec_load(s->max), width);
-    const vec max = vec_max(narrow_top(top, width), before);
-    const __mmask16 none = _mm512_cmp_ps_mask(max, vec_set1(-INFINITY), _CMP_EQ_OQ);
-    const vec less = _mm512_mask_mov_ps(max, none, vec_zero()); /* weights 0 then, not NaN */
-    const vec sum = narrow_weigh(s, less, tiles, &ahead, width);
-    const vec fade = vec_exp(before - less);
-    vec_store_n(s->sum, vec_load(s->sum) * fade + sum, width);
+    vec top[2] = {vec_set1(-INFINITY), vec_set1(-INFINITY)};
+    narrow_limit(x, score, tiles, width);
+    for (int j = tiles[0] * TILE_ROWS * width; j < tiles[1] * TILE_ROWS * width; j += 2 * LANES) {
+        top[0] = vec_max(vec_load(score + j), top[0]);
+        top[1] = vec_max(vec_load(score + j + LANES), top[1]);
+    }
+    const vec max = narrow_top(vec_max(top[1], top[0]), width);
+    const vec sum = narrow_weigh(s, tiles_less(max), tiles, &ahead, width);
+    vec_store_n(s->sum, sum, width);
     vec_store_n(s->max, max, width);
-    vec_store_n(s->fade, fade, width);
-    for (int i = 0; i < t->rows * t->heads; i++)
-        tiles_fade(s, i);
 }
 
 /* ---- values ---- */
@@ -217,38 +224,37 @@ INLINE void narrow_softmax(const struct attention_tile *t, struct attention_stat
 /* Weights of a tile of positions times block `block` of its values, into tile 2 or 3 of sums. */
 #define NARROW_MULTIPLY(s, v, tile, block, sums, values)                                           \
     do {                                                                                           \
-        TILE_LOAD(values, tiles_row(s, v, block, tile),                                            \
-                  (block) < (v)->staged ? (v)->stride : TILE_ROW_BYTES);                           \
+        TILE_LOAD(values, tiles_row(s, v, block, tile), tiles_stride(v, block));                   \
         TILE_DOT_BF16(sums, 7, values);                                                            \
     } while (0)
 
-/* Of rows [from, from + 8) of the next span's values what blocks `block` and, of two, the next are.
- */
-INLINE void narrow_fetch(const struct attention_state *s, int from, size_t block, bool two)
-{
-    for (int i = from; s->ahead && i < from + TILE_ROWS / 2; i++)
-        rows_prefetch(s->ahead->value[i] + block * TILE_ROW_BYTES, (two ? 2 : 1) * TILE_ROW_BYTES);
-}
+/* What is multiplied of a stretch, and how. */
+struct narrow_part {
+    struct tiles_rows values;
+    const int *tiles; /* that somebody sees */
+    int span;         /* its first position */
+};
 
-/* Weighted values, [element block][tile][pairs' even elements, then odd ones][16], of element
- * blocks `block` and, where there are two, the next; zeros of tiles that nobody sees. Fetches the
- * next span's values. */
-INLINE void narrow_products(struct attention_state *s, const struct tiles_rows *v, size_t block,
-                            bool two)
+/* Weighted values of a span, [element block][tile][pairs' even elements, then odd ones][16], of
+ * element blocks `block` and, where there are two, the next; zeros of tiles that nobody sees.
+ * Fetches the next stretch's keys. */
+INLINE void narrow_products(struct attention_state *s, const struct narrow_part *v, size_t block,
+                            bool two, const struct tiles_ahead *ahead)
 {
     float *to = s->tiles.value[0][0];
-    for (int tile = 0; tile < TILES_OF_SPAN; tile++, to += TILES_TILE) {
+    for (int i = 0; i < TILES_OF_SPAN; i++, to += TILES_TILE) {
+        const int first = v->span + i * TILE_ROWS, tile = first / TILE_ROWS;
         const bool seen = tile >= v->tiles[0] && tile < v->tiles[1];
         TILE_ZERO(2);
         TILE_ZERO(3);
         if (seen) {
             TILE_LOAD(7, narrow_weights(s, tile), TILE_ROW_BYTES);
-            NARROW_MULTIPLY(s, v, tile, block, 2, 4);
+            NARROW_MULTIPLY(s, &v->values, tile, block, 2, 4);
         }
-        narrow_fetch(s, tile * TILE_ROWS, block, two);
+        tiles_fetch(ahead, first, first + TILE_ROWS / 2);
         if (seen && two)
-            NARROW_MULTIPLY(s, v, tile, block + 1, 3, 5);
-        narrow_fetch(s, tile * TILE_ROWS + TILE_ROWS / 2, block, two);
+            NARROW_MULTIPLY(s, &v->values, tile, block + 1, 3, 5);
+        tiles_fetch(ahead, first + TILE_ROWS / 2, first + TILE_ROWS);
         TILE_STORE(2, to, TILE_ROW_BYTES);
         TILE_STORE(3, to + TILES_OF_SPAN * TILES_TILE, TILE_ROW_BYTES);
     }
@@ -276,22 +282,25 @@ INLINE bool narrow_add(const float *product, float *acc, size_t stride, int widt
     return true;
 }
 
-/* A pair's sums of elements [d, d + 32) over positions [range[0], range[1]), in vectors: what a row
- * does not see, which may be no number, is not its. */
-static void narrow_add_pair(struct attention_state *s, int pair, size_t d, const int range[2])
+/* A pair's sums of elements [d, d + 32) over what it sees of a span, in vectors: what it does not
+ * see, which may be no number, is not its. */
+static void narrow_add_pair(const struct tiles_stretch *x, struct attention_state *s, int pair,
+                            size_t d, int span)
 {
     const __m512i upper = _mm512_set1_epi32((int)0xffff0000);
     const __mmask32 mask = tiles_mask(s->out_dim - d);
+    const int row = pair / x->tile->heads;
+    const int range[2] = {tiles_start_of(x, row), tiles_end_of(x, row)};
     float *acc = s->acc + (size_t)pair * s->acc_stride + d;
     vec all[2] = {vec_load(acc), vec_load(acc + LANES)};
-    for (int from = 0; from < OPS_KV_SPAN; from += 2 * TILE_ROWS) {
+    for (int from = span; from < span + OPS_KV_SPAN; from += 2 * TILE_ROWS) {
         vec sum[2][2] = {{vec_zero(), vec_zero()}, {vec_zero(), vec_zero()}};
         for (int j = from; j < from + 2 * TILE_ROWS; j++) {
             const int tile = j / TILE_ROWS, place = (s->tiles.width + pair) * LANES;
             vec *to = sum[tile % 2];
             if (j < range[0] || j >= range[1])
                 continue;
-            const __m512i v = _mm512_maskz_loadu_epi16(mask, s->now->value[j] + 2 * d);
+            const __m512i v = _mm512_maskz_loadu_epi16(mask, x->now->value[j] + 2 * d);
             const vec w = vec_set1(narrow_weights(s, tile)[place + j % TILE_ROWS]);
             to[0] = vec_fma(w, _mm512_castsi512_ps(_mm512_slli_epi32(v, 16)), to[0]);
             to[1] = vec_fma(w, _mm512_castsi512_ps(_mm512_and_si512(v, upper)), to[1]);
@@ -303,49 +312,48 @@ static void narrow_add_pair(struct attention_state *s, int pair, size_t d, const
     vec_store(acc + LANES, all[1]);
 }
 
-INLINE void narrow_values(const struct attention_tile *t, struct attention_state *s, int32_t base,
-                          const struct attention_view *v, int width)
+INLINE void narrow_values(const struct tiles_stretch *x, struct attention_state *s,
+                          const int tiles[2], int width)
 {
-    struct tiles_rows values;
-    tiles_find(t, s, KV_VALUE, v->range, &values);
-    for (size_t d = 0; d < s->acc_stride; d += TILES_COLS) {
-        const size_t block = d / TILES_COLS, at = block % 2;
-        if (at == 0)
-            narrow_products(s, &values, block, d + TILES_COLS < s->acc_stride);
-        if (narrow_add(s->tiles.value[at][0], s->acc + d, s->acc_stride, width))
-            continue;
-        for (int i = v->first * t->heads; i < v->last * t->heads; i++)
-            narrow_add_pair(s, i, d,
-                            (int[2]){attention_skip(t, i / t->heads, base),
-                                     attention_seen(t, i / t->heads, base)});
-    }
+    struct narrow_part v = {.tiles = tiles};
+    tiles_find(x, s, KV_VALUE, &v.values);
+    for (int i = 0; i < width; i++)
+        memset(s->acc + (size_t)i * s->acc_stride, 0, s->acc_stride * sizeof *s->acc);
+    v.span = x->now->range[0] / OPS_KV_SPAN * OPS_KV_SPAN;
+    for (; v.span < x->now->range[1]; v.span += OPS_KV_SPAN)
+        for (size_t d = 0; d < s->acc_stride; d += TILES_COLS) {
+            const size_t block = d / TILES_COLS, at = block % 2;
+            const struct tiles_ahead ahead = tiles_next_ahead(s, x, d, 2 * TILES_COLS);
+            if (at == 0)
+                narrow_products(s, &v, block, d + TILES_COLS < s->acc_stride, &ahead);
+            if (narrow_add(s->tiles.value[at][0], s->acc + d, s->acc_stride, width))
+                continue;
+            for (int i = 0; i < tiles_pairs(x); i++)
+                narrow_add_pair(x, s, i, d, v.span);
+        }
 }
 
-/* ---- a span ---- */
+/* ---- a stretch ---- */
 
-/* What tiles_span() does. */
-INLINE void narrow_span(const struct attention_tile *t, struct attention_state *s, int32_t base,
-                        const struct attention_view *v, int width)
+/* What tiles_stretch_of_many() does. */
+INLINE void narrow_stretch(const struct tiles_stretch *x, struct attention_state *s, int width)
 {
-    struct tiles_rows keys;
-    tiles_find(t, s, KV_KEY, v->range, &keys);
-    for (int tile = keys.tiles[0] / 2 * 2; tile < keys.tiles[1]; tile += 2)
-        narrow_two_scores(s, &keys, tile, width);
-    narrow_softmax(t, s, base, keys.tiles, width);
-    narrow_values(t, s, base, v, width);
+    const int tiles[2] = {x->now->range[0] / TILE_ROWS,
+                          (x->now->range[1] + TILE_ROWS - 1) / TILE_ROWS};
+    narrow_scores(x, s, tiles, width);
+    narrow_softmax(x, s, tiles, width);
+    narrow_values(x, s, tiles, width);
 }
 
-static __attribute__((noinline)) void narrow_span_4(const struct attention_tile *t,
-                                                    struct attention_state *s, int32_t base,
-                                                    const struct attention_view *v)
+static __attribute__((noinline)) void narrow_stretch_4(const struct tiles_stretch *x,
+                                                       struct attention_state *s)
 {
-    narrow_span(t, s, base, v, 4);
+    narrow_stretch(x, s, 4);
 }
-static __attribute__((noinline)) void narrow_span_8(const struct attention_tile *t,
-                                                    struct attention_state *s, int32_t base,
-                                                    const struct attention_view *v)
+static __attribute__((noinline)) void narrow_stretch_8(const struct tiles_stretch *x,
+                                                       struct attention_state *s)
 {
-    narrow_span(t, s, base, v, 8);
+    narrow_stretch(x, s, 8);
 }
 
 /* A pair's elements as they come out of tiles, in their order. */
