@@ -237,10 +237,8 @@ static void attention_run(struct attention_tile *t, struct attention_state *s)
     const struct attention_sums own = {s->max, s->sum, s->acc};
     attention_begin(t, s);
     attention_forget(s);
-    const bool more = t->kv_head + 1 < t->op->layout->kv_heads;
     for (int32_t at = r.first; at < r.end; at++) {
-        t->next = at + 1 < r.end ? (struct attention_where){t->kv_head, at + 1}
-                                 : (struct attention_where){t->kv_head + 1, more ? r.first : -1};
+        t->next = (struct attention_where){t->kv_head, at + 1 < r.end ? at + 1 : -1};
         attention_stretch(t, s, at);
         attention_add_all(t, s, &own, at);
     }
@@ -359,23 +357,22 @@ static struct attention_where attention_after(const struct attention_tile *t, bo
     return (struct attention_where){0, at + 1 < r.end ? at + 1 : -1};
 }
 
-/* The heads of some rows: all of each, or stretch `at` where at >= 0. How many items they are. */
-static int attention_heads(struct attention_walk *w, struct attention_tile *t, int32_t at)
+/* Of some rows and t->kv_head: all of each head, or stretch `at` where at >= 0. How many items they
+ * are, of which `item` is the first. */
+static int attention_heads(struct attention_walk *w, struct attention_tile *t, int item, int32_t at)
 {
     const struct op_attention *a = w->op;
-    const int group = a->heads / a->layout->kv_heads;
-    int items = 0;
-    for (t->kv_head = 0; t->kv_head < a->layout->kv_heads; t->kv_head++)
-        for (int g = 0; g < group; g += t->heads, items++) {
-            t->head = t->kv_head * group + g;
-            t->heads = group - g < w->pairs ? group - g : w->pairs;
-            t->next = attention_after(t, g + t->heads == group, at);
-            if (at >= 0)
-                attention_share(t, w, items, at);
-            else if (attention_mine(w, attention_cost(t, -1)))
-                attention_run(t, w->state);
-        }
-    return items;
+    const int group = a->heads / a->layout->kv_heads, first = item;
+    for (int g = 0; g < group; g += t->heads, item++) {
+        t->head = t->kv_head * group + g;
+        t->heads = group - g < w->pairs ? group - g : w->pairs;
+        t->next = attention_after(t, g + t->heads == group, at);
+        if (at >= 0)
+            attention_share(t, w, item, at);
+        else if (attention_mine(w, attention_cost(t, -1)))
+            attention_run(t, w->state);
+    }
+    return item - first;
 }
 
 /* Stretch by stretch, each of all heads: what lies between one head's runs of a block is read next,
@@ -385,19 +382,29 @@ static int attention_shares(struct attention_walk *w, struct attention_tile *t)
     const struct attention_range r = attention_stretches(t, 0, t->rows - 1);
     int items = 0;
     for (int32_t at = r.first; at < r.end; at++)
-        items = attention_heads(w, t, at);
+        for (items = t->kv_head = 0; t->kv_head < w->op->layout->kv_heads; t->kv_head++)
+            items += attention_heads(w, t, items, at);
     w->floats += (int64_t)items * (r.end - r.first) * attention_slot_floats(w, t);
     return items;
 }
 
+static void attention_walk_rows(struct attention_walk *w, struct attention_tile *t)
+{
+    for (t->row = 0; t->row < w->op->rows->tokens; t->row += t->rows) {
+        t->rows = attention_tile_rows(w->op->rows, t->row, w->most);
+        w->items += w->split ? attention_shares(w, t) : attention_heads(w, t, 0, -1);
+    }
+}
+
+/* Where tiles are whole, one head of keys after the other, for all rows: what one tile has read of
+ * it, the next one finds near. */
 static void attention_walk(struct attention_walk *w)
 {
-    const struct op_attention *a = w->op;
-    struct attention_tile t = {.op = a};
-    for (; t.row < a->rows->tokens; t.row += t.rows) {
-        t.rows = attention_tile_rows(a->rows, t.row, w->most);
-        w->items += w->split ? attention_shares(w, &t) : attention_heads(w, &t, -1);
-    }
+    struct attention_tile t = {.op = w->op};
+    if (w->split)
+        attention_walk_rows(w, &t);
+    for (; !w->split && t.kv_head < w->op->layout->kv_heads; t.kv_head++)
+        attention_walk_rows(w, &t);
 }
 
 /* Counts a call's tiles and costs, and decides whether to share out stretches: where there are few
@@ -421,6 +428,14 @@ static void attention_plan(struct attention_walk *w)
     w->total = w->split ? split.done : whole.done;
 }
 
+/* Of a tile, at most: more of short queries, since sums and weights of all have to stay near. */
+static int32_t attention_pairs(int32_t head_dim)
+{
+    const int32_t fit = ATTENTION_QUERY_FLOATS / head_dim;
+    const int32_t most = head_dim > 64 && ATTENTION_QUERIES > 128 ? 128 : ATTENTION_QUERIES;
+    return fit < most ? fit : most;
+}
+
 void BODY(attention)(const struct op_attention *a, int part, int parts)
 {
     const struct kv_layout *l = a->layout;
@@ -432,8 +447,7 @@ void BODY(attention)(const struct op_attention *a, int part, int parts)
     assert(a->scratch_bytes == 0 || a->scratch_bytes > OPS_ATTENTION_COUNTS);
     struct attention_state s;
     struct attention_walk w = {.op = a, .part = part, .parts = parts};
-    w.pairs = ATTENTION_QUERY_FLOATS / l->head_dim;
-    w.pairs = w.pairs < ATTENTION_QUERIES ? w.pairs : ATTENTION_QUERIES;
+    w.pairs = attention_pairs(l->head_dim);
     w.most = w.pairs > group ? w.pairs / group : 1;
     attention_plan(&w);
     w.state = &s;

@@ -16,7 +16,7 @@
 #define ATTENTION_LANES_MAX 16 /* of any body */
 /* (row, head) pairs of a tile, at most; their elements, and what padding adds to them. */
 #if defined(BODY_TILES)
-#define ATTENTION_QUERIES 128
+#define ATTENTION_QUERIES 256
 #define ATTENTION_QUERY_FLOATS 36864
 #define ATTENTION_PADDING (TILE_ROWS * OPS_HEAD_DIM_MAX + 31 * ATTENTION_QUERIES)
 #else

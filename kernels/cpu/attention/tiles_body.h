@@ -678,10 +678,11 @@ INLINE void tiles_order(vec low, vec high, vec out[2])
 static void tiles_write(const struct attention_state *s, const float *acc, vec fade, vec sum,
                         float *out)
 {
+    const vec share = fade / sum;
     for (size_t d = 0; d < s->out_dim; d += TILES_COLS) {
         const uint32_t mask = tiles_mask(s->out_dim - d);
-        const vec low = (vec_load(acc + d) + vec_zero()) * fade / sum;
-        const vec high = (vec_load(acc + d + LANES) + vec_zero()) * fade / sum;
+        const vec low = (vec_load(acc + d) + vec_zero()) * share;
+        const vec high = (vec_load(acc + d + LANES) + vec_zero()) * share;
         vec v[2];
         if (s->tiles.width < TILE_ROWS)
             narrow_order(low, high, v);
