@@ -7,11 +7,16 @@
 
 #include "base/team.h"
 
-/* Sums of the halves of a span that is no number, whose bytes are what rounding leaves of that. */
+/* Sums of the halves of each span. */
 static void sum_bytes(const int8_t *q, int spans, int32_t *sum)
 {
-    memset(sum, 0, (size_t)(2 * spans) * sizeof *sum);
-    for (int i = 0; i < spans * PACKED_SPAN; i++)
+    int i = 0;
+#if defined(BYTES_SUM)
+    for (; i + 2 <= spans; i += 2)
+        bytes_sum(q + i * PACKED_SPAN, sum + 2 * i);
+#endif
+    memset(sum + 2 * i, 0, (size_t)(2 * (spans - i)) * sizeof *sum);
+    for (i *= PACKED_SPAN; i < spans * PACKED_SPAN; i++)
         sum[i / (PACKED_SPAN / 2)] += q[i];
 }
 
@@ -21,11 +26,11 @@ struct quantum {
     bool none; /* one of them is no number */
 };
 
-/* Of so many spans the largest, and whether one is no number. */
-INLINE void quantum_see(const float *x, int spans, vec *most, vec *wrong)
+/* Of n elements the largest, and whether one is no number. */
+INLINE void quantum_see(const float *x, int n, vec *most, vec *wrong)
 {
     UNROLL
-    for (int i = 0; i < spans * PACKED_SPAN; i += LANES) {
+    for (int i = 0; i < n; i += LANES) {
         vec v = vec_load(x + i);
         *most = vec_max(vec_max(v, vec_zero() - v), *most);
         *wrong = vec_fma(v, vec_zero(), *wrong); /* NaN where v is none, or infinite */
@@ -53,7 +58,7 @@ INLINE void quantize_by(struct quantum u, const float *x, int8_t *q, int spans, 
         bytes_store(q + i, n);
         halves[half] = halves[half] + vec_of_int(n);
     }
-    if (u.none) {
+    if (u.none) { /* whose bytes are what rounding leaves of that */
         sum_bytes(q, spans, sum);
         return;
     }
@@ -65,7 +70,7 @@ INLINE void quantize_by(struct quantum u, const float *x, int8_t *q, int spans, 
 INLINE void quantize_floats(const float *x, int8_t *q, int spans, float *scale, int32_t *sum)
 {
     vec most = vec_zero(), wrong = vec_zero();
-    quantum_see(x, spans, &most, &wrong);
+    quantum_see(x, spans * PACKED_SPAN, &most, &wrong);
     const struct quantum u = quantum_of(most, wrong);
     for (int s = 0; s < spans; s++)
         scale[s] = u.scale;
@@ -98,20 +103,33 @@ INLINE const float *quantize_from(const struct op_quantize *a, size_t m, size_t 
     return padded;
 }
 
+/* A whole row, by two spans, whose eighths wait for nobody but themselves. */
 static __attribute__((noinline)) void quantize_row(const struct op_quantize *a, size_t m)
 {
-    const size_t spans = (size_t)a->out.spans;
+    const size_t spans = (size_t)a->out.spans, width = 2 * PACKED_SPAN;
     const struct rows8 out = rows8_from(&a->out, m);
-    vec most = vec_zero(), wrong = vec_zero();
-    float padded[PACKED_SPAN];
-    for (size_t s = 0; s < spans; s++)
-        quantum_see(quantize_from(a, m, s * PACKED_SPAN, PACKED_SPAN, padded), 1, &most, &wrong);
-    const struct quantum u = quantum_of(most, wrong);
-    for (size_t s = 0; s < spans; s++) {
-        out.scale[s] = u.scale;
-        quantize_by(u, quantize_from(a, m, s * PACKED_SPAN, PACKED_SPAN, padded),
-                    out.q + s * PACKED_SPAN, 1, out.sum + 2 * s);
+    vec most[4], wrong[4];
+    float padded[2 * PACKED_SPAN];
+    UNROLL
+    for (int i = 0; i < 4; i++)
+        most[i] = wrong[i] = vec_zero();
+    for (size_t s = 0; s < spans; s += 2) {
+        const float *x = quantize_from(a, m, s * PACKED_SPAN, width, padded);
+        UNROLL
+        for (int i = 0; i < 4; i++)
+            quantum_see(x + i * PACKED_SPAN / 2, PACKED_SPAN / 2, &most[i], &wrong[i]);
     }
+    const struct quantum u =
+        quantum_of(vec_max(vec_max(most[0], most[1]), vec_max(most[2], most[3])),
+                   (wrong[0] + wrong[1]) + (wrong[2] + wrong[3]));
+    for (size_t s = 0; s < spans; s += 2) {
+        const float *x = quantize_from(a, m, s * PACKED_SPAN, width, padded);
+        out.scale[s] = out.scale[s + 1] = u.scale;
+        UNROLL
+        for (int i = 0; i < 2 * PACKED_SPAN; i += LANES)
+            bytes_store(out.q + s * PACKED_SPAN + i, vec_round(vec_load(x + i) * vec_set1(u.by)));
+    }
+    sum_bytes(out.q, (int)spans, out.sum);
 }
 
 void BODY(quantize)(const struct op_quantize *a, int part, int parts)

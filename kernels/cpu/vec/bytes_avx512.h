@@ -49,6 +49,20 @@ INLINE void bytes_store(int8_t *to, ivec v)
     _mm_storeu_si128((__m128i *)to, _mm512_cvtepi32_epi8(v));
 }
 
+/* Sums of 64 bytes, 16 each. */
+#define BYTES_SUM
+INLINE void bytes_sum(const int8_t *q, int32_t *sum)
+{
+    const __m512i bias = _mm512_set1_epi8((char)0x80); /* 128 more in each of 8, twice */
+    const __m512i eight =
+        _mm512_sad_epu8(_mm512_xor_si512(_mm512_loadu_si512(q), bias), _mm512_setzero_si512());
+    const __m512i both = _mm512_add_epi64(eight, _mm512_bsrli_epi128(eight, 8));
+    const __m512i places = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    _mm_storeu_si128((__m128i *)sum,
+                     _mm_sub_epi32(_mm512_castsi512_si128(_mm512_permutexvar_epi32(places, both)),
+                                   _mm_set1_epi32(2048)));
+}
+
 #if defined(__AVX512VNNI__)
 typedef __m512i bytes_w;
 typedef __m512i bytes_x;
