@@ -9,8 +9,8 @@
  * Exactness: activations are fp32; a row's result depends on that row's inputs alone and is
  * computed in one order of K whatever M, `parts`, the batch's other rows or the block size are.
  * Attention walks positions in fixed spans of OPS_KV_SPAN absolute positions, sums begin anew in
- * fixed stretches of some of them, so chunking and prefix hits change no bit. Across bodies
- * results agree to a tolerance.
+ * fixed stretches of some of them (tiles take a whole one at a time), so chunking and prefix hits
+ * change no bit. Across bodies results agree to a tolerance.
  *
  * Shapes are row-major; [M,K] means M rows of K; a stride of 0 means dense. Pointers must not
  * overlap unless said.
@@ -213,9 +213,9 @@ struct op_kv_store {
 /* Causal attention of each row r over the positions max(0, positions[r] + 1 - window) ..
  * positions[r] of its sequence, read from the pool (the rows' own keys must have been stored).
  * Query head h reads kv head h / (heads / kv_heads). Online softmax (Milakov & Gimelshein 2018)
- * over spans of OPS_KV_SPAN positions. Where the layout has no values (value_dim 0), the first
- * `out_dim` elements of a key are its value: latent attention in absorbed form (DeepSeek-V2, 2024).
- * Blocks that no row's window reaches are not looked up. */
+ * over spans of OPS_KV_SPAN positions, or stretches of them. Where the layout has no values
+ * (value_dim 0), the first `out_dim` elements of a key are its value: latent attention in absorbed
+ * form (DeepSeek-V2, 2024). Blocks that no row's window reaches are not looked up. */
 struct op_attention {
     float *out;     /* [tokens, heads, out_dim] */
     const float *q; /* [tokens, heads, head_dim], row stride q_stride elements */

@@ -11,7 +11,7 @@ struct shape {
 
 static const struct shape shapes[] = {{2, 1, 24, 24, 0}, {6, 2, 20, 12, 0}, {33, 1, 8, 0, 6}};
 
-static const struct {
+static const struct feature {
     int window;
     enum dtype dtype;
     bool rounds, sinks;
@@ -28,17 +28,16 @@ struct sequence {
     int in, out; /* widths of a row */
 };
 
-static void sequence_make(const struct ops *ops, size_t shape, size_t with, int block_tokens,
-                          struct sequence *s)
+static void sequence_make(const struct ops *ops, const struct shape *h, const struct feature *f,
+                          int block_tokens, struct sequence *s)
 {
-    const struct shape *h = &shapes[shape];
     s->layout = (struct kv_layout){.layers = 1,
                                    .kv_heads = h->kv_heads,
                                    .head_dim = h->dim,
                                    .value_dim = h->value_dim,
                                    .block_tokens = block_tokens,
                                    .blocks = LENGTH / block_tokens + 1,
-                                   .dtype = features[with].dtype};
+                                   .dtype = f->dtype};
     s->pool = kt_pool_make(&s->layout);
     s->in = h->heads * h->dim;
     s->out = h->heads * (h->out_dim ? h->out_dim : h->value_dim);
@@ -48,10 +47,10 @@ static void sequence_make(const struct ops *ops, size_t shape, size_t with, int 
                                          .pool = s->pool,
                                          .layout = &s->layout,
                                          .heads = h->heads,
-                                         .window = features[with].window,
+                                         .window = f->window,
                                          .scale = 1.5f / sqrtf((float)h->dim),
-                                         .sinks = features[with].sinks ? s->sinks : NULL,
-                                         .rounds = features[with].rounds};
+                                         .sinks = f->sinks ? s->sinks : NULL,
+                                         .rounds = f->rounds};
     struct kt_spec all = {1, {0}, {LENGTH}};
     struct kt_batch b = kt_batch_make(&all, block_tokens, s->layout.blocks);
     float *k = kt_floats((size_t)(LENGTH * h->kv_heads * h->dim), 5);
@@ -83,9 +82,9 @@ static void call(void *arg, int part, int parts)
     c->ops->attention(&c->a, part, parts);
 }
 
-/* Rows [at, LENGTH) as a batch: by `team`, or by `parts` one after the other, the last first. */
+/* Rows [at, end), or [at, LENGTH), as a batch: by `team`, or by `parts` one after the other, the last first. */
 struct way {
-    int at, parts;
+    int at, end, parts;
     struct team *team;
     void *scratch;
     size_t scratch_bytes;
@@ -93,9 +92,10 @@ struct way {
 
 static float *compute(const struct ops *ops, const struct sequence *s, const struct way *w)
 {
-    struct kt_spec spec = {1, {w->at}, {LENGTH - w->at}};
+    const int rows = (w->end ? w->end : LENGTH) - w->at;
+    struct kt_spec spec = {1, {w->at}, {rows}};
     struct kt_batch b = kt_batch_make(&spec, s->layout.block_tokens, s->layout.blocks);
-    float *out = kt_floats((size_t)((LENGTH - w->at) * s->out), 7);
+    float *out = kt_floats((size_t)(rows * s->out), 7);
     struct call c = {ops, s->attention};
     c.a.out = out;
     c.a.q = s->q + w->at * s->in;
@@ -147,7 +147,7 @@ static void check(const struct ops *ops, size_t shape, size_t with, struct team 
     const size_t large = OPS_ATTENTION_COUNTS + ((size_t)4 << 20);
     void *scratch = malloc(large);
     struct sequence s;
-    sequence_make(ops, shape, with, 16, &s);
+    sequence_make(ops, &shapes[shape], &features[with], 16, &s);
     float *want = compute(ops, &s, &(struct way){.at = FROM, .parts = 1});
     float *truth = compute(ops_ref(), &s, &(struct way){.at = LENGTH - 9, .parts = 1});
     const bool rounded = features[with].rounds && kt_rounds(ops);
@@ -156,8 +156,9 @@ static void check(const struct ops *ops, size_t shape, size_t with, struct team 
     for (size_t i = 0; i < sizeof ats / sizeof ats[0]; i++)
         for (int parts = 0; parts <= 7; parts += parts < 2 ? 1 : 5) {
             char what[128];
-            struct way w = {ats[i], parts, parts ? NULL : team, scratch,
-                            parts == 2 ? OPS_ATTENTION_COUNTS + 4096 : large};
+            struct way w = {ats[i],  0,
+                            parts,   parts ? NULL : team,
+                            scratch, parts == 2 ? OPS_ATTENTION_COUNTS + 4096 : large};
             snprintf(what, sizeof what, "%s shape %zu features %zu from %d, %d parts", ops->name,
                      shape, with, ats[i], parts);
             scratch_clear(scratch, large);
@@ -184,14 +185,63 @@ Test(split, whatever_the_parts, .timeout = 240)
     team_destroy(team);
 }
 
+/* One element of a value is no number. */
+static void make_sick(struct sequence *s, int position)
+{
+    const struct kv_layout *l = &s->layout;
+    const struct kt_spec all = {1, {0}, {LENGTH}};
+    struct kt_batch b = kt_batch_make(&all, l->block_tokens, l->blocks);
+    const int32_t block = b.rows.block_tables[0][position / l->block_tokens];
+    const uint16_t nan = 0x7fc0;
+    memcpy((char *)s->pool + kv_offset(l, 0, block, l->value_dim ? KV_VALUE : KV_KEY,
+                                       l->kv_heads - 1, position % l->block_tokens),
+           &nan, sizeof nan);
+    kt_batch_free(&b);
+}
+
+/* Many rows of a prompt at once, in tiles that reach over several stretches, are what each is alone
+ * and in a few: all of them where ends and borders of stretches are, in every way that tiles are
+ * computed, a value that is no number among them. */
+Test(split, rows_of_many_stretches, .timeout = 240)
+{
+    static const struct shape of[] = {{8, 2, 64, 64, 0},  {2, 2, 128, 128, 0}, {16, 1, 40, 40, 0},
+                                      {5, 1, 96, 0, 80},  {1, 1, 64, 64, 0},   {20, 1, 48, 24, 0},
+                                      {24, 2, 64, 64, 0}, {3, 1, 200, 200, 0}};
+    static const int rows[] = {400, 401, 511, 512, 513, 575, 640, 767, 900, 1023, 1024, 1025, 1090};
+    enum { SHAPES = sizeof of / sizeof of[0], BEGIN = 400 };
+    for (int b = 1; ops_at(b); b++)
+        for (int i = 0; i < 2 * SHAPES && kt_rounds(ops_at(b)); i++) {
+            const struct feature f = {i % 3 ? 90 * (i % 3) * (i % 3) * (i % 3) : 0, DTYPE_BF16,
+                                      true, i % 2};
+            struct sequence s;
+            sequence_make(ops_at(b), &of[i % SHAPES], &f, i % 4 == 3 ? 20 : 32, &s);
+            if (i >= SHAPES)
+                make_sick(&s, 600);
+            float *all = compute(ops_at(b), &s, &(struct way){.at = BEGIN, .parts = 2});
+            for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
+                char what[128];
+                const int many = r % 4 == 3 ? 9 : r % 4 == 2 ? 3 : 1;
+                float *few = compute(
+                    ops_at(b), &s,
+                    &(struct way){.at = rows[r], .end = rows[r] + many, .parts = 1 + (int)r % 2});
+                snprintf(what, sizeof what, "%s shape %d window %d rows %d to %d", ops_at(b)->name,
+                         i % SHAPES, f.window, rows[r], rows[r] + many);
+                kt_same(what, few, all + (rows[r] - BEGIN) * s.out, (size_t)(many * s.out));
+                free(few);
+            }
+            free(all);
+            sequence_free(&s);
+        }
+}
+
 Test(split, no_rows)
 {
     const size_t bytes = OPS_ATTENTION_COUNTS + 4096;
     void *scratch = calloc(1, bytes);
     for (int b = 1; ops_at(b); b++) {
         struct sequence s;
-        sequence_make(ops_at(b), 0, 0, 16, &s);
-        float *none = compute(ops_at(b), &s, &(struct way){LENGTH, 2, NULL, scratch, bytes});
+        sequence_make(ops_at(b), &shapes[0], &features[0], 16, &s);
+        float *none = compute(ops_at(b), &s, &(struct way){LENGTH, 0, 2, NULL, scratch, bytes});
         free(none);
         sequence_free(&s);
     }

@@ -3,10 +3,11 @@
  * Work goes in tiles: a few adjacent rows of one sequence and the query heads that share one kv
  * head, so that keys and values are read once for all of them. For each span of OPS_KV_SPAN
  * absolute positions a tile computes its scores, and each (row, head) then merges the span into its
- * own running maximum, sum and accumulator. Every ATTENTION_STRETCH absolute positions these begin
- * anew, and the stretches of a (row, head) are added in ascending order (split KV, as in
- * Flash-Decoding, 2023). It sees only positions up to its own, and both orders are always the same,
- * so neither the tile, the chunk, the blocks nor the threads show in its bits.
+ * own running maximum, sum and accumulator; tiles_body.h takes a whole stretch at once. Every
+ * ATTENTION_STRETCH absolute positions these begin anew, and the stretches of a (row, head) are
+ * added in ascending order (split KV, as in Flash-Decoding, 2023). It sees only positions up to its
+ * own, and both orders are always the same, so neither the tile, the chunk, the blocks nor the
+ * threads show in its bits.
  *
  * Where there are fewer tiles than would keep all parts busy, stretches are shared out too: whoever
  * has computed one leaves it in the op's scratch memory, and who is last of a tile adds them up.

@@ -553,7 +553,7 @@ static __attribute__((noinline)) void tiles_mix_one(const struct attention_state
 }
 
 /* Elements [d, d + 64) of a group, as far as there are. */
-static void tiles_mix(const struct attention_state *s, const struct tiles_group *g, size_t d)
+static void tiles_mix(struct attention_state *s, const struct tiles_group *g, size_t d)
 {
     float *acc = s->acc + (size_t)g->first * s->acc_stride + d;
     for (size_t at = 0; at < 4 && d < s->acc_stride; at += 2, d += TILES_COLS, acc += TILES_COLS)
