@@ -164,7 +164,14 @@ static bool start_member(struct team *t, int part)
     sigset_t all, old;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    int rc = pthread_create(&t->threads[part - 1], NULL, member_main, m);
+    pthread_attr_t attr;
+    int rc = pthread_attr_init(&attr);
+    if (rc == 0) {
+        rc = pthread_attr_setstacksize(&attr, TEAM_STACK);
+        if (rc == 0)
+            rc = pthread_create(&t->threads[part - 1], &attr, member_main, m);
+        pthread_attr_destroy(&attr);
+    }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (rc != 0) {
         free(m);

@@ -16,7 +16,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define TEAM_MAX 1024 /* more threads are not made */
+#define TEAM_MAX 1024                /* more threads are not made */
+#define TEAM_STACK ((size_t)8 << 20) /* bytes of a thread's; what it calls may use half of it */
 
 struct team;
 typedef void team_fn(void *arg, int part, int parts);

@@ -30,7 +30,7 @@
 #include "kernels/packed.h"
 #include "kernels/panels.h"
 
-#define OPS_KV_SPAN 64 /* absolute positions per step of the online softmax */
+#define OPS_KV_SPAN 64 /* absolute positions per step of attention */
 #define OPS_HEAD_DIM_MAX 1024
 #define OPS_ATTENTION_COUNTS ((size_t)16 << 10) /* bytes of attention's scratch that are counts */
 #define OPS_EXPERTS_MAX 4096

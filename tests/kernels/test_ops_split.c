@@ -82,7 +82,8 @@ static void call(void *arg, int part, int parts)
     c->ops->attention(&c->a, part, parts);
 }
 
-/* Rows [at, end), or [at, LENGTH), as a batch: by `team`, or by `parts` one after the other, the last first. */
+/* Rows [at, end), or [at, LENGTH), as a batch: by `team`, or by `parts` one after the other, the
+ * last first. */
 struct way {
     int at, end, parts;
     struct team *team;

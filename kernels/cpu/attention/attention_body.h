@@ -19,10 +19,13 @@
 #include <math.h>
 #include <stdatomic.h>
 
+#include "base/team.h"
 #include "kernels/cpu/attention/span_body.h"
 #if defined(BODY_TILES)
 #include "kernels/cpu/attention/tiles_body.h"
 #endif
+
+_Static_assert(sizeof(struct attention_state) < TEAM_STACK / 2, "lies on a member's stack");
 
 /* How the body multiplies by what is stored. */
 INLINE enum score_form attention_form(const struct op_attention *a)
@@ -367,10 +370,10 @@ static int attention_heads(struct attention_walk *w, struct attention_tile *t, i
     for (int g = 0; g < group; g += t->heads, item++) {
         t->head = t->kv_head * group + g;
         t->heads = group - g < w->pairs ? group - g : w->pairs;
-        t->next = attention_after(t, g + t->heads == group, at);
-        if (at >= 0)
+        if (at >= 0) {
+            t->next = attention_after(t, g + t->heads == group, at);
             attention_share(t, w, item, at);
-        else if (attention_mine(w, attention_cost(t, -1)))
+        } else if (attention_mine(w, attention_cost(t, -1)))
             attention_run(t, w->state);
     }
     return item - first;

@@ -70,7 +70,8 @@ struct attention_sums {
 #define TILES_TILE (TILE_ROWS * TILE_ROWS) /* floats, or pairs of bf16, of a tile */
 #define TILES_CHUNK 64                     /* elements of values at a time */
 
-/* What some row of a tile sees of a stretch, and where it lies. */
+/* What some row of a tile sees of a stretch, and where it lies: of spans that somebody sees some of
+ * all positions, as attention_locate() has them; of others nothing is said. */
 struct tiles_seen {
     int range[2]; /* positions of the stretch; nothing where they are not in order */
     const char *key[ATTENTION_STRETCH], *value[ATTENTION_STRETCH];
@@ -155,7 +156,8 @@ static void attention_find_pool(const struct attention_tile *t, int kv_head,
     p->block = kv_block_bytes(l);
 }
 
-/* Finds positions [base + range[0], base + range[1]); blocks of others may be gone. */
+/* Finds positions [base + range[0], base + range[1]) of a span; blocks of others may be gone, and
+ * a neighbour's place stands for theirs. */
 static void attention_locate(const struct attention_pool *p, int32_t base, const int range[2],
                              const char **keys, const char **values)
 {

@@ -67,8 +67,8 @@ INLINE void narrow_two_scores(struct attention_state *s, const struct tiles_rows
     TILE_STORE(1, to + TILE_ROWS * width, row);
 }
 
-/* All of them. What they come too late to fetch is fetched a span before, and half of the values.
- */
+/* All of them. Fetches half of the values; and its own keys, a span before they are read, where
+ * nobody has asked for them. */
 INLINE void narrow_scores(const struct tiles_stretch *x, struct attention_state *s,
                           const int tiles[2], int width)
 {
@@ -176,19 +176,19 @@ INLINE float *narrow_weights(struct attention_state *s, int tile)
 }
 
 /* What tiles_weigh() does, into narrow_weights(). */
-INLINE vec narrow_weigh(struct attention_state *s, vec less, const int tiles[2],
+INLINE vec narrow_weigh(struct attention_state *s, vec base, const int tiles[2],
                         const struct tiles_ahead *ahead, int width)
 {
     const __m512i half = _mm512_set1_epi32(0x8000), upper = _mm512_set1_epi32((int)0xffff0000);
     vec sum[2][2] = {{vec_zero(), vec_zero()}, {vec_zero(), vec_zero()}};
     for (int tile = tiles[0]; tile < tiles[1]; tile++) {
         const float *score = s->tiles.score[0] + tile * TILE_ROWS * width;
-        const int fetch = (tiles[0] + tiles[1] + tile - tiles[0]) * (TILE_ROWS / 2);
+        const int fetch = (tiles[1] + tile) * (TILE_ROWS / 2);
         float *to = narrow_weights(s, tile);
         vec v[8], *const add = sum[tile % 2];
         UNROLL
         for (int i = 0; i < width; i++) {
-            const vec e = tiles_exp(vec_load(score + i * LANES), less);
+            const vec e = tiles_exp(vec_load(score + i * LANES), base);
             v[i] = _mm512_castsi512_ps(
                 _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(e), half), upper));
             tiles_fetch(ahead, fetch + i * 8 / width, fetch + (i + 1) * 8 / width);
@@ -217,7 +217,7 @@ INLINE void narrow_softmax(const struct tiles_stretch *x, struct attention_state
         top[1] = vec_max(vec_load(score + j + LANES), top[1]);
     }
     const vec max = narrow_top(vec_max(top[1], top[0]), width);
-    const vec sum = narrow_weigh(s, tiles_less(max), tiles, &ahead, width);
+    const vec sum = narrow_weigh(s, tiles_base(max), tiles, &ahead, width);
     vec_store_n(s->sum, sum, width);
     vec_store_n(s->max, max, width);
 }

@@ -15,9 +15,12 @@ static void sum_bytes(const int8_t *q, int spans, int32_t *sum)
     for (; i + 2 <= spans; i += 2)
         bytes_sum(q + i * PACKED_SPAN, sum + 2 * i);
 #endif
-    memset(sum + 2 * i, 0, (size_t)(2 * (spans - i)) * sizeof *sum);
-    for (i *= PACKED_SPAN; i < spans * PACKED_SPAN; i++)
-        sum[i / (PACKED_SPAN / 2)] += q[i];
+    for (i *= 2; i < 2 * spans; i++) {
+        int32_t half = 0;
+        for (int k = 0; k < PACKED_SPAN / 2; k++)
+            half += q[i * (PACKED_SPAN / 2) + k];
+        sum[i] = half;
+    }
 }
 
 /* What floats with one scale are divided by. */
@@ -58,7 +61,7 @@ INLINE void quantize_by(struct quantum u, const float *x, int8_t *q, int spans, 
         bytes_store(q + i, n);
         halves[half] = halves[half] + vec_of_int(n);
     }
-    if (u.none) { /* whose bytes are what rounding leaves of that */
+    if (u.none) { /* bytes are what rounding leaves of no number */
         sum_bytes(q, spans, sum);
         return;
     }
@@ -103,7 +106,7 @@ INLINE const float *quantize_from(const struct op_quantize *a, size_t m, size_t 
     return padded;
 }
 
-/* A whole row, by two spans, whose eighths wait for nobody but themselves. */
+/* A whole row, by two spans, whose quarters wait for nobody but themselves. */
 static __attribute__((noinline)) void quantize_row(const struct op_quantize *a, size_t m)
 {
     const size_t spans = (size_t)a->out.spans, width = 2 * PACKED_SPAN;
@@ -137,7 +140,7 @@ void BODY(quantize)(const struct op_quantize *a, int part, int parts)
     const size_t each = a->out.paired ? 2 : 1, width = each * PACKED_SPAN;
     const size_t runs = a->out.whole ? 1 : (size_t)a->out.spans / each;
     size_t begin, end;
-    assert((size_t)a->out.spans % each == 0);
+    assert((size_t)a->out.spans % each == 0 && (a->out.paired || !a->out.whole));
     team_split((size_t)a->tokens * runs, 1, part, parts, &begin, &end);
     for (size_t i = begin; i < end; i++) {
         const size_t m = i / runs, k = i % runs * width, span = i % runs * each;

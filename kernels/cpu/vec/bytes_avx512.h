@@ -53,7 +53,7 @@ INLINE void bytes_store(int8_t *to, ivec v)
 #define BYTES_SUM
 INLINE void bytes_sum(const int8_t *q, int32_t *sum)
 {
-    const __m512i bias = _mm512_set1_epi8((char)0x80); /* 128 more in each of 8, twice */
+    const __m512i bias = _mm512_set1_epi8((char)0x80); /* 128 more in each of 16 */
     const __m512i eight =
         _mm512_sad_epu8(_mm512_xor_si512(_mm512_loadu_si512(q), bias), _mm512_setzero_si512());
     const __m512i both = _mm512_add_epi64(eight, _mm512_bsrli_epi128(eight, 8));
