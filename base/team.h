@@ -16,8 +16,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define TEAM_MAX 1024                /* more threads are not made */
-#define TEAM_STACK ((size_t)8 << 20) /* bytes of a thread's; what it calls may use half of it */
+#define TEAM_MAX 1024 /* more threads are not made */
+/* Bytes of stack of members but the first, who is the caller; what they call may use half of it. */
+#define TEAM_STACK ((size_t)8 << 20)
 
 struct team;
 typedef void team_fn(void *arg, int part, int parts);

@@ -223,13 +223,15 @@ static const struct prompt prompts[] = {
 static float *compute_few(const struct ops *ops, const struct sequence *s, int at, int end)
 {
     const size_t bytes = OPS_ATTENTION_COUNTS + ((size_t)2 << 20);
-    void *scratch = at % 2 ? calloc(1, bytes) : NULL;
+    void *scratch = at % 2 ? aligned_alloc(64, bytes) : NULL;
     const struct way w = {.at = at,
                           .end = end,
                           .parts = 1 + at % 3,
                           .scratch = scratch,
                           .scratch_bytes = scratch ? bytes : 0,
                           .gone = true};
+    if (scratch)
+        memset(scratch, 0, bytes);
     float *out = compute(ops, s, &w);
     free(scratch);
     return out;

@@ -20,7 +20,7 @@
  * products with zeros may be left out.
  *
  * Counted per 64 positions and 16 pairs, head_dim 128: 32 products of tiles (512 cycles), each with
- * one tile loaded; 64 vectors of weights of about 20 operations on two ports (640 cycles). For all
+ * one tile loaded; 64 vectors of weights of about 21 operations on two ports (670 cycles). For all
  * pairs together: 256 operations and 256 loads and stores to put two positions side by side. In
  * vectors (score_body.h, mix_body.h) the same takes 16384 fused products on two ports, 8192 cycles,
  * and 1024 shuffles for all pairs. What is counted is not all: tiles that were just stored are
