@@ -25,7 +25,8 @@
 #include "kernels/cpu/attention/tiles_body.h"
 #endif
 
-_Static_assert(sizeof(struct attention_state) < TEAM_STACK / 2, "lies on the stack of whoever calls");
+_Static_assert(sizeof(struct attention_state) < TEAM_STACK / 2,
+               "lies on the stack of whoever calls");
 
 /* How the body multiplies by what is stored. */
 INLINE enum score_form attention_form(const struct op_attention *a)
