@@ -184,9 +184,9 @@ static void attention_stretch(const struct attention_tile *t, struct attention_s
 }
 
 /* Nothing was seen yet. */
-static void attention_forget(struct attention_state *s)
+static void attention_forget(const struct attention_tile *t, struct attention_state *s)
 {
-    for (int i = 0; i < ATTENTION_QUERIES; i++) {
+    for (int i = 0; i < t->rows * t->heads; i++) {
         s->all.max[i] = -INFINITY;
         s->all.sum[i] = 0;
     }
@@ -241,7 +241,7 @@ static void attention_run(struct attention_tile *t, struct attention_state *s)
     const struct attention_range r = attention_stretches(t, 0, t->rows - 1);
     const struct attention_sums own = {s->max, s->sum, s->acc};
     attention_begin(t, s);
-    attention_forget(s);
+    attention_forget(t, s);
     for (int32_t at = r.first; at < r.end; at++) {
         t->next = (struct attention_where){t->kv_head, at + 1 < r.end ? at + 1 : -1};
         attention_stretch(t, s, at);
@@ -325,7 +325,7 @@ static void attention_meet(const struct attention_tile *t, struct attention_walk
     if (atomic_fetch_add_explicit(count, 1, memory_order_acq_rel) + 1 < all)
         return;
     atomic_store_explicit(count, 0, memory_order_relaxed);
-    attention_forget(w->state);
+    attention_forget(t, w->state);
     for (int32_t at = r.first; at < r.end; at++) {
         const struct attention_sums from = attention_slot(w, t, item, at - r.first);
         attention_add_all(t, w->state, &from, at);

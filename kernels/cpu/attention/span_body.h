@@ -87,8 +87,8 @@ struct attention_tiles {
     /* [32 positions][][position and that 16 later][elements]; of few pairs narrow_products() */
     float value[TILES_OF_STRETCH / 2][2 * TILES_CHUNK / TILES_COLS][TILES_TILE];
     struct tiles_seen seen[2];    /* now and next, or next and now */
-    int turn;                     /* which is known */
-    struct attention_where known; /* of rows from this one on */
+    int turn;                     /* which was found last */
+    struct attention_where known; /* in it, of the tile whose first row is `row`; -1: nothing */
     int32_t row;
     int width; /* pairs that the tiles are set for; 0: they are not */
 };
