@@ -1,277 +1,141 @@
 #include "kernels/bench.h"
 
-#include <stdio.h>
+#include <assert.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/huge.h"
-#include "kernels/ops.h"
+#include "base/rng.h"
+#include "kernels/bench/job.h"
 
-#define FLOATS_MAX ((size_t)512 * 8192) /* the largest activation of any shape below */
-#define CONTEXT_MAX 8448
-#define SCRATCH_BYTES (OPS_ATTENTION_COUNTS + ((size_t)8 << 20))
-#define BLOCK_TOKENS 16
-#define TOKENS_MAX 512
-#define REF_FLOPS_MAX 3e7
-#define SAMPLES_MAX 64
+#define SCRATCH_BYTES ((size_t)16 << 20) /* of attention, and for each member; as model.c has it */
+#define SCRATCH_BYTES_EACH ((size_t)1 << 20)
+#define SAMPLES_MAX 256
+#define BODIES_MAX 16
+#define CALL_SECONDS_MAX 0.5
+#define CALL_SECONDS_MAX_QUICK 0.05
+#define MANY_ROWS 16 /* of one sequence, or expert: may be computed in another way than fewer */
 
-enum op_kind { EMBED, RMSNORM, GEMM, ROPE, KV_STORE, ATTENTION, GLU, QUANTIZE };
-
-/* How what is stored is multiplied: as a plain dtype, or as gemms alone can do it. */
-enum form {
-    FORM_PLAIN,
-    FORM_BF16_ROWS = DTYPE_COUNT,
-    FORM_FP8,
-    FORM_FP8_ROWS,
-    FORM_Q8,
-    FORM_Q4,
-    FORM_Q8_PAIRED, /* groups of 128, and rows whose spans are paired */
-    FORM_Q4_PAIRED,
-    FORM_Q8_WHOLE, /* one scale for a row, of weights and of x */
-    FORM_Q8_WIDE,
-    FORM_Q4_WIDE,
-    FORMS
-};
-static const char *const form_names[FORMS] = {
-    [FORM_BF16_ROWS] = "bf16r", [FORM_FP8] = "fp8",      [FORM_FP8_ROWS] = "fp8r",
-    [FORM_Q8] = "q8",           [FORM_Q4] = "q4",        [FORM_Q8_PAIRED] = "q8p",
-    [FORM_Q4_PAIRED] = "q4p",   [FORM_Q8_WHOLE] = "q8w", [FORM_Q8_WIDE] = "wide8",
-    [FORM_Q4_WIDE] = "wide4"};
-
-/* a, b, c: GEMM N, K; attention heads, kv_heads, head_dim; others dim or heads, head_dim. */
-struct shape {
-    enum op_kind op;
-    int32_t tokens, a, b, c;
-    int32_t start; /* attention: positions before the batch; each of `sequences` */
-    int32_t sequences;
-    bool thorough; /* left out of a quick run */
+struct run {
+    const struct kernels_bench_args *args;
+    struct kernels_bench *out;
+    struct bench_job *j;
+    const struct ops *best;
+    /* Operations a second of the last row of such weights, or KV, with few and with many rows, on
+     * a body; 0: there was none. */
+    double rate[BODIES_MAX][FORMS][2][2];
 };
 
-static const struct shape shapes[] = {
-    {GEMM, 1, 512, 512},
-    {GEMM, 1, 2048, 2048},
-    {GEMM, 8, 2048, 2048},
-    {GEMM, 64, 2048, 2048},
-    {GEMM, 256, 2048, 2048, .thorough = true},
-    {GEMM, 1, 8192, 2048, .thorough = true},
-    {GEMM, 64, 2048, 8192, .thorough = true},
-    {ATTENTION, 1, 8, 2, 64, .start = 255, .sequences = 1},
-    {ATTENTION, 8, 32, 8, 64, .start = 1023, .sequences = 8},
-    {ATTENTION, 128, 32, 8, 64, .start = 384, .sequences = 1},
-    /* decoding by depth, by queries of a kv head, and in batches; drafts; a prompt's chunks */
-    {ATTENTION, 1, 32, 8, 64, .start = 2047, .sequences = 1, .thorough = true},
-    {ATTENTION, 1, 32, 8, 64, .start = 8191, .sequences = 1, .thorough = true},
-    {ATTENTION, 1, 8, 8, 128, .start = 8191, .sequences = 1, .thorough = true},
-    {ATTENTION, 1, 14, 2, 64, .start = 8191, .sequences = 1, .thorough = true},
-    {ATTENTION, 1, 16, 1, 128, .start = 8191, .sequences = 1, .thorough = true},
-    {ATTENTION, 16, 32, 8, 64, .start = 2047, .sequences = 16, .thorough = true},
-    {ATTENTION, 32, 32, 8, 64, .start = 2047, .sequences = 32, .thorough = true},
-    {ATTENTION, 2, 32, 8, 64, .start = 8190, .sequences = 1, .thorough = true},
-    {ATTENTION, 4, 32, 8, 64, .start = 8188, .sequences = 1, .thorough = true},
-    {ATTENTION, 8, 32, 8, 64, .start = 8184, .sequences = 1, .thorough = true},
-    {ATTENTION, 128, 32, 8, 64, .start = 2048, .sequences = 1, .thorough = true},
-    {ATTENTION, 128, 32, 8, 64, .start = 8192, .sequences = 1, .thorough = true},
-    {EMBED, 16, 2048},
-    {RMSNORM, 16, 2048},
-    {ROPE, 16, 32, 64},
-    {KV_STORE, 16, 8, 64, .start = 0, .sequences = 1},
-    {GLU, 16, 8192},
-    {QUANTIZE, 16, 8192},
-};
-
-static const char *const op_names[] = {"embed",    "rmsnorm",   "gemm", "rope",
-                                       "kv_store", "attention", "glu",  "quantize"};
-
-/* One op about to be timed. `stream` is where its weights or KV lie this time. */
-struct job {
-    const struct ops *ops;
-    const struct shape *shape;
-    enum dtype dtype;
-    enum form form;
-    struct packed packed;
-    struct fp8_grid fp8;
-    struct rows8 x8;
-    uint16_t *x16;
-    float *x, *y;  /* FLOATS_MAX each */
-    char *scratch; /* SCRATCH_BYTES */
-    char *stream;
-    size_t stream_bytes; /* what one call reads of it */
-    double flops, bytes; /* of one call */
-    int32_t ids[TOKENS_MAX], positions[TOKENS_MAX], seq_of[TOKENS_MAX];
-    int32_t blocks[TOKENS_MAX][CONTEXT_MAX / BLOCK_TOKENS];
-    const int32_t *tables[TOKENS_MAX];
-    struct matrix matrix;
-    struct kv_layout layout;
-    struct op_rows rows;
-};
-
-static int32_t sequence_blocks(const struct shape *s)
+const char *kernels_bench_op(int i)
 {
-    int32_t end = s->start + s->tokens / s->sequences;
-    return (end + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
+    const struct bench_op *last = NULL;
+    for (size_t s = 0; s < bench_shapes_n; s++) {
+        if (bench_shapes[s].op != last && i-- == 0)
+            return bench_shapes[s].op->name;
+        last = bench_shapes[s].op;
+    }
+    return NULL;
 }
 
-static void job_rows(struct job *j)
-{
-    const struct shape *s = j->shape;
-    int32_t each = s->tokens / s->sequences, blocks = sequence_blocks(s);
-    int32_t kv_heads = s->op == ATTENTION ? s->b : s->a, dim = s->op == ATTENTION ? s->c : s->b;
-    for (int32_t q = 0; q < s->sequences; q++) {
-        j->tables[q] = j->blocks[q];
-        for (int32_t i = 0; i < blocks; i++)
-            j->blocks[q][i] = i * s->sequences + q;
-    }
-    for (int32_t r = 0; r < s->tokens; r++) {
-        j->seq_of[r] = r / each;
-        j->positions[r] = s->start + r % each;
-    }
-    j->layout = (struct kv_layout){.layers = 1,
-                                   .kv_heads = kv_heads,
-                                   .head_dim = dim,
-                                   .value_dim = dim,
-                                   .block_tokens = BLOCK_TOKENS,
-                                   .blocks = blocks * s->sequences,
-                                   .dtype = j->dtype};
-    j->rows = (struct op_rows){.positions = j->positions,
-                               .seq_of = j->seq_of,
-                               .block_tables = j->tables,
-                               .tokens = s->tokens};
-}
+/* ---- memory ---- */
 
-/* Fills in what one call computes and reads, and the stored operand's form. */
-static void job_measure(struct job *j)
+static void job_destroy(struct bench_job *j)
 {
-    const struct shape *s = j->shape;
-    double tokens = s->tokens, width = (double)s->a * (s->b ? s->b : 1);
-    int32_t rows = s->op == GEMM ? s->a : s->op == EMBED ? 1024 : 1;
-    int32_t cols = s->op == GEMM ? s->b : s->a;
-    j->flops = 0;
-    j->stream_bytes = 0;
-    j->bytes = 8 * tokens * width; /* activations in and out */
-    if (s->op == ATTENTION || s->op == KV_STORE) {
-        job_rows(j);
-        j->stream_bytes = kv_pool_bytes(&j->layout);
-        j->bytes = (double)j->stream_bytes;
-        for (int32_t r = 0; r < s->tokens && s->op == ATTENTION; r++)
-            j->flops += 4.0 * (j->positions[r] + 1) * s->a * s->c;
+    if (!j)
         return;
-    }
-    j->matrix = (struct matrix){.dtype = j->dtype, .rows = rows, .cols = cols};
-    j->stream_bytes = (size_t)rows * (size_t)cols * dtype_bytes(j->dtype);
-    if (j->form == FORM_BF16_ROWS && j->ops->panels) {
-        j->matrix.panels = true;
-        j->stream_bytes = panels_bytes(rows, cols);
-    }
-    if (j->form == FORM_FP8 || j->form == FORM_FP8_ROWS) {
-        /* Blocks of 128x128; their scales, which are one in 16 KiB, are of x. */
-        j->fp8 = (struct fp8_grid){.scale = j->x,
-                                   .row_block = FP8_SPAN,
-                                   .col_block = FP8_SPAN,
-                                   .scale_cols = (cols + FP8_SPAN - 1) / FP8_SPAN};
-        j->matrix.fp8 = &j->fp8;
-        j->stream_bytes = (size_t)rows * (size_t)cols;
-    }
-    if (j->form >= FORM_Q8) {
-        const bool eight = j->form == FORM_Q8 || j->form == FORM_Q8_PAIRED ||
-                           j->form == FORM_Q8_WHOLE || j->form == FORM_Q8_WIDE;
-        const bool paired = j->form == FORM_Q8_PAIRED || j->form == FORM_Q4_PAIRED;
-        j->packed = (struct packed){.rows = rows,
-                                    .cols = cols,
-                                    .bits = eight ? 8 : 4,
-                                    .group = j->form == FORM_Q8_WHOLE ? cols
-                                             : paired                 ? 128
-                                                                      : PACKED_SPAN,
-                                    .zero = eight ? 128 : 8,
-                                    .scale_type = DTYPE_F16};
-        j->matrix.packed = &j->packed;
-        j->matrix.wide_rows = j->form >= FORM_Q8_WIDE;
-        j->stream_bytes = packed_bytes(&j->packed);
-    }
-    if (s->op == GEMM) {
-        j->flops = 2 * tokens * s->a * s->b;
-        j->bytes = (double)j->stream_bytes + 4 * tokens * (s->a + s->b);
-    } else if (s->op == GLU) {
-        j->bytes = 12 * tokens * width;
-    } else if (s->op == QUANTIZE) { /* a float in; a byte, and a span's scale and sums, out */
-        j->bytes = (5 + 12.0 / PACKED_SPAN) * tokens * width;
-    }
+    work_destroy(j->work);
+    huge_free(j->buffer, KERNELS_BENCH_BYTES);
+    huge_free(j->scratch, j->scratch_bytes);
+    huge_free(j->x, BENCH_FLOATS * sizeof *j->x);
+    huge_free(j->y, BENCH_FLOATS * sizeof *j->y);
+    huge_free(j->z, BENCH_FLOATS * sizeof *j->z);
+    huge_free(j->x16, BENCH_PAIRS16 * sizeof *j->x16);
+    huge_free(j->x8.q, BENCH_BYTES8);
+    free(j->x8.scale);
+    free(j->x8.sum);
+    free(j->logits);
+    free(j->pairs);
+    free(j);
 }
 
-/* Whether x is in bf16. */
-static bool reads_pairs(const struct job *j)
+/* NULL: no memory. */
+static struct bench_job *job_create(struct team *team)
 {
-    return j->form == FORM_BF16_ROWS || j->form == FORM_FP8_ROWS ||
-           (j->form >= FORM_Q8_WIDE && ops_wide_reads_pairs(j->ops));
+    struct bench_job *j = calloc(1, sizeof *j);
+    if (!j)
+        return NULL;
+    j->team = team;
+    j->scratch_bytes = SCRATCH_BYTES + (size_t)team_size(team) * SCRATCH_BYTES_EACH;
+    j->work = work_create(team_size(team));
+    j->buffer = huge_alloc(KERNELS_BENCH_BYTES);
+    j->scratch = huge_alloc(j->scratch_bytes);
+    j->x = huge_alloc(BENCH_FLOATS * sizeof *j->x);
+    j->y = huge_alloc(BENCH_FLOATS * sizeof *j->y);
+    j->z = huge_alloc(BENCH_FLOATS * sizeof *j->z);
+    j->x16 = huge_alloc(BENCH_PAIRS16 * sizeof *j->x16);
+    j->x8 = (struct rows8){.q = huge_alloc(BENCH_BYTES8),
+                           .scale = malloc(BENCH_SPANS * sizeof(float)),
+                           .sum = malloc(BENCH_SPANS * 2 * sizeof(int32_t))};
+    j->logits = malloc(BENCH_LOGITS * sizeof *j->logits);
+    j->pairs = calloc(1, sizeof *j->pairs);
+    if (j->work && j->buffer && j->scratch && j->x && j->y && j->z && j->logits && j->x16 &&
+        j->x8.q && j->x8.scale && j->x8.sum && j->pairs)
+        return j;
+    job_destroy(j);
+    return NULL;
 }
 
-static void run_rows_op(const struct job *j, int part, int parts)
+/* Numbers that differ: a tile unit that multiplies zeros, or the same again and again, is faster
+ * than one that computes something. */
+static void job_fill(struct bench_job *j)
 {
-    const struct shape *s = j->shape;
-    struct matrix m = j->matrix;
-    struct packed packed = j->packed;
-    m.data = j->stream;
-    if (m.packed) {
-        packed_place(&packed, j->stream);
-        m.packed = &packed;
+    struct rng r = rng_seed(1);
+    for (size_t i = 0; i < KERNELS_BENCH_BYTES; i += sizeof(uint64_t)) {
+        /* Bytes of 0x3c and 0x3d and their negatives: in every dtype moderate numbers, and such
+         * scores that nothing in a softmax is denormal. */
+        const uint64_t word = (rng_next(&r) & 0x8181818181818181) | 0x3c3c3c3c3c3c3c3c;
+        memcpy(j->buffer + i, &word, sizeof word);
     }
-    struct op_embed embed = {.out = j->y, .table = &m, .ids = j->ids, .tokens = s->tokens};
-    struct op_rmsnorm norm = {
-        .out = j->y, .x = j->x, .weight = &m, .eps = 1e-5f, .tokens = s->tokens, .dim = s->a};
-    struct rows8 x8 = j->x8;
-    x8.spans = (s->op == QUANTIZE ? s->a : s->b) / PACKED_SPAN;
-    x8.whole = j->form == FORM_Q8_WHOLE;
-    x8.paired = x8.whole || j->form == FORM_Q8_PAIRED || j->form == FORM_Q4_PAIRED;
-    struct op_gemm gemm = {.out = j->y,
-                           .x = j->x,
-                           .x8 = &x8,
-                           .x16 = reads_pairs(j) ? j->x16 : NULL,
-                           .w = &m,
-                           .tokens = s->tokens};
-    struct op_quantize quantize = {.out = x8, .x = j->x, .tokens = s->tokens, .dim = s->a};
-    struct op_rope rope = {.x = j->y,
-                           .positions = j->ids,
-                           .inv_freq = j->x,
-                           .attention_factor = 1,
-                           .tokens = s->tokens,
-                           .heads = s->a,
-                           .head_dim = s->b};
-    struct op_glu glu = {.out = j->y, .gate = j->x, .up = j->x, .tokens = s->tokens, .dim = s->a};
-    if (s->op == EMBED)
-        j->ops->embed(&embed, part, parts);
-    else if (s->op == RMSNORM)
-        j->ops->rmsnorm(&norm, part, parts);
-    else if (s->op == GEMM)
-        j->ops->gemm(&gemm, part, parts);
-    else if (s->op == ROPE)
-        j->ops->rope(&rope, part, parts);
-    else if (s->op == QUANTIZE)
-        j->ops->quantize(&quantize, part, parts);
-    else
-        j->ops->glu(&glu, part, parts);
+    for (size_t i = 0; i < BENCH_FLOATS; i++)
+        j->x[i] = (float)(i % 1009) / 1009 - 0.5f;
+    for (size_t i = 0; i < BENCH_LOGITS; i++)
+        j->logits[i] = (float)rng_double(&r) * 8;
+    for (size_t i = 0; i < BENCH_PAIRS16; i++)
+        j->x16[i] = dtype_f32_to_bf16(j->x[i % BENCH_FLOATS]);
+    for (size_t i = 0; i < BENCH_BYTES8; i++)
+        j->x8.q[i] = (int8_t)((int)(i % 1009) % 255 - 127);
+    for (size_t i = 0; i < BENCH_SPANS; i++) {
+        j->x8.scale[i] = 0x1p-7f;
+        j->x8.sum[2 * i] = j->x8.sum[2 * i + 1] = (int32_t)(i % 255) - 127;
+    }
+    for (int32_t i = 0; i < BENCH_TOKENS_MAX; i++)
+        j->ids[i] = i * 37 % 1000;
 }
+
+static enum status push(struct kernels_bench_rows *rows, const struct kernels_bench_row *row,
+                        struct error *err)
+{
+    if (rows->n == rows->room) {
+        const size_t room = rows->room ? 2 * rows->room : 256;
+        struct kernels_bench_row *more = realloc(rows->row, room * sizeof *more);
+        if (!more)
+            return err_set(err, ST_NO_MEMORY, "bench kernels: no memory for %zu rows", room);
+        rows->row = more;
+        rows->room = room;
+    }
+    rows->row[rows->n++] = *row;
+    return ST_OK;
+}
+
+/* ---- a row ---- */
 
 static void run_op(void *arg, int part, int parts)
 {
-    const struct job *j = arg;
-    struct op_kv_store store = {
-        .pool = j->stream, .layout = &j->layout, .k = j->x, .v = j->x, .rows = &j->rows};
-    struct op_attention attention = {.out = j->y,
-                                     .q = j->x,
-                                     .pool = j->stream,
-                                     .layout = &j->layout,
-                                     .heads = j->shape->a,
-                                     .scale = 0.125f,
-                                     .rows = &j->rows,
-                                     .rounds = j->form == FORM_BF16_ROWS,
-                                     .scratch = j->scratch,
-                                     .scratch_bytes = SCRATCH_BYTES};
-    if (j->shape->op == KV_STORE)
-        j->ops->kv_store(&store, part, parts);
-    else if (j->shape->op == ATTENTION)
-        j->ops->attention(&attention, part, parts);
-    else
-        run_rows_op(j, part, parts);
+    const struct bench_job *j = arg;
+    j->shape->op->run(j, part, parts);
 }
 
 static int compare(const void *a, const void *b)
@@ -280,164 +144,203 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Median seconds of one call; the first one, which warms up, does not count. */
-static double job_time(struct job *j, struct team *team, int64_t budget_ns, char *buffer)
+struct call_time {
+    double median, least;
+};
+
+/* Seconds of one call; the first one, which warms up, does not count. */
+static struct call_time time_call(struct bench_job *j, int64_t budget_ns)
 {
     double samples[SAMPLES_MAX];
-    size_t n = 0, offset = 0;
-    int64_t begin = clock_now_ns();
-    team_run(team, run_op, j);
+    size_t n = 0;
+    const int64_t begin = clock_now_ns();
+    team_run(j->team, run_op, j);
     do {
-        size_t step = (j->stream_bytes + 4095) / 4096 * 4096;
-        offset = offset + 2 * step <= KERNELS_BENCH_BYTES ? offset + step : 0;
-        j->stream = buffer + offset;
-        int64_t t = clock_now_ns();
-        team_run(team, run_op, j);
+        j->first_piece += j->pieces;
+        const int64_t t = clock_now_ns();
+        team_run(j->team, run_op, j);
         samples[n++] = (double)(clock_now_ns() - t) * 1e-9;
     } while (n < SAMPLES_MAX && clock_now_ns() - begin < budget_ns);
     qsort(samples, n, sizeof samples[0], compare);
-    return samples[n / 2];
+    return (struct call_time){samples[n / 2], samples[0]};
 }
 
-static void describe(const struct shape *s, char *text, size_t cap)
+static bool has_many_rows(const struct bench_shape *s)
 {
-    if (s->op == GEMM)
-        snprintf(text, cap, "M=%d N=%d K=%d", s->tokens, s->a, s->b);
-    else if (s->op == ATTENTION)
-        snprintf(text, cap, "rows=%d at=%d heads=%d/%d dim=%d", s->tokens, s->start, s->a, s->b,
-                 s->c);
-    else if (s->b)
-        snprintf(text, cap, "rows=%d heads=%d dim=%d", s->tokens, s->a, s->b);
-    else
-        snprintf(text, cap, "rows=%d dim=%d", s->tokens, s->a);
+    const int32_t rows = s->top_k ? s->tokens * s->top_k / s->experts : s->tokens;
+    return rows / (s->sequences ? s->sequences : 1) >= MANY_ROWS;
 }
 
-static void add_row(const struct job *j, struct kernels_bench *out, double seconds)
+static struct kernels_bench_row row_of(const struct bench_job *j)
 {
-    struct kernels_bench_row *row = &out->rows[out->n++];
-    *row = (struct kernels_bench_row){.op = op_names[j->shape->op],
-                                      .backend = j->ops->name,
-                                      .dtype = j->form < FORM_BF16_ROWS ? dtype_name(j->dtype)
-                                                                        : form_names[j->form],
-                                      .pairs = reads_pairs(j),
-                                      .seconds = seconds};
-    describe(j->shape, row->shape, sizeof row->shape);
+    const struct bench_op *op = j->shape->op;
+    struct kernels_bench_row row = {.op = op->name,
+                                    .backend = j->backend,
+                                    .dtype = bench_form_name(j->form),
+                                    .math = j->math,
+                                    .streams = op->streams,
+                                    .flops = j->flops,
+                                    .bytes = j->bytes};
+    op->describe(j, row.shape, sizeof row.shape);
+    return row;
 }
 
-/* Compares a row, which still holds its operations and bytes, with the limit that binds it. */
+static enum status bench_row(struct run *r, int body, bool best, struct error *err)
+{
+    struct bench_job *j = r->j;
+    struct kernels_bench_row row = row_of(j);
+    double *rates = r->rate[body][j->form][j->shape->op == &bench_attention];
+    double *rate = &rates[j->flops > 0 && has_many_rows(j->shape)];
+    const double known = *rate > 0 ? *rate : rates[0];
+    row.seconds = known > 0 ? j->flops / known : 0;
+    if (row.seconds > r->out->call_seconds_max)
+        return push(&r->out->left_out, &row, err);
+    const int64_t ms = r->args->quick ? best ? 20 : 8 : best ? 300 : 60;
+    const struct call_time time = time_call(j, ms * NS_PER_MS);
+    row.seconds = time.median;
+    if (j->flops > 0)
+        *rate = j->flops / time.least;
+    return push(&r->out->timed, &row, err);
+}
+
+/* ---- all of them ---- */
+
+/* Takes the i-th backend of the shape's op; false: there are no more. */
+static bool take_backend(struct run *r, int i, bool *best)
+{
+    struct bench_job *j = r->j;
+    if (j->shape->op->of_logits) {
+        j->ops = r->best; /* unused */
+        j->peaks = logits_body_at(i);
+        j->backend = j->peaks ? j->peaks->name : NULL;
+        *best = i == 0;
+    } else {
+        j->ops = ops_at(i);
+        j->backend = j->ops ? j->ops->name : NULL;
+        *best = j->ops == r->best;
+    }
+    assert(i < BODIES_MAX);
+    return j->backend;
+}
+
+/* The forms that this shape is timed in. */
+static uint32_t forms_of(const struct bench_shape *s)
+{
+    return s->few ? s->op->forms & (FORM_BIT(FORM_BF16) | FORM_BIT(FORM_BF16_ROWS)) : s->op->forms;
+}
+
+static enum status bench_shape(struct run *r, const struct bench_shape *s, struct error *err)
+{
+    const char *backend = r->args->backend;
+    const bool only_best = backend && strcmp(backend, "best") == 0;
+    enum status st = ST_OK;
+    bool best;
+    r->j->shape = s;
+    for (int i = 0; st == ST_OK && take_backend(r, i, &best); i++) {
+        if (backend && !(only_best ? best : strcmp(backend, r->j->backend) == 0))
+            continue;
+        for (int f = 0; st == ST_OK && f < FORMS; f++) {
+            r->j->form = (enum bench_form)f;
+            if ((forms_of(s) & FORM_BIT(f)) && s->op->prepare(r->j))
+                st = bench_row(r, i, best, err);
+        }
+    }
+    return st;
+}
+
+/* Compares a row with the limit that binds it. */
 static void judge(struct kernels_bench_row *row, const struct kernels_probe *limit)
 {
-    double flops = row->achieved, bytes = row->limit;
-    bool streams = strcmp(row->op, "gemm") == 0 || strcmp(row->op, "attention") == 0;
-    double computing = row->pairs             ? limit->bf16_gflops
-                       : row->dtype[0] == 'q' ? limit->int8_gops
-                                              : limit->gflops;
-    double reading = streams ? limit->gbytes_per_second : limit->cache_gbytes_per_second;
-    bool compute = flops / computing > bytes / reading;
+    const double computing = row->math == KERNELS_MATH_BF16    ? limit->bf16_gflops
+                             : row->math == KERNELS_MATH_BYTES ? limit->int8_gops
+                                                               : limit->gflops;
+    const double reading = row->streams ? limit->gbytes_per_second : limit->cache_gbytes_per_second;
+    const bool compute = row->flops / computing > row->bytes / reading;
     row->unit = compute ? "GFLOP/s" : "GB/s";
     row->limit = compute ? computing : reading;
-    row->achieved = (compute ? flops : bytes) / row->seconds * 1e-9;
+    row->achieved = (compute ? row->flops : row->bytes) / row->seconds * 1e-9;
     row->fraction = row->achieved / row->limit;
 }
 
-/* Rows of bf16 are for bodies that have products of two. */
-static bool runs_form(const struct ops *ops, enum form form)
+static enum status bench_all(struct run *r, struct error *err)
 {
-    return ops->round || (form != FORM_BF16_ROWS && form != FORM_FP8_ROWS);
-}
-
-/* Type and form number `d` of shape j->shape; false: there is none, or it says nothing new. */
-static bool choose(struct job *j, int d)
-{
-    const enum op_kind op = j->shape->op;
-    const bool kv = op == ATTENTION || op == KV_STORE;
-    j->form = FORM_PLAIN;
-    j->dtype = d < DTYPE_COUNT || kv ? (enum dtype)d : DTYPE_BF16;
-    if (op == GEMM && d >= DTYPE_COUNT)
-        j->form = (enum form)d;
-    if (op == ATTENTION && d == DTYPE_KV_COUNT) {
-        j->form = FORM_BF16_ROWS;
-        j->dtype = DTYPE_BF16;
+    struct kernels_bench *out = r->out;
+    const struct kernels_bench_args *args = r->args;
+    enum status st = ST_OK;
+    job_fill(r->j);
+    out->before = kernels_probe_run(args->team, r->j->buffer, KERNELS_BENCH_BYTES);
+    for (size_t i = 0; st == ST_OK && i < bench_shapes_n; i++) {
+        const struct bench_shape *s = &bench_shapes[i];
+        if ((!args->op || strcmp(args->op, s->op->name) == 0) && !(args->quick && s->thorough))
+            st = bench_shape(r, s, err);
     }
-    if (op == ATTENTION && j->shape->thorough && j->dtype != DTYPE_BF16)
-        return false;
-    return (op == GEMM || kv || d == DTYPE_BF16) && runs_form(j->ops, j->form);
+    out->after = kernels_probe_run(args->team, r->j->buffer, KERNELS_BENCH_BYTES);
+    out->limit = kernels_probe_best(&out->before, &out->after);
+    for (size_t i = 0; i < out->timed.n; i++)
+        judge(&out->timed.row[i], &out->limit);
+    if (st == ST_OK && out->timed.n == 0) /* what is named exists, but not both together */
+        st = err_set(err, ST_INVALID, "--op %s: %s does not have it", args->op,
+                     args->backend ? args->backend : "this CPU");
+    return st;
 }
 
-/* Times shape `s` on every body, in every dtype where that is what is read. */
-static void bench_shape(const struct kernels_bench_args *args, struct job *j, char *buffer,
-                        struct kernels_bench *out)
+/* Adds a name to a list of them; says whether it is the one that is looked for. */
+static bool list_name(struct buf *names, const char *name, const char *wanted)
 {
-    const enum op_kind op = j->shape->op;
-    const int types = op == GEMM        ? (int)FORMS
-                      : op == ATTENTION ? (int)DTYPE_KV_COUNT + 1
-                      : op == KV_STORE  ? (int)DTYPE_KV_COUNT
-                                        : (int)DTYPE_COUNT;
-    int64_t budget_ns = (args->quick ? 30 : 300) * NS_PER_MS;
-    for (int b = 0; ops_at(b); b++)
-        for (int d = 0; d < types; d++) {
-            j->ops = ops_at(b);
-            if (!choose(j, d))
-                continue;
-            j->stream = buffer;
-            job_measure(j);
-            if ((b == 0 && j->flops > REF_FLOPS_MAX) || out->n == KERNELS_BENCH_ROWS_MAX)
-                continue;
-            add_row(j, out, job_time(j, args->team, budget_ns, buffer));
-            /* Kept as numbers until the second probe: see judge(). */
-            out->rows[out->n - 1].achieved = j->flops;
-            out->rows[out->n - 1].limit = j->bytes;
-        }
+    buf_printf(names, " %s", name);
+    return strcmp(wanted, name) == 0;
+}
+
+static enum status check_names(const struct kernels_bench_args *args, struct error *err)
+{
+    struct buf ops = {0}, backends = {0};
+    bool op = !args->op, backend = !args->backend;
+    enum status st = ST_OK;
+    for (int i = 0; args->op && kernels_bench_op(i); i++)
+        op |= list_name(&ops, kernels_bench_op(i), args->op);
+    if (args->backend)
+        backend = list_name(&backends, "best", args->backend);
+    for (int i = 0; args->backend && ops_at(i); i++)
+        backend |= list_name(&backends, ops_at(i)->name, args->backend);
+    if (!op)
+        st = err_set(err, ST_INVALID, "--op %s: expected one of%s", args->op, ops.data);
+    else if (!backend)
+        st = err_set(err, ST_INVALID, "--backend %s: expected one of%s", args->backend,
+                     backends.data);
+    buf_fini(&ops);
+    buf_fini(&backends);
+    return st;
 }
 
 enum status kernels_bench_run(const struct kernels_bench_args *args, struct kernels_bench *out,
                               struct error *err)
 {
-    char *buffer = huge_alloc(KERNELS_BENCH_BYTES);
-    struct job *j = calloc(1, sizeof *j);
-    enum status st = ST_OK;
-    out->n = 0;
-    if (j) {
-        j->x = malloc(FLOATS_MAX * sizeof *j->x);
-        j->y = calloc(FLOATS_MAX, sizeof *j->y);
-        j->scratch = calloc(1, SCRATCH_BYTES);
-        j->x16 = calloc(FLOATS_MAX + 64 * TOKENS_MAX, sizeof *j->x16);
-        j->x8 = (struct rows8){.q = calloc(FLOATS_MAX + 128 * TOKENS_MAX, 1),
-                               .scale = calloc(FLOATS_MAX / PACKED_SPAN, sizeof(float)),
-                               .sum = calloc(FLOATS_MAX / PACKED_SPAN, 2 * sizeof(int32_t))};
+    struct run *r = calloc(1, sizeof *r);
+    enum status st = check_names(args, err);
+    *out = (struct kernels_bench){.call_seconds_max =
+                                      args->quick ? CALL_SECONDS_MAX_QUICK : CALL_SECONDS_MAX};
+    if (st == ST_OK && r)
+        r->j = job_create(args->team);
+    if (st == ST_OK && (!r || !r->j))
+        st = err_set(err, ST_NO_MEMORY, "bench kernels: no memory for half a GiB of test data");
+    if (st == ST_OK)
+        st = ops_cpu("auto", &r->best, err);
+    if (st == ST_OK) {
+        r->args = args;
+        r->out = out;
+        st = bench_all(r, err);
     }
-    if (!buffer || !j || !j->x || !j->y || !j->x16 || !j->scratch || !j->x8.q || !j->x8.scale ||
-        !j->x8.sum) {
-        st = err_set(err, ST_NO_MEMORY, "bench kernels: no memory for %zu bytes of test data",
-                     KERNELS_BENCH_BYTES + 2 * FLOATS_MAX * sizeof(float));
-        goto done;
-    }
-    for (int32_t i = 0; i < TOKENS_MAX; i++)
-        j->ids[i] = i * 37 % 1000;             /* tokens of a small table, or positions */
-    memset(buffer, 0x3c, KERNELS_BENCH_BYTES); /* a small number in every dtype */
-    for (size_t i = 0; i < FLOATS_MAX; i++)
-        j->x[i] = (float)(i % 1009) / 1009 - 0.5f;
-    out->before = kernels_probe_run(args->team, buffer, KERNELS_BENCH_BYTES);
-    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
-        j->shape = &shapes[i];
-        if (!args->quick || !shapes[i].thorough)
-            bench_shape(args, j, buffer, out);
-    }
-    out->after = kernels_probe_run(args->team, buffer, KERNELS_BENCH_BYTES);
-    out->limit = kernels_probe_best(&out->before, &out->after);
-    for (size_t i = 0; i < out->n; i++)
-        judge(&out->rows[i], &out->limit);
-done:
-    if (j) {
-        free(j->x);
-        free(j->y);
-        free(j->x16);
-        free(j->scratch);
-        free(j->x8.q);
-        free(j->x8.scale);
-        free(j->x8.sum);
-    }
-    free(j);
-    huge_free(buffer, KERNELS_BENCH_BYTES);
+    if (st != ST_OK)
+        kernels_bench_fini(out);
+    if (r)
+        job_destroy(r->j);
+    free(r);
     return st;
+}
+
+void kernels_bench_fini(struct kernels_bench *b)
+{
+    free(b->timed.row);
+    free(b->left_out.row);
+    *b = (struct kernels_bench){0};
 }

@@ -34,8 +34,10 @@ double logits_weight(float logit, const struct logits_scale *s);
 /* The sum over n logits, added up in eight lanes. */
 double logits_weigh(const float *x, int32_t n, const struct logits_scale *s);
 
-/* The i-th body that this CPU can run, NULL past the end: for tests. */
+/* The i-th body that this CPU can run, the best first, NULL past the end: for tests and
+ * benchmarks. */
 struct logits_body {
+    const char *name; /* "portable", "avx2", "avx512" */
     struct logits_peak (*find_peak)(const float *x, int32_t n);
     int32_t (*skip)(const float *x, int32_t n, int32_t from, float than);
     double (*weigh)(const float *x, int32_t n, const struct logits_scale *s);

@@ -279,10 +279,24 @@ class Commands(unittest.TestCase):
         self.assertTrue(all(0 < row["us"]["p50"] <= row["us"]["p90"] <= row["us"]["p99"] <= row["us"]["max"] for row in rows))
 
     def test_bench_kernels(self):
-        rows = self.bench("kernels", "--threads", "1")["rows"]
-        self.assertTrue({"gemm", "attention", "rmsnorm"} <= {r["op"] for r in rows})
+        found = self.bench("kernels", "--threads", "1")
+        rows = found["rows"]
+        self.assertTrue({"gemm", "moe", "attention", "rmsnorm", "combine", "logits_peak"} <= {r["op"] for r in rows})
         for r in rows:
             self.assertAlmostEqual(r["fraction"], r["achieved"] / r["limit"], 6)
+        for name, best in found["probe"].items():
+            if name in found["probe_before"]:
+                self.assertEqual(best, max(found["probe_before"][name], found["probe_after"][name]), name)
+        self.assertEqual(len(found["probe_after"]), 5)
+        # ref does not come to the larger shapes in the time there is.
+        self.assertIn("ref", {r["backend"] for r in found["left_out"]})
+        self.assertTrue(all(r["seconds"] > found["call_seconds_max"] for r in found["left_out"]))
+
+    def test_bench_kernels_one_op(self):
+        rows = self.bench("kernels", "--threads", "1", "--op", "softcap", "--backend", "portable")["rows"]
+        self.assertEqual([(r["op"], r["backend"], r["dtype"]) for r in rows], [("softcap", "portable", "fp32")])
+        for words in (["--op", "hardcap"], ["--backend", "cray"]):
+            self.assertIn(" ".join(words), self.baton("bench", "kernels", *words, status=2).stderr)
 
     def test_bench_transfer(self):
         rows = self.bench("transfer", "--bytes", "1,100000", "--repetitions", "2")["rows"]

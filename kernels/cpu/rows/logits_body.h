@@ -91,7 +91,9 @@ static double logits_weigh_body(const float *x, int32_t n, const struct logits_s
     return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
 }
 
-const struct logits_body BODY(logits) = {
-    .find_peak = logits_find_peak_body, .skip = logits_skip_body, .weigh = logits_weigh_body};
+const struct logits_body BODY(logits) = {.name = BODY_NAME,
+                                         .find_peak = logits_find_peak_body,
+                                         .skip = logits_skip_body,
+                                         .weigh = logits_weigh_body};
 
 #endif
