@@ -47,7 +47,7 @@ static void job_destroy(struct bench_job *j)
     if (!j)
         return;
     work_destroy(j->work);
-    huge_free(j->buffer, KERNELS_BENCH_BYTES);
+    huge_free(j->buffer, j->buffer_bytes);
     huge_free(j->scratch, j->scratch_bytes);
     huge_free(j->x, BENCH_FLOATS * sizeof *j->x);
     huge_free(j->y, BENCH_FLOATS * sizeof *j->y);
@@ -70,7 +70,8 @@ static struct bench_job *job_create(struct team *team)
     j->team = team;
     j->scratch_bytes = SCRATCH_BYTES + (size_t)team_size(team) * SCRATCH_BYTES_EACH;
     j->work = work_create(team_size(team));
-    j->buffer = huge_alloc(KERNELS_BENCH_BYTES);
+    j->buffer_bytes = KERNELS_BENCH_BYTES;
+    j->buffer = huge_alloc(j->buffer_bytes);
     j->scratch = huge_alloc(j->scratch_bytes);
     j->x = huge_alloc(BENCH_FLOATS * sizeof *j->x);
     j->y = huge_alloc(BENCH_FLOATS * sizeof *j->y);
@@ -93,7 +94,7 @@ static struct bench_job *job_create(struct team *team)
 static void job_fill(struct bench_job *j)
 {
     struct rng r = rng_seed(1);
-    for (size_t i = 0; i < KERNELS_BENCH_BYTES; i += sizeof(uint64_t)) {
+    for (size_t i = 0; i < j->buffer_bytes; i += sizeof(uint64_t)) {
         /* Bytes of 0x3c and 0x3d and their negatives: in every dtype moderate numbers, and such
          * scores that nothing in a softmax is denormal. */
         const uint64_t word = (rng_next(&r) & 0x8181818181818181) | 0x3c3c3c3c3c3c3c3c;
@@ -268,13 +269,13 @@ static enum status bench_all(struct run *r, struct error *err)
     const struct kernels_bench_args *args = r->args;
     enum status st = ST_OK;
     job_fill(r->j);
-    out->before = kernels_probe_run(args->team, r->j->buffer, KERNELS_BENCH_BYTES);
+    out->before = kernels_probe_run(args->team, r->j->buffer, r->j->buffer_bytes);
     for (size_t i = 0; st == ST_OK && i < bench_shapes_n; i++) {
         const struct bench_shape *s = &bench_shapes[i];
         if ((!args->op || strcmp(args->op, s->op->name) == 0) && !(args->quick && s->thorough))
             st = bench_shape(r, s, err);
     }
-    out->after = kernels_probe_run(args->team, r->j->buffer, KERNELS_BENCH_BYTES);
+    out->after = kernels_probe_run(args->team, r->j->buffer, r->j->buffer_bytes);
     out->limit = kernels_probe_best(&out->before, &out->after);
     for (size_t i = 0; i < out->timed.n; i++)
         judge(&out->timed.row[i], &out->limit);

@@ -101,11 +101,11 @@ void bench_set_pieces(struct bench_job *j, size_t n, size_t bytes)
 {
     j->pieces = n;
     j->piece_bytes = bytes;
-    assert(bytes > 0 && step_of(j) <= KERNELS_BENCH_BYTES);
+    assert(bytes > 0 && step_of(j) <= j->buffer_bytes);
 }
 
 char *bench_piece(const struct bench_job *j, size_t i)
 {
-    const size_t step = step_of(j), room = KERNELS_BENCH_BYTES / step;
+    const size_t step = step_of(j), room = j->buffer_bytes / step;
     return j->buffer + (j->first_piece + i) % room * step;
 }

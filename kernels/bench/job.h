@@ -86,7 +86,8 @@ struct bench_pairs {
 struct bench_job {
     struct team *team;
     struct work *work;
-    char *buffer;     /* KERNELS_BENCH_BYTES of weights or KV */
+    char *buffer; /* weights or KV */
+    size_t buffer_bytes;
     float *x, *y, *z; /* BENCH_FLOATS each; x is read alone */
     float *logits;    /* of BENCH_EXPERTS_MAX experts at most */
     uint16_t *x16;    /* x, as gemms may want it; rows16_stride() */

@@ -287,7 +287,7 @@ class Commands(unittest.TestCase):
         for name, best in found["probe"].items():
             if name in found["probe_before"]:
                 self.assertEqual(best, max(found["probe_before"][name], found["probe_after"][name]), name)
-        self.assertEqual(len(found["probe_after"]), 5)
+        self.assertIn("gbytes_per_second", found["probe_after"])
         # ref does not come to the larger shapes in the time there is.
         self.assertIn("ref", {r["backend"] for r in found["left_out"]})
         self.assertTrue(all(r["seconds"] > found["call_seconds_max"] for r in found["left_out"]))
