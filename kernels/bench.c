@@ -27,6 +27,8 @@ struct run {
     /* Operations a second of the last row of such weights, or KV, with few and with many rows, on
      * a body; 0: there was none. */
     double rate[BODIES_MAX][FORMS][2][2];
+    const struct bench_op *op;
+    bool has_row[BODIES_MAX][FORMS]; /* of this op: the first is never left out */
 };
 
 const char *kernels_bench_op(int i)
@@ -194,11 +196,12 @@ static enum status bench_row(struct run *r, int body, bool best, struct error *e
     double *rate = &rates[j->flops > 0 && has_many_rows(j->shape)];
     const double known = *rate > 0 ? *rate : rates[0];
     row.seconds = known > 0 ? j->flops / known : 0;
-    if (row.seconds > r->out->call_seconds_max)
+    if (r->has_row[body][j->form] && row.seconds > r->out->call_seconds_max)
         return push(&r->out->left_out, &row, err);
     const int64_t ms = r->args->quick ? best ? 20 : 8 : best ? 300 : 60;
     const struct call_time time = time_call(j, ms * NS_PER_MS);
     row.seconds = time.median;
+    r->has_row[body][j->form] = true;
     if (j->flops > 0)
         *rate = j->flops / time.least;
     return push(&r->out->timed, &row, err);
@@ -237,6 +240,9 @@ static enum status bench_shape(struct run *r, const struct bench_shape *s, struc
     enum status st = ST_OK;
     bool best;
     r->j->shape = s;
+    if (r->op != s->op)
+        memset(r->has_row, 0, sizeof r->has_row);
+    r->op = s->op;
     for (int i = 0; st == ST_OK && take_backend(r, i, &best); i++) {
         if (backend && !(only_best ? best : strcmp(backend, r->j->backend) == 0))
             continue;

@@ -8,8 +8,9 @@
  * members of the team together, before and after the rows; the better of the two counts.
  *
  * A row of which one call would take longer than so many seconds is left out, as the last row of
- * its kind on the same body tells: large products on slow bodies would take minutes. What is left
- * out is listed. The body that "auto" takes has the most time for each row.
+ * its kind on the same body tells: large products on slow bodies would take minutes. The first row
+ * of an op is always there. What is left out is listed. The body that "auto" takes has the most
+ * time for each row.
  *
  * Thread: the one that may call team_run() on the given team. Takes half a GiB of memory while it
  * runs.
