@@ -314,11 +314,10 @@ struct ops {
     void (*combine)(const struct op_combine *a, int part, int parts);
 };
 
-/* Whether gemms by wide_rows may read x in bf16: with panels there are tiles, and no products of
- * two bf16 outside of them. */
+/* Whether gemms by wide_rows may read x in bf16. */
 static inline bool ops_wide_reads_pairs(const struct ops *o)
 {
-    return o->round && !o->panels;
+    return o->round != NULL;
 }
 
 /* Whether this gemm may have a unit whose second matrix is `up`: rows are many, weights alike. What

@@ -316,7 +316,7 @@ static enum status bind_one(void *ctx, const struct weight_spec *s)
         b->out->whole_rows = b->out->whole_rows && is_row &&
                              (b->args->form == MODEL_WEIGHTS_INT8 || weight_wants_token_bytes(w));
         s->matrix->wide_rows = b->args->form == MODEL_WEIGHTS_WIDE && !form.has_order;
-        s->matrix->rounds = s->matrix->wide_rows && b->rounds && !b->args->panels;
+        s->matrix->rounds = s->matrix->wide_rows && b->rounds;
         b->out->rounds = b->out->rounds || s->matrix->rounds;
         b->out->reads_bytes = b->out->reads_bytes || !s->matrix->wide_rows;
         return conversion_pack(&b->conversion, w, s, &form);

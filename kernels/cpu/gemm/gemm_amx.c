@@ -7,5 +7,6 @@
 #include "kernels/cpu/gemm/tiles_lines_body.h"
 #include "kernels/cpu/gemm/whole_body.h"
 #include "kernels/cpu/gemm/wide_body.h"
+#include "kernels/cpu/gemm/tiles_wide_body.h"
 
 #include "kernels/cpu/gemm/gemm_body.h"

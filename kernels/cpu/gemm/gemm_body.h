@@ -81,13 +81,15 @@ static void gemm_packed(const struct op_gemm *a, struct packed_share share)
         tiles_bytes(a, share);
         return;
     }
-#endif
-    assert(a->w->packed && !a->unit);
-    if (a->w->wide_rows) {
-        wide_gemm(a, share);
+    if (a->w->wide_rows && a->x16) {
+        tiles_wide(a, share);
         return;
     }
-    if (is_whole)
+#endif
+    assert(a->w->packed && !a->unit);
+    if (a->w->wide_rows)
+        wide_gemm(a, share);
+    else if (is_whole)
         whole_gemm(a, share);
     else
         packed_gemm(a, share);
