@@ -230,7 +230,9 @@ struct op_attention {
     float softcap;      /* scores become cap * tanh(score / cap); 0: not */
     const float *sinks; /* [heads] scores of a position that has no value (GPT-OSS), or NULL */
     const struct op_rows *rows;
-    bool rounds; /* a body may round queries and weights to bf16 where keys are bf16 */
+    /* A body may round queries and weights to bf16 where keys are bf16; and what is stored in
+     * another type than fp32 as well, where all of it goes in tiles. */
+    bool rounds;
     /* Where parts that share a row's positions meet; zeros before its first use, aligned to a cache
      * line, of one call at a time: every part of it has to run before the next one. Without
      * (NULL, 0), or where it is too small, a row and kv head is one part's alone. */

@@ -170,7 +170,7 @@ bool cpu_amx_permit(void)
 #if defined(BATON_AMX)
 static bool probe_amx_body(void)
 {
-    return cpu_amx_permit() && cpu_has_vnni() && cpu_tiles_agree(&cpu_ops_amx, &cpu_ops_vnni);
+    return cpu_amx_permit() && cpu_has_bf16() && cpu_tiles_agree(&cpu_ops_amx, &cpu_ops_vnni);
 }
 
 bool cpu_has_amx(void)

@@ -190,7 +190,7 @@ Test(split, whatever_the_parts, .timeout = 240)
     team_destroy(team);
 }
 
-/* One element of a value is no number. */
+/* One element of a value is no number, where it is stored as it is. */
 static void make_sick(struct sequence *s, int position)
 {
     const struct kv_layout *l = &s->layout;
@@ -263,27 +263,31 @@ static void check_few(const struct ops *ops, const struct sequence *s, const str
 }
 
 /* Many rows of a prompt at once, in tiles that reach over several stretches, are what each is alone
- * and in a few: where ends and borders of stretches are, in every way that tiles are computed, a
- * value that is no number among them, and in real tiles as in emulated ones. */
+ * and in a few: where ends and borders of stretches are, in every way that tiles are computed and
+ * of every type that they take, a value that is no number among them, and in real tiles as in
+ * emulated ones. */
 Test(split, rows_of_many_stretches, .timeout = 240)
 {
     enum { PROMPTS = sizeof prompts / sizeof prompts[0] };
     static const int windows[] = {0, 90, 700, 530};
-    for (int i = 0; i < 2 * PROMPTS; i++) {
+    static const enum dtype types[] = {DTYPE_F16, DTYPE_FP8, DTYPE_INT8, DTYPE_INT4};
+    for (int i = 0; i < 4 * PROMPTS; i++) {
         const struct prompt *p = &prompts[i % PROMPTS];
-        const struct feature f = {windows[i % 4], DTYPE_BF16, true, i % 2};
+        const enum dtype type = i < 2 * PROMPTS ? DTYPE_BF16 : types[(i + i / 4) % 4];
+        const struct feature f = {windows[i % 4], type, true, i % 2};
+        const bool sick = i / PROMPTS % 2 && (type == DTYPE_BF16 || type == DTYPE_F16);
         const struct way whole = {.at = p->begin, .end = p->end, .parts = 2};
         float *first = NULL;
         for (int b = 1; ops_at(b); b++) {
             const struct ops *ops = ops_at(b);
             struct sequence s;
-            if (!kt_rounds(ops))
+            if (!kt_rounds(ops) || (type != DTYPE_BF16 && !ops->panels))
                 continue;
             sequence_make(ops, &p->shape, &f, i % 4 == 3 ? 20 : 32, &s);
-            if (i >= PROMPTS)
+            if (sick)
                 make_sick(&s, i % 2 ? 600 : 1021);
             float *all = compute(ops, &s, &whole);
-            check_few(ops, &s, p, all, i >= PROMPTS);
+            check_few(ops, &s, p, all, sick);
             if (first && ops->panels)
                 kt_same(ops->name, all, first, (size_t)((p->end - p->begin) * s.out));
             sequence_free(&s);

@@ -154,18 +154,33 @@ static const struct shape shapes[] = {
 };
 #define N_SHAPES (sizeof shapes / sizeof shapes[0])
 static const struct features features[] = {
-    {0, 0, false, DTYPE_F32},         {1, 0, false, DTYPE_BF16},
-    {5, 2.5f, false, DTYPE_F32},      {63, 0, true, DTYPE_F16},
-    {64, 0, false, DTYPE_BF16},       {65, 0.7f, true, DTYPE_F32},
-    {100, 0, true, DTYPE_BF16},       {128, 50, false, DTYPE_F16},
-    {149, 0, true, DTYPE_F32},        {150, 1, true, DTYPE_BF16},
-    {1000, 0, true, DTYPE_F32},       {0, 30, true, DTYPE_F16},
-    {17, 0, true, DTYPE_F32},         {0, 0, false, DTYPE_INT8},
-    {65, 0, true, DTYPE_INT8},        {5, 2.5f, false, DTYPE_FP8},
-    {150, 0, true, DTYPE_FP8},        {0, 0, true, DTYPE_INT4},
-    {64, 0, false, DTYPE_INT4},       {20, 0.7f, false, DTYPE_INT8},
-    {0, 0, false, DTYPE_BF16, true},  {65, 0.7f, true, DTYPE_BF16, true},
+    {0, 0, false, DTYPE_F32},
+    {1, 0, false, DTYPE_BF16},
+    {5, 2.5f, false, DTYPE_F32},
+    {63, 0, true, DTYPE_F16},
+    {64, 0, false, DTYPE_BF16},
+    {65, 0.7f, true, DTYPE_F32},
+    {100, 0, true, DTYPE_BF16},
+    {128, 50, false, DTYPE_F16},
+    {149, 0, true, DTYPE_F32},
+    {150, 1, true, DTYPE_BF16},
+    {1000, 0, true, DTYPE_F32},
+    {0, 30, true, DTYPE_F16},
+    {17, 0, true, DTYPE_F32},
+    {0, 0, false, DTYPE_INT8},
+    {65, 0, true, DTYPE_INT8},
+    {5, 2.5f, false, DTYPE_FP8},
+    {150, 0, true, DTYPE_FP8},
+    {0, 0, true, DTYPE_INT4},
+    {64, 0, false, DTYPE_INT4},
+    {20, 0.7f, false, DTYPE_INT8},
+    {0, 0, false, DTYPE_BF16, true},
+    {65, 0.7f, true, DTYPE_BF16, true},
     {100, 0, true, DTYPE_BF16, true},
+    {0, 0, true, DTYPE_F16, true},
+    {65, 0.7f, false, DTYPE_INT8, true},
+    {100, 0, true, DTYPE_FP8, true},
+    {37, 0, false, DTYPE_INT4, true},
 };
 #define N_FEATURES (sizeof features / sizeof features[0])
 
@@ -285,16 +300,17 @@ Test(windows, tiles_agree_across_bodies, .timeout = 120)
     static const struct shape wide[] = {
         {4, 1, 64, 64, 0}, {7, 1, 96, 80, 0}, {16, 2, 128, 128, 0}, {5, 1, 72, 0, 64}};
     static const int chunks[] = {1, 2, 40};
+    static const enum dtype types[] = {DTYPE_BF16, DTYPE_F16, DTYPE_FP8, DTYPE_INT8, DTYPE_INT4};
     int bodies = 0;
     for (int b = 0; ops_at(b); b++)
         bodies += ops_at(b)->panels;
     if (bodies < 2)
         cr_skip_test("only %d body has tiles here", bodies);
-    for (size_t i = 0; i < 12; i++) {
+    for (size_t i = 0; i < 24; i++) {
         const struct way w = {16, chunks[i % 3], 2, false, 0, false};
-        struct features f = {i % 2 ? 70 : 0, i % 5 ? 0 : 2.5f, i % 2, DTYPE_BF16, true};
-        struct sequence q = sequence_make(&wide[i / 3], &f);
-        const size_t n = (size_t)(LENGTH * out_width(&wide[i / 3]));
+        struct features f = {i % 2 ? 70 : 0, i % 7 ? 0 : 2.5f, i % 2, types[i % 5], true};
+        struct sequence q = sequence_make(&wide[i / 6], &f);
+        const size_t n = (size_t)(LENGTH * out_width(&wide[i / 6]));
         float *first = NULL;
         for (int b = 1; ops_at(b); b++) {
             if (!ops_at(b)->panels)

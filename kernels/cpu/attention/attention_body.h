@@ -36,7 +36,7 @@ INLINE enum score_form attention_form(const struct op_attention *a)
         return SCORE_ROUNDED;
 #endif
 #if defined(BODY_TILES)
-    if (a->rounds && a->layout->dtype == DTYPE_BF16)
+    if (a->rounds && a->layout->dtype != DTYPE_F32)
         return SCORE_TILES;
 #endif
     (void)a;

@@ -1,6 +1,6 @@
-/* Stretches of attention in tiles of pairs of bf16 (kernels/cpu/vec/tiles.h), where keys are bf16
- * and queries and weights may be rounded to that. For attention_body.h, which says what a stretch
- * is.
+/* Stretches of attention in tiles of pairs of bf16 (kernels/cpu/vec/tiles.h), where keys are bf16,
+ * or are made that by tiles_widen_body.h, and queries and weights may be rounded to it. For
+ * attention_body.h, which says what a stretch is.
  *
  * Scores come out with positions down and (row, head) pairs across, 16 of each to a tile: keys
  * are then read where they lie in the pool, as the rows of a tile, and only queries are turned
@@ -76,11 +76,17 @@ INLINE void tiles_fetch(const struct tiles_ahead *a, int first, int end)
         rows_prefetch(a->row[j] + a->offset, a->bytes);
 }
 
+/* Whether what is stored is no bf16: tiles_widen() then reads it, and asks for what comes next. */
+INLINE bool tiles_widens(const struct attention_state *s)
+{
+    return s->dtype != DTYPE_BF16;
+}
+
 /* The stretch's values, unless its keys hold them. */
 INLINE struct tiles_ahead tiles_values_ahead(const struct attention_state *s,
                                              const struct tiles_stretch *x)
 {
-    const bool own = x->tile->op->layout->value_dim > 0;
+    const bool own = x->tile->op->layout->value_dim > 0 && !tiles_widens(s);
     return (struct tiles_ahead){x->now->value, x->now->range, 0,
                                 own ? s->out_dim * sizeof(uint16_t) : 0};
 }
@@ -90,14 +96,15 @@ INLINE struct tiles_ahead tiles_keys_ahead(const struct attention_state *s,
                                            const struct tiles_stretch *x)
 {
     return (struct tiles_ahead){x->now->key, x->now->range, 0,
-                                x->cold ? s->dim * sizeof(uint16_t) : 0};
+                                x->cold && !tiles_widens(s) ? s->dim * sizeof(uint16_t) : 0};
 }
 
 /* The next one's keys: what lies beside elements [d, d + n) of values, and with the last all. */
 INLINE struct tiles_ahead tiles_next_ahead(const struct attention_state *s,
                                            const struct tiles_stretch *x, size_t d, size_t n)
 {
-    const size_t end = d + n < s->out_dim && d + n < s->dim ? d + n : s->dim;
+    const size_t all = tiles_widens(s) ? 0 : s->dim;
+    const size_t end = d + n < s->out_dim && d + n < all ? d + n : all;
     return (struct tiles_ahead){x->next->key, x->next->range, d * sizeof(uint16_t),
                                 end > d ? (end - d) * sizeof(uint16_t) : 0};
 }
@@ -190,6 +197,15 @@ static struct tiles_group tiles_group(const struct tiles_stretch *x, int first, 
 
 /* ---- values ---- */
 
+/* Elements of a value from d on, a multiple of 32. */
+INLINE const void *tiles_value(const struct tiles_stretch *x, const struct attention_state *s,
+                               int position, size_t d)
+{
+    if (tiles_widens(s))
+        return s->tiles.staged + tiles_staged(d / TILES_COLS, position);
+    return x->now->value[position] + d * sizeof(uint16_t);
+}
+
 /* Elements [d, d + 64) of the values of positions [range[0], range[1]), zeros in the others' places
  * as far as somebody sees some of the 32: [32 positions][two tiles of each 32 elements][position]
  * [16][2], the second of the position 16 later. Elements are then where mix16_place() says. True
@@ -214,7 +230,7 @@ static bool tiles_values(const struct tiles_stretch *x, struct attention_state *
                     const bool sees = at[h] >= range[0] && at[h] < range[1];
                     v[h] = _mm512_setzero_si512();
                     if (sees)
-                        v[h] = _mm512_maskz_loadu_epi16(mask, x->now->value[at[h]] + 2 * e);
+                        v[h] = _mm512_maskz_loadu_epi16(mask, tiles_value(x, s, at[h], e));
                     most = _mm512_max_epu16(most, _mm512_and_si512(v[h], magnitude));
                 }
                 _mm512_store_si512(to, _mm512_unpacklo_epi16(v[0], v[1]));
@@ -318,6 +334,8 @@ static void tiles_stretch_of_many(const struct tiles_stretch *x, struct attentio
         for (int i = g.first; i < g.end; i += TILE_ROWS)
             tiles_softmax(x, s, i, &g);
     }
+    if (tiles_widens(s))
+        tiles_find(x, s, KV_VALUE, &(struct tiles_rows){0});
     for (size_t d = 0; d < s->out_dim; d += TILES_CHUNK) {
         const bool sick = tiles_values(x, s, d, x->now->range) && !all;
         for (int p = 0; p < pairs && !sick; p += 2 * TILE_ROWS) {

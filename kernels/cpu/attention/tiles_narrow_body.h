@@ -303,7 +303,7 @@ static void narrow_add_pair(const struct tiles_stretch *x, struct attention_stat
             vec *to = sum[tile % 2];
             if (j < range[0] || j >= range[1])
                 continue;
-            const __m512i v = _mm512_maskz_loadu_epi16(mask, x->now->value[j] + 2 * d);
+            const __m512i v = _mm512_maskz_loadu_epi16(mask, tiles_value(x, s, j, d));
             const vec w = vec_set1(narrow_weights(s, tile)[place + j % TILE_ROWS]);
             to[0] = vec_fma(w, _mm512_castsi512_ps(_mm512_slli_epi32(v, 16)), to[0]);
             to[1] = vec_fma(w, _mm512_castsi512_ps(_mm512_and_si512(v, upper)), to[1]);

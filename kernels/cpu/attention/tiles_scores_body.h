@@ -3,6 +3,28 @@
 #ifndef KERNELS_CPU_ATTENTION_TILES_SCORES_BODY_H
 #define KERNELS_CPU_ATTENTION_TILES_SCORES_BODY_H
 
+#include "kernels/cpu/attention/tiles_widen_body.h"
+
+/* Puts what tiles read into the state, while what is read after it is fetched. Keys that hold
+ * their values were there before these. */
+static void tiles_convert(const struct tiles_stretch *x, struct attention_state *s,
+                          enum kv_part part)
+{
+    const bool own = x->tile->op->layout->value_dim > 0, keys = part == KV_KEY;
+    const struct tiles_seen *next = keys && own ? x->now : x->next;
+    const int *range = x->now->range;
+    struct tiles_widen w = {.row = keys ? x->now->key : x->now->value,
+                            .first = range[0] / TILE_ROWS * TILE_ROWS,
+                            .end = (range[1] + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS,
+                            .dim = keys ? s->dim : s->out_dim,
+                            .stored = s->stored[part]};
+    if (!own && !keys)
+        return;
+    w.ahead = (struct tiles_ahead){keys && own ? next->value : next->key, next->range, 0,
+                                   s->pool.slot[keys && own ? KV_VALUE : KV_KEY]};
+    tiles_widen(s, &w);
+}
+
 /* Finds the keys, or values, of what is seen. Read where they are, with what else is in their
  * block, unless a tile would reach beyond a block, or beyond an end of elements. */
 static void tiles_find(const struct tiles_stretch *x, struct attention_state *s, enum kv_part part,
@@ -12,6 +34,11 @@ static void tiles_find(const struct tiles_stretch *x, struct attention_state *s,
     const int *range = x->now->range;
     const char *const *row = part == KV_KEY ? x->now->key : x->now->value;
     out->stride = s->pool.slot[part];
+    out->staged = 0;
+    if (tiles_widens(s)) {
+        tiles_convert(x, s, part);
+        return;
+    }
     out->staged = x->tile->op->layout->block_tokens % TILE_ROWS == 0 ? dim / TILES_COLS : 0;
     for (int i = 0; i < TILES_OF_STRETCH; i++) {
         const int from = i * TILE_ROWS, seen = range[0] > from ? range[0] : from;
@@ -24,7 +51,7 @@ static void tiles_find(const struct tiles_stretch *x, struct attention_state *s,
     const int end = (range[1] + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
     for (size_t b = out->staged; b < blocks; b++)
         for (int j = first; j < end; j++)
-            _mm512_store_si512(s->tiles.staged + (b * ATTENTION_STRETCH + (size_t)j) * TILES_COLS,
+            _mm512_store_si512(s->tiles.staged + tiles_staged(b, j),
                                _mm512_maskz_loadu_epi16(tiles_mask(dim - b * TILES_COLS),
                                                         row[j] + b * TILE_ROW_BYTES));
 }
@@ -34,8 +61,7 @@ INLINE const char *tiles_row(const struct attention_state *s, const struct tiles
 {
     if (block < k->staged)
         return k->direct[tile] + block * TILE_ROW_BYTES;
-    return (const char *)(s->tiles.staged +
-                          (block * ATTENTION_STRETCH + (size_t)(tile * TILE_ROWS)) * TILES_COLS);
+    return (const char *)(s->tiles.staged + tiles_staged(block, tile * TILE_ROWS));
 }
 
 INLINE size_t tiles_stride(const struct tiles_rows *k, size_t block)

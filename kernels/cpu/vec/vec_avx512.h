@@ -176,6 +176,19 @@ INLINE __m512i vec_near_bf16(vec v)
                                 _mm512_set1_epi32(0x400000));
 }
 #define VEC_STORES_BF16 1
+/* The same of both, side by side; what is too small for a normal number may be zero. */
+INLINE __m512i vec_pack_bf16(vec low, vec high)
+{
+#if defined(__AVX512BF16__)
+    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+#else
+    const __m512i a = _mm512_srli_epi32(vec_near_bf16(low), 16), b = vec_near_bf16(high);
+    const __m512i lanes = _mm512_setr_epi64(0, 1, 2, 3, 8, 9, 10, 11);
+    return _mm512_permutex2var_epi64(
+        _mm512_castsi256_si512(_mm512_cvtepi32_epi16(a)), lanes,
+        _mm512_castsi256_si512(_mm512_cvtepi32_epi16(_mm512_srli_epi32(b, 16))));
+#endif
+}
 INLINE __m256i vec_to_bf16(vec v)
 {
     return _mm512_cvtepi32_epi16(_mm512_srli_epi32(vec_near_bf16(v), 16));
