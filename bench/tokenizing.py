@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tokenizing speed beside the `tokenizers` package, in turns (A B B A ...), on one core, with the machine's probe beside.
+"""Tokenizing speed beside the `tokenizers` package, in turns (A B B A ...), on one core, with the machine's probes beside.
 
     tokenizing.py --bin BUILD/bin --text FILE [--turns N] [--json OUT] FOLDER...
 
@@ -34,6 +34,11 @@ def package(peer, pieces, size):
     return best
 
 
+def probe(a):
+    return json.loads(subprocess.run([os.path.join(a.bin, "baton"), "probe", "--threads", "1"], capture_output=True,
+                                     check=True).stdout)
+
+
 def spread(values):
     return {"median": round(statistics.median(values), 2), "min": round(min(values), 2), "max": round(max(values), 2)}
 
@@ -66,16 +71,17 @@ def main():
     with open(a.text, encoding="utf-8") as f:
         text = f.read()
     pieces = [text[i:i + 16384] for i in range(0, len(text), 16384)]
-    probe = json.loads(subprocess.run([os.path.join(a.bin, "baton"), "probe", "--threads", "1"], capture_output=True,
-                                      check=True).stdout)
+    before = probe(a)
     revision = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True).stdout.strip()
     rows = [measure(a, os.path.join(a.bin, "tok_tool"), folder, text, pieces) for folder in a.folders]
+    after = probe(a)
     if a.json:
         with open(a.json, "w", encoding="utf-8") as f:
             json.dump({"command": shlex.join(["bench/tokenizing.py", *sys.argv[1:]]), "revision": revision,
                        "peer": "tokenizers " + tokenizers.__version__, "text": os.path.basename(a.text),
                        "formula": "text bytes / processor seconds of encoding, one thread; ratio per turn, order A B B A",
-                       "probe": probe, "rows": rows}, f, indent=1)
+                       "probe": before, "probe_before": before["limits"][0], "probe_after": after["limits"][0],
+                       "rows": rows}, f, indent=1)
             f.write("\n")
     sys.exit(0 if all(r["ratio"]["median"] >= 2 for r in rows) else 1)
 

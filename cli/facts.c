@@ -101,6 +101,15 @@ static void put_real(struct jw *w, const char *key, double v)
     jw_real(w, v);
 }
 
+static void put_figures(struct jw *w, const struct kernels_probe *probe)
+{
+    put_real(w, "gflops", probe->gflops);
+    put_real(w, "bf16_gflops", probe->bf16_gflops);
+    put_real(w, "int8_gops", probe->int8_gops);
+    put_real(w, "gbytes_per_second", probe->gbytes_per_second);
+    put_real(w, "cache_gbytes_per_second", probe->cache_gbytes_per_second);
+}
+
 void facts_put_probe(struct jw *w, const struct kernels_probe *probe, int threads)
 {
     struct facts_machine m;
@@ -119,13 +128,29 @@ void facts_put_probe(struct jw *w, const struct kernels_probe *probe, int thread
     if (probe) {
         jw_key(w, "threads");
         jw_int(w, threads > 0 ? threads : m.cores);
-        put_real(w, "gflops", probe->gflops);
-        put_real(w, "bf16_gflops", probe->bf16_gflops);
-        put_real(w, "int8_gops", probe->int8_gops);
-        put_real(w, "gbytes_per_second", probe->gbytes_per_second);
-        put_real(w, "cache_gbytes_per_second", probe->cache_gbytes_per_second);
+        put_figures(w, probe);
     }
     jw_end_obj(w);
+}
+
+void facts_put_probes(struct jw *w, const struct kernels_probe *before,
+                      const struct kernels_probe *after, int threads)
+{
+    const struct kernels_probe *both[] = {before, after};
+    struct kernels_probe best;
+    if (before && after)
+        best = kernels_probe_best(before, after);
+    facts_put_probe(w, before && after ? &best : before ? before : after, threads);
+    for (int i = 0; i < 2; i++) {
+        jw_key(w, i ? "probe_after" : "probe_before");
+        if (both[i]) {
+            jw_obj(w);
+            put_figures(w, both[i]);
+            jw_end_obj(w);
+        } else {
+            jw_null(w);
+        }
+    }
 }
 
 void facts_put_formulas(struct jw *w, const char *const (*formulas)[2])

@@ -2,7 +2,7 @@
  * the machine can do at most, measured in the same run.
  *
  * Thread: one. facts_probe() takes KERNELS_BENCH_BYTES of memory for a moment and keeps all given
- * threads busy for about half a second; run it before or after what is measured, never during.
+ * threads busy for about half a second; run it before and after what is measured, never during.
  */
 #ifndef CLI_FACTS_H
 #define CLI_FACTS_H
@@ -29,6 +29,11 @@ enum status facts_probe(int threads, struct kernels_probe *out, struct error *er
 void facts_put_run(struct jw *w, const char *program, int argc, char **argv);
 /* Writes "probe": {...}: the machine and, where `probe` is not NULL, its limits with `threads`. */
 void facts_put_probe(struct jw *w, const struct kernels_probe *probe, int threads);
+/* The same where both the start and the end of what was measured were (else NULL): "probe" has the
+ * better figures, which is what the limits of rows are; "probe_before" and "probe_after" have what
+ * was found, or are null. */
+void facts_put_probes(struct jw *w, const struct kernels_probe *before,
+                      const struct kernels_probe *after, int threads);
 /* What the figures mean: pairs of name and formula, {NULL, NULL} last. Writes "formulas": {...};
  * prints a line for each. */
 void facts_put_formulas(struct jw *w, const char *const (*formulas)[2]);

@@ -74,6 +74,7 @@ struct bench {
     struct grammar_vocab *vocab;
     int32_t vocab_size;
     double vocab_ms;
+    struct kernels_probe before, after; /* where there is JSON to hold them */
     struct row rows[N_SAMPLES];
 };
 
@@ -200,7 +201,7 @@ static enum status write_json(const struct bench *b, int argc, char **argv, stru
     struct jw w = jw_begin(&text);
     jw_obj(&w);
     facts_put_run(&w, "baton bench grammar", argc, argv);
-    facts_put_probe(&w, NULL, 1);
+    facts_put_probes(&w, &b->before, &b->after, 1);
     jw_key(&w, "model");
     jw_str(&w, b->o->dir);
     jw_key(&w, "vocab");
@@ -246,8 +247,12 @@ static enum status run(struct bench *b, int argc, char **argv, struct error *err
     int64_t begun = clock_now_ns();
     st = grammar_vocab_create(&args, &b->vocab, err);
     b->vocab_ms = (double)(clock_now_ns() - begun) / 1e6;
+    if (st == ST_OK && b->o->json)
+        st = facts_probe(1, &b->before, err);
     for (size_t i = 0; i < N_SAMPLES && st == ST_OK; i++)
         st = measure(b, &samples[i], &b->rows[i], err);
+    if (st == ST_OK && b->o->json)
+        st = facts_probe(1, &b->after, err);
     if (st == ST_OK) {
         print_table(b);
         if (b->o->json)

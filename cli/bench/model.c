@@ -64,7 +64,7 @@ struct row {
 
 struct bench {
     struct local local;
-    struct kernels_probe probe;
+    struct kernels_probe before, after, probe; /* the better ones of both */
     int64_t batches[LIST_MAX], depths[LIST_MAX];
     size_t n_batches, n_depths, n_rows;
     struct row rows[ROWS_MAX];
@@ -327,11 +327,10 @@ static enum status measure(struct bench *b, const struct options *o, struct erro
 /* The limits are measured before and after; the better ones count. */
 static enum status judge(struct bench *b, struct error *err)
 {
-    struct kernels_probe after;
-    enum status st = facts_probe(team_size(b->local.team), &after, err);
+    enum status st = facts_probe(team_size(b->local.team), &b->after, err);
     if (st != ST_OK)
         return st;
-    b->probe = kernels_probe_best(&b->probe, &after);
+    b->probe = kernels_probe_best(&b->before, &b->after);
     for (size_t i = 0; i < b->n_rows; i++)
         b->rows[i].fraction = limit_seconds(b, &b->rows[i].work) / b->rows[i].seconds;
     return ST_OK;
@@ -402,7 +401,7 @@ static enum status write_json(const struct bench *b, const struct options *o, in
     jw_str(&w, o->local.dir);
     jw_key(&w, "kv_dtype");
     jw_str(&w, o->local.kv_dtype);
-    facts_put_probe(&w, &b->probe, team_size(b->local.team));
+    facts_put_probes(&w, &b->before, &b->after, team_size(b->local.team));
     jw_key(&w, "rows");
     jw_arr(&w);
     for (size_t i = 0; i < b->n_rows; i++)
@@ -478,7 +477,7 @@ static enum status run(struct options *o, int argc, char **argv, struct error *e
         return err_set(err, ST_NO_MEMORY, "no memory");
     enum status st = open_local(b, o, err);
     if (st == ST_OK) {
-        st = facts_probe(team_size(b->local.team), &b->probe, err);
+        st = facts_probe(team_size(b->local.team), &b->before, err);
         if (st == ST_OK)
             st = measure(b, o, err);
         if (st == ST_OK)

@@ -195,7 +195,7 @@ void bench_report_json(const struct bench_report *r, struct buf *out)
     put_str(&w, "model", r->server->model);
     put_str(&w, "load", r->load_text);
     put_str(&w, "prompts", r->prompt_text);
-    facts_put_probe(&w, r->probe, 0);
+    facts_put_probes(&w, r->before, r->after, 0);
     put_totals(&w, r);
     bench_put_figures(&w, "ttft_ms", &s->ttft);
     bench_put_figures(&w, "itl_ms", &s->itl);

@@ -13,7 +13,7 @@ struct bench_report {
     const struct bench_log *log;
     const struct bench_slo *slo;
     const struct bench_summary *summary;
-    const struct kernels_probe *probe; /* NULL: not measured */
+    const struct kernels_probe *before, *after; /* NULL: not measured */
     const char *load_text, *prompt_text;
     bool details; /* a row per request */
     int argc;

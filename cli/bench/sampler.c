@@ -48,6 +48,7 @@ static const char *const formulas[][2] = {
 struct bench {
     int64_t samples;
     const char *json;
+    struct kernels_probe before, after;                /* where there is JSON to hold them */
     struct bench_figures figures[VOCABULARIES][KINDS]; /* us */
     double us[SAMPLES_MAX];
     int32_t ids[IDS];
@@ -125,15 +126,11 @@ static void print_table(const struct bench *b)
 
 static enum status write_json(const struct bench *b, int argc, char **argv, struct error *err)
 {
-    struct kernels_probe probe;
-    enum status st = facts_probe(1, &probe, err);
-    if (st != ST_OK)
-        return st;
     struct buf text = {0};
     struct jw w = jw_begin(&text);
     jw_obj(&w);
     facts_put_run(&w, "baton bench sampler", argc, argv);
-    facts_put_probe(&w, &probe, 1);
+    facts_put_probes(&w, &b->before, &b->after, 1);
     facts_put_formulas(&w, formulas);
     jw_key(&w, "rows");
     jw_arr(&w);
@@ -149,7 +146,7 @@ static enum status write_json(const struct bench *b, int argc, char **argv, stru
         }
     jw_end_arr(&w);
     jw_end_obj(&w);
-    st = facts_write_file(b->json, &text, err);
+    enum status st = facts_write_file(b->json, &text, err);
     buf_fini(&text);
     return st;
 }
@@ -162,8 +159,12 @@ static enum status run(struct bench *b, int argc, char **argv, struct error *err
     b->mask = malloc((most / 64 + 1) * sizeof *b->mask);
     if (!b->logits || !b->mask)
         st = err_set(err, ST_NO_MEMORY, "no memory");
+    if (st == ST_OK && b->json)
+        st = facts_probe(1, &b->before, err);
     for (size_t v = 0; st == ST_OK && v < VOCABULARIES; v++)
         st = measure_all(b, v, err);
+    if (st == ST_OK && b->json)
+        st = facts_probe(1, &b->after, err);
     if (st == ST_OK)
         print_table(b);
     if (st == ST_OK && b->json)

@@ -141,14 +141,14 @@ static enum status serve(const struct options *o, int argc, char **argv, struct 
     struct bench_prompts prompts = {.seed = (uint64_t)o->seed, .chat = o->chat};
     struct bench_slo slo = {0};
     struct bench_log log = {0};
-    struct kernels_probe probe;
+    struct kernels_probe probe[2]; /* before, after */
     char load_text[256], prompt_text[256];
-    bool probed = false;
+    bool probed[2] = {false};
     enum status st = o->slo ? bench_slo_parse(o->slo, &slo, err) : ST_OK;
     if (st == ST_OK)
         st = prepare(o, &server, &source, &prompts, err);
     if (st == ST_OK && o->json && o->probe)
-        probed = facts_probe(0, &probe, NULL) == ST_OK;
+        probed[0] = facts_probe(0, &probe[0], NULL) == ST_OK;
     if (st == ST_OK) {
         describe(o, &source, &prompts, load_text, prompt_text);
         struct bench_load load = {.server = &server,
@@ -163,11 +163,14 @@ static enum status serve(const struct options *o, int argc, char **argv, struct 
                                   .keep_text = o->details,
                                   .progress = o->progress};
         st = bench_load_run(&load, &log, err);
+        if (st == ST_OK && o->json && o->probe)
+            probed[1] = facts_probe(0, &probe[1], NULL) == ST_OK;
         struct bench_report r = {.server = &server,
                                  .load = &load,
                                  .log = &log,
                                  .slo = &slo,
-                                 .probe = probed ? &probe : NULL,
+                                 .before = probed[0] ? &probe[0] : NULL,
+                                 .after = probed[1] ? &probe[1] : NULL,
                                  .load_text = load_text,
                                  .prompt_text = prompt_text,
                                  .details = o->details,
@@ -232,7 +235,8 @@ int bench_serve(int argc, char **argv)
         NUMBER("timeout", FLAG_INT, &o.timeout_s, "S", 1, 1000000, "of a request (600)"),
         TEXT("json", &o.json, "FILE", "write the result as JSON; -: to stdout"),
         SWITCH("details", &o.details, "with --json: a row per request, with its text"),
-        SWITCH("probe", &o.probe, "with --json: measure this machine's limits first (true)"),
+        SWITCH("probe", &o.probe,
+               "with --json: measure this machine's limits before and after (true)"),
         SWITCH("allow-failures", &o.allow_failures, "exit 0 although requests failed"),
         SWITCH("quick", &o.quick, "at most 10 s of sending, under 30 s in all"),
         SWITCH("progress", &o.progress, "show on stderr how far it is"),

@@ -36,10 +36,10 @@ class Client(unittest.TestCase):
         self.assertNotIn("Sanitizer", done.stderr)
         return done
 
-    def bench(self, *words, model="fake", status=0):
+    def bench(self, *words, model="fake", status=0, probe="false"):
         out = os.path.join(self.folder.name, "out.json")
-        done = self.run_baton("bench", "serve", "--url", self.url, "--model", model, "--json", out, "--probe=false",
-                              "--output-tokens", "6", *words)
+        done = self.run_baton("bench", "serve", "--url", self.url, "--model", model, "--json", out,
+                              "--probe=" + probe, "--output-tokens", "6", *words)
         self.assertEqual(done.returncode, status, done.stderr + done.stdout)
         with open(out, encoding="utf-8") as f:
             return json.load(f), done
@@ -67,6 +67,16 @@ class Client(unittest.TestCase):
         self.assertTrue(r["revision"] and r["formulas"]["goodput"] and r["probe"]["cpu"])
         for word in ("TTFT", "ITL", "TPOT", "E2E", "p99", "goodput", "requests/s"):
             self.assertIn(word, done.stdout)
+
+    def test_probes_before_and_after(self):
+        r, _ = self.bench("--requests", "2", probe="true")
+        both = [r["probe_before"], r["probe_after"]]
+        self.assertNotEqual(*both)
+        for k in ("gflops", "gbytes_per_second", "cache_gbytes_per_second"):
+            self.assertEqual(r["probe"][k], max(p[k] for p in both))
+        r, _ = self.bench("--requests", "2")
+        self.assertEqual((r["probe_before"], r["probe_after"]), (None, None))
+        self.assertNotIn("gflops", r["probe"])
 
     def test_bounds_of_goodput(self):
         r, _ = self.bench("--requests", "5", "--slo", "ttft=20", model="fake:ttft=60")

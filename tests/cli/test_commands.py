@@ -40,6 +40,14 @@ class Commands(unittest.TestCase):
         self.assertGreater(len(result["rows"]), 0)
         return result
 
+    def check_probes(self, result):
+        """Both that were taken are there, and `probe` has the better figures of them."""
+        both = [result[k] for k in ("probe_before", "probe_after")]
+        for figures in both:
+            self.assertGreater(min(figures.values()), 0)
+        self.assertNotEqual(*both)
+        self.assertEqual({k: result["probe"][k] for k in both[0]}, {k: max(p[k] for p in both) for k in both[0]})
+
     def test_full_disk(self):
         """A result that could not be written is a failure."""
         for words in (("generate", TINY, "--prompt", "x", "--max-tokens", "2", "--json"), ("inspect", TINY), ("doctor",),
@@ -156,8 +164,9 @@ class Commands(unittest.TestCase):
                 self.assertTrue(row[key] is None or flag in flags, f"{key} without {flag}")
 
     def test_bench_model(self):
-        rows = self.bench("model", TINY, "--prompt-tokens", "48", "--gen-tokens", "4", "--batch", "1,3", "--depth",
-                          "16,40")["rows"]
+        result = self.bench("model", TINY, "--prompt-tokens", "48", "--gen-tokens", "4", "--batch", "1,3", "--depth", "16,40")
+        self.check_probes(result)
+        rows = result["rows"]
         self.assertEqual([(r["phase"], r["batch"], r["depth"], r["tokens"]) for r in rows],
                          [("prefill", 1, 0, 48), ("prefill", 3, 0, 144), ("decode", 1, 16, 4), ("decode", 3, 16, 12),
                           ("decode", 1, 40, 4), ("decode", 3, 40, 12)])
@@ -273,10 +282,20 @@ class Commands(unittest.TestCase):
     def test_bench_sampler(self):
         self.baton("bench", "sampler", "--samples", "3", "--json", self.path("out.json"))
         with open(self.path("out.json"), encoding="utf-8") as f:
-            rows = json.load(f)["rows"]
+            result = json.load(f)
+        self.check_probes(result)
+        rows = result["rows"]
         self.assertEqual({row["vocab"] for row in rows}, {128256, 262144})
         self.assertIn("top-p 0.95", {row["request"] for row in rows})
         self.assertTrue(all(0 < row["us"]["p50"] <= row["us"]["p90"] <= row["us"]["p99"] <= row["us"]["max"] for row in rows))
+
+    def test_bench_grammar(self):
+        self.baton("bench", "grammar", TINY, "--walks", "1", "--tokens", "8", "--json", self.path("out.json"))
+        with open(self.path("out.json"), encoding="utf-8") as f:
+            result = json.load(f)
+        self.check_probes(result)
+        self.assertIn("schema_recursive", {row["grammar"] for row in result["rows"]})
+        self.assertTrue(all(row["cold_us"]["steps"] > 0 for row in result["rows"]))
 
     def test_bench_kernels(self):
         found = self.bench("kernels", "--threads", "1")
@@ -299,14 +318,16 @@ class Commands(unittest.TestCase):
             self.assertIn(" ".join(words), self.baton("bench", "kernels", *words, status=2).stderr)
 
     def test_bench_transfer(self):
-        rows = self.bench("transfer", "--bytes", "1,100000", "--repetitions", "2")["rows"]
+        result = self.bench("transfer", "--bytes", "1,100000", "--repetitions", "2")
+        self.check_probes(result)
+        rows = result["rows"]
         ways = [t for t in ("shm", "ucx") if t in {r["transport"] for r in rows}]
         self.assertIn("shm", ways)
         self.assertEqual([(r["transport"], r["layout"], r["bytes"]) for r in rows],
                          [(t, l, b) for t in ways for l in ("equal", "converted") for b in (32768, 131072)])
         for r in rows:
             self.assertAlmostEqual(r["gbytes_per_second"], r["bytes"] / 1e9 / r["seconds"], 6)
-            self.assertGreater(r["fraction"], 0)
+            self.assertAlmostEqual(r["fraction"], r["gbytes_per_second"] / result["probe"]["gbytes_per_second"], 6)
         for words in (["--bytes", "0"], ["--bytes", "1,x"], ["--transport", "pigeon"]):
             self.assertIn(words[0], self.baton("bench", "transfer", *words, status=1).stderr)
 

@@ -158,7 +158,7 @@ def run_llama(a, runner, variant, group):
 def probe(a, runner):
     out = json.loads(runner.output([a.baton, "probe", "--threads", str(a.threads)]))
     return out["limits"][0] | {"cpu": out["probe"]["cpu"], "kernels": out["probe"]["kernels"],
-                               "load": os.getloadavg()[0]}
+                               "read_bytes": out["probe"].get("read_bytes"), "load": os.getloadavg()[0]}
 
 
 # ---- what the limits are ----
@@ -236,6 +236,11 @@ def shown_key(k):
     return k[0] if k[1] == 1 else f"{k[0]} of {k[1]}"
 
 
+def rounded(p):
+    """A probe's figures, without what is said of the machine once."""
+    return {k: round(v, 3) if isinstance(v, float) else v for k, v in p.items() if k not in ("cpu", "kernels")}
+
+
 def steady(values):
     return max(values) <= STEADY * min(values)
 
@@ -305,7 +310,15 @@ def summarize(a, facts, test, pairs, trials):
             "all_pairs": [{"order": p["order"], "baton": round(p["A"][k], 3), "llama_cpp": round(p["B"][k], 3),
                            "limits": [round(x, 2) for x in p["limits"][k]],
                            "read_gbytes_per_second": [round(q["read_gbytes_per_second"], 1) for q in p["probes"]],
-                           "fma_gflops": [round(q["fma_gflops"], 1) for q in p["probes"]]} for p in pairs]}
+                           "fma_gflops": [round(q["fma_gflops"], 1) for q in p["probes"]],
+                           "probes": [rounded(q) for q in p["probes"]]} for p in pairs]}
+
+
+def compact(out):
+    """JSON with lists of numbers, and probes, in a line each."""
+    return re.sub(r"(\[|\{)\s+([^\[\]{}]*?)\s+(\]|\})",
+                  lambda m: (m[0] if m[1] == "{" and not m[2].startswith('"threads": ') else
+                             m[1] + re.sub(r"\s+", " ", m[2]) + m[3]), json.dumps(out, indent=1)) + "\n"
 
 
 def measure(a, runner, group, facts, out):
@@ -329,8 +342,7 @@ def measure(a, runner, group, facts, out):
         print(f"  {shown_key(key(test))}: ratio {r['median']:.2f} [{r['quartiles'][0]:.2f}, {r['quartiles'][1]:.2f}] of "
               f"{r['of']} pairs, {row['dropped']} of {len(pairs)} dropped", flush=True)
     with open(a.out, "w", encoding="utf-8") as f:
-        f.write(re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m[1]) + "]",
-                       json.dumps(out, indent=1)) + "\n")
+        f.write(compact(out))
 
 
 # ---- the command ----
