@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #define LIST_CHARS 8192
+#define CACHES_MAX 8 /* of a CPU */
 
 static bool read_text(const char *path, char *text, size_t cap)
 {
@@ -111,6 +112,58 @@ int topology_cpus(void)
         return CPU_COUNT(&set);
     long online = sysconf(_SC_NPROCESSORS_ONLN);
     return online < 1 ? 1 : online > TOPOLOGY_CPUS_MAX ? TOPOLOGY_CPUS_MAX : (int)online;
+}
+
+/* ---- caches ---- */
+
+struct cache {
+    int level, first; /* CPU that shares it */
+    size_t bytes;
+};
+
+/* False: the CPU has no cache of this index, or it holds instructions alone. */
+static bool read_cache(const char *root, int cpu, int index, struct cache *out)
+{
+    char path[512], text[64], *unit;
+    bool shared[TOPOLOGY_CPUS_MAX] = {false};
+    int n = snprintf(path, sizeof path, "%s/cpu/cpu%d/cache/index%d/", root, cpu, index);
+    if (n < 0 || n + 32 > (int)sizeof path)
+        return false;
+    strcpy(path + n, "type");
+    if (!read_text(path, text, sizeof text) || strncmp(text, "Instruction", 11) == 0)
+        return false;
+    strcpy(path + n, "size");
+    if (!read_text(path, text, sizeof text))
+        return false;
+    unsigned long long size = strtoull(text, &unit, 10);
+    out->bytes = (size_t)size << (*unit == 'K' ? 10 : *unit == 'M' ? 20 : *unit == 'G' ? 30 : 0);
+    strcpy(path + n, "level");
+    out->level = read_number(path);
+    strcpy(path + n, "shared_cpu_list");
+    int first = read_list(path, shared);
+    out->first = first < 0 ? cpu : first;
+    return true;
+}
+
+size_t topology_last_cache_bytes(const char *root, const bool *allowed)
+{
+    char path[512];
+    bool online[TOPOLOGY_CPUS_MAX] = {false}, counted[TOPOLOGY_CPUS_MAX] = {false};
+    size_t bytes = 0;
+    snprintf(path, sizeof path, "%s/cpu/online", root);
+    read_list(path, online);
+    for (int cpu = 0; cpu < TOPOLOGY_CPUS_MAX; cpu++) {
+        struct cache last = {0}, c;
+        if (!online[cpu] || (allowed && !allowed[cpu]))
+            continue;
+        for (int index = 0; index < CACHES_MAX; index++)
+            if (read_cache(root, cpu, index, &c) && c.level > last.level)
+                last = c;
+        if (last.level > 0 && !counted[last.first])
+            bytes += last.bytes;
+        counted[last.first] |= last.level > 0;
+    }
+    return bytes;
 }
 
 /* ---- placing ---- */

@@ -17,6 +17,7 @@
 #define BASE_TOPOLOGY_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define TOPOLOGY_CPUS_MAX 1024 /* more are not seen */
@@ -47,6 +48,9 @@ struct topology_counts {
 struct topology_counts topology_count(const struct topology *t, const bool *allowed);
 /* allowed[TOPOLOGY_CPUS_MAX] of the calling thread; false: unknown, and all are set. */
 bool topology_allowed(bool *allowed);
+/* Bytes of the caches of the last level that the allowed CPUs (NULL: all) read data through, each
+ * counted once. 0: unknown, as in some virtual machines. */
+size_t topology_last_cache_bytes(const char *root, const bool *allowed);
 /* How many CPUs the calling thread may use; 1 at least. */
 int topology_cpus(void);
 

@@ -5,6 +5,7 @@
 
 #include "base/flags.h"
 #include "base/huge.h"
+#include "base/topology.h"
 #include "cli/commands.h"
 #include "cli/facts.h"
 
@@ -31,13 +32,13 @@ static int thread_counts(const struct run *run, long cores, int *counts)
     return n;
 }
 
-static enum status measure(long cores, int threads, void *buffer, struct machine_limits *out,
+static enum status measure(int threads, void *buffer, size_t bytes, struct machine_limits *out,
                            struct error *err)
 {
-    struct team *team = team_create(threads, threads <= cores, false);
+    struct team *team = team_create(threads, threads <= topology_cpus(), false);
     if (!team)
         return err_set(err, ST_NO_MEMORY, "no memory for a team of %d", threads);
-    *out = machine_probe(team, buffer, KERNELS_BENCH_BYTES);
+    *out = machine_probe(team, buffer, bytes);
     team_destroy(team);
     return ST_OK;
 }
@@ -94,19 +95,18 @@ static enum status write_result(const struct run *run, const struct machine_limi
 
 static enum status probe(const struct run *run, struct error *err)
 {
-    struct facts_machine machine;
     struct machine_limits limits[COUNTS_MAX];
     int counts[COUNTS_MAX];
-    facts_machine_read(&machine);
-    int n = thread_counts(run, machine.cores, counts);
-    char *buffer = huge_alloc(KERNELS_BENCH_BYTES);
+    int n = thread_counts(run, topology_cpus(), counts);
+    const size_t bytes = kernels_probe_bytes();
+    char *buffer = huge_alloc(bytes);
     if (!buffer)
         return err_set(err, ST_NO_MEMORY, "no memory to measure the machine with");
-    memset(buffer, 0x3c, KERNELS_BENCH_BYTES);
+    memset(buffer, 0x3c, bytes);
     enum status st = ST_OK;
     for (int i = 0; i < n && st == ST_OK; i++)
-        st = measure(machine.cores, counts[i], buffer, &limits[i], err);
-    huge_free(buffer, KERNELS_BENCH_BYTES);
+        st = measure(counts[i], buffer, bytes, &limits[i], err);
+    huge_free(buffer, bytes);
     return st == ST_OK ? write_result(run, limits, n, err) : st;
 }
 

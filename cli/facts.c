@@ -53,18 +53,19 @@ enum status facts_probe(int threads, struct kernels_probe *out, struct error *er
     facts_machine_read(&m);
     if (threads <= 0)
         threads = (int)m.cores;
-    char *buffer = huge_alloc(KERNELS_BENCH_BYTES);
+    const size_t bytes = kernels_probe_bytes();
+    char *buffer = huge_alloc(bytes);
     struct team *team = team_create(threads, threads <= m.cores, false);
     enum status st = ST_OK;
     if (buffer && team) {
-        memset(buffer, 0x3c, KERNELS_BENCH_BYTES);
-        *out = kernels_probe_run(team, buffer, KERNELS_BENCH_BYTES);
+        memset(buffer, 0x3c, bytes);
+        *out = kernels_probe_run(team, buffer, bytes);
     } else {
         st = err_set(err, ST_NO_MEMORY, "no memory to measure the machine with");
     }
     if (team)
         team_destroy(team);
-    huge_free(buffer, KERNELS_BENCH_BYTES);
+    huge_free(buffer, bytes);
     return st;
 }
 
@@ -108,6 +109,8 @@ static void put_figures(struct jw *w, const struct kernels_probe *probe)
     put_real(w, "int8_gops", probe->int8_gops);
     put_real(w, "gbytes_per_second", probe->gbytes_per_second);
     put_real(w, "cache_gbytes_per_second", probe->cache_gbytes_per_second);
+    jw_key(w, "read_bytes");
+    jw_uint(w, probe->read_bytes);
 }
 
 void facts_put_probe(struct jw *w, const struct kernels_probe *probe, int threads)

@@ -1,8 +1,9 @@
 /* What stands at the head of every result: the command line, the revision, the machine, and what
  * the machine can do at most, measured in the same run.
  *
- * Thread: one. facts_probe() takes KERNELS_BENCH_BYTES of memory for a moment and keeps all given
- * threads busy for about half a second; run it before and after what is measured, never during.
+ * Thread: one. facts_probe() takes kernels_probe_bytes() of memory for a moment and keeps all given
+ * threads busy for about half a second; run it before and after what is measured, never during. The
+ * memory is given back before it returns, but counts in the peak of the process: "read_bytes".
  */
 #ifndef CLI_FACTS_H
 #define CLI_FACTS_H

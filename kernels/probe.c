@@ -183,7 +183,7 @@ static struct instructions instructions_of_cpu(void)
 static struct kernels_probe measure_roof(struct team *team, const struct instructions *i,
                                          struct round memory)
 {
-    struct kernels_probe p = {.gflops = flops_rate(team, i->fma)};
+    struct kernels_probe p = {.gflops = flops_rate(team, i->fma), .read_bytes = memory.bytes};
     p.bf16_gflops =
         fmax(p.gflops, fmax(flops_rate(team, i->dot_bf16), tiles_rate(team, i->amx_bf16, false)));
     p.int8_gops =
@@ -209,7 +209,8 @@ struct kernels_probe kernels_probe_best(const struct kernels_probe *a,
         .bf16_gflops = fmax(a->bf16_gflops, b->bf16_gflops),
         .int8_gops = fmax(a->int8_gops, b->int8_gops),
         .gbytes_per_second = fmax(a->gbytes_per_second, b->gbytes_per_second),
-        .cache_gbytes_per_second = fmax(a->cache_gbytes_per_second, b->cache_gbytes_per_second)};
+        .cache_gbytes_per_second = fmax(a->cache_gbytes_per_second, b->cache_gbytes_per_second),
+        .read_bytes = a->read_bytes > b->read_bytes ? a->read_bytes : b->read_bytes};
 }
 
 struct machine_limits machine_probe(struct team *team, void *buffer, size_t bytes)

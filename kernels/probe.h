@@ -8,7 +8,8 @@
  * it; the latencies are medians.
  *
  * Thread: the one that may call team_run() on the given team; all its threads are busy for about
- * two seconds. `buffer` has been written to, is larger than the caches and of whole MiB.
+ * two seconds. `buffer` has been written to, is larger than the caches and of whole MiB: of
+ * kernels_probe_bytes().
  */
 #ifndef KERNELS_PROBE_H
 #define KERNELS_PROBE_H
@@ -25,6 +26,7 @@ struct kernels_probe {
     double bf16_gflops, int8_gops;
     double gbytes_per_second; /* reading memory, in the best of 1, 2, 4 and 8 streams a member */
     double cache_gbytes_per_second; /* reading 512 KiB for each member again and again */
+    size_t read_bytes;              /* of memory, from end to end: what gbytes_per_second is of */
 };
 
 struct machine_limits {
@@ -40,6 +42,14 @@ struct machine_limits {
     double barrier_us;             /* team_barrier() */
 };
 
+/* How much memory to read: twice the last-level caches that this process' CPUs read through, for
+ * what fits one of them is read faster than memory is; no more than an eighth of what memory is
+ * left, or PROBE_BYTES_MOST, for a probe takes half a second; PROBE_BYTES_LEAST at least. */
+#define PROBE_BYTES_LEAST ((size_t)256 << 20)
+#define PROBE_BYTES_MOST ((size_t)2 << 30)
+size_t kernels_probe_bytes(void);
+/* The same where caches (0: unknown) and the memory that is left are these. */
+size_t kernels_probe_bytes_for(size_t caches, size_t left);
 struct machine_limits machine_probe(struct team *team, void *buffer, size_t bytes);
 /* The roof alone: half a second. */
 struct kernels_probe kernels_probe_run(struct team *team, void *buffer, size_t bytes);

@@ -124,6 +124,34 @@ Test(topology, a_cpuset_with_holes, .init = begin, .fini = end)
     cr_assert_eq(cpu, -7);
 }
 
+static void put_cache(int cpu, int index, const char *level, const char *type, const char *size)
+{
+    put(level, "cpu/cpu%d/cache/index%d/level", cpu, index);
+    put(type, "cpu/cpu%d/cache/index%d/type", cpu, index);
+    put(size, "cpu/cpu%d/cache/index%d/size", cpu, index);
+}
+
+/* A cache that several CPUs share counts once; smaller levels and instructions do not. */
+Test(topology, last_caches, .init = begin, .fini = end)
+{
+    bool allowed[TOPOLOGY_CPUS_MAX] = {false};
+    put_two_sockets();
+    cr_assert_eq(topology_last_cache_bytes(root, NULL), 0, "no caches are known");
+    for (int cpu = 0; cpu < 16; cpu++) {
+        put_cache(cpu, 0, "1\n", "Data\n", "48K\n");
+        put_cache(cpu, 1, "1\n", "Instruction\n", "32K\n");
+        put_cache(cpu, 2, "2\n", "Unified\n", "2048K\n");
+        put_cache(cpu, 3, "3\n", "Unified\n", cpu % 8 < 4 ? "307200K\n" : "32M\n");
+        put(cpu % 8 < 4 ? "0-3,8-11\n" : "4-7,12-15\n", "cpu/cpu%d/cache/index3/shared_cpu_list",
+            cpu);
+        put_cache(cpu, 4, "4\n", "Instruction\n", "1G\n");
+    }
+    cr_assert_eq(topology_last_cache_bytes(root, NULL), (size_t)332 << 20);
+    allow(allowed, 5, 6);
+    cr_assert_eq(topology_last_cache_bytes(root, allowed), (size_t)32 << 20);
+    cr_assert_eq(topology_last_cache_bytes("/nonexistent", NULL), 0);
+}
+
 /* One socket parted in two nodes, and a second socket likewise: a team that needs two nodes takes
  * them of one socket. */
 Test(topology, clusters_below_a_socket, .init = begin, .fini = end)

@@ -45,6 +45,7 @@ class Commands(unittest.TestCase):
         both = [result[k] for k in ("probe_before", "probe_after")]
         for figures in both:
             self.assertGreater(min(figures.values()), 0)
+            self.assertGreaterEqual(figures["read_bytes"], 256 << 20)
         self.assertNotEqual(*both)
         self.assertEqual({k: result["probe"][k] for k in both[0]}, {k: max(p[k] for p in both) for k in both[0]})
 
@@ -138,6 +139,7 @@ class Commands(unittest.TestCase):
         probe = json.loads(self.baton("probe", "--threads", "1").stdout)["probe"]
         self.assertEqual(probe["threads"], 1)
         self.assertGreater(min(probe[k] for k in ("gflops", "gbytes_per_second", "cache_gbytes_per_second")), 0)
+        self.assertGreaterEqual(probe["read_bytes"], 256 << 20)
 
     def test_probe_by_threads(self):
         # Four and two times what floats do; far more is no measurement. Where others take the cores away while one of the two
