@@ -1,7 +1,11 @@
 #include "base/huge.h"
 
+#include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define PAGE ((size_t)2 << 20)
 
@@ -27,6 +31,58 @@ void *huge_alloc(size_t bytes)
         munmap(memory + before + all, PAGE - before);
     madvise(memory + before, all, MADV_HUGEPAGE);
     return memory + before;
+}
+
+void *huge_map_file(int fd, size_t bytes)
+{
+    const size_t all = whole(bytes);
+    if (bytes == 0 || all < bytes || all + PAGE < all)
+        return NULL;
+    /* Only where addresses are a multiple of a large page, as offsets in the file are, can one be
+     * mapped: not every file system sees to that. */
+    char *room =
+        mmap(NULL, all + PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (room == MAP_FAILED)
+        return NULL;
+    const size_t before = (PAGE - (uintptr_t)room % PAGE) % PAGE;
+    char *memory = mmap(room + before, bytes, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0);
+    if (memory == MAP_FAILED) {
+        munmap(room, all + PAGE);
+        return NULL;
+    }
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    const size_t mapped = (bytes + page - 1) / page * page;
+    if (before > 0)
+        munmap(room, before);
+    munmap(memory + mapped, all + PAGE - before - mapped);
+    /* Not MADV_COLLAPSE: what is not in large pages yet it copies, at half a GB/s, and most file
+     * systems have none. */
+    huge_ask(memory, bytes);
+    return memory;
+}
+
+size_t huge_mapped(const void *memory)
+{
+    const uintptr_t at = (uintptr_t)memory;
+    char line[512], key[32];
+    unsigned long begin, end, kib;
+    size_t bytes = 0;
+    bool within = false;
+    FILE *f = fopen("/proc/self/smaps", "r");
+    while (f && fgets(line, sizeof line, f)) {
+        if (sscanf(line, "%lx-%lx ", &begin, &end) == 2) {
+            if (within)
+                break;
+            within = at >= begin && at < end;
+        } else if (within && sscanf(line, "%31[^:]: %lu", key, &kib) == 2 &&
+                   (strcmp(key, "AnonHugePages") == 0 || strcmp(key, "ShmemPmdMapped") == 0 ||
+                    strcmp(key, "FilePmdMapped") == 0)) {
+            bytes += (size_t)kib << 10;
+        }
+    }
+    if (f)
+        fclose(f);
+    return bytes;
 }
 
 void huge_ask(void *memory, size_t bytes)

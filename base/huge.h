@@ -13,5 +13,12 @@ void *huge_alloc(size_t bytes);
 void huge_free(void *memory, size_t bytes); /* NULL: nothing */
 /* Asks for large pages where a mapping of the caller's has room for them. */
 void huge_ask(void *memory, size_t bytes);
+/* A file of so many bytes, mapped to be read and shared: what of it the system holds in large pages
+ * is mapped in such, and what it reads it is asked to read so. munmap() with the same size. NULL:
+ * it cannot be mapped, or is empty. */
+void *huge_map_file(int fd, size_t bytes);
+/* How many bytes of the mapping that this lies in are in large pages now. Goes through the page
+ * tables of the process. */
+size_t huge_mapped(const void *memory);
 
 #endif

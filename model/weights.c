@@ -378,21 +378,34 @@ static void warn_unused(const struct binding *b)
         log_warn("tensors_unused", "n=%zu of=%zu first=%s", unused, n, name);
 }
 
+/* Of `node.weights`, what makes other bytes: each has a file of its own, which another would else
+ * write anew whenever the setting changes. */
+static const char *cache_form(const struct weights_args *a)
+{
+    if (!weights_are_packed(a->source, a->form))
+        return ".float";
+    return a->form == MODEL_WEIGHTS_INT8 ? ".int8" : "";
+}
+
 enum status weights_bind(const struct weights_args *args, struct model_weights *out,
                          struct error *err)
 {
     const struct model_config *c = args->config;
     *out = (struct model_weights){.whole_rows = true};
-    struct binding b = {
-        .args = args,
-        .out = out,
-        .scan_whole = weight_source_stored_bytes(args->source) <= SCAN_WHOLE_MAX_BYTES,
-        .converted = weights_converted_dtype(args->source),
-        .rounds = may_round(args),
-        .packs = weights_are_packed(args->source, args->form),
-        .used = calloc(weight_source_count(args->source) + 1, 1),
-        .conversion = {.source = args->source, .dir = args->dir, .cache = args->cache, .err = err},
-        .err = err};
+    struct binding b = {.args = args,
+                        .out = out,
+                        .scan_whole =
+                            weight_source_stored_bytes(args->source) <= SCAN_WHOLE_MAX_BYTES,
+                        .converted = weights_converted_dtype(args->source),
+                        .rounds = may_round(args),
+                        .packs = weights_are_packed(args->source, args->form),
+                        .used = calloc(weight_source_count(args->source) + 1, 1),
+                        .conversion = {.source = args->source,
+                                       .dir = args->dir,
+                                       .cache = args->cache,
+                                       .form = cache_form(args),
+                                       .err = err},
+                        .err = err};
     enum status st = ST_OK;
     if (!b.used || weights_alloc(c, out))
         st = err_set(err, ST_NO_MEMORY, "%s: no memory for the tables of %d layers", args->dir,
@@ -408,8 +421,10 @@ enum status weights_bind(const struct weights_args *args, struct model_weights *
         st = err_set(err, ST_INVALID, "%s: tensor %s: an element is not a finite number", args->dir,
                      bad);
     if (!st && args->cache && b.conversion.n_jobs > 0) {
-        memcpy(b.conversion.key.w, args->fingerprint.w, sizeof args->fingerprint.w);
-        weights_cache_mix(&b.conversion.key, args->dir);
+        struct weights_origin *of = &b.conversion.origin;
+        memcpy(of->key.w, args->fingerprint.w, sizeof args->fingerprint.w);
+        weights_files_mix(&of->key, args->dir);
+        of->stamp = args->stamp;
     }
     if (!st)
         st = conversion_run(&b.conversion, args->team, out);

@@ -1,8 +1,8 @@
 #include "model/weights_cache.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,21 +13,25 @@
 #include <unistd.h>
 
 #include "base/hash.h"
+#include "base/huge.h"
 #include "kernels/packed.h"
 
-/* "BATONPK2". Another layout is another number, and so is another way to get there: whatever makes
+/* "BATONPK3". Another layout is another number, and so is another way to get there: whatever makes
  * other bytes of the same checkpoint, the mending of how a format is read too. */
-#define MAGIC UINT64_C(0x324b504e4f544142)
+#define MAGIC UINT64_C(0x334b504e4f544142)
 #define PARTS_MAX (1u << 24)
 #define DISK_LEFT (UINT64_C(1) << 30)
+#define STAGE_BYTES ((size_t)4 << 20)
 
 /* Both as the CPU has them: the file is for the host that wrote it. */
 struct head {
     uint64_t magic;
     struct weights_key key;
+    uint64_t content;
     uint64_t n, data; /* parts; where the first one begins */
-    uint32_t crc;     /* of the entries */
+    uint32_t crc;     /* of all of this before it, and of the entries */
     uint32_t zero;
+    struct weights_key stamp; /* which is rewritten in place; half of one costs a hash */
 };
 
 struct entry {
@@ -42,54 +46,9 @@ static uint64_t aligned(uint64_t v)
 
 /* ---- names ---- */
 
-static void mix_file(struct weights_key *key, const char *name, const struct stat *s)
-{
-    const uint64_t facts[] = {(uint64_t)s->st_size, (uint64_t)s->st_mtim.tv_sec,
-                              (uint64_t)s->st_mtim.tv_nsec, hash_bytes(0, name, strlen(name))};
-    /* A folder's files come in any order. */
-    for (int i = 0; i < 2; i++)
-        key->w[i] += hash_bytes((uint64_t)i + 1, facts, sizeof facts);
-}
-
-/* The other files of NAME-00001-of-0000N.gguf. */
-static void mix_splits(struct weights_key *key, const char *first)
-{
-    const size_t tail = sizeof "-00001-of-00002.gguf" - 1, len = strlen(first);
-    char other[4096];
-    struct stat s;
-    int of = 0;
-    if (len < tail || sscanf(first + len - tail, "-00001-of-%5d.gguf", &of) != 1)
-        return;
-    for (int i = 2; i <= of; i++) {
-        int n = snprintf(other, sizeof other, "%.*s-%05d-of-%05d.gguf", (int)(len - tail), first, i,
-                         of);
-        if (n > 0 && (size_t)n < sizeof other && stat(other, &s) == 0)
-            mix_file(key, other + len - tail, &s);
-    }
-}
-
-void weights_cache_mix(struct weights_key *key, const char *checkpoint)
-{
-    struct stat s;
-    DIR *dir = opendir(checkpoint);
-    if (!dir && stat(checkpoint, &s) == 0) {
-        mix_file(key, "", &s);
-        mix_splits(key, checkpoint);
-    }
-    for (const struct dirent *e; dir && (e = readdir(dir));) {
-        const char *end = strrchr(e->d_name, '.');
-        bool is_weights = end && (strcmp(end, ".safetensors") == 0 || strcmp(end, ".gguf") == 0);
-        if (is_weights && fstatat(dirfd(dir), e->d_name, &s, 0) == 0)
-            mix_file(key, e->d_name, &s);
-    }
-    if (dir)
-        closedir(dir);
-}
-
-bool weights_cache_path(const char *where, const char *checkpoint, bool panels, char *out,
+bool weights_cache_path(const char *where, const char *checkpoint, const char *kind, char *out,
                         size_t cap)
 {
-    const char *tail = panels ? ".panels.packed" : ".packed";
     size_t len = strlen(checkpoint);
     struct stat s;
     while (len > 1 && checkpoint[len - 1] == '/')
@@ -100,9 +59,11 @@ bool weights_cache_path(const char *where, const char *checkpoint, bool panels, 
     bool folder = stat(checkpoint, &s) == 0 && S_ISDIR(s.st_mode);
     int n;
     if (strcmp(where, "model") == 0)
-        n = snprintf(out, cap, "%.*s%s%s", (int)len, checkpoint, folder ? "/baton" : "", tail);
+        n = snprintf(out, cap, "%.*s%s%s.packed", (int)len, checkpoint, folder ? "/baton" : "",
+                     kind);
     else
-        n = snprintf(out, cap, "%s/%.*s%s", where, (int)(checkpoint + len - name), name, tail);
+        n = snprintf(out, cap, "%s/%.*s%s.packed", where, (int)(checkpoint + len - name), name,
+                     kind);
     return n > 0 && (size_t)n < cap;
 }
 
@@ -115,6 +76,12 @@ static bool is_trusted(const struct stat *s)
            (s->st_mode & (S_IWGRP | S_IWOTH)) == 0;
 }
 
+static uint32_t crc_of(const struct head *h, const void *entries)
+{
+    return hash_crc32c(hash_crc32c(0, h, offsetof(struct head, crc)), entries,
+                       h->n * sizeof(struct entry));
+}
+
 static bool take_parts(struct weights_cache *c, const struct weights_key *key, size_t n)
 {
     const char *map = c->map;
@@ -123,9 +90,10 @@ static bool take_parts(struct weights_cache *c, const struct weights_key *key, s
         return false;
     memcpy(&h, map, sizeof h);
     if (h.magic != MAGIC || memcmp(&h.key, key, sizeof *key) != 0 || h.n != n || n > PARTS_MAX ||
-        h.data > c->len || h.data < sizeof h + n * sizeof(struct entry) ||
-        hash_crc32c(0, map + sizeof h, n * sizeof(struct entry)) != h.crc)
+        h.data > c->len || h.data < sizeof h + n * sizeof(struct entry) || h.zero != 0 ||
+        crc_of(&h, map + sizeof h) != h.crc)
         return false;
+    c->origin = (struct weights_origin){.key = h.key, .content = h.content, .stamp = h.stamp};
     c->parts = calloc(n + 1, sizeof *c->parts);
     for (size_t i = 0; c->parts && i < n; i++) {
         struct entry e;
@@ -152,9 +120,8 @@ enum status weights_cache_open(const char *path, const struct weights_key *key, 
         return err_set(err, ST_INVALID, "%s: not a file of ours that nobody else can write", path);
     }
     out->len = (size_t)s.st_size;
-    void *map = s.st_size > 0 ? mmap(NULL, out->len, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
+    out->map = huge_map_file(fd, out->len);
     close(fd);
-    out->map = map == MAP_FAILED ? NULL : map;
     if (!out->map || !take_parts(out, key, n)) {
         weights_cache_close(out);
         return err_set(err, ST_INVALID, "%s: of another checkpoint, or damaged", path);
@@ -176,6 +143,20 @@ void weights_cache_close(struct weights_cache *c)
     *c = (struct weights_cache){0};
 }
 
+void weights_cache_restamp(struct weights_cache *c, const char *path,
+                           const struct weights_key *stamp)
+{
+    struct head h;
+    int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    /* Another start may have put another file there. */
+    if (fd >= 0 && pread(fd, &h, sizeof h, 0) == (ssize_t)sizeof h &&
+        memcmp(&h, c->map, sizeof h) == 0 &&
+        pwrite(fd, stamp, sizeof *stamp, offsetof(struct head, stamp)) == (ssize_t)sizeof *stamp)
+        c->origin.stamp = *stamp;
+    if (fd >= 0)
+        close(fd);
+}
+
 /* ---- writing ---- */
 
 static bool write_all(int fd, const void *data, uint64_t bytes)
@@ -193,19 +174,55 @@ static bool write_all(int fd, const void *data, uint64_t bytes)
     return true;
 }
 
+/* Writes begin at multiples of STAGE_BYTES and are of as many, for the system puts a file in pages
+ * as large as the writes it came in: of what begins anywhere only its middle would be. */
+struct writer {
+    int fd;
+    size_t staged;
+    char *stage;
+    bool failed;
+};
+
+static void put(struct writer *w, const void *data, uint64_t bytes)
+{
+    const char *at = data;
+    while (bytes > 0 && !w->failed) {
+        const uint64_t whole = bytes / STAGE_BYTES * STAGE_BYTES;
+        if (w->staged == 0 && whole > 0) {
+            w->failed = !write_all(w->fd, at, whole);
+            at += whole;
+            bytes -= whole;
+            continue;
+        }
+        size_t room = STAGE_BYTES - w->staged, n = bytes < room ? (size_t)bytes : room;
+        memcpy(w->stage + w->staged, at, n);
+        w->staged += n;
+        at += n;
+        bytes -= n;
+        if (w->staged == STAGE_BYTES) {
+            w->failed = !write_all(w->fd, w->stage, w->staged);
+            w->staged = 0;
+        }
+    }
+}
+
 static bool write_parts(int fd, const struct head *h, const struct entry *entries,
                         const struct weights_part *parts)
 {
     static const char zeros[PACKED_ALIGN];
+    struct writer w = {.fd = fd, .stage = malloc(STAGE_BYTES)};
     uint64_t at = sizeof *h + h->n * sizeof *entries;
-    if (!write_all(fd, h, sizeof *h) || !write_all(fd, entries, h->n * sizeof *entries) ||
-        !write_all(fd, zeros, h->data - at))
-        return false;
-    for (uint64_t i = 0; i < h->n; i++)
-        if (!write_all(fd, parts[i].data, parts[i].bytes) ||
-            !write_all(fd, zeros, aligned(parts[i].bytes) - parts[i].bytes))
-            return false;
-    return true;
+    w.failed = !w.stage;
+    put(&w, h, sizeof *h);
+    put(&w, entries, h->n * sizeof *entries);
+    put(&w, zeros, h->data - at);
+    for (uint64_t i = 0; i < h->n; i++) {
+        put(&w, parts[i].data, parts[i].bytes);
+        put(&w, zeros, aligned(parts[i].bytes) - parts[i].bytes);
+    }
+    bool written = !w.failed && write_all(fd, w.stage, w.staged);
+    free(w.stage);
+    return written;
 }
 
 static bool has_room(const char *path, uint64_t bytes)
@@ -242,11 +259,15 @@ static int open_part(const char *part)
     return why ? -1 : fd;
 }
 
-enum status weights_cache_write(const char *path, const struct weights_key *key,
+enum status weights_cache_write(const char *path, const struct weights_origin *origin,
                                 struct weights_part *parts, size_t n, struct error *err)
 {
     char part[1200];
-    struct head h = {.magic = MAGIC, .key = *key, .n = n};
+    struct head h = {.magic = MAGIC,
+                     .key = origin->key,
+                     .content = origin->content,
+                     .n = n,
+                     .stamp = origin->stamp};
     struct entry *entries = calloc(n + 1, sizeof *entries);
     if (!entries)
         return err_set(err, ST_NO_MEMORY, "%s: no memory", path);
@@ -256,7 +277,7 @@ enum status weights_cache_write(const char *path, const struct weights_key *key,
         entries[i] = (struct entry){at, parts[i].bytes, parts[i].form, parts[i].crc};
         at += aligned(parts[i].bytes);
     }
-    h.crc = hash_crc32c(0, entries, n * sizeof *entries);
+    h.crc = crc_of(&h, entries);
     snprintf(part, sizeof part, "%s.part", path);
     enum status st = ST_OK;
     int fd = open_part(part);

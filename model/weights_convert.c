@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -401,10 +402,35 @@ static void mix_jobs(struct conversion *c)
                                  j->form.has_min,
                                  j->form.has_order};
         for (int k = 0; k < 2; k++) {
-            c->key.w[k] = hash_bytes(c->key.w[k], s->name, strlen(s->name));
-            c->key.w[k] = hash_bytes(c->key.w[k], facts, sizeof facts);
+            c->origin.key.w[k] = hash_bytes(c->origin.key.w[k], s->name, strlen(s->name));
+            c->origin.key.w[k] = hash_bytes(c->origin.key.w[k], facts, sizeof facts);
         }
     }
+}
+
+static bool hash_files(struct conversion *c, struct team *team)
+{
+    int64_t begin = clock_now_ns();
+    c->is_hashed = weights_files_hash(c->dir, team, &c->origin.content);
+    if (c->is_hashed)
+        log_info("checkpoint_hashed", "seconds=%.1f", (double)(clock_now_ns() - begin) * 1e-9);
+    return c->is_hashed;
+}
+
+/* Whether the checkpoint's files hold what the cache was made of. */
+static bool is_of_files(struct conversion *c, const struct weights_cache *cache, struct team *team)
+{
+    const struct weights_origin *was = &cache->origin;
+    return memcmp(&was->stamp, &c->origin.stamp, sizeof was->stamp) == 0 ||
+           (hash_files(c, team) && was->content == c->origin.content);
+}
+
+static void say_mapped(const struct weights_cache *cache, const char *path)
+{
+    char quoted[1100];
+    log_info("weights_mapped", "file=%s mib=%zu large_pages_mib=%zu",
+             log_quote(quoted, sizeof quoted, path), cache->len >> 20,
+             huge_mapped(cache->map) >> 20);
 }
 
 /* False: there is none, or none of this checkpoint that is whole. */
@@ -413,42 +439,64 @@ static bool use_cache(struct conversion *c, const char *path, struct team *team,
 {
     struct error why = {0};
     char quoted[600];
-    enum status st = weights_cache_open(path, &c->key, c->n_jobs, &out->cache, &why);
+    enum status st = weights_cache_open(path, &c->origin.key, c->n_jobs, &out->cache, &why);
     struct cache_check check = {.cache = &out->cache};
     if (st == ST_OK)
         team_run(team, check_body, &check);
     bool good = st == ST_OK && !atomic_load(&check.damaged);
     for (size_t i = 0; good && i < c->n_jobs; i++)
         good = fits(&c->jobs[i], &out->cache.parts[i], false);
+    if (good && !is_of_files(c, &out->cache, team)) {
+        good = false;
+        err_set(&why, ST_INVALID, "%s: the files of the checkpoint have changed", path);
+    }
     for (size_t i = 0; good && i < c->n_jobs; i++)
         fits(&c->jobs[i], &out->cache.parts[i], true);
     if (!good && st != ST_NOT_FOUND)
         log_warn("weights_cache_unusable", "why=%s",
                  log_quote(quoted, sizeof quoted, why.text[0] ? why.text : "damaged"));
-    if (!good)
+    if (good && c->is_hashed)
+        weights_cache_restamp(&out->cache, path, &c->origin.stamp);
+    if (good)
+        say_mapped(&out->cache, path);
+    else
         weights_cache_close(&out->cache);
     return good;
 }
 
-static void keep(struct conversion *c, const char *path)
+/* What was read, and is hashed now, has been the same all the time: else ST_INVALID. */
+static enum status check_origin(struct conversion *c, struct team *team, struct error *err)
+{
+    if (!c->is_hashed && !hash_files(c, team))
+        return err_set(err, ST_IO, "%s: cannot be read to be hashed", c->dir);
+    const struct weights_key now = weights_files_stamp(c->dir);
+    if (memcmp(&now, &c->origin.stamp, sizeof now) != 0)
+        return err_set(err, ST_INVALID, "%s: its files changed while they were read", c->dir);
+    return ST_OK;
+}
+
+static void keep(struct conversion *c, const char *path, struct team *team)
 {
     struct error why = {0};
     char quoted[1100];
     struct weights_part *parts = calloc(c->n_jobs + 1, sizeof *parts);
     int64_t begin = clock_now_ns();
-    for (size_t i = 0; parts && i < c->n_jobs; i++) {
+    enum status st =
+        parts ? check_origin(c, team, &why) : err_set(&why, ST_NO_MEMORY, "no memory for a list");
+    for (size_t i = 0; st == ST_OK && i < c->n_jobs; i++) {
         const struct conversion_job *j = &c->jobs[i];
         parts[i] =
             (struct weights_part){.data = j->out,
                                   .bytes = result_bytes(j, j->packs ? j->form.scale_type : j->to),
                                   .form = form_of(j)};
     }
-    if (parts && weights_cache_write(path, &c->key, parts, c->n_jobs, &why) == ST_OK)
+    if (st == ST_OK)
+        st = weights_cache_write(path, &c->origin, parts, c->n_jobs, &why);
+    if (st == ST_OK)
         log_info("weights_kept", "file=%s seconds=%.1f", log_quote(quoted, sizeof quoted, path),
                  (double)(clock_now_ns() - begin) * 1e-9);
     else
-        log_info("weights_not_kept", "why=%s",
-                 log_quote(quoted, sizeof quoted, parts ? why.text : "no memory"));
+        log_info("weights_not_kept", "why=%s", log_quote(quoted, sizeof quoted, why.text));
     free(parts);
 }
 
@@ -506,7 +554,7 @@ static bool in_panels(const struct conversion *c)
 
 enum status conversion_run(struct conversion *c, struct team *team, struct model_weights *out)
 {
-    char path[1024];
+    char path[1024], kind[64];
     if (c->n_jobs == 0)
         return ST_OK;
     out->packed = calloc(c->n_packed + 1, sizeof *out->packed);
@@ -515,7 +563,8 @@ enum status conversion_run(struct conversion *c, struct team *team, struct model
         return err_set(c->err, ST_NO_MEMORY, "%s: no memory for the list of weights", c->dir);
     /* Nobody wants a file beside a model that is ready at once. */
     bool worth = c->cache && (strcmp(c->cache, "model") != 0 || c->bytes_all >= KEEP_MIN_BYTES);
-    bool keeps = worth && weights_cache_path(c->cache, c->dir, in_panels(c), path, sizeof path);
+    snprintf(kind, sizeof kind, "%s%s", c->form, in_panels(c) ? ".panels" : "");
+    bool keeps = worth && weights_cache_path(c->cache, c->dir, kind, path, sizeof path);
     if (keeps)
         mix_jobs(c);
     weight_source_let_go(c->source); /* samples of it were read */
@@ -532,6 +581,6 @@ enum status conversion_run(struct conversion *c, struct team *team, struct model
         return err_set(c->err, ST_INVALID, "%s: tensor %s: an element is not a finite number",
                        c->dir, c->jobs[bad - 1].weight->name);
     if (keeps && !kept)
-        keep(c, path);
+        keep(c, path, team);
     return ST_OK;
 }

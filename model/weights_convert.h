@@ -22,7 +22,10 @@ struct conversion {
     const struct weight_source *source;
     const char *dir;   /* the checkpoint; names it in messages */
     const char *cache; /* where the result is kept for the next start (weights_cache.h); or NULL */
-    struct weights_key key; /* what the checkpoint holds, where there is a cache */
+    const char *form;  /* in the name there, for what makes other jobs of one checkpoint */
+    struct weights_origin
+        origin;     /* of the checkpoint, where there is a cache; content: see there */
+    bool is_hashed; /* origin.content is known */
     struct error *err;
     struct conversion_job *jobs;
     size_t n_jobs, cap_jobs, n_packed, bytes_all;
