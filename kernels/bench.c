@@ -72,7 +72,7 @@ static struct bench_job *job_create(struct team *team)
     j->team = team;
     j->scratch_bytes = SCRATCH_BYTES + (size_t)team_size(team) * SCRATCH_BYTES_EACH;
     j->work = work_create(team_size(team));
-    j->buffer_bytes = KERNELS_BENCH_BYTES;
+    j->buffer_bytes = kernels_probe_bytes();
     j->buffer = huge_alloc(j->buffer_bytes);
     j->scratch = huge_alloc(j->scratch_bytes);
     j->x = huge_alloc(BENCH_FLOATS * sizeof *j->x);
@@ -329,7 +329,7 @@ enum status kernels_bench_run(const struct kernels_bench_args *args, struct kern
     if (st == ST_OK && r)
         r->j = job_create(args->team);
     if (st == ST_OK && (!r || !r->j))
-        st = err_set(err, ST_NO_MEMORY, "bench kernels: no memory for half a GiB of test data");
+        st = err_set(err, ST_NO_MEMORY, "bench kernels: no memory for its test data");
     if (st == ST_OK)
         st = ops_cpu("auto", &r->best, err);
     if (st == ST_OK) {

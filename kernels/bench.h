@@ -12,8 +12,8 @@
  * of an op is always there. What is left out is listed. The body that "auto" takes has the most
  * time for each row.
  *
- * Thread: the one that may call team_run() on the given team. Takes half a GiB of memory while it
- * runs.
+ * Thread: the one that may call team_run() on the given team. Takes kernels_probe_bytes() of memory
+ * while it runs, and a quarter of a GiB.
  *
  *     struct kernels_bench b;
  *     st = kernels_bench_run(&(struct kernels_bench_args){.team = team, .quick = true}, &b, &err);
@@ -29,8 +29,6 @@
 #include "base/status.h"
 #include "base/team.h"
 #include "kernels/probe.h"
-
-#define KERNELS_BENCH_BYTES ((size_t)256 << 20) /* of weights and KV */
 
 /* What is multiplied, and so which of the probe's figures of arithmetic a row is held against. */
 enum kernels_math { KERNELS_MATH_FLOAT, KERNELS_MATH_BF16, KERNELS_MATH_BYTES };

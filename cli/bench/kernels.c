@@ -58,19 +58,6 @@ static void put_rows(struct jw *w, const char *key, const struct kernels_bench_r
     jw_end_arr(w);
 }
 
-/* One of the two probes that "probe" has the better figures of. */
-static void put_probe(struct jw *w, const char *key, const struct kernels_probe *p)
-{
-    jw_key(w, key);
-    jw_obj(w);
-    put_real(w, "gflops", p->gflops);
-    put_real(w, "bf16_gflops", p->bf16_gflops);
-    put_real(w, "int8_gops", p->int8_gops);
-    put_real(w, "gbytes_per_second", p->gbytes_per_second);
-    put_real(w, "cache_gbytes_per_second", p->cache_gbytes_per_second);
-    jw_end_obj(w);
-}
-
 struct run {
     int argc;
     char **argv;
@@ -87,9 +74,7 @@ static enum status write_json(const struct run *run, const struct kernels_bench 
     jw_obj(&w);
     facts_put_run(&w, "baton bench kernels", run->argc, run->argv);
     put_str(&w, "model", "none");
-    facts_put_probe(&w, &b->limit, run->threads);
-    put_probe(&w, "probe_before", &b->before);
-    put_probe(&w, "probe_after", &b->after);
+    facts_put_probes(&w, &b->before, &b->after, run->threads);
     put_rows(&w, "rows", &b->timed);
     jw_key(&w, "call_seconds_max");
     jw_real(&w, b->call_seconds_max);
