@@ -76,7 +76,7 @@ INLINE void tiles_fetch(const struct tiles_ahead *a, int first, int end)
         rows_prefetch(a->row[j] + a->offset, a->bytes);
 }
 
-/* Whether what is stored is no bf16: tiles_widen() then reads it, and asks for what comes next. */
+/* Whether what is stored is no bf16, and tiles_widen() reads it. */
 INLINE bool tiles_widens(const struct attention_state *s)
 {
     return s->dtype != DTYPE_BF16;
@@ -86,27 +86,24 @@ INLINE bool tiles_widens(const struct attention_state *s)
 INLINE struct tiles_ahead tiles_values_ahead(const struct attention_state *s,
                                              const struct tiles_stretch *x)
 {
-    const bool own = x->tile->op->layout->value_dim > 0 && !tiles_widens(s);
-    return (struct tiles_ahead){x->now->value, x->now->range, 0,
-                                own ? s->out_dim * sizeof(uint16_t) : 0};
+    const bool own = x->tile->op->layout->value_dim > 0;
+    return (struct tiles_ahead){x->now->value, x->now->range, 0, own ? s->pool.slot[KV_VALUE] : 0};
 }
 
 /* Its own keys, where nobody has asked for them. */
 INLINE struct tiles_ahead tiles_keys_ahead(const struct attention_state *s,
                                            const struct tiles_stretch *x)
 {
-    return (struct tiles_ahead){x->now->key, x->now->range, 0,
-                                x->cold && !tiles_widens(s) ? s->dim * sizeof(uint16_t) : 0};
+    return (struct tiles_ahead){x->now->key, x->now->range, 0, x->cold ? s->pool.slot[KV_KEY] : 0};
 }
 
 /* The next one's keys: what lies beside elements [d, d + n) of values, and with the last all. */
 INLINE struct tiles_ahead tiles_next_ahead(const struct attention_state *s,
                                            const struct tiles_stretch *x, size_t d, size_t n)
 {
-    const size_t all = tiles_widens(s) ? 0 : s->dim;
-    const size_t end = d + n < s->out_dim && d + n < all ? d + n : all;
-    return (struct tiles_ahead){x->next->key, x->next->range, d * sizeof(uint16_t),
-                                end > d ? (end - d) * sizeof(uint16_t) : 0};
+    const size_t end = d + n < s->out_dim && d + n < s->dim ? d + n : s->dim;
+    const size_t from = s->pool.slot[KV_KEY] * d / s->dim, to = s->pool.slot[KV_KEY] * end / s->dim;
+    return (struct tiles_ahead){x->next->key, x->next->range, from, to > from ? to - from : 0};
 }
 
 /* ---- queries ---- */

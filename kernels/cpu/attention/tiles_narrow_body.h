@@ -72,9 +72,12 @@ INLINE void narrow_two_scores(struct attention_state *s, const struct tiles_rows
 INLINE void narrow_scores(const struct tiles_stretch *x, struct attention_state *s,
                           const int tiles[2], int width)
 {
-    const struct tiles_ahead keys = tiles_keys_ahead(s, x), values = tiles_values_ahead(s, x);
+    const struct tiles_ahead values = tiles_values_ahead(s, x);
+    struct tiles_ahead keys = tiles_keys_ahead(s, x);
     struct tiles_rows rows;
     tiles_find(x, s, KV_KEY, &rows);
+    if (tiles_widens(s))
+        keys.bytes = 0; /* they have been read */
     for (int i = tiles[0] / 2 * 2, n = 0; i < tiles[1]; i += 2, n += TILE_ROWS) {
         const int next = i * TILE_ROWS + OPS_KV_SPAN, first = tiles[0] * TILE_ROWS + n;
         tiles_fetch(&keys, next, next + 2 * TILE_ROWS);

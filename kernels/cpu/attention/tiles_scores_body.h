@@ -5,24 +5,22 @@
 
 #include "kernels/cpu/attention/tiles_widen_body.h"
 
-/* Puts what tiles read into the state, while what is read after it is fetched. Keys that hold
- * their values were there before these. */
+/* Puts what tiles read into the state. Keys that hold their values were there before these. */
 static void tiles_convert(const struct tiles_stretch *x, struct attention_state *s,
                           enum kv_part part)
 {
     const bool own = x->tile->op->layout->value_dim > 0, keys = part == KV_KEY;
-    const struct tiles_seen *next = keys && own ? x->now : x->next;
     const int *range = x->now->range;
     struct tiles_widen w = {.row = keys ? x->now->key : x->now->value,
                             .first = range[0] / TILE_ROWS * TILE_ROWS,
                             .end = (range[1] + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS,
                             .dim = keys ? s->dim : s->out_dim,
-                            .stored = s->stored[part]};
-    if (!own && !keys)
-        return;
-    w.ahead = (struct tiles_ahead){keys && own ? next->value : next->key, next->range, 0,
-                                   s->pool.slot[keys && own ? KV_VALUE : KV_KEY]};
-    tiles_widen(s, &w);
+                            .stored = s->stored[part],
+                            .ahead = tiles_keys_ahead(s, x)};
+    if (!keys)
+        w.ahead.bytes = 0; /* was asked for before */
+    if (keys || own)
+        tiles_widen(s, &w);
 }
 
 /* Finds the keys, or values, of what is seen. Read where they are, with what else is in their

@@ -3,7 +3,9 @@
  * A block of weight rows stays in L2 while all rows of x pass by it; a tile of x rows stays in L1
  * while the block passes by it, one block of K after the other. Between blocks of K the
  * accumulators wait in scratch, lanes untouched, so blocking changes no order of addition. Few
- * rows: the weights are read once, where they lie, at the speed of memory. */
+ * rows: the weights are read once, where they lie, at the speed of memory.
+ *
+ * It is over 150 lines because it is code. */
 #ifndef KERNELS_CPU_GEMM_GEMM_BODY_H
 #define KERNELS_CPU_GEMM_GEMM_BODY_H
 
