@@ -1,13 +1,11 @@
 #include "tests/model/int8_folder.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "formats/dequant.h"
 #include "kernels/fp8.h"
-#include "support/read_file.h"
 
 #define GROUP 32
 /* Blocks whose borders lie inside the parts of fused matrices (query, key and value; gate and up),
@@ -16,18 +14,10 @@
 #define BLOCK_COLS 128
 
 struct writer {
-    struct buf header, data;
+    struct folder_writer w;
     enum int8_kind kind;
     uint64_t seed;
 };
-
-static void put_tensor(struct writer *w, const char *name, const char *type, const char *shape,
-                       const void *data, size_t bytes)
-{
-    buf_printf(&w->header, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[%zu,%zu]}",
-               w->header.len ? "," : "{", name, type, shape, w->data.len, w->data.len + bytes);
-    buf_append(&w->data, data, bytes);
-}
 
 /* Each column's group: all of one size, shuffled. */
 static void make_groups(struct writer *w, int32_t *group, size_t cols, size_t size)
@@ -43,14 +33,20 @@ static void make_groups(struct writer *w, int32_t *group, size_t cols, size_t si
     }
 }
 
-/* The nearest, of -448 to 448. */
+/* The nearest, of -448 to 448: codes ascend as their magnitudes do. */
 static int8_t to_fp8(float v)
 {
-    uint8_t best = 0;
-    for (int q = 1; q < 0x7f; q++)
-        if (fabsf(fp8_to_f32((uint8_t)q) - fabsf(v)) < fabsf(fp8_to_f32(best) - fabsf(v)))
-            best = (uint8_t)q;
-    return (int8_t)(best | (v < 0 ? 0x80 : 0));
+    const float most = fabsf(v);
+    uint8_t low = 0, high = 0x7e;
+    while (high - low > 1) {
+        const uint8_t middle = (uint8_t)((low + high) / 2);
+        if (fp8_to_f32(middle) <= most)
+            low = middle;
+        else
+            high = middle;
+    }
+    const bool is_high = fabsf(fp8_to_f32(high) - most) < fabsf(fp8_to_f32(low) - most);
+    return (int8_t)((is_high ? high : low) | (v < 0 ? 0x80 : 0));
 }
 
 /* `n` elements in `rows` rows that lie `stride` apart have one scale. */
@@ -66,25 +62,35 @@ static void quantize_fp8(const float *v, size_t rows, size_t n, size_t stride, f
             q[i] = *scale > 0 ? to_fp8(v[i] / *scale) : 0;
 }
 
+/* A tensor beside the one of that name: its scales, or its order. */
+static void put_beside(struct writer *w, const struct tensor *t, const char *suffix,
+                       struct folder_tensor beside)
+{
+    char name[512];
+    snprintf(name, sizeof name, "%s%s", t->name, suffix);
+    beside.name = name;
+    folder_put(&w->w, &beside);
+}
+
 static void put_blocks(struct writer *w, const struct tensor *t)
 {
     const size_t cols = t->shape[1], rows = t->shape[0];
     const size_t across = (cols - 1) / BLOCK_COLS + 1, down = (rows - 1) / BLOCK_ROWS + 1;
-    float *v = malloc(t->elements * sizeof *v), *scale = malloc(across * down * sizeof *scale);
-    int8_t *q = malloc(t->elements);
-    char name[512], shape[128];
-    cr_assert(v && scale && q);
-    dequant_plain(t->type, t->data, t->elements, v);
+    float *v = folder_floats(t), *scale = folder_alloc(across * down * sizeof *scale);
+    int8_t *q = folder_alloc(t->elements);
+    char shape[128];
     for (size_t b = 0; b < across * down; b++) {
         const size_t r = b / across * BLOCK_ROWS, c = b % across * BLOCK_COLS;
         const size_t high = rows - r < BLOCK_ROWS ? rows - r : BLOCK_ROWS;
         const size_t wide = cols - c < BLOCK_COLS ? cols - c : BLOCK_COLS;
         quantize_fp8(v + r * cols + c, high, wide, cols, scale + b, q + r * cols + c);
     }
-    put_tensor(w, t->name, "F8_E4M3", tensor_shape_text(t, shape, sizeof shape), q, t->elements);
-    snprintf(name, sizeof name, "%s_scale", t->name);
+    tensor_shape_text(t, shape, sizeof shape);
+    folder_put(&w->w, &(struct folder_tensor){t->name, "F8_E4M3", shape, q, t->elements});
     snprintf(shape, sizeof shape, "[%zu,%zu]", down, across);
-    put_tensor(w, name, "F32", shape, scale, across * down * sizeof *scale);
+    put_beside(w, t, "_scale",
+               (struct folder_tensor){
+                   .type = "F32", .shape = shape, .data = scale, .bytes = across * down * 4});
     free(v);
     free(scale);
     free(q);
@@ -105,26 +111,27 @@ static void put_rows(struct writer *w, const struct tensor *t)
     const size_t cols = t->shape[t->rank - 1], rows = t->elements / cols;
     const size_t size = w->kind == INT8_ORDERED && cols % GROUP == 0 ? GROUP : cols;
     const size_t groups = cols / size;
-    float *v = malloc(t->elements * sizeof *v), *scale = malloc(rows * groups * sizeof *scale);
-    int32_t *group = malloc(cols * sizeof *group);
-    int8_t *q = malloc(t->elements);
-    char name[512], shape[128];
-    cr_assert(v && scale && q && group);
-    dequant_plain(t->type, t->data, t->elements, v);
+    float *v = folder_floats(t), *scale = folder_alloc(rows * groups * sizeof *scale);
+    int32_t *group = folder_alloc(cols * sizeof *group);
+    int8_t *q = folder_alloc(t->elements);
+    char shape[128];
     make_groups(w, group, cols, size);
     for (size_t r = 0; r < rows && w->kind == INT8_FP8; r++)
         quantize_fp8(v + r * cols, 1, cols, cols, scale + r, q + r * cols);
     for (size_t r = 0; r < rows && w->kind != INT8_FP8; r++)
         quantize_row(v + r * cols, group, cols, scale + r * groups, q + r * cols);
-    put_tensor(w, t->name, w->kind == INT8_FP8 ? "F8_E4M3" : "I8",
-               tensor_shape_text(t, shape, sizeof shape), q, t->elements);
-    snprintf(name, sizeof name, "%s_scale", t->name);
+    tensor_shape_text(t, shape, sizeof shape);
+    folder_put(&w->w, &(struct folder_tensor){t->name, w->kind == INT8_FP8 ? "F8_E4M3" : "I8",
+                                              shape, q, t->elements});
     snprintf(shape, sizeof shape, "[%zu,%zu]", rows, groups);
-    put_tensor(w, name, "F32", shape, scale, rows * groups * sizeof *scale);
-    snprintf(name, sizeof name, "%s_g_idx", t->name);
+    put_beside(w, t, "_scale",
+               (struct folder_tensor){
+                   .type = "F32", .shape = shape, .data = scale, .bytes = rows * groups * 4});
     snprintf(shape, sizeof shape, "[%zu]", cols);
     if (size < cols)
-        put_tensor(w, name, "I32", shape, group, cols * sizeof *group);
+        put_beside(w, t, "_g_idx",
+                   (struct folder_tensor){
+                       .type = "I32", .shape = shape, .data = group, .bytes = cols * 4});
     free(group);
     free(v);
     free(scale);
@@ -137,22 +144,12 @@ static bool is_matrix(const struct tensor *t)
     return t->rank >= 2 && t->elements > 0 && (n < 4 || strcmp(t->name + n - 4, "bias") != 0);
 }
 
-static void write_file(const char *path, const char *name, const struct buf *b)
-{
-    char to[512];
-    snprintf(to, sizeof to, "%s/%s", path, name);
-    FILE *f = fopen(to, "wb");
-    cr_assert(f && !b->failed && fwrite(b->data, 1, b->len, f) == b->len);
-    cr_assert_eq(fclose(f), 0);
-}
-
 static void write_weights(const char *golden, enum int8_kind kind, const char *path)
 {
     struct writer w = {.kind = kind};
     struct checkpoint *c;
     struct error err = {0};
-    char shape[128];
-    cr_assert_eq(checkpoint_open(golden, &c, &err), ST_OK, "%s", err.text);
+    folder_must(checkpoint_open(golden, &c, &err) == ST_OK, err.text);
     for (size_t i = 0; i < checkpoint_count(c); i++) {
         const struct tensor *t = checkpoint_at(c, i);
         if (is_matrix(t) && kind == INT8_FP8_BLOCKS && t->rank == 2)
@@ -160,55 +157,27 @@ static void write_weights(const char *golden, enum int8_kind kind, const char *p
         else if (is_matrix(t) && kind != INT8_FP8_BLOCKS)
             put_rows(&w, t);
         else
-            put_tensor(&w, t->name, tensor_type_name(t->type),
-                       tensor_shape_text(t, shape, sizeof shape), t->data, t->bytes);
+            folder_put_as_it_is(&w.w, t);
     }
     checkpoint_close(c);
-    buf_puts(&w.header, "}");
-    struct buf file = {0};
-    for (int i = 0; i < 8; i++)
-        buf_putc(&file, (char)((uint64_t)w.header.len >> (8 * i)));
-    buf_append(&file, w.header.data, w.header.len);
-    buf_append(&file, w.data.data, w.data.len);
-    write_file(path, "model.safetensors", &file);
-    buf_fini(&w.header);
-    buf_fini(&w.data);
-    buf_fini(&file);
+    folder_finish(&w.w, path);
 }
 
-void int8_folder_make(const char *golden, enum int8_kind kind, char path[INT8_FOLDER_PATH])
+void int8_folder_make(const char *golden, enum int8_kind kind, char path[FOLDER_PATH])
 {
-    struct buf config = read_file("%s/config.json", golden);
-    strcpy(path, "/tmp/baton-int8-XXXXXX");
-    cr_assert_not_null(mkdtemp(path));
-    while (config.len > 0 && config.data[config.len - 1] != '}')
-        config.len--;
-    config.len -= config.len > 0;
-    const char *kinds[INT8_KINDS] = {
+    static const char *const kinds[INT8_KINDS] = {
         "\"int\",\"strategy\":\"channel\"", "\"int\",\"strategy\":\"channel\"",
         "\"int\",\"strategy\":\"group\",\"group_size\":32", "\"float\",\"strategy\":\"channel\"",
         "\"float\",\"strategy\":\"block\",\"block_structure\":[24,128]"};
-    buf_printf(
-        &config,
-        ",\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"%s\","
-        "\"config_groups\":{\"all\":{\"targets\":[\"re:.*\"],\"weights\":{\"num_bits\":8,"
-        "\"type\":%s}%s}}}}",
+    char config[512];
+    snprintf(
+        config, sizeof config,
+        "{\"quant_method\":\"compressed-tensors\",\"format\":\"%s\",\"config_groups\":{\"all\":"
+        "{\"targets\":[\"re:.*\"],\"weights\":{\"num_bits\":8,\"type\":%s}%s}}}",
         kind >= INT8_FP8 ? "float-quantized" : "int-quantized", kinds[kind],
         kind == INT8_TOKENS ? ",\"input_activations\":{\"num_bits\":8,\"type\":\"int\","
                               "\"strategy\":\"token\",\"dynamic\":true}"
                             : "");
-    write_file(path, "config.json", &config);
-    buf_fini(&config);
+    folder_create(golden, config, path);
     write_weights(golden, kind, path);
-}
-
-void int8_folder_remove(const char *path)
-{
-    static const char *const names[] = {"config.json", "model.safetensors"};
-    char file[512];
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        snprintf(file, sizeof file, "%s/%s", path, names[i]);
-        unlink(file);
-    }
-    rmdir(path);
 }

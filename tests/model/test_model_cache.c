@@ -17,7 +17,7 @@
 
 #define N 20
 
-static char folder[INT8_FOLDER_PATH], cache[64], file[160], part[170];
+static char folder[FOLDER_PATH], cache[64], file[160], part[170];
 
 static void setup(void)
 {
@@ -33,7 +33,7 @@ static void teardown(void)
     unlink(file);
     unlink(part);
     rmdir(cache);
-    int8_folder_remove(folder);
+    folder_remove(folder);
 }
 
 /* Logits of a model loaded with this cache; `mapped`: whether they came from it. */
@@ -255,7 +255,7 @@ Test(cache, of_each_form, .init = setup, .fini = teardown)
 
 Test(cache, of_another_form_or_model, .init = setup, .fini = teardown)
 {
-    char other[INT8_FOLDER_PATH], theirs[160];
+    char other[FOLDER_PATH], theirs[160];
     bool mapped;
     size_t n;
     float *want = say(folder, cache, &mapped, &n);
@@ -267,7 +267,7 @@ Test(cache, of_another_form_or_model, .init = setup, .fini = teardown)
     cr_assert_eq(rename(theirs, file), 0);
     expect(false, want, "another model's");
     free(want);
-    int8_folder_remove(other);
+    folder_remove(other);
 }
 
 static void put(const char *path, const char *text)

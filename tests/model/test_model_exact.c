@@ -8,6 +8,7 @@
 
 #include "tests/model/int8_folder.h"
 #include "tests/model/model_rig.h"
+#include "tests/model/quantized_model.h"
 
 #define N 150 /* more than two spans of the attention */
 /* These on every body, quantized ones as integers; one of each architecture, which are many, on
@@ -33,18 +34,24 @@ static struct rig *open_rig(const char *model, const struct ops *ops, int thread
     return rig_open(&(struct rig_args){path, ops, threads, kv_dtype, block, form});
 }
 
-/* Logits of all N rows, alone, in chunks. */
-static float *run_alone(struct rig *r, const int32_t *ids, int32_t chunk)
+/* Logits of all N rows, alone, in chunks, after `first` rows at once. */
+static float *run_from(struct rig *r, const int32_t *ids, int32_t first, int32_t chunk)
 {
     float *logits = calloc((size_t)N * (size_t)r->vocab, sizeof *logits);
     struct sequence s;
     rig_begin(r, &s, ids);
     s.is_long = model_is_long(r->model, N);
     while (s.done < N) {
-        int32_t n = N - s.done < chunk ? N - s.done : chunk, at = s.done;
+        int32_t at = s.done, most = at < first ? first - at : chunk;
+        int32_t n = N - at < most ? N - at : most;
         rig_step(r, &(struct feed){&s, n, WANT_ALL}, 1, logits + (size_t)at * (size_t)r->vocab);
     }
     return logits;
+}
+
+static float *run_alone(struct rig *r, const int32_t *ids, int32_t chunk)
+{
+    return run_from(r, ids, 0, chunk);
 }
 
 static void expect_same(const float *a, const float *b, int32_t rows, const struct rig *r,
@@ -75,7 +82,7 @@ struct each {
 static void as_it_is_and_as_integers(void *ctx, const char *name, const char *path)
 {
     const struct each *each = ctx;
-    char integers[INT8_FOLDER_PATH];
+    char integers[FOLDER_PATH];
     each->test(name, each->ops);
     kv_dtype = kv_dtype + 1 < DTYPE_KV_COUNT ? kv_dtype + 1 : DTYPE_BF16;
     for (int kind = 0; kind < INT8_KINDS; kind++) {
@@ -85,7 +92,7 @@ static void as_it_is_and_as_integers(void *ctx, const char *name, const char *pa
         if (kind == INT8_ROWS)
             each->test(integers, each->ops);
         form = MODEL_WEIGHTS_PACKED;
-        int8_folder_remove(integers);
+        folder_remove(integers);
     }
     form = MODEL_WEIGHTS_INT8;
     each->test(name, each->ops);
@@ -103,7 +110,7 @@ static void each_architecture(exact_test *test)
 /* The logits of `base` again, by so many threads, in such chunks and blocks. */
 struct shape {
     int threads;
-    int32_t chunk, block;
+    int32_t chunk, block, first; /* first: rows at once before the chunks */
 };
 
 static void check_shape(const char *model, const struct rig *base, const struct ops *ops,
@@ -113,7 +120,7 @@ static void check_shape(const char *model, const struct rig *base, const struct 
     snprintf(what, sizeof what, "%s %s: %d threads, chunks of %d, blocks of %d", model, ops->name,
              shape.threads, shape.chunk, shape.block);
     struct rig *r = open_rig(model, ops, shape.threads, shape.block);
-    float *got = run_alone(r, ids, shape.chunk);
+    float *got = run_from(r, ids, shape.first, shape.chunk);
     expect_same(expected, got, N, base, what);
     free(got);
     rig_close(r);
@@ -147,7 +154,7 @@ Test(exact, threads_chunks_and_blocks, .timeout = 240)
 }
 
 /* Three sequences at different stages in one ragged batch, one after the other alone. */
-static void vary_company(const char *model, const struct ops *ops)
+static void run_company(const char *model, const struct ops *ops, int steps)
 {
     int32_t ids[3][N];
     float *alone[3];
@@ -164,10 +171,10 @@ static void vary_company(const char *model, const struct ops *ops)
         s[i].is_long = model_is_long(r->model, N);
     }
     rig_step(r, &(struct feed){&s[1], 33, WANT_NONE}, 1, logits);
-    for (int step = 0; step < 40; step++) {
+    for (int step = 0; step < steps; step++) {
         /* one prefills in chunks of three, one decodes, one joins late and leaves early */
         struct feed feeds[3] = {{&s[0], 3, WANT_LAST}, {&s[1], 1, WANT_LAST}, {&s[2], 5, WANT_ALL}};
-        int n = step >= 10 && step < 30 ? 3 : 2;
+        int n = step >= steps / 4 && step < steps * 3 / 4 ? 3 : 2;
         rig_step(r, feeds, n, logits);
         for (int i = 0; i < 2; i++)
             expect_same(logits + (size_t)i * vocab, alone[i] + (size_t)(s[i].done - 1) * vocab, 1,
@@ -181,6 +188,11 @@ static void vary_company(const char *model, const struct ops *ops)
     free(logits);
     rig_close(r);
     rig_close(base);
+}
+
+static void vary_company(const char *model, const struct ops *ops)
+{
+    run_company(model, ops, 40);
 }
 
 /* Bodies with tiles compute gate and up of many rows as one gemm (op_gemm.unit), whose outputs go
@@ -257,4 +269,109 @@ Test(exact, selected_rows, .timeout = 120)
 {
     each_body(vary_selection);
     each_architecture(vary_selection);
+}
+
+/* ---- every type of weights, of what they are multiplied with, and of KV ---- */
+
+#define TINY BATON_SOURCE_DIR "/models/tiny"
+
+/* Of the embedded model, whose rows are wide enough for groups of 128 and for bodies with tiles.
+ * Weights share out the types of KV; those of floats have all of them. */
+static const struct {
+    const char *weights; /* NULL: as they are */
+    enum model_weights_form form;
+    enum dtype kv;
+} types[] = {
+    {NULL, MODEL_WEIGHTS_PACKED, DTYPE_BF16},
+    {NULL, MODEL_WEIGHTS_PACKED, DTYPE_F16},
+    {NULL, MODEL_WEIGHTS_PACKED, DTYPE_FP8},
+    {NULL, MODEL_WEIGHTS_PACKED, DTYPE_INT8},
+    {NULL, MODEL_WEIGHTS_PACKED, DTYPE_INT4},
+    {NULL, MODEL_WEIGHTS_FLOAT, DTYPE_INT4},
+    {NULL, MODEL_WEIGHTS_INT8, DTYPE_FP8},
+    {"int8-rows", MODEL_WEIGHTS_PACKED, DTYPE_INT8},
+    {"int8-rows", MODEL_WEIGHTS_WIDE, DTYPE_BF16},
+    {"int8-tokens", MODEL_WEIGHTS_PACKED, DTYPE_F16},
+    {"int8-32-ordered", MODEL_WEIGHTS_PACKED, DTYPE_FP8},
+    {"fp8-rows", MODEL_WEIGHTS_PACKED, DTYPE_FP8},
+    {"fp8-blocks", MODEL_WEIGHTS_PACKED, DTYPE_BF16},
+    {"int4-32", MODEL_WEIGHTS_PACKED, DTYPE_BF16},
+    {"int4-32", MODEL_WEIGHTS_WIDE, DTYPE_INT8},
+    {"int4-64", MODEL_WEIGHTS_PACKED, DTYPE_F16},
+    {"int4-64", MODEL_WEIGHTS_WIDE, DTYPE_BF16},
+    {"int4-128", MODEL_WEIGHTS_PACKED, DTYPE_INT4},
+    {"int4-128", MODEL_WEIGHTS_WIDE, DTYPE_FP8},
+    {"int4-128-zeros", MODEL_WEIGHTS_PACKED, DTYPE_BF16},
+    {"int4-128-zeros", MODEL_WEIGHTS_WIDE, DTYPE_INT4},
+    {"gptq-128", MODEL_WEIGHTS_WIDE, DTYPE_F16},
+    {"gptq-128-ordered", MODEL_WEIGHTS_PACKED, DTYPE_INT8},
+    {"awq-64", MODEL_WEIGHTS_PACKED, DTYPE_BF16},
+    {"awq-64", MODEL_WEIGHTS_WIDE, DTYPE_INT8},
+    {"mxfp4", MODEL_WEIGHTS_PACKED, DTYPE_BF16},
+    {"mxfp4", MODEL_WEIGHTS_WIDE, DTYPE_FP8},
+    {"gguf-q8_0", MODEL_WEIGHTS_PACKED, DTYPE_INT8},
+    {"gguf-q8_0", MODEL_WEIGHTS_WIDE, DTYPE_INT4},
+    {"gguf-q4_0", MODEL_WEIGHTS_PACKED, DTYPE_INT4},
+    {"gguf-q4_0", MODEL_WEIGHTS_WIDE, DTYPE_F16},
+    {"gguf-q4_k", MODEL_WEIGHTS_PACKED, DTYPE_FP8},
+    {"gguf-q4_k", MODEL_WEIGHTS_WIDE, DTYPE_BF16},
+    {"gguf-q6_k", MODEL_WEIGHTS_PACKED, DTYPE_BF16},
+    {"gguf-mxfp4", MODEL_WEIGHTS_PACKED, DTYPE_F16},
+};
+
+/* Every kind that can be made is among them. */
+static bool is_listed(const char *name)
+{
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+        if (types[i].weights && strcmp(types[i].weights, name) == 0)
+            return true;
+    return false;
+}
+
+static void each_type(exact_test *test, const struct ops *ops)
+{
+    char path[FOLDER_PATH];
+    for (size_t i = 0; quantized_model_name(i); i++)
+        cr_assert(is_listed(quantized_model_name(i)), "%s", quantized_model_name(i));
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        const char *name = types[i].weights;
+        form = types[i].form;
+        kv_dtype = types[i].kv;
+        fprintf(stderr, "%s, form %d, %s KV, on %s\n", name ? name : "as it is", form,
+                dtype_name(kv_dtype), ops->name);
+        if (!name) {
+            test(TINY, ops);
+            continue;
+        }
+        cr_assert(quantized_model_make(TINY, name, path));
+        test(path, ops);
+        folder_remove(path);
+    }
+    form = MODEL_WEIGHTS_PACKED;
+}
+
+/* Fewer than the small models have: threads, chunks and blocks that cut in other places than the
+ * first does, and the batch. */
+static void vary_all(const char *model, const struct ops *ops)
+{
+    static const struct shape cases[] = {{2, N, 32, 0}, {3, 5, 7, 103}, {1, 1, 16, 131}};
+    check_shapes(model, ops, cases, sizeof cases / sizeof cases[0]);
+    run_company(model, ops, 8);
+}
+
+static const struct ops *body(const char *name)
+{
+    const struct ops *ops;
+    return ops_cpu(name, &ops, NULL) == ST_OK ? ops : ops_at(1);
+}
+
+Test(exact, types_on_the_best_body, .timeout = 240)
+{
+    each_type(vary_all, body("auto"));
+}
+
+/* A lower one multiplies and adds in an order of its own. */
+Test(exact, types_on_a_lower_body, .timeout = 240)
+{
+    each_type(vary_all, body("avx2"));
 }

@@ -106,14 +106,14 @@ Test(packed, folders, .timeout = 120)
 
 static void as_integers(void *ctx, const char *name, const char *golden)
 {
-    char path[INT8_FOLDER_PATH];
+    char path[FOLDER_PATH];
     (void)ctx;
     for (int kind = 0; kind < INT8_KINDS; kind++) {
         int8_folder_make(golden, (enum int8_kind)kind, path);
         compare(name, path, 4, 0.1);
         if (kind == INT8_ROWS)
             compare_as(MODEL_WEIGHTS_WIDE, name, path, 4, 0.03);
-        int8_folder_remove(path);
+        folder_remove(path);
     }
 }
 
@@ -127,7 +127,7 @@ Test(packed, architectures, .timeout = 240)
  * the bits that it gives among others. Which models do so is not for them to say here. */
 Test(packed, rows_of_paired_spans)
 {
-    char path[INT8_FOLDER_PATH];
+    char path[FOLDER_PATH];
     const struct ops *ops;
     struct rig *plain, *r;
     int8_folder_make(rig_golden_path("llama3-gqa"), INT8_ROWS, path);
@@ -154,7 +154,7 @@ Test(packed, rows_of_paired_spans)
         }
         rig_close(r);
     }
-    int8_folder_remove(path);
+    folder_remove(path);
     rig_close(plain);
     free(alone);
     free(together);
@@ -195,16 +195,16 @@ Test(packed, whole_rows)
     rig_close(groups);
     const char *golden = rig_golden_path("qwen3");
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        char path[INT8_FOLDER_PATH];
+        char path[FOLDER_PATH];
         struct rig *r;
         int8_folder_make(golden, cases[i].kind, path);
         free(run(path, ops, cases[i].form, &r));
         cr_assert_eq(r->model->scratch.x8.whole, cases[i].whole, "case %zu", i);
         rig_close(r);
-        int8_folder_remove(path);
+        folder_remove(path);
     }
     for (int before = 0; before < 2; before++) {
-        char path[INT8_FOLDER_PATH];
+        char path[FOLDER_PATH];
         struct rig *r;
         int8_folder_make(golden, INT8_TOKENS, path);
         rounded[before] = run(before ? path : golden, ops, MODEL_WEIGHTS_INT8, &r);
@@ -212,7 +212,7 @@ Test(packed, whole_rows)
             cr_assert_lt(middle(rounded[1], rounded[0], (size_t)r->vocab), 0.06, "%g",
                          middle(rounded[1], rounded[0], (size_t)r->vocab));
         rig_close(r);
-        int8_folder_remove(path);
+        folder_remove(path);
     }
     free(rounded[0]);
     free(rounded[1]);
