@@ -13,6 +13,8 @@
 #include "model/model_impl.h"
 
 #define SAMPLES 32
+#define AROUND_BYTES UINT64_C(65536) /* of a page that is read, as Linux maps them */
+#define LET_GO_BYTES (UINT64_C(64) << 20)
 #define SAMPLE_BYTES 64
 #define SAMPLE_ROWS 5
 #define WHOLE_MAX_BYTES (SAMPLES * SAMPLE_BYTES)
@@ -170,15 +172,30 @@ struct adder {
     struct fingerprint f;
     const struct weight_source *source;
     const struct weight *last;
+    uint64_t mapped; /* bytes of the checkpoint, about */
 };
+
+/* A sample maps what lies around it: those of a whole checkpoint would be most of it in memory at
+ * once, beside which what is made of it may be small. */
+static void have_read(struct adder *a, const struct weight *w)
+{
+    const uint64_t around = SAMPLES * AROUND_BYTES;
+    a->mapped += w->stored_bytes < around ? w->stored_bytes : around;
+    if (a->mapped < LET_GO_BYTES)
+        return;
+    weight_source_let_go(a->source);
+    a->mapped = 0;
+}
 
 /* Parts of one tensor mostly come one after the other: it is added once for all. */
 static enum status add_weight(void *ctx, const struct weight_spec *s)
 {
     struct adder *a = ctx;
     const struct weight *w = weights_find(a->source, s);
-    if (w && w != a->last)
+    if (w && w != a->last) {
         add_tensor(&a->f, w);
+        have_read(a, w);
+    }
     a->last = w;
     return ST_OK;
 }
