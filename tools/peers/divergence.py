@@ -3,14 +3,16 @@
 bits of the BF16 file), and what each says is compared with what it says itself from the weights as they were.
 
     divergence.py --llama-bin FOLDER --baton PATH --model FOLDER --out RESULT.json [--types Q8_0,Q4_0]
-                  [--text FILE] [--context 512] [--chunks 8] [--threads 2]
+                  [--kv f16,q8_0] [--text FILE] [--context 512] [--chunks 8] [--threads 2]
 
 The model is a folder that hf_gguf.py can write (models/tiny). Its weights go into an F32 and a BF16 file, llama-quantize
 makes the others from the first, and `baton generate` has to say the same greedy tokens from the F32 file as from the
 folder. `llama-perplexity` and `baton perplexity` then save every distribution of the same chunks of the same text (ids
 are compared), and of each scored token this takes KL(base || quantized) over the vocabulary, by one rule for both.
-Keys and values are fp32 on both sides. Without --text the model says the text: samples at temperature 1 from nothing.
-Standard library only.
+Keys and values are fp32 on both sides but for the rows of --kv, whose weights are F32: of those llama.cpp's flash
+attention is on, which it wants for quantized ones. A type is what llama-quantize names so, TYPE:EMBEDDING the one type for all
+matrices and another for the embedding (and so the head, where they are tied); MXFP4, which llama-quantize makes of mixtures alone,
+is asked for tensor by tensor. Without --text the model says the text: samples at temperature 1 from nothing. Standard library only.
 """
 import argparse
 import array
@@ -33,6 +35,9 @@ import hf_gguf
 SAMPLE_TOKENS = 1024
 GREEDY = ["--prompt", "Once upon a time", "--greedy", "--max-tokens", "64", "--json"]
 BATON_FORMS = ("packed", "float")
+# llama.cpp's type of KV, and those of Baton's that are nearest to it in bits.
+KV_TYPES = {"f16": ["fp16"], "bf16": ["bf16"], "q8_0": ["int8", "fp8"], "q4_1": ["int4"], "q4_0": ["int4"]}
+KV_BLOCKS = {"f16": (1, 2), "bf16": (1, 2), "q8_0": (32, 34), "q4_1": (32, 20), "q4_0": (32, 18)}
 FORMULAS = {
     "nats_per_token": "mean over scored tokens of KL(base || quantized), both sides renormalised over the tokens within "
                       "16 nats of the base's most probable one (what the files hold); each program against its own base",
@@ -42,6 +47,8 @@ FORMULAS = {
     "baton.packed, baton.float": "`--weights`: rows rounded to 8 bits (what large models get), rows in fp32",
     "baton.int8": "`--weights int8` of the BF16 file: weights of 8 bits with a scale a row, rows with a scale a token; "
                   "8 bits a weight, to be held against llama.cpp's Q8_0 with its 8.5",
+    "kv": "weights F32 on both sides, keys and values of that type, each program against its own fp32 ones; bits_per_element "
+          "with scales, of a head of the model's",
 }
 
 
@@ -109,18 +116,28 @@ class Programs:
     def llama(self, name, *words):
         return run([os.path.join(self.a.llama_bin, name), *words])
 
-    def score_llama(self, model, text):
+    def score_llama(self, model, text, kv="f32"):
         out = self.path("llama.logits")
         self.llama("llama-perplexity", "-m", model, "-f", text, "-c", str(self.a.context), "-b", str(self.a.context), "-ub",
-                   str(self.a.context), "--chunks", str(self.a.chunks), "-t", str(self.a.threads), "-ngl", "0", "-fa", "off",
-                   "-ctk", "f32", "-ctv", "f32", "--save-all-logits", out)
+                   str(self.a.context), "--chunks", str(self.a.chunks), "-t", str(self.a.threads), "-ngl", "0", "-fa",
+                   "off" if kv == "f32" else "on", "-ctk", kv, "-ctv", kv, "--save-all-logits", out)
         return Saved(out)
 
-    def score_baton(self, model, text, form):
+    def score_baton(self, model, text, form, kv="fp32"):
         out = self.path("baton.logits")
         run([self.a.baton, "perplexity", model, "--text", text, "--context", str(self.a.context), "--chunks",
-             str(self.a.chunks), *self.threads, "--kv-dtype", "fp32", "--weights", form, "--save", out])
+             str(self.a.chunks), *self.threads, "--kv-dtype", kv, "--weights", form, "--save", out])
         return Saved(out)
+
+    def quantize(self, exact, kind):
+        """A file of that type, TYPE or TYPE:EMBEDDING; its path."""
+        kind, _, embedding = kind.partition(":")
+        words = ["--pure", "--token-embedding-type", embedding.lower()] if embedding else []
+        if kind == "MXFP4":
+            words, kind = words[1:] + ["--tensor-type", "attn=mxfp4", "--tensor-type", "ffn=mxfp4"], "Q8_0"
+        path = self.path("quantized.gguf")
+        self.llama("llama-quantize", *words, exact, path, kind)
+        return path
 
     def greedy(self, model):
         return json.loads(run([self.a.baton, "generate", model, *GREEDY, *self.threads]))["ids"]
@@ -189,9 +206,8 @@ def measure(a, p):
                     {"float": divergences(baton["F32"], [baton["BF16"]])[0],
                      "packed": divergences(baton["F32"], [p.score_baton(bf16, text, "packed")])[0]})]
     files = {}
-    for kind in a.types.split(","):
-        path = p.path(f"{kind}.gguf")
-        p.llama("llama-quantize", exact, path, kind)
+    for kind in filter(None, a.types.split(",")):
+        path = p.quantize(exact, kind)
         files[kind] = gguf_file.facts(path)["bits_per_weight"]
         theirs, ours = p.score_llama(path, text), {f: p.score_baton(path, text, f) for f in BATON_FORMS}
         if kind == "Q8_0":
@@ -202,7 +218,31 @@ def measure(a, p):
             rows.append(compare(kind, b, divergences(llama[b], [theirs])[0], dict(zip(ours, found))))
     scored = {"context": a.context, "chunks": llama["F32"].chunks, "scored": llama["F32"].count,
               "text": os.path.basename(a.text) if a.text else "said by the model"}
-    return scored | {"bits_per_weight": files, "rows": rows}
+    kv = [compare_kv(p, exact, text, kind, (llama["F32"], baton["F32"])) for kind in filter(None, a.kv.split(","))]
+    return scored | {"bits_per_weight": files, "rows": rows} | ({"kv": kv} if kv else {})
+
+
+def kv_bits(kind, dim):
+    """Of an element with its part of the scales: kernels/kv_vector.h."""
+    groups = {"int8": (128, 8, 2), "fp8": (128, 8, 2), "int4": (32, 4, 4)}
+    if kind not in groups:
+        return 16.0
+    group, bits, scale = groups[kind]
+    return round(bits + 8 * scale * -(-dim // group) / dim, 3)
+
+
+def compare_kv(p, exact, text, kind, bases):
+    """A row for keys and values of llama.cpp's `kind` and Baton's nearest ones."""
+    theirs = p.score_llama(exact, text, kind)
+    ours = {mine: p.score_baton(exact, text, "float", mine) for mine in KV_TYPES[kind]}
+    same_ids([bases[0], theirs, *ours.values()])
+    row = compare(f"KV {kind}", "F32", divergences(bases[0], [theirs])[0],
+                  dict(zip(ours, divergences(bases[1], list(ours.values())))))
+    elements, size = KV_BLOCKS[kind]
+    c = hf_gguf.load(p.a.model, "config.json")
+    dim = c.get("head_dim") or c["hidden_size"] // c["num_attention_heads"]
+    bits = {"llama_cpp": 8 * size / elements} | {mine: kv_bits(mine, dim) for mine in ours}
+    return {"type": kind, "base": "F32", "bits_per_element": bits} | {k: v for k, v in row.items() if k not in ("type", "base")}
 
 
 def about(a):
@@ -223,7 +263,9 @@ def main():
     p.add_argument("--baton", required=True, metavar="PATH")
     p.add_argument("--model", required=True, metavar="FOLDER")
     p.add_argument("--out", required=True, metavar="JSON")
-    p.add_argument("--types", default="Q8_0,Q4_0", metavar="TYPE,...", help="as llama-quantize names them (Q8_0,Q4_0)")
+    p.add_argument("--types", default="Q8_0,Q4_0", metavar="TYPE,...",
+                   help="as llama-quantize names them, and MXFP4; TYPE:EMBEDDING (Q8_0,Q4_0)")
+    p.add_argument("--kv", default="", metavar="TYPE,...", help=f"of {', '.join(KV_TYPES)}, beside Baton's nearest (none)")
     p.add_argument("--text", metavar="FILE", help="to be scored, instead of what the model says")
     p.add_argument("--context", type=int, default=512, metavar="N", help="of a chunk; half of it is scored (512)")
     p.add_argument("--chunks", type=int, default=8, metavar="N", help="(8)")
