@@ -15,6 +15,7 @@
 /* What a piece of a gemm costs at least, in bytes read from memory: several microseconds. */
 #define GEMM_PIECE_BYTES ((uint64_t)128 << 10)
 #define GEMM_PANELS_EACH 4 /* for a member; fewer are cut evenly */
+#define NORM_ROWS 8        /* that are made ready while they are near */
 
 /* ---- what the blocks are made of ---- */
 
@@ -152,12 +153,75 @@ void run_ready(const struct layer_run *l, const float *x, int32_t tokens, const 
     run_meet(l->r);
 }
 
-void run_norm(const struct layer_run *l, struct op_rmsnorm a)
+void run_in_ready(const struct layer_run *l, int32_t tokens, const struct matrix *w)
 {
-    const struct model_config *c = &l->r->m->config;
+    if (!l->in_is_ready)
+        run_ready(l, l->in, tokens, w);
+}
+
+static struct op_rmsnorm norm_of(const struct model_config *c, struct op_rmsnorm a)
+{
     a.offset = c->norm_offset;
     a.eps = a.eps > 0 ? a.eps : c->norm_eps;
+    return a;
+}
+
+void run_norm(const struct layer_run *l, struct op_rmsnorm a)
+{
+    a = norm_of(&l->r->m->config, a);
     l->r->m->ops->rmsnorm(&a, l->me.part, l->me.parts);
+}
+
+/* Rows [first, first + n) of x, as run_ready() leaves them for w, by this member alone. */
+static void ready_rows(const struct layer_run *l, const float *x, const struct matrix *w,
+                       size_t first, int32_t n)
+{
+    const struct model *m = l->r->m;
+    const struct scratch *s = &m->scratch;
+    const int32_t dim = w->cols;
+    const struct rows8 all = scratch_x8(s, dim);
+    x += first * (size_t)dim;
+    if (m->weights.reads_bytes)
+        m->ops->quantize(&(struct op_quantize){.out = rows8_from(&all, first),
+                                               .x = x,
+                                               .tokens = n,
+                                               .dim = dim,
+                                               .order = w->packed ? w->packed->order : NULL},
+                         0, 1);
+    if (m->weights.rounds)
+        m->ops->round(
+            &(struct op_round){
+                .out = s->x16 + first * rows16_stride(dim), .x = x, .tokens = n, .dim = dim},
+            0, 1);
+}
+
+/* run_norm(), and run_ready() where w is what reads it first and wants that: then in one pass, for
+ * who normed a row rounds it while it is near, and nobody waits between. Meets; true: it is ready.
+ */
+static bool norm_for(const struct layer_run *l, struct op_rmsnorm a, const struct matrix *w)
+{
+    const struct model *m = l->r->m;
+    const size_t dim = (size_t)a.dim;
+    size_t at, end, n;
+    if (!w || (!m->weights.reads_bytes && !m->weights.rounds)) {
+        run_norm(l, a);
+        run_meet(l->r);
+        return false;
+    }
+    a = norm_of(&m->config, a);
+    run_is_ready(l, a.out, w, m->scratch.x16);
+    team_split((size_t)a.tokens, 1, l->me.part, l->me.parts, &at, &end);
+    for (; at < end; at += n) {
+        struct op_rmsnorm some = a;
+        n = end - at < NORM_ROWS ? end - at : NORM_ROWS;
+        some.x += at * dim;
+        some.out += at * dim;
+        some.tokens = (int32_t)n;
+        m->ops->rmsnorm(&some, 0, 1);
+        ready_rows(l, a.out, w, at, some.tokens);
+    }
+    run_meet(l->r);
+    return true;
 }
 
 void run_rope(const struct layer_run *l, struct op_rope a, const struct op_rows *rows)
@@ -275,21 +339,29 @@ static void add_block(const struct layer_run *l, const struct matrix *weight)
     run_meet(l->r);
 }
 
-/* `rows` of x, normalised where the architecture does that before a block. */
-static const float *block_in(const struct layer_run *l, const struct matrix *weight, float *x,
-                             float *h, int32_t tokens)
+/* Rows of x, normalised where the architecture does that before a block, for a block that begins
+ * with products with `first`, or with something else (NULL). */
+static const float *block_in(struct layer_run *l, struct op_rmsnorm a, const struct matrix *first)
 {
     const struct model_config *c = &l->r->m->config;
+    l->in_is_ready = false;
     if (!c->pre_norm)
-        return x;
-    run_norm(l, (struct op_rmsnorm){.out = h,
-                                    .x = x,
-                                    .weight = weight,
-                                    .eps = c->block_norm_eps,
-                                    .tokens = tokens,
-                                    .dim = c->hidden});
-    run_meet(l->r);
-    return h;
+        return a.x;
+    a.eps = c->block_norm_eps;
+    a.dim = c->hidden;
+    l->in_is_ready = norm_for(l, a, first);
+    return a.out;
+}
+
+/* What reads the attention block's input first, as floats or otherwise. */
+static const struct matrix *attention_reads(const struct layer_run *l)
+{
+    const struct model_config *c = &l->r->m->config;
+    if (c->attention == ATTENTION_LATENT)
+        return &l->w->kv_a;
+    if (c->attention == ATTENTION_MOA)
+        return NULL;
+    return l->config->kv_from == l->layer ? &l->w->k : &l->w->q;
 }
 
 static bool run_layer(const struct run *r, struct member me, int layer)
@@ -307,7 +379,9 @@ static bool run_layer(const struct run *r, struct member me, int layer)
                           .rows = narrow ? &r->selected : &r->all,
                           .x = narrow ? s->x_sel : s->x,
                           .h = narrow ? s->h_sel : s->h};
-    l.in = block_in(&l, &l.w->attn_norm, s->x, s->h, r->all.tokens);
+    const struct op_rmsnorm all = {
+        .out = s->h, .x = s->x, .weight = &l.w->attn_norm, .tokens = r->all.tokens};
+    l.in = block_in(&l, all, attention_reads(&l));
     l.in_sel = !narrow ? l.in : c->pre_norm ? s->h_sel : s->x_sel;
     if (c->attention == ATTENTION_LATENT)
         mixer_latent(&l);
@@ -318,8 +392,11 @@ static bool run_layer(const struct run *r, struct member me, int layer)
     if (l.rows->tokens == 0)
         return false;
     add_block(&l, &l.w->attn_post_norm);
-    l.in = block_in(&l, &l.w->mlp_norm, l.x, l.h, l.rows->tokens);
-    if (l.config->mlp == MLP_MOE)
+    const bool mixture = l.config->mlp == MLP_MOE;
+    const struct op_rmsnorm on = {
+        .out = l.h, .x = l.x, .weight = &l.w->mlp_norm, .tokens = l.rows->tokens};
+    l.in = block_in(&l, on, mixture ? NULL : &l.w->mlp.gate);
+    if (mixture)
         mlp_moe(&l);
     else
         mlp_dense(&l);
@@ -339,13 +416,13 @@ static void run_head(const struct run *r, struct member me)
         pack_selected(r, me, NULL);
         run_meet(r);
     }
-    run_norm(&l, (struct op_rmsnorm){.out = s->h_sel,
-                                     .x = s->x_sel,
-                                     .weight = &m->weights.norm,
-                                     .tokens = n,
-                                     .dim = m->config.hidden});
-    run_meet(r);
-    run_ready(&l, s->h_sel, n, &m->weights.head);
+    norm_for(&l,
+             (struct op_rmsnorm){.out = s->h_sel,
+                                 .x = s->x_sel,
+                                 .weight = &m->weights.norm,
+                                 .tokens = n,
+                                 .dim = m->config.hidden},
+             &m->weights.head);
     run_gemm(&l, (struct op_gemm){.out = r->logits,
                                   .x = s->h_sel,
                                   .w = &m->weights.head,

@@ -122,7 +122,7 @@ void mixer_gqa(const struct layer_run *l)
     const struct scratch *s = &l->r->m->scratch;
     const struct widths w = widths_of(l);
     const bool stores = l->config->kv_from == l->layer;
-    run_ready(l, l->in, l->r->all.tokens, stores ? &l->w->k : &l->w->q);
+    run_in_ready(l, l->r->all.tokens, stores ? &l->w->k : &l->w->q);
     if (stores)
         project_keys(l);
     if (!l->narrow)

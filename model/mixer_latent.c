@@ -123,7 +123,7 @@ void mixer_latent(const struct layer_run *l)
     const struct model_config *c = &l->r->m->config;
     const struct scratch *s = &l->r->m->scratch;
     float *key = s->qkv + (size_t)c->heads * (size_t)c->head_dim;
-    run_ready(l, l->in, l->r->all.tokens, &l->w->kv_a);
+    run_in_ready(l, l->r->all.tokens, &l->w->kv_a);
     run_gemm(l, (struct op_gemm){.out = key,
                                  .x = l->in,
                                  .w = &l->w->kv_a,

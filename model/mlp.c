@@ -68,7 +68,7 @@ static void run_unit(const struct layer_run *l, const struct expert_weights *w, 
     const struct op_gemm a = {
         .out = s->gate, .x = l->in, .w = &w->gate, .bias = w->gate_bias, .tokens = to.tokens};
     const bool rounded = reads_pairs_alone(l->r->m, &w->down);
-    run_ready(l, l->in, to.tokens, &w->gate);
+    run_in_ready(l, to.tokens, &w->gate);
     if (w->gate.rows >= UNIT_GATED_LEAST && run_gates(l, &a, &w->up))
         run_gated(l, w, a, rounded);
     else

@@ -120,6 +120,7 @@ struct layer_run {
     float *x, *h;               /* of these rows */
     const float *in;            /* what the attention block reads, of all rows */
     const float *in_sel;        /* and of these rows */
+    bool in_is_ready;           /* `in`, until anything else is made ready: see run_in_ready() */
 };
 
 static inline void run_meet(const struct run *r)
@@ -139,6 +140,8 @@ void run_small_gemm(const struct layer_run *l, struct op_gemm a);
  * gemms that read it next, that by `w` first of all, and meets. All members must have met since the
  * gemms before. A gemm by weights whose columns are in another order makes the integers anew. */
 void run_ready(const struct layer_run *l, const float *x, int32_t tokens, const struct matrix *w);
+/* The same of l->in, as the first thing that a block does: the norm may have done it. */
+void run_in_ready(const struct layer_run *l, int32_t tokens, const struct matrix *w);
 /* Who writes x so by an op of its own, in bf16 at x16, says it here. Does not meet: all must have
  * met before, since gemms read what was ready then, and must meet behind it. */
 void run_is_ready(const struct layer_run *l, const float *x, const struct matrix *w,

@@ -85,7 +85,8 @@ Test(profile, every_op_of_a_dense_model)
     struct model_profile p;
     check(TINY, &p);
     cr_assert_eq(calls(&p, PROFILE_EMBED), forwards);
-    cr_assert_eq(calls(&p, PROFILE_NORM), forwards * (2 * layers + 1));
+    /* in strips, by who has rows */
+    cr_assert_geq(pieces(&p, PROFILE_NORM), forwards * (2 * layers + 1));
     cr_assert_geq(pieces(&p, PROFILE_QKV), forwards * 3 * layers);
     /* of the prompt's last layer keys are rotated for all rows, and queries for one */
     cr_assert_eq(calls(&p, PROFILE_ROPE), forwards * layers + 1);
