@@ -7,6 +7,9 @@
 #define FORMS_OF_KV                                                                                \
     (FORM_BIT(FORM_F32) | FORM_BIT(FORM_BF16) | FORM_BIT(FORM_F16) | FORM_BIT(FORM_KV_FP8) |       \
      FORM_BIT(FORM_KV_INT8) | FORM_BIT(FORM_KV_INT4))
+#define FORMS_ROUNDED                                                                              \
+    (FORM_BIT(FORM_BF16_ROWS) | FORM_BIT(FORM_KV_F16_ROWS) | FORM_BIT(FORM_KV_FP8_ROWS) |          \
+     FORM_BIT(FORM_KV_INT8_ROWS) | FORM_BIT(FORM_KV_INT4_ROWS))
 
 static int32_t sequences_of(const struct bench_shape *s)
 {
@@ -29,14 +32,13 @@ static void lay_out(struct bench_job *j, int32_t kv_heads, int32_t dim)
         j->seq_of[r] = r / each;
         j->positions[r] = s->start + r % each;
     }
-    j->layout =
-        (struct kv_layout){.layers = 1,
-                           .kv_heads = kv_heads,
-                           .head_dim = dim,
-                           .value_dim = s->out_dim ? 0 : dim,
-                           .block_tokens = BENCH_BLOCK_TOKENS,
-                           .blocks = blocks * sequences,
-                           .dtype = j->form == FORM_BF16_ROWS ? DTYPE_BF16 : (enum dtype)j->form};
+    j->layout = (struct kv_layout){.layers = 1,
+                                   .kv_heads = kv_heads,
+                                   .head_dim = dim,
+                                   .value_dim = s->out_dim ? 0 : dim,
+                                   .block_tokens = BENCH_BLOCK_TOKENS,
+                                   .blocks = blocks * sequences,
+                                   .dtype = bench_form_kv(j->form)};
     j->rows = (struct op_rows){.positions = j->positions,
                                .seq_of = j->seq_of,
                                .block_tables = j->tables,
@@ -57,7 +59,7 @@ static bool prepare_attention(struct bench_job *j)
     if (!bench_form_runs(j->ops, j->form))
         return false;
     lay_out(j, s->b, s->c);
-    j->math = j->form == FORM_BF16_ROWS ? KERNELS_MATH_BF16 : KERNELS_MATH_FLOAT;
+    j->math = bench_form_math(j->ops, j->form);
     j->flops = 0;
     for (int32_t r = 0; r < s->tokens; r++)
         j->flops += 2.0 * reach_of(s, j->positions[r]) * s->a * (s->c + out_dim);
@@ -80,7 +82,7 @@ static void run_attention(const struct bench_job *j, int part, int parts)
                                    .scale = 0.125f,
                                    .sinks = s->sinks ? j->x : NULL,
                                    .rows = &j->rows,
-                                   .rounds = j->form == FORM_BF16_ROWS,
+                                   .rounds = j->math == KERNELS_MATH_BF16,
                                    .scratch = j->scratch,
                                    .scratch_bytes = j->scratch_bytes};
     j->ops->attention(&a, part, parts);
@@ -102,6 +104,7 @@ static bool prepare_store(struct bench_job *j)
 {
     const struct bench_shape *s = j->shape;
     lay_out(j, s->a, s->b);
+    j->pieces = 0; /* into blocks that are near, as those of the tokens before are */
     j->flops = 0;
     j->math = KERNELS_MATH_FLOAT;
     j->bytes = s->tokens * (8.0 * s->a * s->b + (double)kv_token_bytes(&j->layout));
@@ -121,7 +124,7 @@ static void describe_store(const struct bench_job *j, char *text, size_t cap)
 }
 
 const struct bench_op bench_attention = {.name = "attention",
-                                         .forms = FORMS_OF_KV | FORM_BIT(FORM_BF16_ROWS),
+                                         .forms = FORMS_OF_KV | FORMS_ROUNDED,
                                          .streams = true,
                                          .prepare = prepare_attention,
                                          .run = run_attention,

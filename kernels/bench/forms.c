@@ -8,9 +8,14 @@
 static const struct {
     const char *name; /* NULL: the dtype's */
     int32_t bits, group;
-    bool fp8, paired, whole, wide, rows16;
+    bool fp8, paired, whole, wide, mins, rows16;
+    enum dtype kv; /* of what tiles alone round */
 } forms[FORMS] = {
     [FORM_BF16_ROWS] = {"bf16r", .rows16 = true},
+    [FORM_KV_F16_ROWS] = {"fp16r", .rows16 = true, .kv = DTYPE_F16},
+    [FORM_KV_FP8_ROWS] = {"fp8r", .rows16 = true, .kv = DTYPE_FP8},
+    [FORM_KV_INT8_ROWS] = {"int8r", .rows16 = true, .kv = DTYPE_INT8},
+    [FORM_KV_INT4_ROWS] = {"int4r", .rows16 = true, .kv = DTYPE_INT4},
     [FORM_FP8] = {"fp8", .fp8 = true},
     [FORM_FP8_ROWS] = {"fp8r", .fp8 = true, .rows16 = true},
     [FORM_Q8] = {"q8", 8, PACKED_SPAN},
@@ -20,6 +25,7 @@ static const struct {
     [FORM_Q8_WHOLE] = {"q8w", 8, 0, .paired = true, .whole = true},
     [FORM_Q8_WIDE] = {"wide8", 8, PACKED_SPAN, .wide = true},
     [FORM_Q4_WIDE] = {"wide4", 4, PACKED_SPAN, .wide = true},
+    [FORM_Q4_WIDE_MINS] = {"wide4m", 4, 128, .wide = true, .mins = true},
 };
 
 const char *bench_form_name(enum bench_form f)
@@ -35,9 +41,14 @@ enum kernels_math bench_form_math(const struct ops *o, enum bench_form f)
                                                                          : KERNELS_MATH_FLOAT;
 }
 
+enum dtype bench_form_kv(enum bench_form f)
+{
+    return f == FORM_BF16_ROWS ? DTYPE_BF16 : forms[f].kv ? forms[f].kv : (enum dtype)f;
+}
+
 bool bench_form_runs(const struct ops *o, enum bench_form f)
 {
-    return o->round || !forms[f].rows16;
+    return forms[f].kv ? o->panels : o->round || !forms[f].rows16;
 }
 
 struct bench_weights bench_weights_of(const struct bench_job *j, int32_t rows, int32_t cols)
@@ -64,6 +75,7 @@ struct bench_weights bench_weights_of(const struct bench_job *j, int32_t rows, i
                                    .bits = forms[f].bits,
                                    .group = forms[f].group ? forms[f].group : cols,
                                    .zero = forms[f].bits == 8 ? 128 : 8,
+                                   .has_min = forms[f].mins,
                                    .scale_type = DTYPE_F16};
         w.matrix.wide_rows = forms[f].wide;
         w.bytes = packed_bytes(&w.packed);

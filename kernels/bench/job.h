@@ -4,7 +4,8 @@
  *
  * Owner: kernels/bench.c. Thread: the creator prepares; every member of the team runs, and writes
  * to the arrays alone that ops write to, and member 0 to `pairs`.
- */
+ *
+ * It is over 150 lines because a job has all that any op needs. */
 #ifndef KERNELS_BENCH_JOB_H
 #define KERNELS_BENCH_JOB_H
 
@@ -35,6 +36,10 @@ enum bench_form {
     FORM_KV_INT8 = DTYPE_INT8,
     FORM_KV_INT4 = DTYPE_INT4,
     FORM_BF16_ROWS = DTYPE_KV_COUNT, /* times rows of bf16; of KV: queries are rounded */
+    FORM_KV_F16_ROWS,                /* of KV alone: what is read is rounded, too */
+    FORM_KV_FP8_ROWS,
+    FORM_KV_INT8_ROWS,
+    FORM_KV_INT4_ROWS,
     FORM_FP8,
     FORM_FP8_ROWS,
     FORM_Q8,
@@ -44,10 +49,13 @@ enum bench_form {
     FORM_Q8_WHOLE, /* one scale for a row, of weights and of x */
     FORM_Q8_WIDE,
     FORM_Q4_WIDE,
+    FORM_Q4_WIDE_MINS, /* in groups of 128, with mins */
     FORMS
 };
 #define FORM_BIT(form) (1U << (form))
 const char *bench_form_name(enum bench_form f);
+/* What KV of this form is stored as. */
+enum dtype bench_form_kv(enum bench_form f);
 
 /* a, b, c: N and K of products; heads, kv_heads and head_dim of attention; heads and head_dim of
  * rope and kv_store; of other ops the elements of a row. */

@@ -228,7 +228,8 @@ static void describe(const struct bench_job *j, char *text, size_t cap)
 const struct bench_op bench_mixture = {.name = "moe",
                                        .forms = FORM_BIT(FORM_BF16) | FORM_BIT(FORM_BF16_ROWS) |
                                                 FORM_BIT(FORM_Q8) | FORM_BIT(FORM_Q4) |
-                                                FORM_BIT(FORM_Q8_WHOLE),
+                                                FORM_BIT(FORM_Q8_WHOLE) | FORM_BIT(FORM_Q8_WIDE) |
+                                                FORM_BIT(FORM_Q4_WIDE),
                                        .streams = true,
                                        .prepare = prepare,
                                        .run = run,

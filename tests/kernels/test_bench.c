@@ -96,6 +96,8 @@ Test(bench, every_op_on_every_body, .timeout = 240)
     check_once(&b);
     cr_assert(has(&b.timed, "fp32", "groups=8") && has(&b.timed, "bf16", "window=128 sinks"));
     cr_assert(has(&b.timed, "bf16", "out=512") && has(&b.timed, "int4", "at=255"));
+    for (int body = 0; ops_at(body); body++) /* KV as tiles read it */
+        cr_assert(!ops_at(body)->panels || has(&b.timed, "int4r", "at=255"));
     kernels_bench_fini(&b);
 }
 
@@ -123,8 +125,9 @@ Test(bench, mixtures, .timeout = 240)
     const struct ops *best;
     cr_assert_eq(ops_cpu("auto", &best, NULL), ST_OK);
     struct kernels_bench b = run("moe", "best");
-    const char *forms[] = {"bf16", "q8", "q4", "q8w", "bf16r"};
-    for (size_t f = 0; f < 4 + (best->round != NULL); f++)
+    const char *forms[] = {"bf16", "q8", "q4", "q8w", "wide8", "wide4", "bf16r"};
+    const enum kernels_math wide = best->round ? KERNELS_MATH_BF16 : KERNELS_MATH_FLOAT;
+    for (size_t f = 0; f < 6 + (best->round != NULL); f++)
         cr_assert(has(&b.timed, forms[f], "M=1 N=128 K=256 experts=8 top=2"), "%s", forms[f]);
     for (size_t i = 0; i < b.timed.n; i++) {
         const struct kernels_bench_row *r = &b.timed.row[i];
@@ -134,6 +137,7 @@ Test(bench, mixtures, .timeout = 240)
         cr_assert_eq(r->flops, 2.0 * 3 * 2 * 128 * 256);
         cr_assert_eq(r->math, r->dtype[0] == 'q'               ? KERNELS_MATH_BYTES
                               : strcmp(r->dtype, "bf16r") == 0 ? KERNELS_MATH_BF16
+                              : r->dtype[0] == 'w'             ? wide
                                                                : KERNELS_MATH_FLOAT);
         if (strncmp(r->dtype, "bf16", 4) == 0)
             cr_assert_eq(r->bytes, 2.0 * 3 * 2 * 128 * 256 + 8 * 256);

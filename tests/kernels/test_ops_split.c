@@ -190,7 +190,7 @@ Test(split, whatever_the_parts, .timeout = 240)
     team_destroy(team);
 }
 
-/* One element of a value is no number, where it is stored as it is. */
+/* One element of a value is no number, or its first group is where those have scales. */
 static void make_sick(struct sequence *s, int position)
 {
     const struct kv_layout *l = &s->layout;
@@ -198,8 +198,11 @@ static void make_sick(struct sequence *s, int position)
     struct kt_batch b = kt_batch_make(&all, l->block_tokens, l->blocks);
     const int32_t block = b.rows.block_tables[0][position / l->block_tokens];
     const uint16_t nan = 0x7fc0;
-    memcpy((char *)s->pool + kv_offset(l, 0, block, l->value_dim ? KV_VALUE : KV_KEY,
-                                       l->kv_heads - 1, position % l->block_tokens),
+    const size_t dim = (size_t)(l->value_dim ? l->value_dim : l->head_dim);
+    const size_t at = kv_is_quantized(l->dtype) ? kv_scale_at(l->dtype, dim, 0) : 0;
+    memcpy((char *)s->pool + at +
+               kv_offset(l, 0, block, l->value_dim ? KV_VALUE : KV_KEY, l->kv_heads - 1,
+                         position % l->block_tokens),
            &nan, sizeof nan);
     kt_batch_free(&b);
 }
@@ -271,11 +274,14 @@ Test(split, rows_of_many_stretches, .timeout = 240)
     enum { PROMPTS = sizeof prompts / sizeof prompts[0] };
     static const int windows[] = {0, 90, 700, 530};
     static const enum dtype types[] = {DTYPE_F16, DTYPE_FP8, DTYPE_INT8, DTYPE_INT4};
-    for (int i = 0; i < 4 * PROMPTS; i++) {
+    for (int i = 0; i < 5 * PROMPTS; i++) {
         const struct prompt *p = &prompts[i % PROMPTS];
-        const enum dtype type = i < 2 * PROMPTS ? DTYPE_BF16 : types[(i + i / 4) % 4];
+        const int turn = i / PROMPTS; /* bf16 twice, all others, fp16, all others */
+        const enum dtype type = turn < 2    ? DTYPE_BF16
+                                : turn == 3 ? DTYPE_F16
+                                            : types[(i + turn) % 4];
         const struct feature f = {windows[i % 4], type, true, i % 2};
-        const bool sick = i / PROMPTS % 2 && (type == DTYPE_BF16 || type == DTYPE_F16);
+        const bool sick = turn != 0 && turn != 2;
         const struct way whole = {.at = p->begin, .end = p->end, .parts = 2};
         float *first = NULL;
         for (int b = 1; ops_at(b); b++) {

@@ -1,7 +1,7 @@
 /* Stretches of attention in tiles, of so few (row, head) pairs that most lanes would idle: scores
  * of 4 or 8 pairs at several positions share a vector, so that softmax takes a fourth, or half, of
- * the operations; and values are read by the tile unit where they lie. For tiles_body.h, and to the
- * bit what it does: what a pair's sums add up, and in which order, is the same.
+ * the operations; and the tile unit reads values of bf16 where they lie. For tiles_body.h, and to
+ * the bit what it does: what a pair's sums add up, and in which order, is the same.
  *
  * Memory is asked for what comes next all the time: for a stretch's values while its scores and
  * weights are computed, and for the next keys while its values are.

@@ -23,8 +23,8 @@ static void tiles_convert(const struct tiles_stretch *x, struct attention_state 
         tiles_widen(s, &w);
 }
 
-/* Finds the keys, or values, of what is seen. Read where they are, with what else is in their
- * block, unless a tile would reach beyond a block, or beyond an end of elements. */
+/* Finds the keys, or values, of what is seen. Those of bf16 are read where they are, with what else
+ * is in their block, unless a tile would reach beyond a block, or beyond an end of elements. */
 static void tiles_find(const struct tiles_stretch *x, struct attention_state *s, enum kv_part part,
                        struct tiles_rows *out)
 {

@@ -84,6 +84,7 @@ static void gemm_packed(const struct op_gemm *a, struct packed_share share)
         return;
     }
     if (a->w->wide_rows && a->x16) {
+        assert(!a->unit);
         tiles_wide(a, share);
         return;
     }

@@ -18,9 +18,13 @@
 #include "kernels/cpu/gemm/tiles_lines_body.h"
 #include "kernels/cpu/gemm/wide_body.h"
 
-#define WIDER_ROWS 512 /* of x at a time */
-#define WIDER_TILES 8  /* of each panel that are expanded at a time */
-#define WIDER_UNITS 4  /* whose sums are scaled at a time */
+#if defined(TILES_EMULATED)
+#define WIDER_ROWS 64 /* of x at a time; so that tests see several blocks */
+#else
+#define WIDER_ROWS 512
+#endif
+#define WIDER_TILES 8 /* of each panel that are expanded at a time */
+#define WIDER_UNITS 4 /* whose sums are scaled at a time */
 #define WIDER_AHEAD 2048
 
 /* Of columns [32 * tile, 32 * (tile + tiles)), or half of one tile's. */
@@ -45,22 +49,7 @@ struct wider_run {
 
 /* ---- weights to tiles ---- */
 
-/* What each q of 4 bits stands for, twice over, as the upper bit of an index is none of it; or what
- * is taken off one of 8. */
-static __m512i wider_of(const struct packed *p)
-{
-    uint16_t words[32];
-    float values[16];
-    if (p->bits == 8)
-        return _mm512_set1_epi32(p->zero);
-    wide_values(p, values);
-    for (int i = 0; i < 32; i++)
-        words[i] = dtype_f32_to_bf16(values[i % 16]);
-    return _mm512_loadu_si512(words);
-}
-
-/* 64 bytes of a panel to rows of a tile: two, or with 4 bits four. A float of so few bits is bf16
- * in its upper half and zeros below. */
+/* 64 bytes of a panel to rows of a tile: two, or with 4 bits four. */
 INLINE void wider_expand4(const uint8_t *from, __m512i of, char *to)
 {
     /* The second and third byte of four change places: then each word's index is in its low bits,
@@ -75,12 +64,8 @@ INLINE void wider_expand4(const uint8_t *from, __m512i of, char *to)
 }
 INLINE void wider_expand8(const uint8_t *from, __m512i of, char *to)
 {
-    const __m512i q = _mm512_load_si512(from), byte = _mm512_set1_epi32(255);
-    __m512i v[4] = {_mm512_and_si512(q, byte), _mm512_and_si512(_mm512_srli_epi32(q, 8), byte),
-                    _mm512_and_si512(_mm512_srli_epi32(q, 16), byte), _mm512_srli_epi32(q, 24)};
-    UNROLL
-    for (int c = 0; c < 4; c++)
-        v[c] = _mm512_castps_si512(_mm512_cvtepi32_ps(_mm512_sub_epi32(v[c], of)));
+    __m512i v[4];
+    wide_floats(from, of, v);
     _mm512_store_si512(to, _mm512_or_si512(_mm512_srli_epi32(v[0], 16), v[1]));
     _mm512_store_si512(to + 64, _mm512_or_si512(_mm512_srli_epi32(v[2], 16), v[3]));
 }
@@ -268,12 +253,12 @@ static void tiles_wide(const struct op_gemm *op, struct packed_share share)
     float sum[2][WIDER_ROWS * TILE_ROWS] __attribute__((aligned(64)));
     struct wider_run f;
     f.p = op->w->packed;
-    f.of = wider_of(f.p);
+    f.of = wide_of(f.p);
     for (size_t i = 0; i < 3 * TILE_BYTES / sizeof(uint16_t); i++) {
         const size_t half = i / (TILE_BYTES / 2), row = i % (TILE_BYTES / 2) / 32;
         const bool one = half == 0 || row / (TILE_ROWS / 2) == half - 1;
         const uint16_t word = one ? 0x3f80 : 0;
-        memcpy(f.ones[0] + i * sizeof word, &word, sizeof word);
+        memcpy((char *)f.ones + i * sizeof word, &word, sizeof word);
     }
     f.pairs = (struct lines_run){.op = op,
                                  .sum = {sum[0], sum[1]},

@@ -85,7 +85,7 @@ INLINE void wide_step_floats(const struct packed *p, const uint8_t *q, int shift
         }
 }
 
-#if defined(BODY_ROUNDS)
+#if defined(BODY_ROUNDS) || defined(BODY_TILES)
 /* The words that each q of 4 bits stands for, twice over: the bit above is none of it. */
 static __m512i wide_words(const struct packed *p)
 {
@@ -97,31 +97,42 @@ static __m512i wide_words(const struct packed *p)
     return _mm512_loadu_si512(words);
 }
 
-/* The same as pairs of bf16, [2][PACKED_ROWS][2]; of 4 bits two steps at once. A float of so few
- * bits is bf16 in its upper half and zeros below. `of`: zero, or the words. */
-INLINE void wide_pairs(const uint8_t *from, int bits, __m512i of, __m512i out[4])
+/* What pairs are made of: these, or what is taken off each q of 8 bits. */
+static __m512i wide_of(const struct packed *p)
+{
+    return p->bits == 4 ? wide_words(p) : _mm512_set1_epi32(p->zero);
+}
+
+/* Four columns of q of 8 bits. A float of so few bits is bf16 in its upper half, zeros below. */
+INLINE void wide_floats(const uint8_t *from, __m512i of, __m512i out[4])
 {
     const __m512i q = _mm512_loadu_si512(from), byte = _mm512_set1_epi32(255);
+    out[0] = _mm512_and_si512(q, byte);
+    out[1] = _mm512_and_si512(_mm512_srli_epi32(q, 8), byte);
+    out[2] = _mm512_and_si512(_mm512_srli_epi32(q, 16), byte);
+    out[3] = _mm512_srli_epi32(q, 24);
+    UNROLL
+    for (int c = 0; c < 4; c++)
+        out[c] = _mm512_castps_si512(_mm512_cvtepi32_ps(_mm512_sub_epi32(out[c], of)));
+}
+#endif
+
+#if defined(BODY_ROUNDS)
+/* The columns as pairs of bf16, [2][PACKED_ROWS][2]; of 4 bits two steps at once. */
+INLINE void wide_pairs(const uint8_t *from, int bits, __m512i of, __m512i out[4])
+{
     if (bits == 4) {
+        const __m512i q = _mm512_loadu_si512(from);
         out[0] = _mm512_permutexvar_epi16(q, of);
         out[1] = _mm512_permutexvar_epi16(_mm512_srli_epi16(q, 8), of);
         out[2] = _mm512_permutexvar_epi16(_mm512_srli_epi16(q, 4), of);
         out[3] = _mm512_permutexvar_epi16(_mm512_srli_epi16(q, 12), of);
         return;
     }
-    __m512i v[4] = {_mm512_and_si512(q, byte), _mm512_and_si512(_mm512_srli_epi32(q, 8), byte),
-                    _mm512_and_si512(_mm512_srli_epi32(q, 16), byte), _mm512_srli_epi32(q, 24)};
-    UNROLL
-    for (int c = 0; c < 4; c++)
-        v[c] = _mm512_castps_si512(_mm512_cvtepi32_ps(_mm512_sub_epi32(v[c], of)));
+    __m512i v[4];
+    wide_floats(from, of, v);
     out[0] = _mm512_or_si512(_mm512_srli_epi32(v[0], 16), v[2]);
     out[1] = _mm512_or_si512(_mm512_srli_epi32(v[1], 16), v[3]);
-}
-
-/* What wide_pairs() needs to know of the weights. */
-static __m512i wide_of(const struct packed *p)
-{
-    return p->bits == 4 ? wide_words(p) : _mm512_set1_epi32(p->zero);
 }
 
 static void wide_expand_pairs(const struct packed *p, const uint8_t *q, size_t columns, char *out)
