@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #define PAGE ((size_t)2 << 20)
 
@@ -45,16 +44,12 @@ void *huge_map_file(int fd, size_t bytes)
     if (room == MAP_FAILED)
         return NULL;
     const size_t before = (PAGE - (uintptr_t)room % PAGE) % PAGE;
-    char *memory = mmap(room + before, bytes, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0);
-    if (memory == MAP_FAILED) {
-        munmap(room, all + PAGE);
+    /* Given back first, and only asked for: a mapping by force that fails may have left a hole, in
+     * which others' memory may be by then. Who is quicker costs us the large pages. */
+    munmap(room, all + PAGE);
+    char *memory = mmap(room + before, bytes, PROT_READ, MAP_SHARED, fd, 0);
+    if (memory == MAP_FAILED)
         return NULL;
-    }
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    const size_t mapped = (bytes + page - 1) / page * page;
-    if (before > 0)
-        munmap(room, before);
-    munmap(memory + mapped, all + PAGE - before - mapped);
     /* Not MADV_COLLAPSE: what is not in large pages yet it copies, at half a GB/s, and most file
      * systems have none. */
     huge_ask(memory, bytes);
