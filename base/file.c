@@ -7,6 +7,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+
 /* `size` is what the system says; the file may have another by now. */
 static enum status read_all(int fd, const char *path, size_t size, size_t max, struct buf *out,
                             struct error *err)
@@ -60,4 +62,22 @@ enum status file_read_text(const char *path, size_t max, char **out, struct erro
         *out = buf_take(&b, NULL);
     buf_fini(&b);
     return st;
+}
+
+struct file_state file_state_of(const struct stat *s)
+{
+    return (struct file_state){
+        .inode = (uint64_t)s->st_ino,
+        .bytes = (uint64_t)s->st_size,
+        .modified_ns = (int64_t)s->st_mtim.tv_sec * NS_PER_S + s->st_mtim.tv_nsec,
+        .changed_ns = (int64_t)s->st_ctim.tv_sec * NS_PER_S + s->st_ctim.tv_nsec};
+}
+
+bool file_state_read(const char *path, struct file_state *out)
+{
+    struct stat s;
+    if (stat(path, &s) != 0 || !S_ISREG(s.st_mode))
+        return false;
+    *out = file_state_of(&s);
+    return true;
 }

@@ -20,8 +20,9 @@ struct checkpoint {
     struct safetensors_file *files;
     char **labels; /* name of each file, for an index */
     size_t n_files;
-    struct tensor *tensors; /* in order of name; with one file they are the file's own */
-    char *names;            /* the index's copies of the names; NULL with one file */
+    struct opened_file index; /* its path is ours; NULL: there is none */
+    struct tensor *tensors;   /* in order of name; with one file they are the file's own */
+    char *names;              /* the index's copies of the names; NULL with one file */
     size_t count;
     uint64_t data_bytes;
 };
@@ -54,6 +55,7 @@ void checkpoint_close(struct checkpoint *c)
     }
     free(c->files);
     free(c->labels);
+    free((char *)(uintptr_t)c->index.path);
     free(c);
 }
 
@@ -221,6 +223,8 @@ static enum status open_index(const char *dir, const char *path, struct checkpoi
                               struct error *err)
 {
     json *root = NULL;
+    struct opened_file index = {0};
+    (void)file_state_read(path, &index.state); /* what it is not, reading it says */
     enum status st = json_read_file(path, INDEX_MAX_BYTES, &root, err);
     if (st)
         return st;
@@ -234,6 +238,10 @@ static enum status open_index(const char *dir, const char *path, struct checkpoi
                      SAFETENSORS_TENSORS_MAX);
     if (!st)
         st = checkpoint_new(n < SAFETENSORS_SHARDS_MAX ? n : SAFETENSORS_SHARDS_MAX, &c, err);
+    if (!st && !(index.path = strdup(path)))
+        st = err_set(err, ST_NO_MEMORY, "%s: no memory for its name", path);
+    if (!st)
+        c->index = index;
     if (!st)
         st = collect_shards(c, map, path, err);
     if (!st)
@@ -280,6 +288,16 @@ const struct tensor *checkpoint_at(const struct checkpoint *c, size_t i)
 size_t checkpoint_files(const struct checkpoint *c)
 {
     return c->n_files;
+}
+
+struct opened_file checkpoint_file_at(const struct checkpoint *c, size_t i)
+{
+    return file_map_opened(&c->files[i].map);
+}
+
+const struct opened_file *checkpoint_index(const struct checkpoint *c)
+{
+    return c->index.path ? &c->index : NULL;
 }
 
 uint64_t checkpoint_data_bytes(const struct checkpoint *c)

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -23,14 +24,19 @@ enum status file_map_open(const char *path, const char *label, struct file_map *
         st = err_set(err, ST_INVALID, "%s: not a regular file", label);
     else if (info.st_size <= 0)
         st = err_set(err, ST_INVALID, "%s: an empty file", label);
+    char *own = st ? NULL : strdup(path);
+    if (!st && !own)
+        st = err_set(err, ST_NO_MEMORY, "%s: no memory for its name", label);
     if (!st) {
         size_t len = (size_t)info.st_size;
         void *bytes = mmap(NULL, len, PROT_READ, MAP_SHARED, fd, 0);
         if (bytes == MAP_FAILED)
             st = err_set(err, ST_IO, "%s: cannot map %zu bytes: %s", label, len, strerror(errno));
         else
-            *out = (struct file_map){bytes, len};
+            *out = (struct file_map){bytes, len, own, file_state_of(&info)};
     }
+    if (st)
+        free(own);
     close(fd);
     return st;
 }
@@ -45,5 +51,11 @@ void file_map_close(struct file_map *m)
 {
     if (m->bytes)
         munmap(m->bytes, m->len);
+    free(m->path);
     *m = (struct file_map){0};
+}
+
+struct opened_file file_map_opened(const struct file_map *m)
+{
+    return (struct opened_file){m->path, m->bytes, m->state};
 }

@@ -249,6 +249,11 @@ size_t gguf_files(const struct gguf *g)
     return g->n_files;
 }
 
+struct opened_file gguf_file_at(const struct gguf *g, size_t i)
+{
+    return file_map_opened(&g->files[i].map);
+}
+
 size_t gguf_key_count(const struct gguf *g)
 {
     return g->files[0].n_values;

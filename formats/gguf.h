@@ -22,6 +22,7 @@
 
 #include "base/status.h"
 #include "formats/ggml_type.h"
+#include "formats/opened_file.h"
 
 #define GGUF_KEYS_MAX 100000
 #define GGUF_TENSORS_MAX 1000000
@@ -91,6 +92,7 @@ enum status gguf_find_file(const char *dir, char *out, size_t cap, struct error 
 
 unsigned gguf_version(const struct gguf *g);
 size_t gguf_files(const struct gguf *g);
+struct opened_file gguf_file_at(const struct gguf *g, size_t i);
 size_t gguf_key_count(const struct gguf *g);
 const struct gguf_value *gguf_key_at(const struct gguf *g, size_t i);      /* in order of key */
 const struct gguf_value *gguf_find(const struct gguf *g, const char *key); /* NULL: absent */

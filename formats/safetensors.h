@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "formats/opened_file.h"
 
 #define SAFETENSORS_HEADER_MAX_BYTES UINT64_C(100000000)
 #define SAFETENSORS_TENSORS_MAX 1000000
@@ -85,6 +86,9 @@ const struct tensor *checkpoint_find(const struct checkpoint *c, const char *nam
 size_t checkpoint_count(const struct checkpoint *c);
 const struct tensor *checkpoint_at(const struct checkpoint *c, size_t i); /* in order of name */
 size_t checkpoint_files(const struct checkpoint *c);
+struct opened_file checkpoint_file_at(const struct checkpoint *c, size_t i);
+/* The index: from right before it was read. NULL: there is none. */
+const struct opened_file *checkpoint_index(const struct checkpoint *c);
 uint64_t checkpoint_data_bytes(const struct checkpoint *c); /* sum over the tensors listed */
 
 #endif

@@ -15,6 +15,8 @@
 struct weight_source {
     struct checkpoint *checkpoint;
     struct gguf *gguf;
+    struct opened_file *files; /* [n_files] */
+    size_t n_files;
     struct quant_config config;
     struct quantized_set set; /* weights in order of name */
     uint64_t stored_bytes;
@@ -31,6 +33,7 @@ void weight_source_close(struct weight_source *s)
     quant_config_fini(&s->config);
     checkpoint_close(s->checkpoint);
     gguf_close(s->gguf);
+    free(s->files);
     free(s);
 }
 
@@ -147,6 +150,27 @@ static enum status open_under(struct weight_source *s, const char *path, struct 
     return st ? st : checkpoint_open(path, &s->checkpoint, err);
 }
 
+static enum status list_files(struct weight_source *s, struct error *err)
+{
+    const size_t n = s->gguf ? gguf_files(s->gguf) : checkpoint_files(s->checkpoint);
+    const struct opened_file *index = s->gguf ? NULL : checkpoint_index(s->checkpoint);
+    s->files = calloc(n + 1, sizeof *s->files);
+    if (!s->files)
+        return err_set(err, ST_NO_MEMORY, "no memory for a list of %zu files", n);
+    for (size_t i = 0; i < n; i++)
+        s->files[s->n_files++] =
+            s->gguf ? gguf_file_at(s->gguf, i) : checkpoint_file_at(s->checkpoint, i);
+    if (index)
+        s->files[s->n_files++] = *index;
+    return ST_OK;
+}
+
+const struct opened_file *weight_source_files(const struct weight_source *s, size_t *n)
+{
+    *n = s->n_files;
+    return s->files;
+}
+
 static enum status bind(struct weight_source *s, const char *label, struct error *err)
 {
     enum status st;
@@ -166,6 +190,8 @@ enum status weight_source_open(const char *path, struct weight_source **out, str
     if (!s)
         return err_set(err, ST_NO_MEMORY, "no memory for a checkpoint");
     enum status st = open_under(s, path, err);
+    if (!st)
+        st = list_files(s, err);
     if (!st)
         st = bind(s, path, err);
     if (st)

@@ -64,6 +64,9 @@ void weight_source_close(struct weight_source *s);
 
 /* Files that were read so far no longer count as this process' memory; what is read again does. */
 void weight_source_let_go(const struct weight_source *s);
+/* What was opened: files of tensors, in an order of their own, then their index where there is one.
+ * Of bytes in memory: none. */
+const struct opened_file *weight_source_files(const struct weight_source *s, size_t *n);
 
 const struct weight *weight_source_find(const struct weight_source *s, const char *name);
 size_t weight_source_count(const struct weight_source *s);

@@ -289,6 +289,13 @@ Test(gguf, reads_splits, .init = make_folder, .fini = remove_folder)
     cr_assert(gguf_files(g) == 2 && gguf_tensor_count(g) == 2);
     cr_assert(gguf_find_tensor(g, "x") && gguf_find_tensor(g, "y"));
     cr_assert_eq(*(const uint8_t *)gguf_find_tensor(g, "y")->data, 1);
+    for (size_t i = 0; i < 2; i++) {
+        const struct opened_file f = gguf_file_at(g, i);
+        struct file_state now;
+        cr_assert(file_state_read(f.path, &now) && memcmp(&now, &f.state, sizeof now) == 0);
+        cr_assert_not_null(strstr(f.path, i ? "/m-00002-of-" : "/m-00001-of-"));
+        cr_assert_not_null(f.map);
+    }
     gguf_close(g);
 
     snprintf(other, sizeof other, "%s/m-00002-of-00002.gguf", folder);

@@ -9,6 +9,7 @@
 
 #include "base/buf.h"
 #include "formats/safetensors.h"
+#include "formats/weight_source.h"
 
 /* A file of `header` padded with spaces to `pad` bytes, and `data` bytes 0, 1, 2 ... */
 static struct buf make_file(const char *header, size_t pad, size_t data)
@@ -276,6 +277,36 @@ Test(checkpoint, shards, .init = make_folder, .fini = remove_folder)
     cr_assert_eq(checkpoint_open(folder, &c, &err), ST_OK, "%s", err.text);
     cr_assert_not_null(checkpoint_find(c, "z"));
     checkpoint_close(c);
+}
+
+/* The index and what it names, and nothing else that lies there. */
+Test(checkpoint, files_that_were_opened, .init = make_folder, .fini = remove_folder)
+{
+    static const char *const names[] = {"/one.safetensors", "/two.safetensors",
+                                        "/model.safetensors.index.json"};
+    struct weight_source *s;
+    struct error err = {0};
+    size_t n;
+    put_shard("one.safetensors", "{" U8_TENSOR("a", "[2]", "[0,2]") "}", 2);
+    put_shard("two.safetensors", "{" U8_TENSOR("b", "[4]", "[0,4]") "}", 4);
+    put_shard("zero.safetensors", "{" U8_TENSOR("c", "[4]", "[0,4]") "}", 4);
+    put_index("{\"weight_map\":{\"a\":\"one.safetensors\",\"b\":\"two.safetensors\"}}");
+    cr_assert_eq(weight_source_open(folder, &s, &err), ST_OK, "%s", err.text);
+    const struct opened_file *files = weight_source_files(s, &n);
+    cr_assert_eq(n, 3);
+    for (size_t i = 0; i < n; i++) {
+        struct file_state now;
+        cr_assert_not_null(strstr(files[i].path, names[i]), "%s", files[i].path);
+        cr_assert(file_state_read(files[i].path, &now));
+        cr_assert(memcmp(&now, &files[i].state, sizeof now) == 0);
+        cr_assert_eq(files[i].map != NULL, i < 2);
+    }
+    weight_source_close(s);
+    put_shard("model.safetensors", "{" U8_TENSOR("z", "[1]", "[0,1]") "}", 1);
+    cr_assert_eq(weight_source_open(folder, &s, &err), ST_OK, "%s", err.text);
+    files = weight_source_files(s, &n);
+    cr_assert(n == 1 && strstr(files[0].path, "/model.safetensors"));
+    weight_source_close(s);
 }
 
 Test(checkpoint, follows_links_as_download_caches_have_them, .init = make_folder,
