@@ -178,9 +178,6 @@ enum status model_load(const struct model_load_args *args, struct model **out, s
     m->max_tokens = args->max_batch_tokens;
     m->max_logits = args->max_logits_rows < args->max_batch_tokens ? args->max_logits_rows
                                                                    : args->max_batch_tokens;
-    struct weights_key stamp = {0};
-    if (args->weights_cache)
-        stamp = weights_files_stamp(args->dir);
     enum status st = m->work ? model_config_read(args->dir, &m->config, &m->defaults, err)
                              : err_set(err, ST_NO_MEMORY, "no memory for a model");
     if (!st)
@@ -196,7 +193,6 @@ enum status model_load(const struct model_load_args *args, struct model **out, s
                                                  .team = args->team,
                                                  .form = args->weights,
                                                  .cache = args->weights_cache,
-                                                 .stamp = stamp,
                                                  .fingerprint = m->fingerprint,
                                                  .rounds = args->ops->round != NULL,
                                                  .panels = args->ops->panels},

@@ -193,8 +193,7 @@ struct weights_args {
     const char *dir;
     struct team *team;
     enum model_weights_form form;
-    const char *cache;        /* a folder, "model", or NULL */
-    struct weights_key stamp; /* of the files, from before the source was opened */
+    const char *cache; /* a folder, "model", or NULL */
     struct fingerprint fingerprint;
     bool rounds; /* gemms by bf16 can read bf16 */
     bool panels; /* and want such weights in panels */

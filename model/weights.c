@@ -422,10 +422,11 @@ enum status weights_bind(const struct weights_args *args, struct model_weights *
         st = err_set(err, ST_INVALID, "%s: tensor %s: an element is not a finite number", args->dir,
                      bad);
     if (!st && args->cache && b.conversion.n_jobs > 0) {
+        b.conversion.files.v = weight_source_files(args->source, &b.conversion.files.n);
         struct weights_origin *of = &b.conversion.origin;
         memcpy(of->key.w, args->fingerprint.w, sizeof args->fingerprint.w);
-        weights_files_mix(&of->key, args->dir);
-        of->stamp = args->stamp;
+        weights_files_mix(&of->key, b.conversion.files);
+        of->stamp = weights_files_stamp(b.conversion.files);
     }
     if (!st)
         st = conversion_run(&b.conversion, args->team, out);

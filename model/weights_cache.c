@@ -16,9 +16,9 @@
 #include "base/huge.h"
 #include "kernels/packed.h"
 
-/* "BATONPK3". Another layout is another number, and so is another way to get there: whatever makes
+/* "BATONPK4". Another layout is another number, and so is another way to get there: whatever makes
  * other bytes of the same checkpoint, the mending of how a format is read too. */
-#define MAGIC UINT64_C(0x334b504e4f544142)
+#define MAGIC UINT64_C(0x344b504e4f544142)
 #define PARTS_MAX (1u << 24)
 #define DISK_LEFT (UINT64_C(1) << 30)
 #define STAGE_BYTES ((size_t)4 << 20)
@@ -143,18 +143,37 @@ void weights_cache_close(struct weights_cache *c)
     *c = (struct weights_cache){0};
 }
 
-void weights_cache_restamp(struct weights_cache *c, const char *path,
-                           const struct weights_key *stamp)
+/* A network's file system may say only when a file is closed that there was no room for it. Not
+ * synchronised with the disk: a start waits for it, and what a power cut tears the CRCs tell. */
+static bool is_taken(int fd)
+{
+    int other = dup(fd);
+    return other >= 0 && close(other) == 0;
+}
+
+enum status weights_cache_restamp(struct weights_cache *c, const char *path,
+                                  const struct weights_key *stamp, struct error *err)
 {
     struct head h;
-    int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    /* Another start may have put another file there. */
-    if (fd >= 0 && pread(fd, &h, sizeof h, 0) == (ssize_t)sizeof h &&
-        memcmp(&h, c->map, sizeof h) == 0 &&
-        pwrite(fd, stamp, sizeof *stamp, offsetof(struct head, stamp)) == (ssize_t)sizeof *stamp)
+    struct stat s;
+    enum status st = ST_OK;
+    int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW);
+    if (fd < 0)
+        return err_set(err, ST_IO, "%s: %s", path, strerror(errno));
+    errno = 0;
+    if (fstat(fd, &s) != 0 || !is_trusted(&s))
+        st = err_set(err, ST_IO, "%s: not a file of ours that nobody else can write", path);
+    /* Another start may have put another file there: that one's stamp is as good. */
+    else if (pread(fd, &h, sizeof h, 0) != (ssize_t)sizeof h || memcmp(&h, c->map, sizeof h) != 0)
+        st = ST_OK;
+    else if (pwrite(fd, stamp, sizeof *stamp, offsetof(struct head, stamp)) !=
+                 (ssize_t)sizeof *stamp ||
+             !is_taken(fd))
+        st = err_set(err, ST_IO, "%s: %s", path, strerror(errno ? errno : ENOSPC));
+    else
         c->origin.stamp = *stamp;
-    if (fd >= 0)
-        close(fd);
+    close(fd);
+    return st;
 }
 
 /* ---- writing ---- */
@@ -259,40 +278,68 @@ static int open_part(const char *part)
     return why ? -1 : fd;
 }
 
-enum status weights_cache_write(const char *path, const struct weights_origin *origin,
-                                struct weights_part *parts, size_t n, struct error *err)
+static uint64_t data_at(size_t n)
 {
-    char part[1200];
+    return aligned(sizeof(struct head) + n * sizeof(struct entry));
+}
+
+enum status weights_cache_begin(const char *path, const struct weights_part *parts, size_t n,
+                                struct weights_cache_new *out, struct error *err)
+{
+    uint64_t bytes = data_at(n);
+    for (size_t i = 0; i < n; i++)
+        bytes += aligned(parts[i].bytes);
+    if (snprintf(out->path, sizeof out->path, "%s", path) >= (int)sizeof out->path)
+        return err_set(err, ST_INVALID, "%.200s: path too long", path);
+    snprintf(out->part, sizeof out->part, "%s.part", out->path);
+    out->fd = open_part(out->part);
+    if (out->fd < 0)
+        return err_set(err, ST_IO, "%s: %s", out->part, strerror(errno));
+    if (has_room(path, bytes))
+        return ST_OK;
+    weights_cache_abandon(out);
+    return err_set(err, ST_NO_MEMORY, "%s: no room for %llu MiB and one GiB more", path,
+                   (unsigned long long)(bytes >> 20));
+}
+
+void weights_cache_abandon(struct weights_cache_new *w)
+{
+    unlink(w->part); /* before another gets the lock */
+    close(w->fd);
+    w->fd = -1;
+}
+
+enum status weights_cache_finish(struct weights_cache_new *w, const struct weights_origin *origin,
+                                 struct weights_part *parts, size_t n, struct error *err)
+{
     struct head h = {.magic = MAGIC,
                      .key = origin->key,
                      .content = origin->content,
                      .n = n,
+                     .data = data_at(n),
                      .stamp = origin->stamp};
     struct entry *entries = calloc(n + 1, sizeof *entries);
-    if (!entries)
-        return err_set(err, ST_NO_MEMORY, "%s: no memory", path);
-    uint64_t at = h.data = aligned(sizeof h + n * sizeof *entries);
-    for (size_t i = 0; i < n; i++) {
+    uint64_t at = h.data;
+    enum status st = ST_OK;
+    for (size_t i = 0; entries && i < n; i++) {
         parts[i].crc = hash_crc32c(0, parts[i].data, parts[i].bytes);
         entries[i] = (struct entry){at, parts[i].bytes, parts[i].form, parts[i].crc};
         at += aligned(parts[i].bytes);
     }
-    h.crc = crc_of(&h, entries);
-    snprintf(part, sizeof part, "%s.part", path);
-    enum status st = ST_OK;
-    int fd = open_part(part);
-    if (fd < 0)
-        st = err_set(err, ST_IO, "%s: %s", part, strerror(errno));
-    else if (!has_room(path, at))
-        st = err_set(err, ST_NO_MEMORY, "%s: no room for %llu MiB and one GiB more", path,
-                     (unsigned long long)(at >> 20));
-    /* Not synchronised: a start waits for it, and what a power cut tears the CRCs tell. */
-    else if (!write_parts(fd, &h, entries, parts) || rename(part, path) != 0)
-        st = err_set(err, ST_IO, "%s: %s", part, strerror(errno));
-    if (fd >= 0 && st != ST_OK)
-        unlink(part); /* before another gets the lock */
-    if (fd >= 0)
-        close(fd);
+    if (!entries) {
+        st = err_set(err, ST_NO_MEMORY, "%s: no memory", w->path);
+    } else {
+        h.crc = crc_of(&h, entries);
+        if (!write_parts(w->fd, &h, entries, parts) || !is_taken(w->fd) ||
+            rename(w->part, w->path) != 0)
+            st = err_set(err, ST_IO, "%s: %s", w->part, strerror(errno));
+    }
     free(entries);
-    return st;
+    if (st) {
+        weights_cache_abandon(w);
+        return st;
+    }
+    close(w->fd);
+    w->fd = -1;
+    return ST_OK;
 }

@@ -10,7 +10,8 @@
  * one start at a time, and renamed, so that nobody sees half of one; what a start that was killed
  * has left there the next one takes over. Only its owner can read it: weights may be secret.
  *
- * Owner: weights_cache_close() unmaps; the parts are the map's. Thread: the one that loads, but
+ * Owner: weights_cache_close() unmaps; the parts are the map's. What weights_cache_begin() opened
+ * weights_cache_finish() or weights_cache_abandon() ends. Thread: the one that loads, but
  * weights_cache_check(), which is for any number at once.
  */
 #ifndef MODEL_WEIGHTS_CACHE_H
@@ -33,8 +34,8 @@ struct weights_part {
 /* What it was made of. */
 struct weights_origin {
     struct weights_key key;
-    uint64_t content; /* weights_files_hash() */
-    struct weights_key stamp;
+    uint64_t content;         /* weights_files_hash() */
+    struct weights_key stamp; /* zeros: of files that had not settled, and so of none */
 };
 
 struct weights_cache {
@@ -55,12 +56,23 @@ enum status weights_cache_open(const char *path, const struct weights_key *key, 
                                struct weights_cache *out, struct error *err);
 bool weights_cache_check(const struct weights_cache *c, size_t part); /* reads it all */
 void weights_cache_close(struct weights_cache *c);
-/* The checkpoint's files hold what they did, and this is their stamp now. Where it cannot be
- * written, the next start finds the same out again. */
-void weights_cache_restamp(struct weights_cache *c, const char *path,
-                           const struct weights_key *stamp);
-/* crc of the parts is filled in. ST_IO, ST_NO_MEMORY (of the disk too: a GiB is left free). */
-enum status weights_cache_write(const char *path, const struct weights_origin *origin,
-                                struct weights_part *parts, size_t n, struct error *err);
+/* The checkpoint's files hold what they did, and this is their stamp now. ST_IO: it cannot be
+ * written, and the next start has to find the same out again. */
+enum status weights_cache_restamp(struct weights_cache *c, const char *path,
+                                  const struct weights_key *stamp, struct error *err);
+
+/* A file that is being written. */
+struct weights_cache_new {
+    int fd;
+    char path[1024], part[1032];
+};
+/* Only bytes of the parts counts yet. ST_IO: the folder is none, cannot be written to, or another
+ * start writes the same; ST_NO_MEMORY: of the disk, of which a GiB is left free. */
+enum status weights_cache_begin(const char *path, const struct weights_part *parts, size_t n,
+                                struct weights_cache_new *out, struct error *err);
+/* crc of the parts is filled in. ST_IO, ST_NO_MEMORY. */
+enum status weights_cache_finish(struct weights_cache_new *w, const struct weights_origin *origin,
+                                 struct weights_part *parts, size_t n, struct error *err);
+void weights_cache_abandon(struct weights_cache_new *w);
 
 #endif

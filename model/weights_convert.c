@@ -7,30 +7,16 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "base/hash.h"
 #include "base/huge.h"
 #include "base/log.h"
 #include "formats/weight_ints.h"
 #include "model/model_impl.h"
+#include "model/weights_keep.h"
 
 #define CONVERT_ALIGN 64
 #define KEEP_MIN_BYTES ((size_t)64 << 20)
 #define LET_GO_BYTES (UINT64_C(64) << 20)
 #define PROGRESS_NS INT64_C(2000000000)
-
-/* A weight that is converted or copied: part of a tensor to memory of our own. */
-struct conversion_job {
-    const struct weight *weight;
-    struct weight_spec spec;
-    enum dtype to;
-    bool packs;         /* else to floats */
-    bool rounds;        /* to integers first */
-    bool panels;        /* which then stand in panels */
-    struct packed form; /* its place is `out` */
-    size_t bytes;       /* of `out` */
-    char *out;
-    void *own; /* memory of its own, where it turned out to need more */
-};
 
 static size_t job_bytes(const struct weight_spec *s, enum dtype to)
 {
@@ -38,8 +24,7 @@ static size_t job_bytes(const struct weight_spec *s, enum dtype to)
     return (n * dtype_bytes(to) + CONVERT_ALIGN - 1) & ~(size_t)(CONVERT_ALIGN - 1);
 }
 
-/* What the result takes, were its floats, or its scales, of this type. */
-static size_t result_bytes(const struct conversion_job *j, enum dtype type)
+size_t conversion_result_bytes(const struct conversion_job *j, enum dtype type)
 {
     struct packed form = j->form;
     form.scale_type = type;
@@ -93,7 +78,7 @@ enum status conversion_add_panels(struct conversion *c, const struct weight *w,
                                   const struct weight_spec *s)
 {
     struct conversion_job job = {.weight = w, .spec = *s, .to = DTYPE_BF16, .panels = true};
-    job.bytes = result_bytes(&job, DTYPE_BF16);
+    job.bytes = conversion_result_bytes(&job, DTYPE_BF16);
     return add_job(c, job);
 }
 
@@ -335,170 +320,7 @@ static void convert_body(void *arg, int part, int parts)
     }
 }
 
-/* ---- the cache ---- */
-
-static uint32_t form_of(const struct conversion_job *j)
-{
-    return j->packs ? 16u + (uint32_t)j->form.scale_type : (j->panels ? 32u : 0) + (uint32_t)j->to;
-}
-
-/* Whether a part can be this job's result; where `take`, it becomes that. */
-static bool fits(struct conversion_job *j, const struct weights_part *p, bool take)
-{
-    uint32_t type = p->form - (j->packs ? 16u : j->panels ? 32u : 0);
-    struct packed form = j->form;
-    if (type >= DTYPE_COUNT || (j->packs && type == DTYPE_BF16) ||
-        (j->panels && type != DTYPE_BF16))
-        return false;
-    form.scale_type = (enum dtype)type;
-    if (p->bytes != result_bytes(j, (enum dtype)type))
-        return false;
-    if (!take)
-        return true;
-    j->to = (enum dtype)type;
-    j->form = form;
-    j->out = (char *)(uintptr_t)p->data;
-    if (j->packs)
-        packed_place(&j->form, j->out);
-    return true;
-}
-
-struct cache_check {
-    const struct weights_cache *cache;
-    atomic_size_t next;
-    atomic_bool damaged;
-};
-
-static void check_body(void *arg, int part, int parts)
-{
-    struct cache_check *c = arg;
-    (void)part, (void)parts;
-    for (size_t i; (i = atomic_fetch_add(&c->next, 1)) < c->cache->n;)
-        if (!weights_cache_check(c->cache, i))
-            atomic_store(&c->damaged, true);
-}
-
-/* What the jobs are is a part of what was kept. */
-static void mix_jobs(struct conversion *c)
-{
-    for (size_t i = 0; i < c->n_jobs; i++) {
-        const struct conversion_job *j = &c->jobs[i];
-        const struct weight_spec *s = &j->spec;
-        const int32_t facts[] = {j->packs + 2 * j->panels + 4 * j->rounds,
-                                 (int32_t)j->to,
-                                 j->form.bits,
-                                 j->form.group,
-                                 j->form.zero,
-                                 s->expert,
-                                 s->first,
-                                 s->step,
-                                 s->take_rows,
-                                 s->take_cols,
-                                 s->skip,
-                                 s->flip,
-                                 s->rows,
-                                 s->cols,
-                                 j->form.has_table,
-                                 j->form.has_min,
-                                 j->form.has_order};
-        for (int k = 0; k < 2; k++) {
-            c->origin.key.w[k] = hash_bytes(c->origin.key.w[k], s->name, strlen(s->name));
-            c->origin.key.w[k] = hash_bytes(c->origin.key.w[k], facts, sizeof facts);
-        }
-    }
-}
-
-static bool hash_files(struct conversion *c, struct team *team)
-{
-    int64_t begin = clock_now_ns();
-    c->is_hashed = weights_files_hash(c->dir, team, &c->origin.content);
-    if (c->is_hashed)
-        log_info("checkpoint_hashed", "seconds=%.1f", (double)(clock_now_ns() - begin) * 1e-9);
-    return c->is_hashed;
-}
-
-/* Whether the checkpoint's files hold what the cache was made of. */
-static bool is_of_files(struct conversion *c, const struct weights_cache *cache, struct team *team)
-{
-    const struct weights_origin *was = &cache->origin;
-    return memcmp(&was->stamp, &c->origin.stamp, sizeof was->stamp) == 0 ||
-           (hash_files(c, team) && was->content == c->origin.content);
-}
-
-static void say_mapped(const struct weights_cache *cache, const char *path)
-{
-    char quoted[1100];
-    log_info("weights_mapped", "file=%s mib=%zu large_pages_mib=%zu",
-             log_quote(quoted, sizeof quoted, path), cache->len >> 20,
-             huge_mapped(cache->map) >> 20);
-}
-
-/* False: there is none, or none of this checkpoint that is whole. */
-static bool use_cache(struct conversion *c, const char *path, struct team *team,
-                      struct model_weights *out)
-{
-    struct error why = {0};
-    char quoted[600];
-    enum status st = weights_cache_open(path, &c->origin.key, c->n_jobs, &out->cache, &why);
-    struct cache_check check = {.cache = &out->cache};
-    if (st == ST_OK)
-        team_run(team, check_body, &check);
-    bool good = st == ST_OK && !atomic_load(&check.damaged);
-    for (size_t i = 0; good && i < c->n_jobs; i++)
-        good = fits(&c->jobs[i], &out->cache.parts[i], false);
-    if (good && !is_of_files(c, &out->cache, team)) {
-        good = false;
-        err_set(&why, ST_INVALID, "%s: the files of the checkpoint have changed", path);
-    }
-    for (size_t i = 0; good && i < c->n_jobs; i++)
-        fits(&c->jobs[i], &out->cache.parts[i], true);
-    if (!good && st != ST_NOT_FOUND)
-        log_warn("weights_cache_unusable", "why=%s",
-                 log_quote(quoted, sizeof quoted, why.text[0] ? why.text : "damaged"));
-    if (good && c->is_hashed)
-        weights_cache_restamp(&out->cache, path, &c->origin.stamp);
-    if (good)
-        say_mapped(&out->cache, path);
-    else
-        weights_cache_close(&out->cache);
-    return good;
-}
-
-/* What was read, and is hashed now, has been the same all the time: else ST_INVALID. */
-static enum status check_origin(struct conversion *c, struct team *team, struct error *err)
-{
-    if (!c->is_hashed && !hash_files(c, team))
-        return err_set(err, ST_IO, "%s: cannot be read to be hashed", c->dir);
-    const struct weights_key now = weights_files_stamp(c->dir);
-    if (memcmp(&now, &c->origin.stamp, sizeof now) != 0)
-        return err_set(err, ST_INVALID, "%s: its files changed while they were read", c->dir);
-    return ST_OK;
-}
-
-static void keep(struct conversion *c, const char *path, struct team *team)
-{
-    struct error why = {0};
-    char quoted[1100];
-    struct weights_part *parts = calloc(c->n_jobs + 1, sizeof *parts);
-    int64_t begin = clock_now_ns();
-    enum status st =
-        parts ? check_origin(c, team, &why) : err_set(&why, ST_NO_MEMORY, "no memory for a list");
-    for (size_t i = 0; st == ST_OK && i < c->n_jobs; i++) {
-        const struct conversion_job *j = &c->jobs[i];
-        parts[i] =
-            (struct weights_part){.data = j->out,
-                                  .bytes = result_bytes(j, j->packs ? j->form.scale_type : j->to),
-                                  .form = form_of(j)};
-    }
-    if (st == ST_OK)
-        st = weights_cache_write(path, &c->origin, parts, c->n_jobs, &why);
-    if (st == ST_OK)
-        log_info("weights_kept", "file=%s seconds=%.1f", log_quote(quoted, sizeof quoted, path),
-                 (double)(clock_now_ns() - begin) * 1e-9);
-    else
-        log_info("weights_not_kept", "why=%s", log_quote(quoted, sizeof quoted, why.text));
-    free(parts);
-}
+/* ---- all of it ---- */
 
 /* Matrices that read the same x lie side by side in the list, and most have the same order: one of
  * them stands for all, so that x is quantized once. */
@@ -566,9 +388,9 @@ enum status conversion_run(struct conversion *c, struct team *team, struct model
     snprintf(kind, sizeof kind, "%s%s", c->form, in_panels(c) ? ".panels" : "");
     bool keeps = worth && weights_cache_path(c->cache, c->dir, kind, path, sizeof path);
     if (keeps)
-        mix_jobs(c);
+        weights_keep_mix(c);
     weight_source_let_go(c->source); /* samples of it were read */
-    bool kept = keeps && use_cache(c, path, team, out);
+    bool kept = keeps && weights_keep_use(c, path, team, out);
     enum status st = kept ? ST_OK : run_jobs(c, team, out);
     if (st != ST_OK)
         return st;
@@ -581,6 +403,6 @@ enum status conversion_run(struct conversion *c, struct team *team, struct model
         return err_set(c->err, ST_INVALID, "%s: tensor %s: an element is not a finite number",
                        c->dir, c->jobs[bad - 1].weight->name);
     if (keeps && !kept)
-        keep(c, path, team);
+        weights_keep_write(c, path, team);
     return ST_OK;
 }

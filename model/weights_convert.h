@@ -16,16 +16,29 @@
 #include "model/weights_cache.h"
 #include "model/weights_list.h"
 
-struct conversion_job;
+/* A weight that is converted or copied: part of a tensor to memory of our own. */
+struct conversion_job {
+    const struct weight *weight;
+    struct weight_spec spec;
+    enum dtype to;
+    bool packs;         /* else to floats */
+    bool rounds;        /* to integers first */
+    bool panels;        /* which then stand in panels */
+    struct packed form; /* its place is `out` */
+    size_t bytes;       /* of `out` */
+    char *out;
+    void *own; /* memory of its own, where it turned out to need more */
+};
 
 struct conversion {
     const struct weight_source *source;
     const char *dir;   /* the checkpoint; names it in messages */
     const char *cache; /* where the result is kept for the next start (weights_cache.h); or NULL */
     const char *form;  /* in the name there, for what makes other jobs of one checkpoint */
-    struct weights_origin
-        origin;     /* of the checkpoint, where there is a cache; content: see there */
-    bool is_hashed; /* origin.content is known */
+    struct weights_files files;   /* of the checkpoint */
+    struct weights_origin origin; /* of them, where there is a cache; content: see there */
+    bool is_hashed;               /* origin.content is known */
+    bool cannot_hash;             /* it was tried */
     struct error *err;
     struct conversion_job *jobs;
     size_t n_jobs, cap_jobs, n_packed, bytes_all;
@@ -51,6 +64,8 @@ enum status conversion_round(struct conversion *c, const struct weight *w,
  * is no number. */
 enum status conversion_run(struct conversion *c, struct team *team, struct model_weights *out);
 void conversion_fini(struct conversion *c);
+/* What a job's result takes, were its floats, or its scales, of this type. */
+size_t conversion_result_bytes(const struct conversion_job *j, enum dtype type);
 
 /* The first row of the spec's expert, or of the only matrix. */
 static inline uint64_t weights_first_row(const struct weight_spec *s)

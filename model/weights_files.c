@@ -1,197 +1,207 @@
 #include "model/weights_files.h"
 
-#include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/hash.h"
+#include "base/log.h"
 
 #define PIECE_BYTES (UINT64_C(8) << 20) /* that one thread hashes at a time */
 #define READ_BYTES ((size_t)256 << 10)  /* stays in a second-level cache */
+#define PAGES_MAX (PIECE_BYTES >> 12)   /* of a piece */
+#define SETTLED_NS (2 * NS_PER_S)       /* no file system has times coarser than that */
+#define PROGRESS_NS (2 * NS_PER_S)
+#define CHANGED (-1) /* beside values of errno */
 
-/* ---- which they are ---- */
+/* ---- sizes and times ---- */
 
-/* `name` is what of a file's name belongs to the checkpoint: it may be moved as a whole. */
-typedef void visit_fn(void *ctx, const char *name, const char *path, const struct stat *s);
-
-/* The other files of NAME-00001-of-0000N.gguf. */
-static void visit_splits(const char *first, visit_fn *visit, void *ctx)
+void weights_files_mix(struct weights_key *key, struct weights_files files)
 {
-    const size_t tail = sizeof "-00001-of-00002.gguf" - 1, len = strlen(first);
-    char other[4096];
-    struct stat s;
-    int of = 0;
-    if (len < tail || sscanf(first + len - tail, "-00001-of-%5d.gguf", &of) != 1)
-        return;
-    for (int i = 2; i <= of; i++) {
-        int n = snprintf(other, sizeof other, "%.*s-%05d-of-%05d.gguf", (int)(len - tail), first, i,
-                         of);
-        if (n > 0 && (size_t)n < sizeof other && stat(other, &s) == 0 && S_ISREG(s.st_mode))
-            visit(ctx, other + len - tail, other, &s);
-    }
+    for (size_t i = 0; i < files.n; i++)
+        for (int k = 0; k < 2; k++)
+            key->w[k] = hash_bytes(key->w[k], &files.v[i].state.bytes, sizeof(uint64_t));
 }
 
-/* In any order. */
-static void visit_files(const char *checkpoint, visit_fn *visit, void *ctx)
+struct weights_key weights_files_stamp(struct weights_files files)
 {
-    char path[4096];
-    struct stat s;
-    DIR *dir = opendir(checkpoint);
-    if (!dir && stat(checkpoint, &s) == 0 && S_ISREG(s.st_mode)) {
-        visit(ctx, "", checkpoint, &s);
-        visit_splits(checkpoint, visit, ctx);
-    }
-    for (const struct dirent *e; dir && (e = readdir(dir));) {
-        const char *end = strrchr(e->d_name, '.');
-        if (!end || (strcmp(end, ".safetensors") != 0 && strcmp(end, ".gguf") != 0))
-            continue;
-        int n = snprintf(path, sizeof path, "%s/%s", checkpoint, e->d_name);
-        if (n > 0 && (size_t)n < sizeof path && stat(path, &s) == 0 && S_ISREG(s.st_mode))
-            visit(ctx, e->d_name, path, &s);
-    }
-    if (dir)
-        closedir(dir);
-}
-
-/* ---- names, sizes and times ---- */
-
-/* Sums, for files come in any order. */
-static void add_hashes(struct weights_key *key, const uint64_t *facts, size_t bytes)
-{
-    for (int i = 0; i < 2; i++)
-        key->w[i] += hash_bytes((uint64_t)i + 1, facts, bytes);
-}
-
-static void mix_file(void *ctx, const char *name, const char *path, const struct stat *s)
-{
-    const uint64_t facts[] = {(uint64_t)s->st_size, hash_bytes(0, name, strlen(name))};
-    (void)path;
-    add_hashes(ctx, facts, sizeof facts);
-}
-
-void weights_files_mix(struct weights_key *key, const char *checkpoint)
-{
-    visit_files(checkpoint, mix_file, key);
-}
-
-static void stamp_file(void *ctx, const char *name, const char *path, const struct stat *s)
-{
-    const uint64_t facts[] = {(uint64_t)s->st_dev,          (uint64_t)s->st_ino,
-                              (uint64_t)s->st_size,         (uint64_t)s->st_mtim.tv_sec,
-                              (uint64_t)s->st_mtim.tv_nsec, (uint64_t)s->st_ctim.tv_sec,
-                              (uint64_t)s->st_ctim.tv_nsec, hash_bytes(0, name, strlen(name))};
-    (void)path;
-    add_hashes(ctx, facts, sizeof facts);
-}
-
-struct weights_key weights_files_stamp(const char *checkpoint)
-{
-    struct weights_key stamp = {0};
-    visit_files(checkpoint, stamp_file, &stamp);
+    struct weights_key stamp = {{1, 2}};
+    for (size_t i = 0; i < files.n; i++)
+        for (int k = 0; k < 2; k++)
+            stamp.w[k] = hash_bytes(stamp.w[k], &files.v[i].state, sizeof files.v[i].state);
     return stamp;
+}
+
+bool weights_files_same(struct weights_files files)
+{
+    struct file_state now;
+    for (size_t i = 0; i < files.n; i++)
+        if (!file_state_read(files.v[i].path, &now) ||
+            memcmp(&now, &files.v[i].state, sizeof now) != 0)
+            return false;
+    return true;
+}
+
+bool weights_files_settled(struct weights_files files)
+{
+    const int64_t now = clock_unix_ns();
+    for (size_t i = 0; i < files.n; i++)
+        if (files.v[i].state.changed_ns > now - SETTLED_NS)
+            return false;
+    return true;
 }
 
 /* ---- what they hold ---- */
 
 struct piece {
-    char *path; /* of the file, of which one piece is the owner: its first */
+    const struct opened_file *file;
     uint64_t at, bytes, hash;
+    int why; /* it has no hash: an errno, or CHANGED */
 };
 
 struct hashing {
     struct piece *pieces;
-    size_t n, cap;
+    size_t n;
+    uint64_t bytes;
     atomic_size_t next;
     atomic_bool failed;
+    int64_t said_ns;
 };
 
-static struct piece *add_piece(struct hashing *h)
+static bool list_pieces(struct hashing *h, struct weights_files files)
 {
-    if (h->n == h->cap) {
-        size_t cap = h->cap ? 2 * h->cap : 64;
-        struct piece *pieces = realloc(h->pieces, cap * sizeof *pieces);
-        if (!pieces)
-            return NULL;
-        h->pieces = pieces;
-        h->cap = cap;
+    for (size_t i = 0; i < files.n; i++) {
+        h->bytes += files.v[i].state.bytes;
+        h->n += (size_t)(files.v[i].state.bytes / PIECE_BYTES) + 1;
     }
-    return &h->pieces[h->n++];
+    struct piece *p = h->pieces = calloc(h->n + 1, sizeof *h->pieces);
+    for (uint64_t i = 0; p && i < files.n; i++) {
+        const uint64_t size = files.v[i].state.bytes;
+        for (uint64_t at = 0; at <= size; at += PIECE_BYTES, p++)
+            *p = (struct piece){.file = &files.v[i],
+                                .at = at,
+                                .bytes = size - at < PIECE_BYTES ? size - at : PIECE_BYTES,
+                                .hash = hash_bytes(i, &at, sizeof at)};
+    }
+    return h->pieces != NULL;
 }
 
-static void list_file(void *ctx, const char *name, const char *path, const struct stat *s)
+/* Where a read ends is part of the hash: each is filled. 0, an errno, or CHANGED. */
+static int read_whole(int fd, char *out, size_t want, uint64_t at)
 {
-    struct hashing *h = ctx;
-    char *own = strdup(path);
-    const uint64_t size = (uint64_t)s->st_size, seed = hash_bytes(0, name, strlen(name));
-    for (uint64_t at = 0; at == 0 || at < size; at += PIECE_BYTES) {
-        struct piece *p = own ? add_piece(h) : NULL;
-        if (!p) {
-            if (at == 0)
-                free(own);
-            atomic_store(&h->failed, true);
-            return;
-        }
-        *p = (struct piece){.path = own,
-                            .at = at,
-                            .bytes = size - at < PIECE_BYTES ? size - at : PIECE_BYTES,
-                            .hash = hash_bytes(seed, &at, sizeof at)};
+    while (want > 0) {
+        ssize_t n = pread(fd, out, want, (off_t)at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? errno : CHANGED;
+        out += n;
+        at += (uint64_t)n;
+        want -= (size_t)n;
     }
+    return 0;
 }
 
-static bool hash_piece(struct piece *p, char *buffer)
+/* Whether most of it is in the system's cache of files, or nobody says. */
+static bool is_resident(const struct piece *p)
 {
-    int fd = open(p->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    uint64_t done = 0;
-    bool good = fd >= 0;
-    while (good && done < p->bytes) {
-        /* Where a read ends is part of the hash: each is filled. */
-        size_t want = p->bytes - done < READ_BYTES ? (size_t)(p->bytes - done) : READ_BYTES;
-        size_t have = 0;
-        for (ssize_t n = 1; have < want && n > 0; have += (size_t)n) {
-            n = pread(fd, buffer + have, want - have, (off_t)(p->at + done + have));
-            if (n <= 0)
-                break;
-        }
-        good = have == want;
-        p->hash = hash_bytes(p->hash, buffer, have);
-        done += have;
+    unsigned char in[PAGES_MAX];
+    const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), n = (p->bytes + page - 1) / page;
+    const char *map = p->file->map;
+    uint64_t have = 0;
+    if (!map || n == 0 || n > PAGES_MAX ||
+        mincore((char *)(uintptr_t)map + p->at, p->bytes, in) != 0)
+        return true;
+    for (uint64_t i = 0; i < n; i++)
+        have += in[i] & 1;
+    return 2 * have > n;
+}
+
+static int hash_piece(struct piece *p, char *buffer)
+{
+    struct stat s;
+    int fd = open(p->file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return errno == ENOENT ? CHANGED : errno;
+    int why = fstat(fd, &s) != 0 ? errno : 0;
+    if (!why) {
+        const struct file_state now = file_state_of(&s);
+        why = memcmp(&now, &p->file->state, sizeof now) != 0 ? CHANGED : 0;
     }
-    if (fd >= 0)
-        close(fd);
-    return good;
+    const bool stays = is_resident(p);
+    size_t n;
+    for (uint64_t done = 0; !why && done < p->bytes; done += n) {
+        n = p->bytes - done < READ_BYTES ? (size_t)(p->bytes - done) : READ_BYTES;
+        why = read_whole(fd, buffer, n, p->at + done);
+        if (!why)
+            p->hash = hash_bytes(p->hash, buffer, n);
+    }
+    if (!stays) /* pages that are mapped anywhere do */
+        (void)posix_fadvise(fd, (off_t)p->at, (off_t)p->bytes, POSIX_FADV_DONTNEED);
+    close(fd);
+    return why;
+}
+
+static void say_hashing(struct hashing *h, size_t done)
+{
+    h->said_ns = clock_now_ns();
+    log_info("checkpoint_hashing", "mib=%llu percent=%zu", (unsigned long long)(h->bytes >> 20),
+             done * 100 / h->n);
 }
 
 static void hash_body(void *arg, int part, int parts)
 {
     struct hashing *h = arg;
     char *buffer = malloc(READ_BYTES);
-    (void)part, (void)parts;
-    if (!buffer)
-        atomic_store(&h->failed, true);
-    for (size_t i; buffer && (i = atomic_fetch_add(&h->next, 1)) < h->n;)
-        if (!hash_piece(&h->pieces[i], buffer))
+    (void)parts;
+    for (size_t i; !atomic_load(&h->failed) && (i = atomic_fetch_add(&h->next, 1)) < h->n;) {
+        h->pieces[i].why = buffer ? hash_piece(&h->pieces[i], buffer) : ENOMEM;
+        if (h->pieces[i].why)
             atomic_store(&h->failed, true);
+        if (part == 0 && clock_now_ns() - h->said_ns > PROGRESS_NS)
+            say_hashing(h, i + 1);
+    }
     free(buffer);
 }
 
-bool weights_files_hash(const char *checkpoint, struct team *team, uint64_t *out)
+static enum status refuse(const struct piece *p, struct error *err)
+{
+    if (p->why == CHANGED)
+        return err_set(err, ST_INVALID, "%s: changed while it was read", p->file->path);
+    return err_set(err, p->why == ENOMEM ? ST_NO_MEMORY : ST_IO, "%s: cannot be hashed: %s",
+                   p->file->path, strerror(p->why));
+}
+
+enum status weights_files_hash(struct weights_files files, struct team *team, uint64_t *out,
+                               struct error *err)
 {
     struct hashing h = {0};
-    visit_files(checkpoint, list_file, &h);
-    if (!atomic_load(&h.failed))
-        team_run(team, hash_body, &h);
-    *out = 0;
-    /* A piece's hash has its file's name and its place in it: a sum will do. */
+    const int64_t begin = clock_now_ns();
+    if (files.n == 0)
+        return err_set(err, ST_INVALID, "no files to be hashed");
+    if (!list_pieces(&h, files))
+        return err_set(err, ST_NO_MEMORY, "no memory to hash %zu files", files.n);
+    say_hashing(&h, 0);
+    team_run(team, hash_body, &h);
+    enum status st = ST_OK;
+    uint64_t sum = 0;
+    /* A piece's hash has its file and its place in it: a sum will do. */
     for (size_t i = 0; i < h.n; i++) {
-        *out += hash_bytes(h.pieces[i].hash, NULL, 0);
-        if (h.pieces[i].at == 0)
-            free(h.pieces[i].path);
+        if (h.pieces[i].why && !st)
+            st = refuse(&h.pieces[i], err);
+        sum += hash_bytes(h.pieces[i].hash, NULL, 0);
+    }
+    if (!st) {
+        *out = sum;
+        log_info("checkpoint_hashed", "mib=%llu seconds=%.1f", (unsigned long long)(h.bytes >> 20),
+                 (double)(clock_now_ns() - begin) * 1e-9);
     }
     free(h.pieces);
-    return h.n > 0 && !atomic_load(&h.failed);
+    return st;
 }

@@ -11,13 +11,16 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "model/model_impl.h"
 #include "tests/model/int8_folder.h"
 #include "tests/model/model_rig.h"
 
 #define N 20
+#define SETTLED_NS (INT64_C(2100) * NS_PER_MS)
 
 static char folder[FOLDER_PATH], cache[64], file[160], part[170];
+static char logged[1 << 16];
 
 static void setup(void)
 {
@@ -36,13 +39,44 @@ static void teardown(void)
     folder_remove(folder);
 }
 
+/* What is written to stderr meanwhile goes to `logged`. */
+static int log_to, log_saved;
+
+static void capture_begin(void)
+{
+    char path[] = "/tmp/baton-log-XXXXXX";
+    log_to = mkstemp(path);
+    log_saved = dup(STDERR_FILENO);
+    cr_assert(log_to >= 0 && log_saved >= 0);
+    unlink(path);
+    fcntl(log_to, F_SETFL, O_APPEND);
+    dup2(log_to, STDERR_FILENO);
+}
+
+static void capture_end(void)
+{
+    dup2(log_saved, STDERR_FILENO);
+    close(log_saved);
+    ssize_t n = pread(log_to, logged, sizeof logged - 1, 0);
+    cr_assert_geq(n, 0);
+    logged[n] = 0;
+    close(log_to);
+}
+
+static bool says(const char *what)
+{
+    return strstr(logged, what) != NULL;
+}
+
 /* Logits of a model loaded with this cache; `mapped`: whether they came from it. */
 static float *say(const char *dir, const char *where, bool *mapped, size_t *n)
 {
     const struct ops *ops;
     cr_assert_eq(ops_cpu("auto", &ops, NULL), ST_OK);
+    capture_begin();
     struct rig *r =
         rig_open(&(struct rig_args){dir, ops, 2, DTYPE_F32, 16, MODEL_WEIGHTS_PACKED, where});
+    capture_end();
     int32_t ids[N];
     struct sequence s;
     *n = (size_t)N * (size_t)r->vocab;
@@ -171,6 +205,22 @@ static struct weights_origin origin_of_file(void)
     return o;
 }
 
+static struct opened_file opened(const char *path)
+{
+    struct opened_file f = {.path = path};
+    cr_assert(file_state_read(path, &f.state));
+    return f;
+}
+
+/* Of the folder's only file. */
+static struct weights_key stamp_now(void)
+{
+    char path[256];
+    path_of_weights(path);
+    const struct opened_file f = opened(path);
+    return weights_files_stamp((struct weights_files){&f, 1});
+}
+
 /* A byte that the fingerprint does not see, of a file of the same size and time. */
 Test(cache, of_changed_files, .init = setup, .fini = teardown)
 {
@@ -197,37 +247,142 @@ Test(cache, of_changed_files, .init = setup, .fini = teardown)
     cr_assert_gt(unseen, 0, "no byte that samples do not see was tried");
 }
 
-/* Another inode, time or folder is no other model. */
+static bool is_stamped(void)
+{
+    const struct weights_key now = stamp_now(), was = origin_of_file().stamp;
+    return memcmp(&now, &was, sizeof now) == 0;
+}
+
+/* Whether it is so soon after the last change of the checkpoint that no start had trusted it. */
+static bool is_fresh(void)
+{
+    char path[256];
+    path_of_weights(path);
+    return clock_unix_ns() - opened(path).state.changed_ns < INT64_C(1900) * NS_PER_MS;
+}
+
+/* Another inode or time is no other model; what has not settled is not trusted. */
 Test(cache, of_files_that_hold_the_same, .init = setup, .fini = teardown)
 {
     static const struct timespec long_ago[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
+    static const struct weights_key none = {{0, 0}};
     char weights[256], copy[260];
     bool mapped;
     size_t n;
     path_of_weights(weights);
     snprintf(copy, sizeof copy, "%s.new", weights);
     float *want = say(folder, cache, &mapped, &n);
+    cr_assert(says("event=checkpoint_hashing ") && says("event=checkpoint_hashed "));
     const struct weights_origin first = origin_of_file();
-    const struct weights_key stamp = weights_files_stamp(folder);
-    cr_assert(memcmp(&first.stamp, &stamp, sizeof stamp) == 0);
-    cr_assert_eq(utimensat(AT_FDCWD, weights, long_ago, 0), 0);
+    cr_assert(!is_fresh() || memcmp(&first.stamp, &none, sizeof none) == 0);
     for (int copied = 0; copied < 2; copied++) {
-        expect(true, want, copied ? "copied" : "touched");
+        cr_assert_eq(utimensat(AT_FDCWD, weights, long_ago, 0), 0);
+        expect(true, want, copied ? "copied just now" : "touched just now");
+        cr_assert(says("checkpoint_hashed") && !says("not_stamped"));
+        cr_assert(!is_fresh() || !is_stamped());
+        clock_sleep_ns(SETTLED_NS);
+        expect(true, want, "settled");
+        cr_assert(is_stamped());
+        expect(true, want, "stamped");
+        cr_assert(says("weights_mapped") && !says("checkpoint_hash"));
         const struct weights_origin now = origin_of_file();
-        const struct weights_key is = weights_files_stamp(folder);
         cr_assert(memcmp(&first.key, &now.key, sizeof now.key) == 0);
         cr_assert_eq(first.content, now.content);
-        cr_assert(memcmp(&now.stamp, &is, sizeof is) == 0, "the stamp was not brought up to date");
-        cr_assert(memcmp(&now.stamp, &stamp, sizeof is) != 0);
         copy_file(weights, copy);
         cr_assert_eq(rename(copy, weights), 0);
     }
+    clock_sleep_ns(SETTLED_NS);
     expect(true, want, "copied again");
     flip(60);
     expect(true, want, "half of a stamp");
-    const struct weights_origin last = origin_of_file();
-    const struct weights_key is = weights_files_stamp(folder);
-    cr_assert(memcmp(&last.stamp, &is, sizeof is) == 0);
+    cr_assert(says("checkpoint_hashed") && is_stamped());
+    free(want);
+}
+
+/* Where a start cannot write the stamp, each has to hash, and says so. */
+Test(cache, that_cannot_be_stamped, .init = setup, .fini = teardown)
+{
+    char elsewhere[100];
+    bool mapped;
+    size_t n;
+    struct error why = {0};
+    snprintf(elsewhere, sizeof elsewhere, "%s/elsewhere", cache);
+    float *want = say(folder, cache, &mapped, &n);
+    clock_sleep_ns(SETTLED_NS);
+    cr_assert(rename(file, elsewhere) == 0 && symlink(elsewhere, file) == 0);
+    for (int i = 0; i < 2; i++) {
+        expect(true, want, "not to be stamped");
+        cr_assert(says("checkpoint_hashed") && says("level=warn") && !is_stamped());
+        cr_assert(says("event=weights_cache_not_stamped why="), "%s", logged);
+    }
+    cr_assert_eq(rename(elsewhere, file), 0);
+    const struct weights_key key = origin_of_file().key, stamp = stamp_now();
+    struct weights_cache c = {0};
+    cr_assert_eq(chmod(file, 0666), 0);
+    cr_assert_eq(weights_cache_restamp(&c, file, &stamp, &why), ST_IO);
+    cr_assert_not_null(strstr(why.text, "nobody else can write"));
+    cr_assert_not(is_stamped());
+    cr_assert_eq(chmod(file, 0600), 0);
+    expect(true, want, "to be stamped");
+    cr_assert(is_stamped());
+    cr_assert_eq(key.w[0], origin_of_file().key.w[0]);
+    free(want);
+}
+
+/* Binds weights of files that are touched after they were opened; returns whether a cache is what
+ * they are bound to. */
+static bool bind_touched(void)
+{
+    static const struct timespec long_ago[2] = {{.tv_sec = 1000}, {.tv_sec = 2000}};
+    char weights[256];
+    struct model_config config;
+    struct generation_defaults defaults;
+    struct weight_source *source;
+    struct model_weights w = {0};
+    struct error err = {0};
+    const struct ops *ops;
+    struct team *team = team_create(2, false, false);
+    path_of_weights(weights);
+    cr_assert_eq(ops_cpu("auto", &ops, NULL), ST_OK);
+    cr_assert_eq(model_config_read(folder, &config, &defaults, &err), ST_OK, "%s", err.text);
+    cr_assert_eq(weight_source_open(folder, &source, &err), ST_OK, "%s", err.text);
+    weights_settle(source, &config);
+    cr_assert_eq(utimensat(AT_FDCWD, weights, long_ago, 0), 0);
+    const struct weights_args args = {.config = &config,
+                                      .source = source,
+                                      .dir = folder,
+                                      .team = team,
+                                      .form = MODEL_WEIGHTS_PACKED,
+                                      .cache = cache,
+                                      .fingerprint = fingerprint_compute(&config, source),
+                                      .rounds = ops->round != NULL,
+                                      .panels = ops->panels};
+    capture_begin();
+    const enum status st = weights_bind(&args, &w, &err);
+    capture_end();
+    cr_assert_eq(st, ST_OK, "%s", err.text);
+    cr_assert(says("event=weights_not_kept why="), "%s", logged);
+    cr_assert(says("changed while it was read"), "%s", logged);
+    const bool mapped = w.cache.map != NULL;
+    weights_fini(&w);
+    weight_source_close(source);
+    team_destroy(team);
+    return mapped;
+}
+
+Test(cache, of_files_that_change_during_a_load, .init = setup, .fini = teardown)
+{
+    size_t n;
+    bool mapped;
+    cr_assert_not(bind_touched());
+    cr_assert(access(file, F_OK) == -1 && access(part, F_OK) == -1, "kept all the same");
+    float *want = say(folder, cache, &mapped, &n);
+    const struct weights_origin was = origin_of_file();
+    cr_assert_not(bind_touched());
+    cr_assert(says("weights_cache_unusable") && says("could not be hashed before"), "%s", logged);
+    const struct weights_origin is = origin_of_file();
+    cr_assert(memcmp(&was, &is, sizeof is) == 0, "stamped or written all the same");
+    expect(true, want, "they no longer change");
     free(want);
 }
 
@@ -297,6 +452,7 @@ Test(cache, what_another_start_left_or_writes, .init = setup, .fini = teardown)
     int fd = open(part, O_RDWR);
     cr_assert_eq(flock(fd, LOCK_EX), 0);
     expect(false, want, "another writes it");
+    cr_assert(says("event=weights_not_kept") && !says("checkpoint_hash"), "hashed for nothing");
     cr_assert_eq(access(file, F_OK), -1);
     cr_assert_eq(stat(part, &s), 0);
     cr_assert_eq(s.st_size, 13);
@@ -326,89 +482,13 @@ Test(cache, files_of_others_are_not_written_to, .init = setup, .fini = teardown)
     unlink(theirs);
 }
 
-/* Of a split file the first one is named, and the others are as much of the checkpoint. */
-Test(cache, of_all_files_of_a_split)
-{
-    char dir[] = "/tmp/baton-split-XXXXXX", path[2][80];
-    struct weights_key key[3] = {0}, stamp[3];
-    uint64_t content[3];
-    cr_assert_not_null(mkdtemp(dir));
-    for (int i = 0; i < 2; i++) {
-        snprintf(path[i], sizeof path[i], "%s/x-%05d-of-00002.gguf", dir, i + 1);
-        put(path[i], "GGUF");
-    }
-    struct team *team = team_create(2, false, false);
-    for (int i = 0; i < 3; i++) {
-        if (i == 2)
-            put(path[1], "GGUF and more");
-        weights_files_mix(&key[i], path[0]);
-        stamp[i] = weights_files_stamp(path[0]);
-        cr_assert(weights_files_hash(path[0], team, &content[i]));
-    }
-    team_destroy(team);
-    cr_assert(memcmp(&key[0], &key[1], sizeof key[0]) == 0);
-    cr_assert(memcmp(&stamp[0], &stamp[1], sizeof stamp[0]) == 0);
-    cr_assert_eq(content[0], content[1]);
-    cr_assert_neq(key[0].w[0], key[2].w[0]);
-    cr_assert_neq(key[0].w[1], key[2].w[1]);
-    cr_assert_neq(stamp[0].w[0], stamp[2].w[0]);
-    cr_assert_neq(content[0], content[2]);
-    for (int i = 0; i < 2; i++)
-        unlink(path[i]);
-    rmdir(dir);
-}
-
-/* Pieces that several threads hash: each byte counts, and where it is; names do, folders do not. */
-Test(cache, hash_of_files)
-{
-    enum { BYTES = 20000003, PIECE = 8 << 20 };
-    char dir[2][32] = {"/tmp/baton-hash-XXXXXX", "/tmp/baton-hash-XXXXXX"}, path[2][80];
-    char *bytes = malloc(BYTES);
-    uint64_t first, got;
-    struct team *team = team_create(3, false, false), *alone = team_create(1, false, false);
-    for (size_t i = 0; i < BYTES; i++)
-        bytes[i] = (char)(i * 7 + i / 1000);
-    for (int i = 0; i < 2; i++) {
-        cr_assert_not_null(mkdtemp(dir[i]));
-        snprintf(path[i], sizeof path[i], "%s/a.gguf", dir[i]);
-        FILE *f = fopen(path[i], "wb");
-        cr_assert_eq(fwrite(bytes, 1, BYTES, f), (size_t)BYTES);
-        fclose(f);
-    }
-    cr_assert(weights_files_hash(dir[0], team, &first));
-    cr_assert(weights_files_hash(dir[1], alone, &got));
-    cr_assert_eq(got, first, "of another folder, by one thread");
-    static const long places[] = {0, PIECE - 1, PIECE, 2 * PIECE + 100, BYTES - 1};
-    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
-        change(path[1], places[i]);
-        cr_assert(weights_files_hash(dir[1], team, &got));
-        cr_assert_neq(got, first, "byte %ld", places[i]);
-        change(path[1], places[i]);
-        cr_assert(weights_files_hash(dir[1], team, &got));
-        cr_assert_eq(got, first);
-    }
-    snprintf(path[1] + strlen(dir[1]), 20, "/b.gguf");
-    char old[80];
-    snprintf(old, sizeof old, "%s/a.gguf", dir[1]);
-    cr_assert_eq(rename(old, path[1]), 0);
-    cr_assert(weights_files_hash(dir[1], team, &got));
-    cr_assert_neq(got, first, "of another name");
-    unlink(path[1]);
-    cr_assert_not(weights_files_hash(dir[1], team, &got), "no files");
-    unlink(path[0]);
-    for (int i = 0; i < 2; i++)
-        rmdir(dir[i]);
-    free(bytes);
-    team_destroy(team);
-    team_destroy(alone);
-}
-
 Test(cache, where_it_cannot_be_written, .init = setup, .fini = teardown)
 {
     bool mapped;
     size_t n;
     free(say(folder, "/nonexistent/folder", &mapped, &n));
     cr_assert_not(mapped);
+    cr_assert(says("event=weights_not_kept") && !says("checkpoint_hash"), "hashed for nothing");
     cr_assert_eq(symlink("/nonexistent/target", file), 0);
     free(say(folder, cache, &mapped, &n));
     cr_assert_not(mapped);
