@@ -204,13 +204,17 @@ struct kernels_probe kernels_probe_run(struct team *team, void *buffer, size_t b
 struct kernels_probe kernels_probe_best(const struct kernels_probe *a,
                                         const struct kernels_probe *b)
 {
-    return (struct kernels_probe){
-        .gflops = fmax(a->gflops, b->gflops),
-        .bf16_gflops = fmax(a->bf16_gflops, b->bf16_gflops),
-        .int8_gops = fmax(a->int8_gops, b->int8_gops),
-        .gbytes_per_second = fmax(a->gbytes_per_second, b->gbytes_per_second),
-        .cache_gbytes_per_second = fmax(a->cache_gbytes_per_second, b->cache_gbytes_per_second),
-        .read_bytes = a->read_bytes > b->read_bytes ? a->read_bytes : b->read_bytes};
+    const struct kernels_probe *memory = a;
+    if (b->read_bytes > a->read_bytes ||
+        (b->read_bytes == a->read_bytes && b->gbytes_per_second > a->gbytes_per_second))
+        memory = b;
+    return (struct kernels_probe){.gflops = fmax(a->gflops, b->gflops),
+                                  .bf16_gflops = fmax(a->bf16_gflops, b->bf16_gflops),
+                                  .int8_gops = fmax(a->int8_gops, b->int8_gops),
+                                  .gbytes_per_second = memory->gbytes_per_second,
+                                  .cache_gbytes_per_second =
+                                      fmax(a->cache_gbytes_per_second, b->cache_gbytes_per_second),
+                                  .read_bytes = memory->read_bytes};
 }
 
 struct machine_limits machine_probe(struct team *team, void *buffer, size_t bytes)

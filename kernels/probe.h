@@ -7,9 +7,10 @@
  * the best of several short rounds (PROBE_ROUND_NS each), since whatever else runs can only lower
  * it; the latencies are medians.
  *
- * Thread: the one that may call team_run() on the given team; all its threads are busy for about
- * two seconds. `buffer` has been written to, is larger than the caches and of whole MiB: of
- * kernels_probe_bytes().
+ * Thread: the one that may call team_run() on the given team; all its threads are busy for two
+ * seconds, and for more where memory is slow: a round of reading or copying goes through the whole
+ * buffer once at least, 2 GiB at 10 GB/s in ten times PROBE_ROUND_NS. `buffer` has been written to,
+ * is larger than the caches and of whole MiB: of kernels_probe_bytes().
  */
 #ifndef KERNELS_PROBE_H
 #define KERNELS_PROBE_H
@@ -44,16 +45,17 @@ struct machine_limits {
 
 /* How much memory to read: twice the last-level caches that this process' CPUs read through, for
  * what fits one of them is read faster than memory is; no more than an eighth of what memory is
- * left, or PROBE_BYTES_MOST, for a probe takes half a second; PROBE_BYTES_LEAST at least. */
+ * left, or PROBE_BYTES_MOST, for each round reads all of it; PROBE_BYTES_LEAST at least. Chosen
+ * when it is asked first, and the same ever after: what is measured before and after compares. */
 #define PROBE_BYTES_LEAST ((size_t)256 << 20)
 #define PROBE_BYTES_MOST ((size_t)2 << 30)
 size_t kernels_probe_bytes(void);
 /* The same where caches (0: unknown) and the memory that is left are these. */
 size_t kernels_probe_bytes_for(size_t caches, size_t left);
 struct machine_limits machine_probe(struct team *team, void *buffer, size_t bytes);
-/* The roof alone: half a second. */
+/* The roof alone: half a second, or one with dot products and tiles; longer as above. */
 struct kernels_probe kernels_probe_run(struct team *team, void *buffer, size_t bytes);
-/* The better of what was measured before and after. */
+/* The better of what was measured before and after; of reading memory, that of more bytes. */
 struct kernels_probe kernels_probe_best(const struct kernels_probe *a,
                                         const struct kernels_probe *b);
 

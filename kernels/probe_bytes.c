@@ -1,21 +1,12 @@
 /* How much memory a probe reads: more than the caches hold, and no more than there is. */
+#include <stdatomic.h>
+#include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <unistd.h>
 
+#include "base/cgroup.h"
 #include "base/topology.h"
 #include "kernels/probe.h"
-
-/* The number that a file of one begins with; SIZE_MAX: it has none ("max"), or there is no file. */
-static size_t read_number(const char *path)
-{
-    unsigned long long v;
-    FILE *f = fopen(path, "r");
-    int n = f ? fscanf(f, "%llu", &v) : 0;
-    if (f)
-        fclose(f);
-    return n == 1 ? (size_t)v : SIZE_MAX;
-}
 
 static size_t memory_available(void)
 {
@@ -30,16 +21,19 @@ static size_t memory_available(void)
     return (size_t)kib << 10;
 }
 
-/* A container is killed for what the machine has and it has not. Pages of files count as used in
- * it, too much rather than too little. */
+/* Of the machine, and of the groups that this process is in. */
 static size_t memory_left(void)
 {
-    const size_t machine = memory_available(), most = read_number("/sys/fs/cgroup/memory.max");
-    const size_t used = read_number("/sys/fs/cgroup/memory.current");
-    if (most == SIZE_MAX || used == SIZE_MAX)
-        return machine;
-    const size_t left = most > used ? most - used : 0;
-    return left < machine ? left : machine;
+    char text[4096];
+    struct cgroup group;
+    FILE *f = fopen("/proc/self/cgroup", "r");
+    text[f ? fread(text, 1, sizeof text - 1, f) : 0] = '\0';
+    if (f)
+        fclose(f);
+    const size_t machine = memory_available();
+    const size_t most =
+        cgroup_parse(text, &group) ? cgroup_memory_left("/sys/fs/cgroup", &group) : SIZE_MAX;
+    return most < machine ? most : machine;
 }
 
 size_t kernels_probe_bytes_for(size_t caches, size_t left)
@@ -49,7 +43,7 @@ size_t kernels_probe_bytes_for(size_t caches, size_t left)
     return bytes > PROBE_BYTES_LEAST ? bytes >> 20 << 20 : PROBE_BYTES_LEAST;
 }
 
-size_t kernels_probe_bytes(void)
+static size_t choose_bytes(void)
 {
     bool allowed[TOPOLOGY_CPUS_MAX];
     topology_allowed(allowed);
@@ -59,4 +53,14 @@ size_t kernels_probe_bytes(void)
         caches = asked > 0 ? (size_t)asked : 0;
     }
     return kernels_probe_bytes_for(caches, memory_left());
+}
+
+/* Of two that ask at once the first counts. */
+size_t kernels_probe_bytes(void)
+{
+    static _Atomic size_t chosen;
+    size_t bytes = 0;
+    if (atomic_load(&chosen) == 0)
+        atomic_compare_exchange_strong(&chosen, &bytes, choose_bytes());
+    return atomic_load(&chosen);
 }

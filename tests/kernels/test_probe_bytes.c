@@ -1,4 +1,4 @@
-/* How much memory a probe reads, on machines that this one is not. */
+/* How much memory a probe reads, on machines that this one is not; which of two probes counts. */
 #include <criterion/criterion.h>
 
 #include <stdint.h>
@@ -26,4 +26,23 @@ Test(probe_bytes, hold_more_than_the_caches)
         cr_expect_eq(kernels_probe_bytes_for(cases[i][0], cases[i][1]), cases[i][2], "case %zu", i);
     size_t here = kernels_probe_bytes();
     cr_assert(here >= PROBE_BYTES_LEAST && here <= PROBE_BYTES_MOST && here % MIB(1) == 0);
+    cr_assert_eq(kernels_probe_bytes(), here);
+}
+
+/* What more bytes were read at is the figure: fewer may have been a cache's. */
+Test(probe_bytes, of_two_probes_that_of_more_bytes_counts)
+{
+    const struct kernels_probe small = {
+        .gflops = 10, .gbytes_per_second = 90, .read_bytes = MIB(256)};
+    struct kernels_probe large = {.gflops = 9, .gbytes_per_second = 20, .read_bytes = MIB(600)};
+    const struct kernels_probe *both[] = {&small, &large};
+    for (int i = 0; i < 2; i++) {
+        struct kernels_probe best = kernels_probe_best(both[i], both[1 - i]);
+        cr_expect_eq(best.gflops, 10);
+        cr_expect_eq(best.gbytes_per_second, 20);
+        cr_expect_eq(best.read_bytes, MIB(600));
+    }
+    large.read_bytes = MIB(256);
+    for (int i = 0; i < 2; i++)
+        cr_expect_eq(kernels_probe_best(both[i], both[1 - i]).gbytes_per_second, 90);
 }

@@ -38,7 +38,8 @@ ROOFS = {"int8": ("int8_dot_gops", "amx_int8_gops"), "BF16": ("fma_gflops", "bf1
          "other": ("fma_gflops",)}
 FORMULAS = {
     "ratio": "Baton's tokens per second over llama.cpp's, per pair",
-    "steady": "all three probes of a pair within 10 % of each other in the limit of the test; the others are dropped",
+    "steady": "all three probes of a pair within 10 % of each other in the limit of the test, and of as many bytes read; the "
+              "others are dropped",
     "ratio_of_steady_arithmetic": "of the pairs whose three probes are within 10 % in multiply-adds alone, whatever "
                                   "reading memory came to: the cores were shared alike",
     "per_cent_of_probe": "the time of a token at the probe's limits x tokens per second; the time is that of reading "
@@ -245,6 +246,11 @@ def steady(values):
     return max(values) <= STEADY * min(values)
 
 
+def steady_pair(pair, k):
+    """In that test, by probes that read as much memory as each other, where they say how much."""
+    return steady(pair["limits"][k]) and len({p["read_bytes"] for p in pair["probes"]} - {None}) <= 1
+
+
 def measure_pair(a, runner, group, variant, facts, order):
     """Who ran first, what both came to in each test, the three probes and the limit of each test."""
     pair = {"order": order, "probes": [probe(a, runner)]}
@@ -267,7 +273,7 @@ def measure_pairs(a, runner, group, variant, facts):
     """Pairs until enough are steady in every test, there are too many, or time is up."""
     pairs = []
     while len(pairs) < a.pairs_most and (
-            not pairs or min(sum(steady(p["limits"][key(t)]) for p in pairs) for t in group) < a.pairs):
+            not pairs or min(sum(steady_pair(p, key(t)) for p in pairs) for t in group) < a.pairs):
         try:
             with alone(a):
                 pairs.append(measure_pair(a, runner, group, variant, facts, ("AB", "BA")[len(pairs) % 2]))
@@ -291,7 +297,7 @@ def summarize_side(pairs, kept, side, k):
 
 def summarize(a, facts, test, pairs, trials):
     k, each = key(test), work(a, test, facts)
-    kept = [p for p in pairs if steady(p["limits"][k])]
+    kept = [p for p in pairs if steady_pair(p, k)]
     bound = [limits(q, each, facts["type"]) for p in pairs for q in p["probes"]]
     trials = [{"build": a.llama_bench.index(v[0]), "command": shown(v[0]), "flash_attention": v[1],
                "tokens_per_second": [round(x, 2) for x in got[k]]} for v, got in trials]
