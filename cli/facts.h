@@ -2,8 +2,9 @@
  * the machine can do at most, measured in the same run.
  *
  * Thread: one. facts_probe() takes kernels_probe_bytes() of memory for a moment and keeps all given
- * threads busy for about half a second; run it before and after what is measured, never during. The
- * memory is given back before it returns, but counts in the peak of the process: "read_bytes".
+ * threads busy for half a second to some three (kernels/probe.h); run it before and after what is
+ * measured, never during. The memory is given back before it returns, but counts in the peak of the
+ * process: "read_bytes".
  */
 #ifndef CLI_FACTS_H
 #define CLI_FACTS_H
@@ -24,6 +25,9 @@ struct facts_machine {
 void facts_machine_read(struct facts_machine *m);
 /* The limits of `threads` threads (0: all cores). ST_NO_MEMORY. */
 enum status facts_probe(int threads, struct kernels_probe *out, struct error *err);
+/* The second one of a benchmark, which has its rows by then: `out`, or, where there is no memory,
+ * NULL and a line on stderr. */
+const struct kernels_probe *facts_probe_after(int threads, struct kernels_probe *out);
 
 /* Writes "command", "version", "revision" and "date" into an open object; `program` stands for
  * argv[0]: "baton bench serve". */

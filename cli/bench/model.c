@@ -64,7 +64,8 @@ struct row {
 
 struct bench {
     struct local local;
-    struct kernels_probe before, after, probe; /* the better ones of both */
+    struct kernels_probe before, last, probe; /* the better ones of both */
+    const struct kernels_probe *after;        /* `last`, or NULL: there was no memory */
     int64_t batches[LIST_MAX], depths[LIST_MAX];
     size_t n_batches, n_depths, n_rows;
     struct row rows[ROWS_MAX];
@@ -325,15 +326,12 @@ static enum status measure(struct bench *b, const struct options *o, struct erro
 }
 
 /* The limits are measured before and after; the better ones count. */
-static enum status judge(struct bench *b, struct error *err)
+static void judge(struct bench *b)
 {
-    enum status st = facts_probe(team_size(b->local.team), &b->after, err);
-    if (st != ST_OK)
-        return st;
-    b->probe = kernels_probe_best(&b->before, &b->after);
+    b->after = facts_probe_after(team_size(b->local.team), &b->last);
+    b->probe = b->after ? kernels_probe_best(&b->before, b->after) : b->before;
     for (size_t i = 0; i < b->n_rows; i++)
         b->rows[i].fraction = limit_seconds(b, &b->rows[i].work) / b->rows[i].seconds;
-    return ST_OK;
 }
 
 /* ---- results ---- */
@@ -401,7 +399,7 @@ static enum status write_json(const struct bench *b, const struct options *o, in
     jw_str(&w, o->local.dir);
     jw_key(&w, "kv_dtype");
     jw_str(&w, o->local.kv_dtype);
-    facts_put_probes(&w, &b->before, &b->after, team_size(b->local.team));
+    facts_put_probes(&w, &b->before, b->after, team_size(b->local.team));
     jw_key(&w, "rows");
     jw_arr(&w);
     for (size_t i = 0; i < b->n_rows; i++)
@@ -480,9 +478,8 @@ static enum status run(struct options *o, int argc, char **argv, struct error *e
         st = facts_probe(team_size(b->local.team), &b->before, err);
         if (st == ST_OK)
             st = measure(b, o, err);
-        if (st == ST_OK)
-            st = judge(b, err);
         if (st == ST_OK) {
+            judge(b);
             print_table(b, o);
             if (o->json)
                 st = write_json(b, o, argc, argv, err);

@@ -48,7 +48,8 @@ static const char *const formulas[][2] = {
 struct bench {
     int64_t samples;
     const char *json;
-    struct kernels_probe before, after;                /* where there is JSON to hold them */
+    struct kernels_probe before, last;                 /* where there is JSON to hold them */
+    const struct kernels_probe *after;                 /* `last`, or NULL: there was no memory */
     struct bench_figures figures[VOCABULARIES][KINDS]; /* us */
     double us[SAMPLES_MAX];
     int32_t ids[IDS];
@@ -130,7 +131,7 @@ static enum status write_json(const struct bench *b, int argc, char **argv, stru
     struct jw w = jw_begin(&text);
     jw_obj(&w);
     facts_put_run(&w, "baton bench sampler", argc, argv);
-    facts_put_probes(&w, &b->before, &b->after, 1);
+    facts_put_probes(&w, &b->before, b->after, 1);
     facts_put_formulas(&w, formulas);
     jw_key(&w, "rows");
     jw_arr(&w);
@@ -164,7 +165,7 @@ static enum status run(struct bench *b, int argc, char **argv, struct error *err
     for (size_t v = 0; st == ST_OK && v < VOCABULARIES; v++)
         st = measure_all(b, v, err);
     if (st == ST_OK && b->json)
-        st = facts_probe(1, &b->after, err);
+        b->after = facts_probe_after(1, &b->last);
     if (st == ST_OK)
         print_table(b);
     if (st == ST_OK && b->json)

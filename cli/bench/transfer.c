@@ -72,7 +72,8 @@ struct bench {
     const char *device;
     struct row rows[ROWS_MAX];
     size_t n_rows;
-    struct kernels_probe before, after, probe; /* the better ones of both */
+    struct kernels_probe before, last, probe; /* the better ones of both */
+    const struct kernels_probe *after;        /* `last`, or NULL: there was no memory */
 };
 
 /* ---- one side of a handoff ---- */
@@ -385,10 +386,10 @@ static enum status measure(struct bench *b, const char *transports, struct error
                 fprintf(stderr, "baton bench transfer: this build has no %s\n", names[i]);
         }
     }
-    if (st == ST_OK)
-        st = facts_probe(0, &b->after, err);
-    if (st == ST_OK)
-        b->probe = kernels_probe_best(&b->before, &b->after);
+    if (st == ST_OK) {
+        b->after = facts_probe_after(0, &b->last);
+        b->probe = b->after ? kernels_probe_best(&b->before, b->after) : b->before;
+    }
     return st;
 }
 
@@ -437,7 +438,7 @@ static enum status write_json(const struct bench *b, const char *path, int argc,
     facts_put_run(&w, "baton bench transfer", argc, argv);
     jw_key(&w, "model");
     jw_str(&w, "none");
-    facts_put_probes(&w, &b->before, &b->after, 0);
+    facts_put_probes(&w, &b->before, b->after, 0);
     jw_key(&w, "rows");
     jw_arr(&w);
     for (size_t i = 0; i < b->n_rows; i++)

@@ -3,11 +3,13 @@
 test_commands.py BATON SOURCE_DIR [test names]"""
 import json
 import os
+import resource
 import shutil
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 BATON = os.path.abspath(sys.argv.pop(1))
@@ -290,6 +292,38 @@ class Commands(unittest.TestCase):
         self.assertEqual({row["vocab"] for row in rows}, {128256, 262144})
         self.assertIn("top-p 0.95", {row["request"] for row in rows})
         self.assertTrue(all(0 < row["us"]["p50"] <= row["us"]["p90"] <= row["us"]["p99"] <= row["us"]["max"] for row in rows))
+
+    def test_second_probe_fails(self):
+        """The rows are kept where memory has become too little to measure the machine again."""
+        words = [BATON, "bench", "sampler", "--samples", "300", "--json", self.path("out.json")]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                self.leave_no_memory(process)
+                err = process.communicate(timeout=240)[1]
+            finally:
+                process.kill()
+        self.assertEqual(process.returncode, 0, err)
+        self.assertIn("after the rows: no memory", err)
+        with open(self.path("out.json"), encoding="utf-8") as f:
+            result = json.load(f)
+        self.assertIsNone(result["probe_after"])
+        self.assertEqual(result["probe"], result["probe"] | result["probe_before"])
+        self.assertTrue(all(row["us"]["p50"] > 0 for row in result["rows"]))
+
+    def leave_no_memory(self, process):
+        """Once it has given back what its first probe read."""
+        most, probed = 0, 256 << 20
+        while process.poll() is None:
+            with open(f"/proc/{process.pid}/statm", encoding="ascii") as f:
+                now = int(f.read().split()[0]) * resource.getpagesize()
+            if now > 1 << 40:
+                self.skipTest("a sanitizer's own memory counts")
+            most = max(most, now)
+            if most >= probed and now <= most - probed:
+                resource.prlimit(process.pid, resource.RLIMIT_AS, (now + (64 << 20),) * 2)
+                return
+            time.sleep(0.002)
+        self.fail("it ended before its rows did")
 
     def test_bench_grammar(self):
         self.baton("bench", "grammar", TINY, "--walks", "1", "--tokens", "8", "--json", self.path("out.json"))
