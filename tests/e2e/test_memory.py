@@ -62,6 +62,12 @@ def available_bytes():
         return int(re.search(r"MemAvailable:\s+(\d+)", f.read())[1]) * 1024
 
 
+def has_panels():
+    """Whether bf16 weights of a large model are copied, as `auto` has it: with AMX."""
+    said = subprocess.run([os.path.join(cluster.BIN, "baton"), "doctor"], capture_output=True, text=True, timeout=60).stdout
+    return re.search(r": (\w+) kernels", said)[1] == "amx"
+
+
 @unittest.skipIf(cluster.SLOWER != 1, "a sanitizer's own memory counts")
 class LargeModel(unittest.TestCase):
     """Beside whose weights nothing else is large: what is held twice shows."""
@@ -98,9 +104,13 @@ class LargeModel(unittest.TestCase):
         """Where they lie, or copied into panels, which are kept."""
         cache = os.path.join(self.folder.name, "as-stored")
         os.mkdir(cache)
-        for what in ("the first start", "from what was kept"):
-            self.serve(what, ["--weights-cache", cache])
+        self.serve("the first start", ["--weights-cache", cache])
         self.serve("prefill and decode", ["--weights-cache", cache], split=True)
+        with self.subTest("from what was kept"):
+            if not os.listdir(cache):
+                self.assertFalse(has_panels())
+                self.skipTest("nothing is kept: the weights are read where they lie")
+            self.serve("from what was kept", ["--weights-cache", cache])
 
     def test_rounded(self):
         """To half of their size, which is what counts."""

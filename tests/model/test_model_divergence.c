@@ -27,6 +27,11 @@ static const struct ops *best(void)
     return ops;
 }
 
+static struct rig *open_rig(const char *path, enum model_weights_form form, enum dtype kv)
+{
+    return rig_open(&(struct rig_args){path, best(), 2, kv, 16, form});
+}
+
 /* Log probabilities in place. */
 static void normalise(float *logits, int32_t vocab)
 {
@@ -50,8 +55,7 @@ static int32_t draw(struct rng *rng, const float *logprobs, int32_t vocab)
 
 static void say(struct texts *t)
 {
-    struct rig *r =
-        rig_open(&(struct rig_args){TINY, best(), 2, DTYPE_F32, 16, MODEL_WEIGHTS_FLOAT});
+    struct rig *r = open_rig(TINY, MODEL_WEIGHTS_FLOAT, DTYPE_F32);
     float *logits = calloc((size_t)r->vocab, sizeof *logits);
     for (int i = 0; i < TEXTS; i++) {
         struct rng rng = rng_seed((uint64_t)i + 1);
@@ -68,10 +72,9 @@ static void say(struct texts *t)
     rig_close(r);
 }
 
-static float *score_as(const char *path, enum model_weights_form form, enum dtype kv,
-                       const struct texts *t, int32_t *vocab)
+/* Log probabilities of all texts; closes the rig. */
+static float *score(struct rig *r, const struct texts *t)
 {
-    struct rig *r = rig_open(&(struct rig_args){path, best(), 2, kv, 16, form});
     const size_t each = (size_t)N * (size_t)r->vocab;
     float *logits = calloc(TEXTS * each, sizeof *logits);
     for (int i = 0; i < TEXTS; i++) {
@@ -81,15 +84,8 @@ static float *score_as(const char *path, enum model_weights_form form, enum dtyp
     }
     for (size_t row = 0; row < (size_t)TEXTS * N; row++)
         normalise(logits + row * (size_t)r->vocab, r->vocab);
-    *vocab = r->vocab;
     rig_close(r);
     return logits;
-}
-
-static float *score(const char *path, enum model_weights_form form, const struct texts *t,
-                    int32_t *vocab)
-{
-    return score_as(path, form, DTYPE_F32, t, vocab);
 }
 
 static double divergence(const float *of, const float *from, int32_t vocab)
@@ -104,16 +100,16 @@ static double divergence(const float *of, const float *from, int32_t vocab)
 
 /* Nats per token from what the model says with its bf16 weights and rows in fp32. Of all bodies'
  * results, which are within a few per cent of each other: `most`, what rounded weights cost, is a
- * sixth over the largest; it is the maker's, and the reader's. `packed_more` and `wide_more` are
- * what rounded rows may add to that, which is the kernels' part: some 5e-5 for bytes in spans of
- * 32 or 64, of which 4-bit weights, whose own cost is a hundred times as large, show up to 1.5e-4
- * as chance has it; 2e-4 for bytes with a scale a token; and for rows of 16 bits next to nothing.
- * 0: not that way. */
+ * sixth over the largest; it is the maker's, and the reader's. Less than a quarter of it would be
+ * weights that were not rounded. `packed_more` and `wide_more` are what rounded rows may add to
+ * that, which is the kernels' part: some 5e-5 for bytes in spans of 32 or 64, of which 4-bit
+ * weights, whose own cost is a hundred times as large, show up to 1.5e-4 as chance has it; 2e-4 for
+ * bytes with a scale a token; and for rows of 16 bits next to nothing. 0: not that way. */
+#define LEAST 0.25
 static const struct {
-    const char *weights; /* NULL: as they are */
+    const char *weights;
     double most, packed_more, wide_more;
 } paths[] = {
-    {NULL, 1e-12, 5e-6, 0},
     {"int8-rows", 6e-5, 7e-5, 6e-6},
     {"int8-tokens", 6e-5, 2.6e-4, 6e-6},
     {"int8-32-ordered", 3.4e-5, 7e-5, 0},
@@ -134,56 +130,94 @@ static const struct {
     {"gguf-mxfp4", 1.9e-2, 3e-4, 5e-5},
 };
 
+#define ROUNDED_MOST 3e-4   /* bf16 weights rounded to bytes when they are loaded, rows as well */
+#define BF16_ROWS_MOST 5e-6 /* by bf16 weights */
+
 struct measured {
     const struct texts *texts;
     const float *exact;
 };
 
-static double cost_of(const struct measured *m, const char *path, enum model_weights_form form)
+/* Whether weights of that name stay integers, and are multiplied with bytes; else they are floats
+ * or FP8. */
+static bool are_integers(const char *name)
 {
-    int32_t vocab;
-    float *said = score(path, form, m->texts, &vocab);
+    return name && strncmp(name, "fp8", 3) != 0;
+}
+
+/* What the rows are rounded to. */
+static enum model_math math_of(const char *name, enum model_weights_form form)
+{
+    if (form == MODEL_WEIGHTS_FLOAT)
+        return MODEL_MATH_FLOAT;
+    if (form == MODEL_WEIGHTS_INT8 || (form == MODEL_WEIGHTS_PACKED && are_integers(name)))
+        return MODEL_MATH_INT8;
+    return best()->round ? MODEL_MATH_BF16 : MODEL_MATH_FLOAT;
+}
+
+/* None declines: the model's weights are of this form, and its rows. `name` NULL: as they are. */
+static double cost_of(const struct measured *m, const char *name, const char *path,
+                      enum model_weights_form form)
+{
+    struct rig *r = open_rig(path, form, DTYPE_F32);
+    const struct model_weights *w = &r->model->weights;
+    const int32_t vocab = r->vocab;
+    const bool is_fp8 = name && !are_integers(name), is_float = form == MODEL_WEIGHTS_FLOAT;
+    const bool packs = form == MODEL_WEIGHTS_INT8 || (!is_float && are_integers(name));
+    cr_expect_eq(w->n_packed > 0, packs, "%s, form %d: %zu are packed", path, form, w->n_packed);
+    cr_expect_eq(w->fp8.n > 0, is_fp8 && !is_float, "%s, form %d: %zu are FP8", path, form,
+                 w->fp8.n);
+    cr_expect_eq(model_get_math(r->model), math_of(name, form), "%s, form %d", path, form);
+    float *said = score(r, m->texts);
     const double nats = divergence(said, m->exact, vocab);
     free(said);
     return nats;
 }
 
+/* What rounded rows cost, beside what the weights alone do: something where they are rounded. */
+static void check_rows(const char *name, enum model_weights_form form, double cost, double weights,
+                       double more)
+{
+    const char *shown = name ? name : "as it is";
+    cr_expect_lt(cost, weights + more, "%s, form %d: %g", shown, form, cost);
+    if (math_of(name, form) != MODEL_MATH_FLOAT)
+        cr_expect_neq(cost, weights, "%s, form %d: %g", shown, form, cost);
+}
+
 static void check_path(const struct measured *m, size_t i, const char *path)
 {
-    const char *name = paths[i].weights ? paths[i].weights : "as it is";
-    const double weights = cost_of(m, path, MODEL_WEIGHTS_FLOAT);
-    const double packed = cost_of(m, path, MODEL_WEIGHTS_PACKED);
-    const double wide = paths[i].wide_more > 0 ? cost_of(m, path, MODEL_WEIGHTS_WIDE) : 0;
-    fprintf(stderr, "nats per token, %s: %-16s weights %.2e, packed %.2e", best()->name, name,
-            weights, packed);
-    fprintf(stderr, wide > 0 ? ", wide %.2e\n" : "\n", wide);
+    const char *name = paths[i].weights;
+    const double weights = cost_of(m, name, path, MODEL_WEIGHTS_FLOAT);
+    const double packed = cost_of(m, name, path, MODEL_WEIGHTS_PACKED);
+    const double wide = paths[i].wide_more > 0 ? cost_of(m, name, path, MODEL_WEIGHTS_WIDE) : NAN;
+    fprintf(stderr, "nats per token, %s: %-16s weights %.2e, packed %.2e, wide %.2e\n",
+            best()->name, name, weights, packed, wide);
     cr_expect_lt(weights, paths[i].most, "%s: %g", name, weights);
-    cr_expect_lt(packed, weights + paths[i].packed_more, "%s, packed: %g", name, packed);
-    cr_expect_lt(wide, weights + paths[i].wide_more + 1e-12, "%s, wide: %g", name, wide);
+    cr_expect_gt(weights, paths[i].most * LEAST, "%s: %g", name, weights);
+    check_rows(name, MODEL_WEIGHTS_PACKED, packed, weights, paths[i].packed_more);
+    if (paths[i].wide_more > 0)
+        check_rows(name, MODEL_WEIGHTS_WIDE, wide, weights, paths[i].wide_more);
 }
 
 Test(divergence, of_quantized_weights, .timeout = 240)
 {
     struct texts t;
-    int32_t vocab;
     say(&t);
-    float *exact = score(TINY, MODEL_WEIGHTS_FLOAT, &t, &vocab);
+    float *exact = score(open_rig(TINY, MODEL_WEIGHTS_FLOAT, DTYPE_F32), &t);
     const struct measured m = {&t, exact};
-    const size_t n = sizeof paths / sizeof paths[0];
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
         char path[FOLDER_PATH];
-        if (!paths[i].weights) {
-            check_path(&m, i, TINY);
-            continue;
-        }
         cr_assert(quantized_model_make(TINY, paths[i].weights, path));
         check_path(&m, i, path);
         folder_remove(path);
     }
-    /* bf16 rounded to bytes when it is loaded, rows as well: measured 2.5e-4 */
-    const double rounded = cost_of(&m, TINY, MODEL_WEIGHTS_INT8);
-    fprintf(stderr, "nats per token, %s: rounded to int8 %.2e\n", best()->name, rounded);
-    cr_expect_lt(rounded, 3e-4);
+    const double packed = cost_of(&m, NULL, TINY, MODEL_WEIGHTS_PACKED);
+    const double rounded = cost_of(&m, NULL, TINY, MODEL_WEIGHTS_INT8);
+    fprintf(stderr, "nats per token, %s: as it is, packed %.2e, rounded to int8 %.2e\n",
+            best()->name, packed, rounded);
+    check_rows(NULL, MODEL_WEIGHTS_PACKED, packed, 0, BF16_ROWS_MOST);
+    cr_expect_lt(rounded, ROUNDED_MOST);
+    cr_expect_gt(rounded, ROUNDED_MOST * LEAST);
     free(exact);
 }
 
@@ -191,7 +225,7 @@ Test(divergence, of_quantized_weights, .timeout = 240)
 Test(divergence, no_kind_is_left_out)
 {
     for (size_t i = 0; quantized_model_name(i); i++) {
-        size_t k = 1;
+        size_t k = 0;
         while (k < sizeof paths / sizeof paths[0] &&
                strcmp(paths[k].weights, quantized_model_name(i)) != 0)
             k++;
@@ -202,7 +236,7 @@ Test(divergence, no_kind_is_left_out)
 /* ---- keys and values ---- */
 
 /* From the distribution that fp32 ones give. A fifth over what is measured on every body, and more
- * of what is next to nothing. */
+ * of what is next to nothing; less than a quarter of that would be what is not stored so. */
 Test(divergence, of_quantized_kv, .timeout = 120)
 {
     static const double most[DTYPE_KV_COUNT] = {[DTYPE_BF16] = 1.5e-6,
@@ -211,15 +245,17 @@ Test(divergence, of_quantized_kv, .timeout = 120)
                                                 [DTYPE_INT8] = 1.25e-5,
                                                 [DTYPE_INT4] = 2.05e-3};
     struct texts t;
-    int32_t vocab;
     say(&t);
-    float *exact = score(TINY, MODEL_WEIGHTS_FLOAT, &t, &vocab);
+    struct rig *r = open_rig(TINY, MODEL_WEIGHTS_FLOAT, DTYPE_F32);
+    const int32_t vocab = r->vocab;
+    float *exact = score(r, &t);
     for (enum dtype d = DTYPE_BF16; d < DTYPE_KV_COUNT; d++) {
-        float *rounded = score_as(TINY, MODEL_WEIGHTS_FLOAT, d, &t, &vocab);
+        float *rounded = score(open_rig(TINY, MODEL_WEIGHTS_FLOAT, d), &t);
         double nats = divergence(rounded, exact, vocab);
         fprintf(stderr, "nats per token, %s: %s KV: %.2e, at most %.2e\n", best()->name,
                 dtype_name(d), nats, most[d]);
         cr_expect_lt(nats, most[d], "%s KV: %g", dtype_name(d), nats);
+        cr_expect_gt(nats, most[d] * LEAST, "%s KV: %g", dtype_name(d), nats);
         free(rounded);
     }
     free(exact);

@@ -362,7 +362,7 @@ static void vary_all(const char *model, const struct ops *ops)
 static const struct ops *body(const char *name)
 {
     const struct ops *ops;
-    return ops_cpu(name, &ops, NULL) == ST_OK ? ops : ops_at(1);
+    return ops_cpu(name, &ops, NULL) == ST_OK ? ops : NULL;
 }
 
 Test(exact, types_on_the_best_body, .timeout = 240)
@@ -373,5 +373,10 @@ Test(exact, types_on_the_best_body, .timeout = 240)
 /* A lower one multiplies and adds in an order of its own. */
 Test(exact, types_on_a_lower_body, .timeout = 240)
 {
-    each_type(vary_all, body("avx2"));
+    const struct ops *lower = body("avx2"), *best = body("auto");
+    if (!lower || lower == best)
+        lower = body("portable");
+    if (lower == best)
+        cr_skip_test("this CPU has no body but %s", best->name);
+    each_type(vary_all, lower);
 }
