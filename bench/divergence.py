@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import struct
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import tempfile
 import time
 
 SAMPLE_TOKENS = 1024
+SAMPLE_LEAST, SAMPLES_TRIED = 16, 64  # of a model that says less on average, over so many, no text is made
 KV_TYPES = ("bf16", "fp16", "fp8", "int8", "int4")
 # Whose rows are bytes whatever is asked for, or who are not multiplied as integers.
 NOT_WIDE = ("int8-tokens", "int8-32-ordered", "gptq-128-ordered", "fp8-rows", "fp8-blocks")
@@ -30,7 +32,7 @@ FORMULAS = {
     "bits_per_weight": "of the layers' projections, scales and zero points included",
     "bits_per_element": "of keys and values, scales included",
     "rows": "`--weights`: what weights are multiplied with; float: fp32, packed: 8 bits (FP8 and bf16 weights: bf16 where the CPU "
-            "has it), wide: bf16, or fp32 where the CPU has no products of bf16 or has AMX",
+            "has it), wide: bf16, or fp32 where the CPU has no products of bf16",
 }
 
 
@@ -43,8 +45,10 @@ def run(words):
 
 def say_text(a, baton):
     """What the model says, until there are tokens enough."""
-    tokens, texts, seed = 0, [], 0
-    while tokens < (a.chunks + 1) * a.context:
+    tokens, texts, seed, enough = 0, [], 0, (a.chunks + 1) * a.context
+    while tokens < enough:
+        if seed >= SAMPLES_TRIED and tokens < seed * SAMPLE_LEAST:
+            raise RuntimeError(f"the model says {tokens} tokens in {seed} samples, of {enough}: give it a --text")
         seed += 1
         said = json.loads(run([baton, "generate", a.model, "--prompt", "", "--temperature", "1", "--seed", seed,
                                "--max-tokens", SAMPLE_TOKENS, "--json", "--threads", a.threads]))
@@ -90,11 +94,11 @@ class Bench:
         made = run([self.tool, name, self.a.model]).strip()
         to = os.path.join(self.folder, name)
         os.mkdir(to)
-        for file in os.listdir(made):
-            with open(os.path.join(made, file), "rb") as f, open(os.path.join(to, file), "wb") as g:
-                g.write(f.read())
-            os.remove(os.path.join(made, file))
-        os.rmdir(made)
+        try:
+            for file in os.listdir(made):
+                shutil.move(os.path.join(made, file), to)
+        finally:
+            shutil.rmtree(made)
         for file in os.listdir(self.a.model):
             if not os.path.exists(os.path.join(to, file)):
                 os.symlink(os.path.abspath(os.path.join(self.a.model, file)), os.path.join(to, file))
@@ -123,11 +127,13 @@ class Bench:
                 "text": os.path.basename(a.text) if a.text else "said by the model", "weights": weights, "kv": kv}
 
     def about(self):
-        probe = json.loads(run([self.baton, "probe", "--threads", "1"]))["probe"]
+        said = json.loads(run([self.baton, "probe", "--threads", "1"]))
+        probe = {k: said["probe"][k] for k in ("cpu", "system", "cores", "memory_gbytes", "kernels")}
         given = [" ".join(os.path.basename(part) for part in w.split(" ")) for w in sys.argv[1:]]
         return {"command": shlex.join(["bench/divergence.py", *given]),
                 "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 "model": os.path.basename(self.a.model.rstrip("/")), "baton": run([self.baton, "--version"]).strip(),
+                "version": said["version"], "revision": said["revision"], "probe": probe, "threads": self.a.threads,
                 "cpu": probe["cpu"], "kernels": probe["kernels"]}
 
 

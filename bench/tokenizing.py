@@ -79,7 +79,8 @@ def main():
         with open(a.json, "w", encoding="utf-8") as f:
             json.dump({"command": shlex.join(["bench/tokenizing.py", *sys.argv[1:]]), "revision": revision,
                        "peer": "tokenizers " + tokenizers.__version__, "text": os.path.basename(a.text),
-                       "formula": "text bytes / processor seconds of encoding, one thread; ratio per turn, order A B B A",
+                       "formula": "text bytes / processor seconds of encoding, one thread; ratio per turn, order A B B A; probe: all that "
+                                  "`baton probe` said before, probe_before and probe_after: its limits before and after",
                        "probe": before, "probe_before": before["limits"][0], "probe_after": after["limits"][0],
                        "rows": rows}, f, indent=1)
             f.write("\n")

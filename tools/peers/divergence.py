@@ -33,6 +33,7 @@ import gguf_file
 import hf_gguf
 
 SAMPLE_TOKENS = 1024
+SAMPLE_LEAST, SAMPLES_TRIED = 16, 64  # of a model that says less on average, over so many, no text is made
 GREEDY = ["--prompt", "Once upon a time", "--greedy", "--max-tokens", "64", "--json"]
 BATON_FORMS = ("packed", "float")
 # llama.cpp's type of KV, and those of Baton's that are nearest to it in bits.
@@ -144,8 +145,10 @@ class Programs:
 
     def say_text(self):
         """What the model says, until there are tokens enough."""
-        tokens, texts, seed = 0, [], 0
-        while tokens < (self.a.chunks + 1) * self.a.context:
+        tokens, texts, seed, enough = 0, [], 0, (self.a.chunks + 1) * self.a.context
+        while tokens < enough:
+            if seed >= SAMPLES_TRIED and tokens < seed * SAMPLE_LEAST:
+                raise RuntimeError(f"the model says {tokens} tokens in {seed} samples, of {enough}: give it a --text")
             seed += 1
             said = json.loads(run([self.a.baton, "generate", self.a.model, "--prompt", "", "--temperature", "1", "--seed",
                                    str(seed), "--max-tokens", str(SAMPLE_TOKENS), "--json", *self.threads]))
