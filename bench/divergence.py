@@ -24,7 +24,7 @@ SAMPLE_TOKENS = 1024
 SAMPLE_LEAST, SAMPLES_TRIED = 16, 64  # of a model that says less on average, over so many, no text is made
 KV_TYPES = ("bf16", "fp16", "fp8", "int8", "int4")
 # Whose rows are bytes whatever is asked for, or who are not multiplied as integers.
-NOT_WIDE = ("int8-tokens", "int8-32-ordered", "gptq-128-ordered", "fp8-rows", "fp8-blocks")
+NOT_WIDE = ("int8-32-ordered", "gptq-128-ordered", "fp8-rows", "fp8-blocks")
 FORMULAS = {
     "nats_per_token": "mean over scored tokens of KL(base || quantized); base: the model's own bf16 weights, rows, keys and "
                       "values in fp32",
@@ -122,7 +122,9 @@ class Bench:
             bits = round(projection_bits(folder) / parameters, 3)
             weights += [self.row({"weights": name, "bits_per_weight": bits}, folder, form, "fp32")
                         for form in ("float", "packed", "wide") if form != "wide" or name not in NOT_WIDE]
-        kv = [self.row({"weights": "bf16", "bits_per_element": kv_bits(k, dim)}, a.model, "float", k) for k in KV_TYPES]
+        # Where rows are rounded, tiles read all but fp32 as bf16.
+        kv = [self.row({"weights": "bf16", "bits_per_element": kv_bits(k, dim)}, a.model, form, k)
+              for form in ("float", "packed") for k in KV_TYPES]
         return {"context": a.context, "chunks": base["chunks"], "scored": base["scored"], "perplexity": base["perplexity"],
                 "text": os.path.basename(a.text) if a.text else "said by the model", "weights": weights, "kv": kv}
 
