@@ -248,18 +248,26 @@ static void wider_strip(struct wider_run *f, const struct packed_strip *s)
         packed_write(b->op, b->sum[i], &(struct packed_strip){s->m, s->rows, s->panel + i, 1});
 }
 
+/* Ones in all of a tile, in its first half, and in its second. */
+static void wider_ones(struct wider_run *f)
+{
+    const __m512i one = _mm512_set1_epi16(0x3f80), none = _mm512_setzero_si512();
+    for (int i = 0; i < TILE_ROWS; i++) {
+        const bool first = i < TILE_ROWS / 2;
+        _mm512_store_si512(f->ones[0] + i * TILE_ROW_BYTES, one);
+        _mm512_store_si512(f->ones[1] + i * TILE_ROW_BYTES, first ? one : none);
+        _mm512_store_si512(f->ones[2] + i * TILE_ROW_BYTES, first ? none : one);
+    }
+}
+
 static void tiles_wide(const struct op_gemm *op, struct packed_share share)
 {
     float sum[2][WIDER_ROWS * TILE_ROWS] __attribute__((aligned(64)));
     struct wider_run f;
     f.p = op->w->packed;
     f.of = wide_of(f.p);
-    for (size_t i = 0; i < 3 * TILE_BYTES / sizeof(uint16_t); i++) {
-        const size_t half = i / (TILE_BYTES / 2), row = i % (TILE_BYTES / 2) / 32;
-        const bool one = half == 0 || row / (TILE_ROWS / 2) == half - 1;
-        const uint16_t word = one ? 0x3f80 : 0;
-        memcpy((char *)f.ones + i * sizeof word, &word, sizeof word);
-    }
+    if (f.p->has_min)
+        wider_ones(&f);
     f.pairs = (struct lines_run){.op = op,
                                  .sum = {sum[0], sum[1]},
                                  .x_stride = rows16_stride(op->w->cols) * sizeof(uint16_t)};
