@@ -37,7 +37,8 @@ struct kernels_bench_row {
     const char *op, *backend;
     const char *dtype; /* of weights or KV, else of rows; "bf16r": times rows of bf16; "q8", "q4":
                         * packed; with p: in groups of 128, and rows' spans are paired; "q8w": one
-                        * scale for a row, of weights and of x */
+                        * scale for a row, of weights and of x; "wide4m": with mins; of KV,
+                        * "int8r": queries are rounded, and what is stored is read as bf16 */
     char shape[80];
     enum kernels_math math;
     bool streams;        /* reads memory, not the cache */

@@ -14,7 +14,8 @@ static const char *const formulas[][2] = {
               "bf16; fp8, fp8r: weights in blocks of 128x128, times rows of fp32 and of bf16; q8, "
               "q4: packed integers, 32 to a scale, times rows of 8 bits; q8p, q4p: 128 to a "
               "scale; q8w: a scale for a row, of both; wide8, wide4: those of 32 times rows of "
-              "bf16 or fp32"},
+              "bf16 or fp32; wide4m: 128 to a scale and a min; of KV, with r: queries are "
+              "rounded to bf16, and what is stored is read as bf16"},
     {"op", "gemm: M rows of K times N columns; gated: two of them and the unit; moe: route, sort, "
            "gates and ups, unit, downs, combine; logits_*: a row for each thread"},
     {"limit", "the probe's figure that binds the op: arithmetic from registers, reading memory "
