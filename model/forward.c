@@ -10,12 +10,10 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "kernels/gemm_pieces.h"
 #include "model/model_impl.h"
 
-/* What a piece of a gemm costs at least, in bytes read from memory: several microseconds. */
-#define GEMM_PIECE_BYTES ((uint64_t)128 << 10)
-#define GEMM_PANELS_EACH 4 /* for a member; fewer are cut evenly */
-#define NORM_ROWS 8        /* that are made ready while they are near */
+#define NORM_ROWS 8 /* that are made ready while they are near */
 
 /* ---- what the blocks are made of ---- */
 
@@ -41,55 +39,6 @@ static void put_in_order(const struct layer_run *l, const struct op_gemm *a)
     run_meet(l->r);
 }
 
-/* Panels of a piece that is worth being taken alone, of so many in all: see base/work.h. */
-static size_t gemm_grain(const struct op_gemm *a, size_t all, int parts)
-{
-    const uint64_t each = gemm_cost(a->w, a->tokens) / all, most = all / (8 * (size_t)parts);
-    const uint64_t n = GEMM_PIECE_BYTES / (each > 0 ? each : 1);
-    const uint64_t some = n < most ? n : most;
-    return some < 2 ? 2 : some / 2 * 2;
-}
-
-/* A gemm in blocks of rows: what is taken are their panels, those of one block after the other. */
-struct gemm_pieces {
-    const struct op_gemm *op;
-    size_t panels, blocks; /* of the matrix; of rows */
-};
-
-/* Panels [begin, end) of a block. */
-static void run_piece(const struct layer_run *l, const struct gemm_pieces *p, size_t block,
-                      size_t begin, size_t end)
-{
-    struct op_gemm_rows part;
-    ops_cut_block(p->op, block, p->blocks, &part);
-    part.op.first = (int32_t)(begin * PACKED_ROWS);
-    part.op.end = end == p->panels ? p->op->w->rows : (int32_t)(end * PACKED_ROWS);
-    l->r->m->ops->gemm(&part.op, 0, 1);
-}
-
-/* A piece at a time. */
-static void run_pieces(const struct layer_run *l, const struct op_gemm *a, size_t panels)
-{
-    const struct model *m = l->r->m;
-    const struct gemm_pieces p = {a, panels, ops_gemm_blocks(m->ops, a)};
-    const size_t all = p.blocks * panels;
-    size_t begin, end;
-    work_begin(m->work, l->me.part, all, gemm_grain(a, all, l->me.parts));
-    while (work_take(m->work, l->me.part, &begin, &end))
-        for (size_t next; begin < end; begin = next) {
-            const size_t block = begin / panels, at = block * panels;
-            next = at + panels < end ? at + panels : end;
-            run_piece(l, &p, block, begin - at, next - at);
-        }
-}
-
-/* Whether there are enough columns for that. */
-static bool has_pieces(const struct layer_run *l, const struct matrix *w)
-{
-    return l->me.parts > 1 &&
-           (size_t)w->rows >= GEMM_PANELS_EACH * PACKED_ROWS * (size_t)l->me.parts;
-}
-
 static void gemm(const struct layer_run *l, struct op_gemm a, bool in_pieces)
 {
     const struct scratch *s = &l->r->m->scratch;
@@ -104,15 +53,16 @@ static void gemm(const struct layer_run *l, struct op_gemm a, bool in_pieces)
     }
     if (a.w->rounds)
         a.x16 = s->ready16;
-    if (in_pieces && has_pieces(l, a.w))
-        run_pieces(l, &a, ((size_t)a.w->rows + PACKED_ROWS - 1) / PACKED_ROWS);
+    if (in_pieces && gemm_has_pieces(a.w, l->me.parts))
+        gemm_run_pieces(l->r->m->ops, &a, l->r->m->work, l->me.part, l->me.parts);
     else
         l->r->m->ops->gemm(&a, l->me.part, l->me.parts);
 }
 
 bool run_gates(const struct layer_run *l, const struct op_gemm *a, const struct matrix *up)
 {
-    return (l->me.parts == 1 || has_pieces(l, a->w)) && ops_gates(l->r->m->ops, a, up);
+    return (l->me.parts == 1 || gemm_has_pieces(a->w, l->me.parts)) &&
+           ops_gates(l->r->m->ops, a, up);
 }
 
 void run_gemm(const struct layer_run *l, struct op_gemm a)

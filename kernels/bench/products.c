@@ -3,10 +3,7 @@
 #include <stdio.h>
 
 #include "kernels/bench/job.h"
-#include "kernels/gemm_share.h"
-
-#define PIECE_BYTES ((uint64_t)128 << 10) /* a piece costs so much at least */
-#define PANELS_EACH 4                     /* for a member; fewer are cut evenly */
+#include "kernels/gemm_pieces.h"
 
 #define FORMS_OF_WEIGHTS                                                                           \
     (FORM_BIT(FORM_F32) | FORM_BIT(FORM_BF16) | FORM_BIT(FORM_F16) | FORM_BIT(FORM_BF16_ROWS) |    \
@@ -36,43 +33,12 @@ static bool prepare_gemm(struct bench_job *j)
     return prepare(j, 1);
 }
 
-static size_t panels_of(const struct matrix *w)
-{
-    return ((size_t)w->rows + PACKED_ROWS - 1) / PACKED_ROWS;
-}
-
-static bool has_pieces(const struct matrix *w, int parts)
-{
-    return parts > 1 && panels_of(w) >= PANELS_EACH * (size_t)parts;
-}
-
-static size_t grain_of(const struct op_gemm *a, size_t all, int parts)
-{
-    const uint64_t each = gemm_cost(a->w, a->tokens) / all, most = all / (8 * (size_t)parts);
-    const uint64_t n = PIECE_BYTES / (each > 0 ? each : 1);
-    const uint64_t some = n < most ? n : most;
-    return some < 2 ? 2 : some / 2 * 2;
-}
-
 static void run_cut(const struct bench_job *j, const struct op_gemm *a, int part, int parts)
 {
-    const size_t panels = panels_of(a->w), blocks = ops_gemm_blocks(j->ops, a);
-    size_t begin, end;
-    if (!has_pieces(a->w, parts)) {
+    if (gemm_has_pieces(a->w, parts))
+        gemm_run_pieces(j->ops, a, j->work, part, parts);
+    else
         j->ops->gemm(a, part, parts);
-        return;
-    }
-    work_begin(j->work, part, blocks * panels, grain_of(a, blocks * panels, parts));
-    while (work_take(j->work, part, &begin, &end))
-        for (size_t next; begin < end; begin = next) {
-            const size_t block = begin / panels, at = block * panels;
-            struct op_gemm_rows rows;
-            next = at + panels < end ? at + panels : end;
-            ops_cut_block(a, block, blocks, &rows);
-            rows.op.first = (int32_t)((begin - at) * PACKED_ROWS);
-            rows.op.end = next - at == panels ? a->w->rows : (int32_t)((next - at) * PACKED_ROWS);
-            j->ops->gemm(&rows.op, 0, 1);
-        }
 }
 
 static struct op_gemm gemm_of(const struct bench_job *j, const struct matrix *w,
