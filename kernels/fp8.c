@@ -25,10 +25,3 @@ size_t fp8_find_nan(const uint8_t *q, size_t n)
     }
     return n;
 }
-
-void fp8_read_row(const struct fp8_grid *g, const uint8_t *q, size_t row, size_t cols, float *out)
-{
-    const float *scale = fp8_scales(g, row);
-    for (size_t k = 0; k < cols; k++)
-        out[k] = scale[k / (size_t)g->col_block] * fp8_to_f32(q[row * cols + k]);
-}

@@ -1,5 +1,5 @@
-/* Weights in FP8 as a checkpoint has them, row by row: e4m3 of OCP 8-bit Floating Point 1.0, which
- * has no infinity, and a grid of scales.
+/* Weights in FP8: e4m3 of OCP 8-bit Floating Point 1.0, which has no infinity, row by row as a
+ * checkpoint has them or in panels (kernels/panels.h), and a grid of scales.
  *
  *   element [n, k] = scale[(first + n) / row_block][k / col_block] * q[n, k]
  *
@@ -38,7 +38,5 @@ static inline const float *fp8_scales(const struct fp8_grid *g, size_t row)
 float fp8_to_f32(uint8_t q);
 /* Index of the first NaN, or n. */
 size_t fp8_find_nan(const uint8_t *q, size_t n);
-/* A row as floats. */
-void fp8_read_row(const struct fp8_grid *g, const uint8_t *q, size_t row, size_t cols, float *out);
 
 #endif

@@ -58,15 +58,15 @@ bool ops_gates(const struct ops *o, const struct op_gemm *a, const struct matrix
     if (!o->gates || a->tokens < GATED_ROWS || a->scale != 0 || a->accumulate ||
         w->rows != up->rows || w->cols != up->cols)
         return false;
-    if (w->panels)
-        return up->panels;
-    return w->packed && up->packed && !w->wide_rows && !up->wide_rows &&
+    if (w->panels || up->panels) /* FP8 has no units */
+        return w->panels && up->panels && !w->fp8 && !up->fp8;
+    return o->tiles && w->packed && up->packed && !w->wide_rows && !up->wide_rows &&
            packed_alike(w->packed, up->packed);
 }
 
 size_t ops_gemm_blocks(const struct ops *o, const struct op_gemm *a)
 {
-    const bool lines = a->w->panels || (matrix_reads_bytes(a->w) && a->x8->whole);
+    const bool lines = (a->w->panels && !a->w->fp8) || (matrix_reads_bytes(a->w) && a->x8->whole);
     if (o->block_rows == 0 || !lines)
         return 1;
     return ops_blocks((size_t)a->tokens, (size_t)o->block_rows);

@@ -37,18 +37,25 @@
 #define OPS_TOP_K_MAX 64
 #define QUANTIZE_LEAST 0x1p-100f
 
-/* A weight matrix as stored: [rows, cols], possibly unaligned (mapped file), or packed, or bf16 in
- * panels (aligned to a cache line). */
+/* A weight matrix as stored: [rows, cols], possibly unaligned (mapped file), or packed, or in panels
+ * (aligned to a cache line). */
 struct matrix {
     const void *data;
     enum dtype dtype;
     int32_t rows, cols;
     const struct packed *packed; /* NULL: `data` it is; embed and gemm alone take these */
-    bool panels;                 /* data is in the order of kernels/panels.h; likewise */
-    const struct fp8_grid *fp8;  /* data is in FP8, in place of dtype: the same two take it */
+    bool panels; /* data is in the order of kernels/panels.h, bf16 or FP8; likewise */
+    const struct fp8_grid *fp8; /* data is in FP8, in place of dtype: the same two take it */
     bool wide_rows; /* packed, in order: gemms read x as floats or in bf16 (x16), not as bytes */
     bool rounds;    /* for gemms that read x in bf16 (op_gemm.x16): bf16, FP8, wide_rows */
 };
+
+/* An element in FP8, before it is scaled. */
+static inline uint8_t matrix_fp8_at(const struct matrix *w, size_t row, size_t col)
+{
+    const size_t at = w->panels ? panels8_at(w->cols, row, col) : row * (size_t)w->cols + col;
+    return ((const uint8_t *)w->data)[at];
+}
 
 /* Whether gemms read x as small integers (op_gemm.x8). */
 static inline bool matrix_reads_bytes(const struct matrix *w)
@@ -302,8 +309,9 @@ struct ops {
     void (*gemm)(const struct op_gemm *a, int part, int parts);
     void (*quantize)(const struct op_quantize *a, int part, int parts);
     void (*round)(const struct op_round *a, int part, int parts); /* NULL: gemm has no use for it */
-    bool panels; /* and gemm takes bf16 that is read by what that makes in panels alone */
-    bool gates;  /* gemm takes op_gemm.unit */
+    bool panels; /* and gemm takes bf16 and FP8 that is read by what that makes in panels alone */
+    bool tiles;  /* products are made in tiles, of bytes too, and of all types of KV */
+    bool gates;  /* gemm takes op_gemm.unit: of weights in panels, in tiles of all that is packed */
     /* So many rows of x, about, gemm goes through at a time, by weights in panels or with a scale a
      * row; 0: as many as there are. See ops_gemm_blocks(). */
     int32_t block_rows;

@@ -24,3 +24,9 @@ void panels_read_row(const void *panels, int32_t cols, size_t row, float *out)
     for (size_t k = 0; k < (size_t)cols; k++)
         out[k] = panels_element(panels, cols, row, k);
 }
+
+void panels8_put_row(void *panels, int32_t cols, size_t row, const uint8_t *q)
+{
+    for (size_t k = 0; k < (size_t)cols; k++)
+        ((uint8_t *)panels)[panels8_at(cols, row, k)] = q[k];
+}

@@ -57,7 +57,7 @@ static size_t spans_max(const struct model *m)
  * to 4 bits does that is nothing, next to 8 bits a fifth of all. */
 static bool pairs_spans(const struct model *m)
 {
-    bool pairs = m->ops->panels && m->weights.n_packed > 0;
+    bool pairs = m->ops->tiles && m->weights.n_packed > 0;
     for (size_t i = 0; i < m->weights.n_packed; i++)
         pairs = pairs && m->weights.packed[i].bits == 4 && packed_pairs(&m->weights.packed[i]);
     return pairs;

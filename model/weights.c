@@ -327,7 +327,8 @@ static enum status bind_one(void *ctx, const struct weight_spec *s)
         b->out->rounds = b->out->rounds || s->matrix->rounds;
         if (weights_fp8_bind(&b->out->fp8, w, s))
             return err_set(b->err, ST_NO_MEMORY, "%s: no memory for scales", b->args->dir);
-        return ST_OK;
+        s->matrix->panels = s->matrix->rounds && b->args->panels;
+        return s->matrix->panels ? conversion_add_panels8(&b->conversion, w, s) : ST_OK;
     }
     s->matrix->rounds = b->rounds && native && dtype == DTYPE_BF16 && s->take_cols && !s->as_floats;
     b->out->rounds = b->out->rounds || s->matrix->rounds;

@@ -28,9 +28,12 @@ size_t conversion_result_bytes(const struct conversion_job *j, enum dtype type)
 {
     struct packed form = j->form;
     form.scale_type = type;
-    return j->packs    ? packed_bytes(&form)
-           : j->panels ? panels_bytes(j->spec.take_rows, j->spec.take_cols)
-                       : job_bytes(&j->spec, type);
+    if (j->packs)
+        return packed_bytes(&form);
+    if (!j->panels)
+        return job_bytes(&j->spec, type);
+    return (j->to == DTYPE_FP8 ? panels8_bytes : panels_bytes)(j->spec.take_rows,
+                                                               j->spec.take_cols);
 }
 
 static enum status add_job(struct conversion *c, struct conversion_job job)
@@ -79,6 +82,14 @@ enum status conversion_add_panels(struct conversion *c, const struct weight *w,
 {
     struct conversion_job job = {.weight = w, .spec = *s, .to = DTYPE_BF16, .panels = true};
     job.bytes = conversion_result_bytes(&job, DTYPE_BF16);
+    return add_job(c, job);
+}
+
+enum status conversion_add_panels8(struct conversion *c, const struct weight *w,
+                                   const struct weight_spec *s)
+{
+    struct conversion_job job = {.weight = w, .spec = *s, .to = DTYPE_FP8, .panels = true};
+    job.bytes = conversion_result_bytes(&job, DTYPE_FP8);
     return add_job(c, job);
 }
 
@@ -168,6 +179,22 @@ static void read_into(struct conversion *c, const struct conversion_job *j, stru
         have_read(c, j->weight, s->n);
         put_slab(j, s, i);
     }
+}
+
+static bool put_fp8(struct conversion *c, const struct conversion_job *j)
+{
+    const struct weight_spec *s = &j->spec;
+    const size_t cols = (size_t)s->take_cols, rows = (size_t)s->take_rows;
+    struct weight_fp8 f;
+    weight_as_fp8(j->weight, &f);
+    const uint8_t *q = f.data + (weights_first_row(s) + (uint64_t)s->first) * cols;
+    bool good = true;
+    for (size_t row = 0; row < rows; row++, q += cols) {
+        good = fp8_find_nan(q, cols) == cols && good;
+        panels8_put_row(j->out, s->take_cols, row, q);
+        have_read(c, j->weight, 1);
+    }
+    return good;
 }
 
 /* fp16 has the precision that quantized weights need, where fp32 would take room that matters; a
@@ -303,13 +330,19 @@ static bool pack(struct conversion *c, struct conversion_job *j)
     return s.good;
 }
 
+/* False: an element is no number, or there is no memory, and no result. */
+static bool run_job(struct conversion *c, struct conversion_job *j)
+{
+    return j->packs ? pack(c, j) : j->to == DTYPE_FP8 ? put_fp8(c, j) : convert(c, j);
+}
+
 static void convert_body(void *arg, int part, int parts)
 {
     struct conversion *c = arg;
     (void)parts;
     for (size_t i; (i = atomic_fetch_add(&c->next, 1)) < c->n_jobs;) {
         int none = 0;
-        if (!(c->jobs[i].packs ? pack(c, &c->jobs[i]) : convert(c, &c->jobs[i])))
+        if (!run_job(c, &c->jobs[i]))
             atomic_compare_exchange_strong(&c->bad, &none, (int)i + 1);
         int64_t now = clock_now_ns();
         if (part == 0 && now - c->said_ns > PROGRESS_NS) {
@@ -336,7 +369,8 @@ static void bind_jobs(const struct conversion *c, struct model_weights *out)
     for (size_t i = 0; i < c->n_jobs; i++) {
         const struct conversion_job *j = &c->jobs[i];
         j->spec.matrix->data = j->packs ? NULL : j->out;
-        j->spec.matrix->dtype = j->packs ? j->spec.matrix->dtype : j->to;
+        if (!j->packs && j->to != DTYPE_FP8)
+            j->spec.matrix->dtype = j->to;
         if (!j->packs)
             continue;
         out->owned[out->n_packed] = j->own;

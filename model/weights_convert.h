@@ -23,7 +23,7 @@ struct conversion_job {
     enum dtype to;
     bool packs;         /* else to floats */
     bool rounds;        /* to integers first */
-    bool panels;        /* which then stand in panels */
+    bool panels;        /* which then stand in panels; or FP8 as it is, where that is `to` */
     struct packed form; /* its place is `out` */
     size_t bytes;       /* of `out` */
     char *out;
@@ -54,6 +54,9 @@ enum status conversion_add(struct conversion *c, const struct weight *w,
 /* The same, to bf16 in panels (kernels/panels.h). */
 enum status conversion_add_panels(struct conversion *c, const struct weight *w,
                                   const struct weight_spec *s);
+/* The same, FP8 as it is (weight_as_fp8()) in panels. */
+enum status conversion_add_panels8(struct conversion *c, const struct weight *w,
+                                   const struct weight_spec *s);
 /* The same, packed in this form; its scale type is found out on the way. */
 enum status conversion_pack(struct conversion *c, const struct weight *w,
                             const struct weight_spec *s, const struct packed *form);

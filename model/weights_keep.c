@@ -19,8 +19,8 @@ static bool fits(struct conversion_job *j, const struct weights_part *p, bool ta
 {
     uint32_t type = p->form - (j->packs ? 16u : j->panels ? 32u : 0);
     struct packed form = j->form;
-    if (type >= DTYPE_COUNT || (j->packs && type == DTYPE_BF16) ||
-        (j->panels && type != DTYPE_BF16))
+    if (j->panels ? type != (uint32_t)j->to
+                  : type >= DTYPE_COUNT || (j->packs && type == DTYPE_BF16))
         return false;
     form.scale_type = (enum dtype)type;
     if (p->bytes != conversion_result_bytes(j, (enum dtype)type))

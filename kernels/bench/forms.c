@@ -48,7 +48,7 @@ enum dtype bench_form_kv(enum bench_form f)
 
 bool bench_form_runs(const struct ops *o, enum bench_form f)
 {
-    return forms[f].kv ? o->panels : o->round || !forms[f].rows16;
+    return forms[f].kv ? o->tiles : o->round || !forms[f].rows16;
 }
 
 struct bench_weights bench_weights_of(const struct bench_job *j, int32_t rows, int32_t cols)
@@ -68,7 +68,8 @@ struct bench_weights bench_weights_of(const struct bench_job *j, int32_t rows, i
                                   .row_block = FP8_SPAN,
                                   .col_block = FP8_SPAN,
                                   .scale_cols = (cols + FP8_SPAN - 1) / FP8_SPAN};
-        w.bytes = (size_t)rows * (size_t)cols;
+        w.matrix.panels = w.matrix.rounds && j->ops->panels;
+        w.bytes = w.matrix.panels ? panels8_bytes(rows, cols) : (size_t)rows * (size_t)cols;
     } else if (forms[f].bits) {
         w.packed = (struct packed){.rows = rows,
                                    .cols = cols,

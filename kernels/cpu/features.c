@@ -95,17 +95,12 @@ static bool probe_vnni(void)
     return probe_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && has_bits(c, LEAF7_ECX_VNNI);
 }
 
-/* Words for bf16, which the body with tiles has as well. */
-static bool probe_vnni_and_bf16(void)
-{
-    uint32_t a, b, c, d;
-    return probe_vnni() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && has_bits(a, LEAF7_1_EAX_BF16);
-}
-
+/* With VBMI, which all CPUs have that have bf16 and serve this well, those with tiles too. */
 static bool probe_bf16(void)
 {
     uint32_t a, b, c, d;
-    return probe_vnni_and_bf16() && __get_cpuid_count(7, 0, &a, &b, &c, &d) &&
+    return probe_vnni() && __get_cpuid_count(7, 1, &a, &b, &c, &d) &&
+           has_bits(a, LEAF7_1_EAX_BF16) && __get_cpuid_count(7, 0, &a, &b, &c, &d) &&
            has_bits(c, LEAF7_ECX_VBMI);
 }
 
@@ -177,8 +172,7 @@ bool cpu_amx_permit(void)
 #if defined(BATON_AMX)
 static bool probe_amx_body(void)
 {
-    return cpu_amx_permit() && probe_vnni_and_bf16() &&
-           cpu_tiles_agree(&cpu_ops_amx, &cpu_ops_vnni);
+    return cpu_amx_permit() && probe_bf16() && cpu_tiles_agree(&cpu_ops_amx, &cpu_ops_vnni);
 }
 
 bool cpu_has_amx(void)

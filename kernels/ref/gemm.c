@@ -8,7 +8,7 @@ static double element(const struct matrix *w, size_t row, size_t col)
     if (!w->fp8)
         return (double)ref_element(w, row, col);
     return (double)fp8_scales(w->fp8, row)[col / (size_t)w->fp8->col_block] *
-           (double)fp8_to_f32(((const uint8_t *)w->data)[row * (size_t)w->cols + col]);
+           (double)fp8_to_f32(matrix_fp8_at(w, row, col));
 }
 
 static double input(const struct op_gemm *a, size_t row, size_t m, size_t k)

@@ -20,11 +20,11 @@ float ref_element(const struct matrix *m, size_t row, size_t col)
     float v;
     if (m->packed)
         return packed_element(m->packed, row, col);
-    if (m->panels)
-        return panels_element(m->data, m->cols, row, col);
     if (m->fp8)
         return fp8_scales(m->fp8, row)[col / (size_t)m->fp8->col_block] *
-               fp8_to_f32((uint8_t)at[row * (size_t)m->cols + col]);
+               fp8_to_f32(matrix_fp8_at(m, row, col));
+    if (m->panels)
+        return panels_element(m->data, m->cols, row, col);
     at += (row * (size_t)m->cols + col) * dtype_bytes(m->dtype);
     dtype_convert(&v, DTYPE_F32, at, m->dtype, 1);
     return v;

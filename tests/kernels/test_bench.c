@@ -97,7 +97,7 @@ Test(bench, every_op_on_every_body, .timeout = 240)
     cr_assert(has(&b.timed, "fp32", "groups=8") && has(&b.timed, "bf16", "window=128 sinks"));
     cr_assert(has(&b.timed, "bf16", "out=512") && has(&b.timed, "int4", "at=255"));
     for (int body = 0; ops_at(body); body++) /* KV as tiles read it */
-        cr_assert(!ops_at(body)->panels || has(&b.timed, "int4r", "at=255"));
+        cr_assert(!ops_at(body)->tiles || has(&b.timed, "int4r", "at=255"));
     kernels_bench_fini(&b);
 }
 

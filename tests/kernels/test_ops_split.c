@@ -287,17 +287,17 @@ Test(split, rows_of_many_stretches, .timeout = 240)
         for (int b = 1; ops_at(b); b++) {
             const struct ops *ops = ops_at(b);
             struct sequence s;
-            if (!kt_rounds(ops) || (type != DTYPE_BF16 && !ops->panels))
+            if (!kt_rounds(ops) || (type != DTYPE_BF16 && !ops->tiles))
                 continue;
             sequence_make(ops, &p->shape, &f, i % 4 == 3 ? 20 : 32, &s);
             if (sick)
                 make_sick(&s, i % 2 ? 600 : 1021);
             float *all = compute(ops, &s, &whole);
             check_few(ops, &s, p, all, sick);
-            if (first && ops->panels)
+            if (first && ops->tiles)
                 kt_same(ops->name, all, first, (size_t)((p->end - p->begin) * s.out));
             sequence_free(&s);
-            if (ops->panels && !first)
+            if (ops->tiles && !first)
                 first = all;
             else
                 free(all);

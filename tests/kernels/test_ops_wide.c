@@ -69,9 +69,9 @@ static void check_products(const struct form *f, int rows, int cols, int tokens,
             snprintf(what, sizeof what, "%s %s %d bits group %d N%d K%d M%d", ops_at(b)->name,
                      pairs ? "bf16" : "fp32", f->bits, f->group, rows, cols, tokens);
             kt_near(what, got, want, n, (struct kt_tolerance){2e-7 * cols, 2e-6});
-            if (pairs && ops_at(b)->panels && tiles) /* emulated ones agree to the bit */
+            if (pairs && ops_at(b)->tiles && tiles) /* emulated ones agree to the bit */
                 kt_same(what, got, tiles, n);
-            if (pairs && ops_at(b)->panels && !tiles)
+            if (pairs && ops_at(b)->tiles && !tiles)
                 tiles = kt_copy(got, n);
             free(want);
             free(got);
@@ -111,7 +111,7 @@ Test(wide, tiles_agree_on_small_numbers)
     enum { ROWS = 37, N = 33, K = 96 };
     int bodies = 0;
     for (int b = 0; ops_at(b); b++)
-        bodies += ops_at(b)->panels;
+        bodies += ops_at(b)->tiles;
     if (bodies < 2)
         cr_skip_test("only %d body has tiles here", bodies);
     for (int i = 0; i < FORMS; i++) {
@@ -119,7 +119,7 @@ Test(wide, tiles_agree_on_small_numbers)
         float out[2][ROWS * N];
         int n = 0;
         for (int b = 1; ops_at(b) && !forms[i].order; b++) {
-            if (!ops_at(b)->panels)
+            if (!ops_at(b)->tiles)
                 continue;
             struct rows x = rows_make(ops_at(b), ROWS, K, 6);
             for (int k = 0; k < ROWS * K; k++)

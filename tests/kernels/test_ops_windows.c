@@ -303,7 +303,7 @@ Test(windows, tiles_agree_across_bodies, .timeout = 120)
     static const enum dtype types[] = {DTYPE_BF16, DTYPE_F16, DTYPE_FP8, DTYPE_INT8, DTYPE_INT4};
     int bodies = 0;
     for (int b = 0; ops_at(b); b++)
-        bodies += ops_at(b)->panels;
+        bodies += ops_at(b)->tiles;
     if (bodies < 2)
         cr_skip_test("only %d body has tiles here", bodies);
     for (size_t i = 0; i < 24; i++) {
@@ -313,7 +313,7 @@ Test(windows, tiles_agree_across_bodies, .timeout = 120)
         const size_t n = (size_t)(LENGTH * out_width(&wide[i / 6]));
         float *first = NULL;
         for (int b = 1; ops_at(b); b++) {
-            if (!ops_at(b)->panels)
+            if (!ops_at(b)->tiles)
                 continue;
             float *out = malloc(n * sizeof *out);
             compute(ops_at(b), &q, &w, out);

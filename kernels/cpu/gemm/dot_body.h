@@ -14,7 +14,6 @@
  * there; the last writes sum[i * DOT_COLS + j]. */
 struct dot_args {
     const float *x;
-    const uint16_t *x16; /* x in bf16: read in its place where there is one */
     size_t x_stride;
     const char *w[DOT_COLS];
     size_t k;
@@ -130,10 +129,6 @@ static dot_fn *const dot_fns[DTYPE_COUNT][3] = {
     [DTYPE_F16] = {dot_f16_1, dot_f16_2, dot_f16_all},
 };
 
-#if defined(BODY_ROUNDS)
-#include "kernels/cpu/gemm/dot16_body.h"
-#endif
-
 /* The largest tile that fits in what is left. */
 INLINE int dot_rows(int left)
 {
@@ -141,12 +136,6 @@ INLINE int dot_rows(int left)
 }
 INLINE void dot_run(const struct dot_args *d, enum dtype t)
 {
-#if defined(BODY_ROUNDS)
-    if (d->x16) {
-        dot_fns16[d->rows == 1 ? 0 : d->rows == 2 ? 1 : 2](d);
-        return;
-    }
-#endif
     dot_fns[t][d->rows == 1 ? 0 : d->rows == 2 ? 1 : 2](d);
 }
 

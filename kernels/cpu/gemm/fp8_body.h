@@ -1,11 +1,11 @@
-/* Products with weights in FP8 (kernels/fp8.h), compiled once per instruction set (see cpu.h).
+/* Products with weights in FP8 (kernels/fp8.h) row by row, compiled once per instruction set (see
+ * cpu.h); those in panels are for panels_body.h and tiles_fp8_body.h.
  *
  * A dot product adds up spans of FP8_SPAN columns in vectors, as dot_body.h does, and each span
  * times its scale to an accumulator of its own; one tree sums the lanes at the end. Few rows of x:
  * rows of weights are expanded in registers, one after the other, as memory gives them fastest.
  * More: a piece of some rows of weights is expanded once, into L2, for a block of rows of x, and
- * meanwhile the accumulators wait in memory. FP8 is exact in fp32 and in bf16: both are the same
- * sums.
+ * meanwhile the accumulators wait in memory. FP8 is exact in fp32: both are the same sums.
  *
  * It is over 150 lines because it is code. */
 #ifndef KERNELS_CPU_GEMM_FP8_BODY_H
@@ -24,79 +24,38 @@ typedef vec fp8_acc[DOT_ROWS][DOT_COLS];
  * named again. */
 struct fp8_tile {
     const float *x;
-    const uint16_t *x16;             /* read in its place where there is one */
     size_t x_stride, k, group, into; /* the first column's place in its group */
     const uint8_t *q[DOT_COLS];
-    const char *w[DOT_COLS];      /* the same, expanded to fp32, or bf16 where x is */
+    const float *w[DOT_COLS];     /* the same, expanded */
     const float *scale[DOT_COLS]; /* of the first column's group on */
     bool first;                   /* piece: the accumulators are not there yet */
 };
 
 /* By what scales are multiplied: see vec_load_fp8(). */
-INLINE vec fp8_scale(const float *scale, bool pairs)
+INLINE vec fp8_scale(const float *scale)
 {
-    return vec_set1(pairs ? *scale : *scale * FP8_UNIT);
+    return vec_set1(*scale * FP8_UNIT);
 }
-
-/* Bytes that are expanded at once: a span is a multiple. */
-#if defined(BODY_ROUNDS)
-#define FP8_LINE ((size_t)64)
-#else
-#define FP8_LINE ((size_t)LANES)
-#endif
 
 /* Lanes of x that are there, zeros behind them. */
 INLINE vec fp8_x(const float *x, size_t left)
 {
     return left >= LANES ? vec_load(x) : vec_load_n(x, (int)left);
 }
-#if defined(BODY_ROUNDS)
-INLINE __m512bh fp8_x16(const uint16_t *x, size_t left)
-{
-    return (__m512bh)(left >= 32 ? _mm512_loadu_si512(x)
-                                 : _mm512_maskz_loadu_epi16(((__mmask32)1 << left) - 1, x));
-}
-#endif
 
-/* What is constant where a line is inlined. */
-struct fp8_form {
-    int rows;
-    bool pairs; /* x is in bf16 */
-};
-
-/* sum[i] += the products of `left` columns of row i from k on, FP8_LINE at most, which `left` is
- * where it is constant. */
-INLINE void fp8_line(const struct fp8_tile *t, const uint8_t *q, size_t k, size_t left,
-                     struct fp8_form f, vec sum[DOT_ROWS])
+/* sum[i] += the products of `left` columns of row i from k on, LANES at most, which `left` is where
+ * it is constant. */
+INLINE void fp8_line(const struct fp8_tile *t, const uint8_t *q, size_t k, size_t left, int rows,
+                     vec sum[DOT_ROWS])
 {
-#if defined(BODY_ROUNDS)
-    if (f.pairs) {
-        __m512i w[2];
-        vec_fp8_pairs(q, w);
-        UNROLL
-        for (int i = 0; i < f.rows; i++) {
-            const uint16_t *x = t->x16 + (size_t)i * t->x_stride + k;
-            sum[i] = _mm512_dpbf16_ps(sum[i], fp8_x16(x, left), (__m512bh)w[0]);
-            sum[i] = _mm512_dpbf16_ps(sum[i], fp8_x16(x + 32, left > 32 ? left - 32 : 0),
-                                      (__m512bh)w[1]);
-        }
-        return;
-    }
-#endif
+    const vec v = vec_load_fp8(q);
     UNROLL
-    for (size_t e = 0; e < FP8_LINE; e += LANES) {
-        if (e >= left)
-            return;
-        vec v = vec_load_fp8(q + e);
-        UNROLL
-        for (int i = 0; i < f.rows; i++)
-            sum[i] = vec_fma(fp8_x(t->x + (size_t)i * t->x_stride + k + e, left - e), v, sum[i]);
-    }
+    for (int i = 0; i < rows; i++)
+        sum[i] = vec_fma(fp8_x(t->x + (size_t)i * t->x_stride + k, left), v, sum[i]);
 }
 
 /* The same of a span, or of what is left of one. */
-INLINE void fp8_span(const struct fp8_tile *t, int j, size_t at, int rows, bool pairs,
-                     vec sum[DOT_ROWS])
+INLINE void fp8_span(const struct fp8_tile *t, int j, size_t at, int rows, vec sum[DOT_ROWS])
 {
     const size_t left = t->k - at;
     UNROLL
@@ -104,20 +63,20 @@ INLINE void fp8_span(const struct fp8_tile *t, int j, size_t at, int rows, bool 
         sum[i] = vec_zero();
     if (left >= FP8_SPAN) {
         UNROLL
-        for (size_t e = 0; e < FP8_SPAN; e += FP8_LINE)
-            fp8_line(t, t->q[j] + at + e, at + e, FP8_LINE, (struct fp8_form){rows, pairs}, sum);
+        for (size_t e = 0; e < FP8_SPAN; e += LANES)
+            fp8_line(t, t->q[j] + at + e, at + e, LANES, rows, sum);
         return;
     }
-    for (size_t e = 0; e < left; e += FP8_LINE) {
-        uint8_t tail[FP8_LINE];
-        size_t n = left - e < FP8_LINE ? left - e : FP8_LINE;
+    for (size_t e = 0; e < left; e += LANES) {
+        uint8_t tail[LANES];
+        size_t n = left - e < LANES ? left - e : LANES;
         memset(tail, 0, sizeof tail);
         memcpy(tail, t->q[j] + at + e, n);
-        fp8_line(t, tail, at + e, n, (struct fp8_form){rows, pairs}, sum);
+        fp8_line(t, tail, at + e, n, rows, sum);
     }
 }
 
-INLINE void fp8_direct(const struct fp8_tile *t, int rows, bool pairs, fp8_acc acc)
+INLINE void fp8_direct(const struct fp8_tile *t, int rows, fp8_acc acc)
 {
     for (int j = 0; j < DOT_COLS; j++) {
         const float *scale = t->scale[j];
@@ -130,10 +89,10 @@ INLINE void fp8_direct(const struct fp8_tile *t, int rows, bool pairs, fp8_acc a
                 in_group = 0;
                 scale++;
             }
-            fp8_span(t, j, at, rows, pairs, sum);
+            fp8_span(t, j, at, rows, sum);
             UNROLL
             for (int i = 0; i < rows; i++)
-                all[i] = vec_fma(sum[i], fp8_scale(scale, pairs), all[i]);
+                all[i] = vec_fma(sum[i], fp8_scale(scale), all[i]);
         }
         UNROLL
         for (int i = 0; i < rows; i++)
@@ -141,33 +100,21 @@ INLINE void fp8_direct(const struct fp8_tile *t, int rows, bool pairs, fp8_acc a
     }
 }
 
-/* One step of a tile of expanded weights: LANES columns, or pairs of them. */
-INLINE void fp8_step(const struct fp8_tile *t, size_t k, size_t left, int rows, bool pairs,
-                     fp8_acc sum)
+/* LANES columns of a tile of expanded weights, `left` of which x has. */
+INLINE void fp8_step(const struct fp8_tile *t, size_t k, size_t left, int rows, fp8_acc sum)
 {
-#if defined(BODY_ROUNDS)
     UNROLL
-    for (int i = 0; i < rows && pairs; i++) {
-        __m512bh x = fp8_x16(t->x16 + (size_t)i * t->x_stride + k, left);
-        UNROLL
-        for (int j = 0; j < DOT_COLS; j++)
-            sum[i][j] =
-                _mm512_dpbf16_ps(sum[i][j], x, (__m512bh)_mm512_load_si512(t->w[j] + k * 2));
-    }
-#endif
-    UNROLL
-    for (int i = 0; i < rows && !pairs; i++) {
+    for (int i = 0; i < rows; i++) {
         vec x = fp8_x(t->x + (size_t)i * t->x_stride + k, left);
         UNROLL
         for (int j = 0; j < DOT_COLS; j++)
-            sum[i][j] = vec_fma(x, vec_load(t->w[j] + k * 4), sum[i][j]);
+            sum[i][j] = vec_fma(x, vec_load(t->w[j] + k), sum[i][j]);
     }
 }
 
 /* Adds a piece, in order, to the accumulators. */
-INLINE void fp8_block(const struct fp8_tile *t, int rows, bool pairs, fp8_acc acc)
+INLINE void fp8_block(const struct fp8_tile *t, int rows, fp8_acc acc)
 {
-    const size_t step = pairs ? 2 * LANES : LANES, line = pairs ? FP8_LINE : LANES;
     size_t group = 0;
     if (t->first) {
         UNROLL
@@ -185,14 +132,13 @@ INLINE void fp8_block(const struct fp8_tile *t, int rows, bool pairs, fp8_acc ac
         UNROLL
         for (int i = 0; i < rows * DOT_COLS; i++)
             sum[i / DOT_COLS][i % DOT_COLS] = vec_zero();
-        for (size_t e = 0; e < FP8_SPAN && left >= FP8_SPAN; e += step)
-            fp8_step(t, at + e, step, rows, pairs, sum);
-        /* As many steps as fp8_line() makes of it. */
-        for (size_t e = 0; e < (left + line - 1) / line * line && left < FP8_SPAN; e += step)
-            fp8_step(t, at + e, left > e ? left - e : 0, rows, pairs, sum);
+        for (size_t e = 0; e < FP8_SPAN && left >= FP8_SPAN; e += LANES)
+            fp8_step(t, at + e, LANES, rows, sum);
+        for (size_t e = 0; e < left && left < FP8_SPAN; e += LANES)
+            fp8_step(t, at + e, left - e, rows, sum);
         UNROLL
         for (int j = 0; j < DOT_COLS; j++) {
-            vec scale = fp8_scale(&t->scale[j][group], pairs);
+            vec scale = fp8_scale(&t->scale[j][group]);
             UNROLL
             for (int i = 0; i < rows; i++)
                 acc[i][j] = vec_fma(sum[i][j], scale, acc[i][j]);
@@ -202,63 +148,39 @@ INLINE void fp8_block(const struct fp8_tile *t, int rows, bool pairs, fp8_acc ac
 
 typedef void fp8_fn(const struct fp8_tile *t, fp8_acc acc);
 
-#define FP8_CASE(name, run, rows, pairs)                                                           \
+#define FP8_CASE(name, run, rows)                                                                  \
     static __attribute__((noinline)) void name(const struct fp8_tile *t, fp8_acc acc)              \
     {                                                                                              \
-        run(t, rows, pairs, acc);                                                                  \
+        run(t, rows, acc);                                                                         \
     }
-FP8_CASE(fp8_direct_1, fp8_direct, 1, false)
-FP8_CASE(fp8_direct_2, fp8_direct, 2, false)
-FP8_CASE(fp8_direct_all, fp8_direct, DOT_ROWS, false)
-FP8_CASE(fp8_block_1, fp8_block, 1, false)
-FP8_CASE(fp8_block_2, fp8_block, 2, false)
-FP8_CASE(fp8_block_all, fp8_block, DOT_ROWS, false)
-#if defined(BODY_ROUNDS)
-FP8_CASE(fp8_direct16_1, fp8_direct, 1, true)
-FP8_CASE(fp8_direct16_2, fp8_direct, 2, true)
-FP8_CASE(fp8_direct16_all, fp8_direct, DOT_ROWS, true)
-FP8_CASE(fp8_block16_1, fp8_block, 1, true)
-FP8_CASE(fp8_block16_2, fp8_block, 2, true)
-FP8_CASE(fp8_block16_all, fp8_block, DOT_ROWS, true)
-#endif
+FP8_CASE(fp8_direct_1, fp8_direct, 1)
+FP8_CASE(fp8_direct_2, fp8_direct, 2)
+FP8_CASE(fp8_direct_all, fp8_direct, DOT_ROWS)
+FP8_CASE(fp8_block_1, fp8_block, 1)
+FP8_CASE(fp8_block_2, fp8_block, 2)
+FP8_CASE(fp8_block_all, fp8_block, DOT_ROWS)
 
-/* [x in bf16][expanded][1, 2 or DOT_ROWS rows] */
-static fp8_fn *const fp8_fns[][2][3] = {
-    {{fp8_direct_1, fp8_direct_2, fp8_direct_all}, {fp8_block_1, fp8_block_2, fp8_block_all}},
-#if defined(BODY_ROUNDS)
-    {{fp8_direct16_1, fp8_direct16_2, fp8_direct16_all},
-     {fp8_block16_1, fp8_block16_2, fp8_block16_all}},
-#endif
-};
+/* [expanded][1, 2 or DOT_ROWS rows] */
+static fp8_fn *const fp8_fns[2][3] = {{fp8_direct_1, fp8_direct_2, fp8_direct_all},
+                                      {fp8_block_1, fp8_block_2, fp8_block_all}};
 
 static void fp8_run(const struct fp8_tile *t, int rows, bool expanded, fp8_acc acc)
 {
-    fp8_fns[t->x16 != NULL][expanded][rows == 1 ? 0 : rows == 2 ? 1 : 2](t, acc);
+    fp8_fns[expanded][rows == 1 ? 0 : rows == 2 ? 1 : 2](t, acc);
 }
 
-/* n bytes to floats, or bf16, and zeros up to a whole line. */
-static void fp8_expand(const uint8_t *q, size_t n, bool pairs, char *out)
+/* n bytes to floats, and zeros up to LANES. */
+static void fp8_expand(const uint8_t *q, size_t n, float *out)
 {
-    for (size_t k = 0; k < n; k += FP8_LINE) {
-        uint8_t tail[FP8_LINE];
+    for (size_t k = 0; k < n; k += LANES) {
+        uint8_t tail[LANES];
         const uint8_t *from = q + k;
-        if (n - k < FP8_LINE) {
+        if (n - k < LANES) {
             memset(tail, 0, sizeof tail);
             from = memcpy(tail, from, n - k);
         }
-#if defined(BODY_ROUNDS)
-        if (pairs) {
-            __m512i w[2];
-            vec_fp8_pairs(from, w);
-            _mm512_store_si512(out + 2 * k, w[0]);
-            _mm512_store_si512(out + 2 * k + 64, w[1]);
-            continue;
-        }
-#endif
-        for (size_t e = 0; e < FP8_LINE; e += LANES)
-            vec_store((float *)(void *)out + k + e, vec_load_fp8(from + e));
+        vec_store(out + k, vec_load_fp8(from));
     }
-    (void)pairs;
 }
 
 /* Rows of x from m on by rows of weights from n on, of which there are `cols`. */
@@ -267,8 +189,7 @@ static struct fp8_tile fp8_tile_at(const struct gemm_view *g, size_t m, size_t n
     const struct op_gemm *op = g->op;
     const struct matrix *w = op->w;
     struct fp8_tile t = {.x = op->x + m * g->x_stride,
-                         .x16 = op->x16 ? op->x16 + m * g->stride16 : NULL,
-                         .x_stride = op->x16 ? g->stride16 : g->x_stride,
+                         .x_stride = g->x_stride,
                          .k = g->k,
                          .group = (size_t)w->fp8->col_block};
     for (int j = 0; j < DOT_COLS; j++) {
@@ -284,10 +205,7 @@ static struct fp8_tile fp8_piece_of(const struct fp8_tile *from, size_t rows, si
                                     size_t width)
 {
     struct fp8_tile t = *from;
-    if (t.x16)
-        t.x16 += rows * t.x_stride + k;
-    else
-        t.x += rows * t.x_stride + k;
+    t.x += rows * t.x_stride + k;
     for (int c = 0; c < DOT_COLS; c++)
         t.scale[c] += k / t.group;
     t.into = k % t.group;
@@ -329,10 +247,9 @@ struct fp8_strip {
 static void fp8_strip_run(const struct fp8_strip *s)
 {
     const struct gemm_view *g = s->g;
-    char piece[FP8_N_TILES * DOT_COLS][FP8_STRIDE * 4] __attribute__((aligned(64)));
+    float piece[FP8_N_TILES * DOT_COLS][FP8_STRIDE] __attribute__((aligned(64)));
     fp8_acc acc[FP8_M_TILES + 2][FP8_N_TILES];
     struct fp8_tile tiles[FP8_N_TILES];
-    const bool pairs = g->op->x16 != NULL;
     int cols[FP8_N_TILES], n_tiles = 0;
     for (size_t n = s->n; n < s->n_end; n += DOT_COLS, n_tiles++) {
         cols[n_tiles] = s->n_end - n < DOT_COLS ? (int)(s->n_end - n) : DOT_COLS;
@@ -345,8 +262,7 @@ static void fp8_strip_run(const struct fp8_strip *s)
     for (size_t k = 0; k < g->k; k += FP8_PIECE) {
         size_t width = g->k - k < FP8_PIECE ? g->k - k : FP8_PIECE, rows;
         for (size_t i = s->n; i < s->n_end; i++)
-            fp8_expand((const uint8_t *)g->op->w->data + i * g->k + k, width, pairs,
-                       piece[i - s->n]);
+            fp8_expand((const uint8_t *)g->op->w->data + i * g->k + k, width, piece[i - s->n]);
         for (size_t m = s->m, mt = 0; m < s->m_end; m += rows, mt++) {
             rows = (size_t)dot_rows((int)(s->m_end - m));
             for (int j = 0; j < n_tiles; j++) {

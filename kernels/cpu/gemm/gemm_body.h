@@ -20,7 +20,7 @@
 
 struct gemm_view {
     const struct op_gemm *op;
-    size_t k, k_block, x_stride, stride16, out_stride;
+    size_t k, k_block, x_stride, out_stride;
     size_t m_begin, m_end, n_begin, n_end;
 };
 
@@ -51,8 +51,7 @@ static void gemm_strip(const struct gemm_view *g, size_t m, int rows, size_t n, 
     for (size_t k = 0; k == 0 || k < g->k; k += g->k_block) {
         const char *block = (const char *)w->data + (n * g->k + k) * bytes;
         struct dot_args d = {.x = g->op->x + m * g->x_stride + k,
-                             .x16 = g->op->x16 ? g->op->x16 + m * g->stride16 + k : NULL,
-                             .x_stride = g->op->x16 ? g->stride16 : g->x_stride,
+                             .x_stride = g->x_stride,
                              .k = g->k - k < g->k_block ? g->k - k : g->k_block,
                              .carry = carry,
                              .first = k == 0,
@@ -74,6 +73,10 @@ static void gemm_packed(const struct op_gemm *a, struct packed_share share)
 {
     const bool is_whole = matrix_reads_bytes(a->w) && packed_is_whole(a->w->packed, a->x8);
 #if defined(BODY_TILES)
+    if (a->w->fp8) {
+        tiles_fp8(a, share);
+        return;
+    }
     if (a->w->panels || is_whole) {
         tiles_lines(a, share);
         return;
@@ -86,6 +89,11 @@ static void gemm_packed(const struct op_gemm *a, struct packed_share share)
     if (a->w->wide_rows && a->x16) {
         assert(!a->unit);
         tiles_wide(a, share);
+        return;
+    }
+#elif defined(BODY_ROUNDS)
+    if (a->w->panels) {
+        panels_gemm(a, share);
         return;
     }
 #endif
@@ -104,25 +112,16 @@ void BODY(gemm)(const struct op_gemm *a, int part, int parts)
 {
     const struct matrix *w = a->w;
     assert(!a->unit || w->packed || w->panels);
-#if defined(BODY_TILES)
-    if (w->fp8 && a->x16) {
-        tiles_fp8(a, packed_split(a, part, parts));
-        return;
-    }
-#endif
     if (w->packed || w->panels) {
         gemm_packed(a, packed_split(a, part, parts));
         return;
     }
-#if !defined(BODY_ROUNDS)
     assert(!a->x16);
-#endif
     struct gemm_view g = {
         .op = a,
         .k = (size_t)w->cols,
         .k_block = a->tokens > DOT_ROWS ? GEMM_K_BLOCK : (size_t)w->cols,
         .x_stride = (size_t)(a->x_stride ? a->x_stride : w->cols),
-        .stride16 = rows16_stride(w->cols),
         .out_stride = (size_t)(a->out_stride ? a->out_stride : w->rows),
         .m_end = (size_t)a->tokens,
         .n_begin = (size_t)a->first,

@@ -1,16 +1,14 @@
 /* Products of weights in FP8 (kernels/fp8.h) with rows of bf16, in tiles of pairs.
  *
- * As in tiles_lines_body.h, whose tiles these are, but that a panel's weights are put in order on
- * the way: a piece of two panels is expanded to bf16, which is exact, into L1, for all rows of a
- * block, and a span of FP8_SPAN columns is added up from zero before it is scaled and added to what
- * there was. Any number of rows goes this way, a single one too.
+ * As in tiles_lines_body.h, whose tiles these are, but that a piece of two panels is expanded to
+ * bf16, which is exact, into L1, for all rows of a block, and a span of FP8_SPAN columns is added up
+ * from zero before it is scaled and added to what there was. Any number of rows goes this way, a
+ * single one too.
  *
- * Counted for 16 outputs by 64 columns: 16 loads of 64 bytes, 64 shuffles that turn four columns of
- * each around at a time, 256 operations to make bf16 of them, 32 stores; some 170 cycles for 1 KiB,
- * 6 bytes a cycle, where floats in vectors (fp8_body.h) make 5 with a single row. The products of
- * it with 16 rows take 32 cycles: from 96 rows on the tile unit binds. There, of 128 columns by 32
- * rows by 32 outputs, 16 products take 256 cycles, their tiles are loaded in 128 and stored in 64,
- * and 64 vectors are scaled and added meanwhile.
+ * Expanding 64 bytes takes six instructions that a core does one at a time (of bodies with VBMI),
+ * and the products of them with 16 rows take 32 cycles. Of 128 columns by 32 rows by 32 outputs, 16
+ * products take 256 cycles, their tiles are loaded in 128 and stored in 64, and 64 vectors are
+ * scaled and added meanwhile.
  *
  * It is code, and over 150 lines because of that. */
 #ifndef KERNELS_CPU_GEMM_TILES_FP8_BODY_H
@@ -21,7 +19,7 @@
 #define EIGHTS_ROWS 512 /* of x at a time */
 #define EIGHTS_SPANS 4  /* of FP8_SPAN columns */
 #define EIGHTS_TILES (FP8_SPAN / PANELS_COLS)
-#define EIGHTS_FETCH 512 /* bytes ahead, in each of the rows that are read side by side */
+#define EIGHTS_AHEAD 2048 /* bytes */
 
 struct eights_run {
     struct lines_run pairs; /* its rows, tiles and sums; first, n: spans of FP8_SPAN columns */
@@ -34,57 +32,24 @@ struct eights_run {
 
 /* ---- weights to tiles ---- */
 
-/* A byte in each half of a lane, the upper one zeros, to bf16: the exponent's bias is moved, and of
- * numbers below the normal ones, which are eight, the fraction is looked up. */
-INLINE __m512i eights_widen(__m512i b)
-{
-    static const uint16_t below[32] = {0, 0x3b00, 0x3b80, 0x3bc0, 0x3c00, 0x3c20, 0x3c40, 0x3c60};
-    const __m512i sign = _mm512_slli_epi16(b, 8), bits = _mm512_slli_epi16(b, 4);
-    __m512i v = _mm512_add_epi16(_mm512_and_si512(bits, _mm512_set1_epi16(0x7f0)),
-                                 _mm512_set1_epi16(0x3c00));
-    v = _mm512_mask_permutexvar_epi16(v, _mm512_testn_epi16_mask(b, _mm512_set1_epi16(0x78)), b,
-                                      _mm512_loadu_si512(below));
-    return _mm512_ternarylogic_epi64(v, sign, _mm512_set1_epi16((short)0x8000), 0xf8);
-}
-
-/* Columns [k, k + 64) of 16 rows, of `rows` that there are, to two tiles: zeros behind a row's end.
- * Lanes that are turned around hold four columns of a row. */
-INLINE void eights_tiles(const uint8_t *q, size_t stride, size_t rows, size_t left, char *to)
-{
-    const __mmask64 mask = left >= 64 ? ~(__mmask64)0 : ((__mmask64)1 << left) - 1;
-    const __m512i pair = _mm512_broadcast_i32x4(
-        _mm_setr_epi32((int)0x80018000, (int)0x80058004, (int)0x80098008, (int)0x800d800c));
-    const __m512i next = _mm512_add_epi32(pair, _mm512_set1_epi32(0x00020002));
-    vec v[TILE_ROWS];
-    UNROLL
-    for (size_t i = 0; i < TILE_ROWS; i++) {
-        const uint8_t *row = q + (i < rows ? i : 0) * stride;
-        __builtin_prefetch(row + EIGHTS_FETCH);
-        v[i] = _mm512_castsi512_ps(_mm512_maskz_loadu_epi8(i < rows ? mask : 0, row));
-    }
-    vec_transpose(v);
-    UNROLL
-    for (int j = 0; j < TILE_ROWS; j++) {
-        const __m512i four = _mm512_castps_si512(v[j]);
-        char *at = to + (size_t)j / 8 * TILE_BYTES + (size_t)j % 8 * 2 * TILE_ROW_BYTES;
-        _mm512_store_si512(at, eights_widen(_mm512_shuffle_epi8(four, pair)));
-        _mm512_store_si512(at + TILE_ROW_BYTES, eights_widen(_mm512_shuffle_epi8(four, next)));
-    }
-}
-
 /* The piece of panel number i, and its scales. */
 static __attribute__((noinline)) void eights_open(struct eights_run *f, size_t i)
 {
     const struct lines_run *b = &f->pairs;
     const struct matrix *w = b->op->w;
-    const size_t row = (f->panel + i) * PANELS_ROWS, left = (size_t)w->rows - row;
-    const size_t rows = left < PANELS_ROWS ? left : PANELS_ROWS;
-    const size_t begin = b->first * FP8_SPAN, end = begin + b->n * FP8_SPAN;
+    const size_t first = b->first * EIGHTS_TILES, last = first + b->n * EIGHTS_TILES;
+    const size_t tiles = (last < b->spans ? last : b->spans) - first;
+    const char *q = (const char *)w->data + ((f->panel + i) * b->spans + first) * (TILE_BYTES / 2);
     char *to = f->w[i][0];
-    for (size_t k = begin; k < end && k < f->k; k += 2 * PANELS_COLS, to += 2 * TILE_BYTES)
-        eights_tiles((const uint8_t *)w->data + row * f->k + k, f->k, rows, f->k - k, to);
+    for (size_t at = 0; at < tiles * (TILE_BYTES / 2); at += TILE_ROW_BYTES) {
+        __m512i pairs[2];
+        __builtin_prefetch(q + at + EIGHTS_AHEAD);
+        bytes_fp8_pairs(_mm512_load_si512(q + at), &pairs[0], &pairs[1]);
+        _mm512_store_si512(to + 2 * at, pairs[0]);
+        _mm512_store_si512(to + 2 * at + TILE_ROW_BYTES, pairs[1]);
+    }
     for (size_t s = 0; s < b->n; s++) {
-        const size_t group = (begin + s * FP8_SPAN) / (size_t)w->fp8->col_block;
+        const size_t group = (b->first + s) * FP8_SPAN / (size_t)w->fp8->col_block;
         for (size_t r = 0; r < PANELS_ROWS; r++)
             f->scale[i][s][r] = f->scales[i][r][group];
     }

@@ -27,6 +27,7 @@
 #endif
 #define WIDE_STEP_BYTES ((size_t)4 * PACKED_ROWS * sizeof(float)) /* of four columns, at most */
 #define WIDE_UNITS (WIDE_PIECE / (PACKED_SPAN / 2))
+#define WIDE_SUMS ((size_t)WIDE_BLOCK * 512) /* of a block's rows, over all of their units */
 /* From row to row of a tile's x; an odd number of cache lines. */
 #define WIDE_X_STRIDE (WIDE_PIECE * sizeof(float) + 64)
 
@@ -38,8 +39,9 @@ struct wide_tile {
     const uint8_t *q;   /* or as it is, from these columns on */
     const void *scales; /* of the panel */
     const void *mins;   /* the same, or NULL */
-    const float *x_sum; /* [WIDE_ROWS][WIDE_UNITS] of the units of the piece, where mins */
-    float *sum;         /* [rows][sum_stride]; found there where begin > 0 */
+    const float *x_sum; /* of the first row and unit, where mins; from row to row */
+    size_t x_sum_stride;
+    float *sum; /* [rows][sum_stride]; found there where begin > 0 */
     size_t sum_stride;
 #if defined(BODY_ROUNDS)
     __m512i of; /* wide_of() */
@@ -284,7 +286,7 @@ INLINE void wide_run(const struct wide_tile *t, struct wide_form f)
             UNROLL
             for (int r = 0; r < rows; r++)
                 all[r][v] =
-                    vec_fma(vec_set1(t->x_sum[(size_t)r * WIDE_UNITS + unit]), min, all[r][v]);
+                    vec_fma(vec_set1(t->x_sum[(size_t)r * t->x_sum_stride + unit]), min, all[r][v]);
         }
     }
     UNROLL
@@ -359,20 +361,31 @@ static const uint16_t *wide_x16(const struct wide_rows_of *rows, size_t r)
     return rows->op->x16 + (rows->m + r) * rows16_stride(rows->op->w->cols);
 }
 
-/* Sums of each row's x over the units of the tile's piece, one after the other. */
-static void wide_sums(const struct wide_tile *t, const struct wide_rows_of *rows, float *out)
+/* Sums of each row's x over the units of columns [begin, end), one after the other; `stride` from
+ * row to row. */
+static void wide_sums(const struct wide_rows_of *rows, size_t begin, size_t end, size_t stride,
+                      float *out)
 {
+    const struct packed *p = rows->op->w->packed;
     for (size_t r = 0; r < rows->n; r++) {
-        float *to = out + r * WIDE_UNITS;
-        for (size_t k = t->begin, end; k < t->end; k = end) {
+        float *to = out + r * stride;
+        for (size_t k = begin, last; k < end; k = last) {
             float sum[4] = {0}; /* by turns: four additions at a time */
-            end = wide_unit_end(t->p, k);
-            for (size_t i = k; i < end; i++)
+            last = wide_unit_end(p, k);
+            for (size_t i = k; i < last; i++)
                 sum[i % 4] +=
                     rows->op->x16 ? dtype_bf16_to_f32(wide_x16(rows, r)[i]) : wide_x(rows, r)[i];
             *to++ = (sum[0] + sum[1]) + (sum[2] + sum[3]);
         }
     }
+}
+
+static size_t wide_units(const struct packed *p, size_t begin, size_t end)
+{
+    size_t n = 0;
+    for (; begin < end; n++)
+        begin = wide_unit_end(p, begin);
+    return n;
 }
 
 /* The columns of the tile's piece, as they are multiplied. */
@@ -422,21 +435,23 @@ static void wide_panels(struct wide_tile *t, const struct packed_strip *s, wide_
     t->sum = sum;
 }
 
-static void wide_block(const struct op_gemm *op, const struct packed_strip *s)
+/* `x_sums`: of all units of the strip's rows, or NULL. */
+static void wide_block(const struct op_gemm *op, const struct packed_strip *s, const float *x_sums)
 {
     char piece[WIDE_PANELS][WIDE_PIECE / 4 * WIDE_STEP_BYTES] __attribute__((aligned(64)));
     char x[WIDE_ROWS * WIDE_X_STRIDE] __attribute__((aligned(64)));
     float sums[WIDE_BLOCK * WIDE_PANELS * PACKED_ROWS] __attribute__((aligned(64)));
     float x_sum[WIDE_ROWS * WIDE_UNITS];
     const struct packed *p = op->w->packed;
+    const size_t units = x_sums ? wide_units(p, 0, (size_t)p->cols) : WIDE_UNITS;
     const bool direct = op->x16 && s->rows <= WIDE_ROWS;
     const int kind = !op->x16 ? 0 : !direct ? 1 : p->bits == 4 ? 2 : 3;
     struct wide_tile t = {
-        .p = p, .x = x, .x_sum = x_sum, .sum = sums, .sum_stride = s->panels * PACKED_ROWS};
+        .p = p, .x = x, .x_sum_stride = units, .sum_stride = s->panels * PACKED_ROWS};
 #if defined(BODY_ROUNDS)
     t.of = wide_of(p);
 #endif
-    for (; t.begin < (size_t)p->cols; t.begin = t.end) {
+    for (size_t unit = 0; t.begin < (size_t)p->cols; t.begin = t.end) {
         struct wide_rows_of rows = {.op = op, .m = s->m};
         t.end = wide_piece_end(p, t.begin);
         for (size_t i = 0; i < s->panels && !direct; i++)
@@ -447,10 +462,12 @@ static void wide_block(const struct op_gemm *op, const struct packed_strip *s)
             int form;
             rows.n = wide_rows(s->m + s->rows - rows.m, &form);
             wide_copy(&t, &rows, x);
-            if (p->has_min)
-                wide_sums(&t, &rows, x_sum);
+            t.x_sum = x_sums ? x_sums + (rows.m - s->m) * units + unit : x_sum;
+            if (p->has_min && !x_sums)
+                wide_sums(&rows, t.begin, t.end, units, x_sum);
             wide_panels(&t, s, wide_fns[kind][form], piece[0]);
         }
+        unit += x_sums ? wide_units(p, t.begin, t.end) : 0;
     }
     packed_write(op, sums, s);
 }
@@ -459,8 +476,15 @@ static void wide_gemm(const struct op_gemm *op, struct packed_share share)
 {
     /* One stream was faster here than several. */
     const size_t most = share.m_end - share.m_begin <= WIDE_ROWS ? 1 : WIDE_PANELS;
-    for (struct packed_strip s = {0}; packed_next(&share, WIDE_BLOCK, most, &s);)
-        wide_block(op, &s);
+    const size_t cols = (size_t)op->w->cols;
+    const size_t units = op->w->packed->has_min ? wide_units(op->w->packed, 0, cols) : 0;
+    float x_sums[WIDE_SUMS];
+    for (struct packed_strip s = {0}; packed_next(&share, WIDE_BLOCK, most, &s);) {
+        const bool fits = units > 0 && units * s.rows <= WIDE_SUMS;
+        if (fits && s.panel == share.begin)
+            wide_sums(&(struct wide_rows_of){op, s.m, s.rows}, 0, cols, units, x_sums);
+        wide_block(op, &s, fits ? x_sums : NULL);
+    }
 }
 
 #endif

@@ -9,6 +9,13 @@
 #include "base/team.h"
 #include "kernels/cpu/rows/units_body.h"
 
+static void rows_read_fp8(const struct matrix *t, size_t row, float *out)
+{
+    const float *scale = fp8_scales(t->fp8, row);
+    for (size_t k = 0; k < (size_t)t->cols; k++)
+        out[k] = scale[k / (size_t)t->fp8->col_block] * fp8_to_f32(matrix_fp8_at(t, row, k));
+}
+
 static void rows_embed(const struct op_embed *a, int part, int parts)
 {
     size_t begin, end, cols = (size_t)a->table->cols;
@@ -18,10 +25,10 @@ static void rows_embed(const struct op_embed *a, int part, int parts)
         float *out = a->out + m * cols;
         if (t->packed)
             packed_read_row(t->packed, (size_t)a->ids[m], out);
+        else if (t->fp8)
+            rows_read_fp8(t, (size_t)a->ids[m], out);
         else if (t->panels)
             panels_read_row(t->data, t->cols, (size_t)a->ids[m], out);
-        else if (t->fp8)
-            fp8_read_row(t->fp8, t->data, (size_t)a->ids[m], cols, out);
         else
             dtype_convert(out, DTYPE_F32,
                           (const char *)t->data + (size_t)a->ids[m] * cols * dtype_bytes(t->dtype),
@@ -195,10 +202,11 @@ const struct ops BODY(cpu_ops) = {
     .quantize = BODY(quantize),
 #if defined(BODY_ROUNDS) || defined(BODY_TILES)
     .round = BODY(round),
-#endif
-#if defined(BODY_TILES)
     .panels = true,
     .gates = true,
+#endif
+#if defined(BODY_TILES)
+    .tiles = true,
     .block_rows = TILES_BLOCK_ROWS,
 #endif
     .gemm = BODY(gemm),

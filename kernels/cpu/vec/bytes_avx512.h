@@ -106,13 +106,16 @@ INLINE vec vec_load_fp8(const uint8_t *p)
     h = _mm256_add_epi16(h, _mm256_and_si256(h, _mm256_set1_epi16(0x4000))); /* the sign, up */
     return _mm512_cvtph_ps(h);
 }
-#if defined(BODY_ROUNDS)
+
+/* 64 of them as a panel has them (kernels/panels.h), which are no NaN, to two lines of pairs of
+ * bf16. */
+#if defined(__AVX512VBMI__)
 #define FP8_ROW(v) v, v, v, v, v, v, v, v
 #define FP8_LOW(odd)                                                                               \
     odd, odd + 0x10, odd + 0x20, odd + 0x30, odd + 0x40, odd + 0x50, odd + 0x60, odd + 0x70
 #define FP8_LOWS FP8_LOW(0x80), FP8_LOW(0)
-/* 64 of them to bf16: both bytes of each are looked up by the seven bits without the sign. */
-INLINE void vec_fp8_pairs(const uint8_t *p, __m512i out[2])
+/* Both bytes of each are looked up by the seven bits without the sign. */
+INLINE void bytes_fp8_pairs(__m512i q, __m512i *first, __m512i *second)
 {
     static const uint8_t high[128] = {
         0,           0x3b,        0x3b,        0x3b,        0x3c,        0x3c,
@@ -122,15 +125,31 @@ INLINE void vec_fp8_pairs(const uint8_t *p, __m512i out[2])
     static const uint8_t low[128] = {0,        0,        0x80,     0xc0,         0,        0x20,
                                      0x40,     0x60,     FP8_LOWS, FP8_LOWS,     FP8_LOWS, FP8_LOWS,
                                      FP8_LOWS, FP8_LOWS, FP8_LOWS, FP8_LOW(0x80)};
-    /* Put so that unpacking leaves them in order. */
-    __m512i b =
-        _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), _mm512_loadu_si512(p));
     __m512i h =
-        _mm512_permutex2var_epi8(_mm512_loadu_si512(high), b, _mm512_loadu_si512(high + 64));
-    __m512i l = _mm512_permutex2var_epi8(_mm512_loadu_si512(low), b, _mm512_loadu_si512(low + 64));
-    h = _mm512_ternarylogic_epi64(h, b, _mm512_set1_epi8((char)0x80), 0xf8); /* the sign */
-    out[0] = _mm512_unpacklo_epi8(l, h);
-    out[1] = _mm512_unpackhi_epi8(l, h);
+        _mm512_permutex2var_epi8(_mm512_loadu_si512(high), q, _mm512_loadu_si512(high + 64));
+    __m512i l = _mm512_permutex2var_epi8(_mm512_loadu_si512(low), q, _mm512_loadu_si512(low + 64));
+    h = _mm512_ternarylogic_epi64(h, q, _mm512_set1_epi8((char)0x80), 0xf8); /* the sign */
+    *first = _mm512_unpacklo_epi8(l, h);
+    *second = _mm512_unpackhi_epi8(l, h);
+}
+#else
+/* A byte in each word, the upper half zeros: the exponent's bias is moved, and of numbers below the
+ * normal ones, which are eight, the fraction is looked up. */
+INLINE __m512i bytes_fp8_widen(__m512i b)
+{
+    static const uint16_t below[32] = {0, 0x3b00, 0x3b80, 0x3bc0, 0x3c00, 0x3c20, 0x3c40, 0x3c60};
+    const __m512i sign = _mm512_slli_epi16(b, 8), bits = _mm512_slli_epi16(b, 4);
+    __m512i v = _mm512_add_epi16(_mm512_and_si512(bits, _mm512_set1_epi16(0x7f0)),
+                                 _mm512_set1_epi16(0x3c00));
+    v = _mm512_mask_permutexvar_epi16(v, _mm512_testn_epi16_mask(b, _mm512_set1_epi16(0x78)), b,
+                                      _mm512_loadu_si512(below));
+    return _mm512_ternarylogic_epi64(v, sign, _mm512_set1_epi16((short)0x8000), 0xf8);
+}
+INLINE void bytes_fp8_pairs(__m512i q, __m512i *first, __m512i *second)
+{
+    const __m512i none = _mm512_setzero_si512();
+    *first = bytes_fp8_widen(_mm512_unpacklo_epi8(q, none));
+    *second = bytes_fp8_widen(_mm512_unpackhi_epi8(q, none));
 }
 #endif
 
