@@ -92,7 +92,7 @@ static void gemm_packed(const struct op_gemm *a, struct packed_share share)
         return;
     }
 #elif defined(BODY_ROUNDS)
-    if (a->w->panels) {
+    if (a->w->panels || (a->w->wide_rows && a->x16)) {
         panels_gemm(a, share);
         return;
     }

@@ -49,37 +49,19 @@ struct wider_run {
 
 /* ---- weights to tiles ---- */
 
-/* 64 bytes of a panel to rows of a tile: two, or with 4 bits four. */
-INLINE void wider_expand4(const uint8_t *from, __m512i of, char *to)
-{
-    /* The second and third byte of four change places: then each word's index is in its low bits,
-     * of columns that stand side by side. */
-    const __m512i order =
-        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15));
-    const __m512i q = _mm512_shuffle_epi8(_mm512_load_si512(from), order);
-    _mm512_store_si512(to, _mm512_permutexvar_epi16(q, of));
-    _mm512_store_si512(to + 64, _mm512_permutexvar_epi16(_mm512_srli_epi16(q, 8), of));
-    _mm512_store_si512(to + 128, _mm512_permutexvar_epi16(_mm512_srli_epi16(q, 4), of));
-    _mm512_store_si512(to + 192, _mm512_permutexvar_epi16(_mm512_srli_epi16(q, 12), of));
-}
-INLINE void wider_expand8(const uint8_t *from, __m512i of, char *to)
-{
-    __m512i v[4];
-    wide_floats(from, of, v);
-    _mm512_store_si512(to, _mm512_or_si512(_mm512_srli_epi32(v[0], 16), v[1]));
-    _mm512_store_si512(to + 64, _mm512_or_si512(_mm512_srli_epi32(v[2], 16), v[3]));
-}
-
 /* So many rows of tiles, a multiple of four. */
 INLINE void wider_expand(const uint8_t *q, size_t rows, int bits, __m512i of, char *to)
 {
     const size_t each = bits == 4 ? 4 : 2;
     for (size_t i = 0; i < rows; i += each, q += 64, to += each * TILE_ROW_BYTES) {
+        __m512i lines[4];
         __builtin_prefetch(q + WIDER_AHEAD);
         if (bits == 4)
-            wider_expand4(q, of, to);
+            wide_lines4(q, of, lines);
         else
-            wider_expand8(q, of, to);
+            wide_lines8(q, of, lines);
+        for (size_t row = 0; row < each; row++)
+            _mm512_store_si512(to + row * TILE_ROW_BYTES, lines[row]);
     }
 }
 

@@ -1,15 +1,12 @@
-/* Products of packed weights (kernels/packed.h) with rows of floats, or of bf16 where the body has
- * products of such pairs, compiled once per instruction set (see cpu.h).
+/* Products of packed weights (kernels/packed.h) with rows of floats, compiled once per instruction
+ * set (see cpu.h); rows of bf16 are for panels_body.h and tiles_wide_body.h, which take units and
+ * expanded words from here.
  *
- * Integers of 8 bits are exact in bf16. Few rows of bf16: weights are expanded in registers, panel
- * by panel. Else a piece of some panels is expanded once, into the cache, for a block of rows. The
- * products of a unit (a group, or as much of one as WIDE_UNIT) are added up in two accumulators, by
- * turns; their sum times the group's scale goes to the output's own, in order of K, whatever else a
- * tile holds. Mins meet the sum of a unit's x. Between pieces the outputs wait in memory, so
- * cutting changes no order of addition.
- *
- * Of four columns the first and the third are one pair, the second and the fourth the other: that
- * is how a table of words is looked up by bytes. x is copied in that order, tile by tile.
+ * A piece of some panels is expanded once, into the cache, for a block of rows. The products of a
+ * unit (a group, or as much of one as WIDE_UNIT) are added up in two accumulators, by turns; their
+ * sum times the group's scale goes to the output's own, in order of K, whatever else a tile holds.
+ * Mins meet the sum of a unit's x. Between pieces the outputs wait in memory, so cutting changes no
+ * order of addition. x is copied, tile by tile.
  *
  * It is over 150 lines because it is code. */
 #ifndef KERNELS_CPU_GEMM_WIDE_BODY_H
@@ -35,24 +32,13 @@ struct wide_tile {
     const struct packed *p;
     size_t begin, end;  /* columns of the piece */
     const char *x;      /* [rows] WIDE_X_STRIDE apart: of these columns, zeros behind the last */
-    const char *w;      /* a panel of it, expanded; */
-    const uint8_t *q;   /* or as it is, from these columns on */
+    const char *w;      /* a panel of it, expanded */
     const void *scales; /* of the panel */
     const void *mins;   /* the same, or NULL */
     const float *x_sum; /* of the first row and unit, where mins; from row to row */
     size_t x_sum_stride;
     float *sum; /* [rows][sum_stride]; found there where begin > 0 */
     size_t sum_stride;
-#if defined(BODY_ROUNDS)
-    __m512i of; /* wide_of() */
-#endif
-};
-
-/* What is constant where a tile is inlined. */
-struct wide_form {
-    int rows;
-    int bits;   /* of weights that are expanded on the way; 0: they have been */
-    bool pairs; /* x is in bf16 */
 };
 
 /* Where the unit that begins with column k ends. */
@@ -117,37 +103,26 @@ INLINE void wide_floats(const uint8_t *from, __m512i of, __m512i out[4])
     for (int c = 0; c < 4; c++)
         out[c] = _mm512_castps_si512(_mm512_cvtepi32_ps(_mm512_sub_epi32(out[c], of)));
 }
-#endif
 
-#if defined(BODY_ROUNDS)
-/* The columns as pairs of bf16, [2][PACKED_ROWS][2]; of 4 bits two steps at once. */
-INLINE void wide_pairs(const uint8_t *from, int bits, __m512i of, __m512i out[4])
+/* 64 bytes to the lines of pairs that they hold, in order of K. */
+INLINE void wide_lines8(const uint8_t *from, __m512i of, __m512i out[2])
 {
-    if (bits == 4) {
-        const __m512i q = _mm512_loadu_si512(from);
-        out[0] = _mm512_permutexvar_epi16(q, of);
-        out[1] = _mm512_permutexvar_epi16(_mm512_srli_epi16(q, 8), of);
-        out[2] = _mm512_permutexvar_epi16(_mm512_srli_epi16(q, 4), of);
-        out[3] = _mm512_permutexvar_epi16(_mm512_srli_epi16(q, 12), of);
-        return;
-    }
     __m512i v[4];
     wide_floats(from, of, v);
-    out[0] = _mm512_or_si512(_mm512_srli_epi32(v[0], 16), v[2]);
-    out[1] = _mm512_or_si512(_mm512_srli_epi32(v[1], 16), v[3]);
+    out[0] = _mm512_or_si512(_mm512_srli_epi32(v[0], 16), v[1]);
+    out[1] = _mm512_or_si512(_mm512_srli_epi32(v[2], 16), v[3]);
 }
-
-static void wide_expand_pairs(const struct packed *p, const uint8_t *q, size_t columns, char *out)
+INLINE void wide_lines4(const uint8_t *from, __m512i of, __m512i out[4])
 {
-    const __m512i of = wide_of(p);
-    const size_t each = p->bits == 4 ? 8 : 4;
-    for (size_t k = 0; k < columns; k += each, q += 64) {
-        __m512i w[4];
-        __builtin_prefetch(q + WIDE_AHEAD);
-        wide_pairs(q, p->bits, of, w);
-        for (size_t i = 0; i < each / 2; i++, out += 64)
-            _mm512_store_si512(out, w[i]);
-    }
+    /* The second and third byte of four change places: then each word's index is in its low bits,
+     * of columns that stand side by side. */
+    const __m512i order =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15));
+    const __m512i q = _mm512_shuffle_epi8(_mm512_loadu_si512(from), order);
+    out[0] = _mm512_permutexvar_epi16(q, of);
+    out[1] = _mm512_permutexvar_epi16(_mm512_srli_epi16(q, 8), of);
+    out[2] = _mm512_permutexvar_epi16(_mm512_srli_epi16(q, 4), of);
+    out[3] = _mm512_permutexvar_epi16(_mm512_srli_epi16(q, 12), of);
 }
 #endif
 
@@ -158,16 +133,8 @@ INLINE const uint8_t *wide_bytes(const struct packed *p, size_t panel, size_t k)
 }
 
 /* `columns` of a panel, up to whole steps. */
-static void wide_expand(const struct packed *p, const uint8_t *q, size_t columns, bool pairs,
-                        char *out)
+static void wide_expand(const struct packed *p, const uint8_t *q, size_t columns, char *out)
 {
-#if defined(BODY_ROUNDS)
-    if (pairs) {
-        wide_expand_pairs(p, q, columns, out);
-        return;
-    }
-#endif
-    (void)pairs;
     float values[16];
     wide_values(p, values);
     for (size_t k = 0; k < columns; k += 4, out += WIDE_STEP_BYTES) {
@@ -182,61 +149,12 @@ static void wide_expand(const struct packed *p, const uint8_t *q, size_t columns
 
 typedef vec wide_acc[WIDE_ROWS][PANEL_VECS];
 
-#if defined(BODY_ROUNDS)
-/* Two pairs of columns of x from k on, by their weights. */
-INLINE void wide_step(const struct wide_tile *t, size_t k, int rows, const __m512i w[2],
-                      wide_acc sum[2])
-{
-    UNROLL
-    for (int r = 0; r < rows; r++) {
-        int32_t x[2];
-        memcpy(x, t->x + (size_t)r * WIDE_X_STRIDE + (k - t->begin) * 2, sizeof x);
-        UNROLL
-        for (int i = 0; i < 2; i++)
-            sum[i][r][0] =
-                _mm512_dpbf16_ps(sum[i][r][0], (__m512bh)w[i], (__m512bh)_mm512_set1_epi32(x[i]));
-    }
-}
-
-/* x has zeros as far as that goes. */
-INLINE void wide_unit_pairs(const struct wide_tile *t, size_t k, size_t end, struct wide_form f,
-                            wide_acc sum[2])
-{
-    if (f.bits == 0) {
-        const char *w = t->w + (k - t->begin) * PACKED_ROWS * 2;
-        for (; k < end; k += 4, w += 128) {
-            const __m512i both[2] = {_mm512_load_si512(w), _mm512_load_si512(w + 64)};
-            wide_step(t, k, f.rows, both, sum);
-        }
-        return;
-    }
-    const __m512i of = t->of;
-    const uint8_t *q = t->q + (k - t->begin) * PACKED_ROWS * (size_t)f.bits / 8;
-    const size_t each = f.bits == 4 ? 8 : 4;
-    for (; k < end; k += each, q += 64) {
-        __m512i w[4];
-        __builtin_prefetch(q + WIDE_AHEAD);
-        wide_pairs(q, f.bits, of, w);
-        wide_step(t, k, f.rows, w, sum);
-        if (each == 8)
-            wide_step(t, k + 4, f.rows, w + 2, sum);
-    }
-}
-#endif
-
 /* Products of the unit [k, end), in two accumulators. */
-INLINE void wide_unit(const struct wide_tile *t, size_t k, size_t end, struct wide_form f,
-                      wide_acc sum[2])
+INLINE void wide_unit(const struct wide_tile *t, size_t k, size_t end, int rows, wide_acc sum[2])
 {
     UNROLL
-    for (int i = 0; i < 2 * f.rows * PANEL_VECS; i++)
-        sum[i / (f.rows * PANEL_VECS)][i / PANEL_VECS % f.rows][i % PANEL_VECS] = vec_zero();
-#if defined(BODY_ROUNDS)
-    if (f.pairs) {
-        wide_unit_pairs(t, k, end, f, sum);
-        return;
-    }
-#endif
+    for (int i = 0; i < 2 * rows * PANEL_VECS; i++)
+        sum[i / (rows * PANEL_VECS)][i / PANEL_VECS % rows][i % PANEL_VECS] = vec_zero();
     const char *w = t->w + (k - t->begin) * PACKED_ROWS * sizeof(float);
     const char *at = t->x + (k - t->begin) * sizeof(float);
     for (; k < end; k += 2, w += 2 * PACKED_ROWS * sizeof(float), at += 2 * sizeof(float)) {
@@ -247,7 +165,7 @@ INLINE void wide_unit(const struct wide_tile *t, size_t k, size_t end, struct wi
             for (int v = 0; v < PANEL_VECS; v++)
                 wv[v] = vec_load((const float *)(const void *)w + i * PACKED_ROWS + v * LANES);
             UNROLL
-            for (int r = 0; r < f.rows; r++) {
+            for (int r = 0; r < rows; r++) {
                 float x;
                 memcpy(&x, at + (size_t)r * WIDE_X_STRIDE + (size_t)i * sizeof x, sizeof x);
                 UNROLL
@@ -258,10 +176,9 @@ INLINE void wide_unit(const struct wide_tile *t, size_t k, size_t end, struct wi
     }
 }
 
-INLINE void wide_run(const struct wide_tile *t, struct wide_form f)
+INLINE void wide_run(const struct wide_tile *t, int rows)
 {
     const struct packed *p = t->p;
-    const int rows = f.rows;
     wide_acc all, sum[2];
     UNROLL
     for (int i = 0; i < rows * PANEL_VECS; i++)
@@ -272,7 +189,7 @@ INLINE void wide_run(const struct wide_tile *t, struct wide_form f)
     for (size_t k = t->begin, unit = 0, end; k < t->end; k = end, unit++) {
         const size_t at = k / (size_t)p->group * PACKED_ROWS;
         end = wide_unit_end(p, k);
-        wide_unit(t, k, end, f, sum);
+        wide_unit(t, k, end, rows, sum);
         UNROLL
         for (int v = 0; v < PANEL_VECS; v++) {
             const size_t lane = at + (size_t)v * LANES;
@@ -298,39 +215,30 @@ INLINE void wide_run(const struct wide_tile *t, struct wide_form f)
 
 typedef void wide_fn(const struct wide_tile *t);
 
-#define WIDE_CASE(name, ...)                                                                       \
-    static __attribute__((noinline)) void name(const struct wide_tile *t)                          \
+#define WIDE_CASE(rows)                                                                            \
+    static __attribute__((noinline)) void wide_##rows(const struct wide_tile *t)                   \
     {                                                                                              \
-        wide_run(t, (struct wide_form){__VA_ARGS__});                                              \
+        wide_run(t, rows);                                                                         \
     }
-WIDE_CASE(wide_1, 1, 0, false)
-WIDE_CASE(wide_2, 2, 0, false)
+WIDE_CASE(1)
+WIDE_CASE(2)
 #if WIDE_ROWS == 8
-WIDE_CASE(wide_4, 4, 0, false)
-WIDE_CASE(wide_8, 8, 0, false)
-#endif
-#if defined(BODY_ROUNDS)
-#define WIDE_CASES(rows)                                                                           \
-    WIDE_CASE(wide16_##rows, rows, 0, true)                                                        \
-    WIDE_CASE(wide16_4_##rows, rows, 4, true)                                                      \
-    WIDE_CASE(wide16_8_##rows, rows, 8, true)
-WIDE_CASES(1)
-WIDE_CASES(2)
-WIDE_CASES(4)
-WIDE_CASES(8)
+WIDE_CASE(4)
+WIDE_CASE(8)
 #endif
 
-/* [floats; bf16: expanded, of 4 bits, of 8][log2 of the rows] */
-static wide_fn *const wide_fns[][4] = {
+/* [log2 of the rows] */
+static wide_fn *const wide_fns[4] = {
 #if WIDE_ROWS == 8
-    {wide_1, wide_2, wide_4, wide_8},
+    wide_1,
+    wide_2,
+    wide_4,
+    wide_8,
 #else
-    {wide_1, wide_2, NULL, NULL},
-#endif
-#if defined(BODY_ROUNDS)
-    {wide16_1, wide16_2, wide16_4, wide16_8},
-    {wide16_4_1, wide16_4_2, wide16_4_4, wide16_4_8},
-    {wide16_8_1, wide16_8_2, wide16_8_4, wide16_8_8},
+    wide_1,
+    wide_2,
+    NULL,
+    NULL,
 #endif
 };
 
@@ -356,11 +264,6 @@ static const float *wide_x(const struct wide_rows_of *rows, size_t r)
     const struct op_gemm *op = rows->op;
     return op->x + (rows->m + r) * (size_t)(op->x_stride ? op->x_stride : op->w->cols);
 }
-static const uint16_t *wide_x16(const struct wide_rows_of *rows, size_t r)
-{
-    return rows->op->x16 + (rows->m + r) * rows16_stride(rows->op->w->cols);
-}
-
 /* Sums of each row's x over the units of columns [begin, end), one after the other; `stride` from
  * row to row. */
 static void wide_sums(const struct wide_rows_of *rows, size_t begin, size_t end, size_t stride,
@@ -373,8 +276,7 @@ static void wide_sums(const struct wide_rows_of *rows, size_t begin, size_t end,
             float sum[4] = {0}; /* by turns: four additions at a time */
             last = wide_unit_end(p, k);
             for (size_t i = k; i < last; i++)
-                sum[i % 4] +=
-                    rows->op->x16 ? dtype_bf16_to_f32(wide_x16(rows, r)[i]) : wide_x(rows, r)[i];
+                sum[i % 4] += wide_x(rows, r)[i];
             *to++ = (sum[0] + sum[1]) + (sum[2] + sum[3]);
         }
     }
@@ -393,17 +295,6 @@ static void wide_copy(const struct wide_tile *t, const struct wide_rows_of *rows
 {
     const size_t n = t->end - t->begin;
     for (size_t r = 0; r < rows->n; r++, out += WIDE_X_STRIDE) {
-#if defined(BODY_ROUNDS)
-        if (rows->op->x16) { /* a row is zeros up to a whole span */
-            const __m512i order = _mm512_broadcast_i32x4(
-                _mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
-            const uint16_t *x = wide_x16(rows, r) + t->begin;
-            for (size_t k = 0; k < n; k += PACKED_SPAN)
-                _mm512_store_si512(out + 2 * k,
-                                   _mm512_shuffle_epi8(_mm512_loadu_si512(x + k), order));
-            continue;
-        }
-#endif
         memcpy(out, wide_x(rows, r) + t->begin, n * sizeof(float));
         memset(out + n * sizeof(float), 0, 3 * sizeof(float));
     }
@@ -427,7 +318,6 @@ static void wide_panels(struct wide_tile *t, const struct packed_strip *s, wide_
     float *sum = t->sum;
     for (size_t i = 0; i < s->panels; i++, t->sum += PACKED_ROWS) {
         t->w = piece + i * (WIDE_PIECE / 4 * WIDE_STEP_BYTES);
-        t->q = wide_bytes(p, s->panel + i, t->begin);
         t->scales = (const char *)p->scales + (s->panel + i) * scales;
         t->mins = p->has_min ? (const char *)p->mins + (s->panel + i) * scales : NULL;
         run(t);
@@ -444,19 +334,13 @@ static void wide_block(const struct op_gemm *op, const struct packed_strip *s, c
     float x_sum[WIDE_ROWS * WIDE_UNITS];
     const struct packed *p = op->w->packed;
     const size_t units = x_sums ? wide_units(p, 0, (size_t)p->cols) : WIDE_UNITS;
-    const bool direct = op->x16 && s->rows <= WIDE_ROWS;
-    const int kind = !op->x16 ? 0 : !direct ? 1 : p->bits == 4 ? 2 : 3;
     struct wide_tile t = {
         .p = p, .x = x, .x_sum_stride = units, .sum_stride = s->panels * PACKED_ROWS};
-#if defined(BODY_ROUNDS)
-    t.of = wide_of(p);
-#endif
     for (size_t unit = 0; t.begin < (size_t)p->cols; t.begin = t.end) {
         struct wide_rows_of rows = {.op = op, .m = s->m};
         t.end = wide_piece_end(p, t.begin);
-        for (size_t i = 0; i < s->panels && !direct; i++)
-            wide_expand(p, wide_bytes(p, s->panel + i, t.begin), t.end - t.begin, op->x16 != NULL,
-                        piece[i]);
+        for (size_t i = 0; i < s->panels; i++)
+            wide_expand(p, wide_bytes(p, s->panel + i, t.begin), t.end - t.begin, piece[i]);
         for (t.sum = sums; rows.m < s->m + s->rows;
              rows.m += rows.n, t.sum += rows.n * t.sum_stride) {
             int form;
@@ -465,7 +349,7 @@ static void wide_block(const struct op_gemm *op, const struct packed_strip *s, c
             t.x_sum = x_sums ? x_sums + (rows.m - s->m) * units + unit : x_sum;
             if (p->has_min && !x_sums)
                 wide_sums(&rows, t.begin, t.end, units, x_sum);
-            wide_panels(&t, s, wide_fns[kind][form], piece[0]);
+            wide_panels(&t, s, wide_fns[form], piece[0]);
         }
         unit += x_sums ? wide_units(p, t.begin, t.end) : 0;
     }
@@ -476,6 +360,7 @@ static void wide_gemm(const struct op_gemm *op, struct packed_share share)
 {
     /* One stream was faster here than several. */
     const size_t most = share.m_end - share.m_begin <= WIDE_ROWS ? 1 : WIDE_PANELS;
+    assert(!op->x16);
     const size_t cols = (size_t)op->w->cols;
     const size_t units = op->w->packed->has_min ? wide_units(op->w->packed, 0, cols) : 0;
     float x_sums[WIDE_SUMS];
