@@ -37,8 +37,8 @@
 #define OPS_TOP_K_MAX 64
 #define QUANTIZE_LEAST 0x1p-100f
 
-/* A weight matrix as stored: [rows, cols], possibly unaligned (mapped file), or packed, or in panels
- * (aligned to a cache line). */
+/* A weight matrix as stored: [rows, cols], possibly unaligned (mapped file), or packed, or in
+ * panels (aligned to a cache line). */
 struct matrix {
     const void *data;
     enum dtype dtype;

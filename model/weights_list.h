@@ -58,7 +58,7 @@ struct model_weights {
     void **owned;               /* [n_packed] memory of a matrix' own, or NULL */
     struct weights_cache cache; /* or all of them are there */
     size_t n_packed;
-    struct fp8_list fp8; /* matrices in FP8, where they lie */
+    struct fp8_list fp8; /* matrices in FP8 */
     bool rounds;         /* some matrix does */
     bool reads_bytes;    /* some matrix does (matrix_reads_bytes) */
     bool whole_rows;     /* rows as integers have one scale each (rows8.whole) */

@@ -7,8 +7,8 @@
  * as they are, so that cutting changes no order of addition.
  *
  * FP8 and integers of 8 bits are exact in bf16. Of few rows they are expanded in registers, else
- * once for a block, into L2. Products of a unit (FP8_SPAN columns of FP8; a group, or as much of one
- * as WIDE_UNIT) are added up from zero, scaled and added to what there was.
+ * once for a block, into L2. Products of a unit (FP8_SPAN columns of FP8; a group, or as much of
+ * one as WIDE_UNIT) are added up from zero, scaled and added to what there was.
  *
  * It is code, and over 150 lines because of that. */
 #ifndef KERNELS_CPU_GEMM_PANELS_BODY_H

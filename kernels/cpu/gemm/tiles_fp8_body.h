@@ -1,9 +1,9 @@
 /* Products of weights in FP8 (kernels/fp8.h) with rows of bf16, in tiles of pairs.
  *
  * As in tiles_lines_body.h, whose tiles these are, but that a piece of two panels is expanded to
- * bf16, which is exact, into L1, for all rows of a block, and a span of FP8_SPAN columns is added up
- * from zero before it is scaled and added to what there was. Any number of rows goes this way, a
- * single one too.
+ * bf16, which is exact, into L1, for all rows of a block, and a span of FP8_SPAN columns is added
+ * up from zero before it is scaled and added to what there was. Any number of rows goes this way,
+ * a single one too.
  *
  * Expanding 64 bytes takes six instructions that a core does one at a time (of bodies with VBMI),
  * and the products of them with 16 rows take 32 cycles. Of 128 columns by 32 rows by 32 outputs, 16

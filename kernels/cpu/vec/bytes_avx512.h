@@ -4,7 +4,8 @@
  * byte_vec: LANES * 4 unsigned bytes of weights; bytes_w: the same made ready to be multiplied;
  * bytes_x: four signed bytes of a row of x, for all lanes. Sums are exact, so every body gives the
  * same integers. AVX-512 alone takes even and odd bytes apart; with VNNI one instruction does it.
- */
+ *
+ * It is over 150 lines because it is code. */
 #ifndef KERNELS_CPU_VEC_BYTES_AVX512_H
 #define KERNELS_CPU_VEC_BYTES_AVX512_H
 
