@@ -5,6 +5,9 @@
 #define PRODUCTS_PER_BYTE_PACKED 7
 #define PRODUCTS_PER_BYTE 4
 
+#define PIECE_BYTES ((uint64_t)256 << 10) /* what memory could bring meanwhile */
+#define PIECES_EACH 64                    /* at most, of each member */
+
 static uint64_t panels_of(const struct matrix *w)
 {
     return ((uint64_t)w->rows + PACKED_ROWS - 1) / PACKED_ROWS;
@@ -40,6 +43,12 @@ uint64_t gemm_weight_bytes(const struct matrix *w)
 static uint64_t border(uint64_t cost, uint64_t piece, uint64_t pieces)
 {
     return cost / pieces * piece + cost % pieces * piece / pieces;
+}
+
+size_t gemm_share_pieces(uint64_t cost, size_t parts)
+{
+    const uint64_t each = cost / PIECE_BYTES / parts + 1;
+    return (size_t)(each < PIECES_EACH ? each : PIECES_EACH) * parts;
 }
 
 struct gemm_share gemm_share_of(uint64_t cost, size_t begin, size_t end, size_t pieces)

@@ -8,6 +8,7 @@
  *
  *     uint64_t cost = 0;
  *     for each product: cost += gemm_cost(w, tokens);
+ *     of gemm_share_pieces(cost, members) some, [begin, end):
  *     struct gemm_share s = gemm_share_of(cost, begin, end, pieces);
  *     for each product, in the same order: if (gemm_share_take(&s, &a)) ops->gemm(&a, 0, 1);
  *
@@ -26,6 +27,10 @@ struct gemm_share {
 uint64_t gemm_cost(const struct matrix *w, int32_t tokens);
 /* What it has to read. */
 uint64_t gemm_weight_bytes(const struct matrix *w);
+/* Into how many pieces so many members cut a list of that cost: of 256 KiB or less, so that who is
+ * slower holds the others up for a piece alone, but few enough for each to walk the list so often.
+ */
+size_t gemm_share_pieces(uint64_t cost, size_t parts);
 /* Pieces [begin, end) of so many. */
 struct gemm_share gemm_share_of(uint64_t cost, size_t begin, size_t end, size_t pieces);
 /* Whether some of the next product is in the share: sets its first and end. */

@@ -193,6 +193,7 @@ enum status model_load(const struct model_load_args *args, struct model **out, s
                                                  .team = args->team,
                                                  .form = args->weights,
                                                  .cache = args->weights_cache,
+                                                 .stop = args->stop,
                                                  .fingerprint = m->fingerprint,
                                                  .rounds = args->ops->round != NULL,
                                                  .panels = args->ops->panels},

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "base/stop.h"
 #include "base/team.h"
 #include "kernels/kv_layout.h"
 #include "kernels/ops.h"
@@ -49,6 +50,7 @@ struct model_load_args {
     /* Where converted weights are kept for the next start: a folder, "model" for beside the model
      * where they are 64 MiB at least, or NULL for nowhere. */
     const char *weights_cache;
+    struct stop *stop; /* or NULL: asked by the thread that loads; then ST_CANCELLED */
 };
 
 /* A step's work. Rows of one sequence are adjacent, ascending in position; see struct op_rows. */

@@ -194,6 +194,7 @@ struct weights_args {
     struct team *team;
     enum model_weights_form form;
     const char *cache; /* a folder, "model", or NULL */
+    struct stop *stop; /* or NULL */
     struct fingerprint fingerprint;
     bool rounds; /* gemms by bf16 can read bf16 */
     bool panels; /* and want such weights in panels */

@@ -6,33 +6,8 @@
  * are one list of work (kernels/gemm_share.h), cut while it is done (base/work.h). */
 #include <string.h>
 
+#include "kernels/expert_pairs.h"
 #include "model/model_impl.h"
-
-/* A piece of a list of products costs about so much, in bytes read from memory, or less; a member's
- * share is cut into so many at most, since each walks the whole list. */
-#define PIECE_BYTES ((uint64_t)256 << 10)
-#define PIECES_EACH 64
-
-/* Pairs in order of expert, then of token: pair_of for each choice, pair_row back. One member's
- * work. */
-static void sort_pairs(const struct model_config *c, const struct scratch *s, int32_t tokens)
-{
-    const int32_t n = tokens * c->moe.top_k, experts = c->moe.experts;
-    int32_t *end = s->expert_end;
-    memset(end, 0, (size_t)experts * sizeof *end);
-    for (int32_t i = 0; i < n; i++)
-        end[s->expert[i]]++;
-    for (int32_t e = 0, sum = 0; e < experts; e++) {
-        int32_t count = end[e];
-        end[e] = sum; /* its beginning, until the pairs are put there */
-        sum += count;
-    }
-    for (int32_t i = 0; i < n; i++) {
-        int32_t pair = end[s->expert[i]]++;
-        s->pair_of[i] = pair;
-        s->pair_row[pair] = i / c->moe.top_k;
-    }
-}
 
 struct pair_list moe_route(const struct layer_run *l, const struct matrix *router, const float *x,
                            int32_t tokens)
@@ -58,8 +33,9 @@ struct pair_list moe_route(const struct layer_run *l, const struct matrix *route
                          .normalize = c->moe.normalize};
     m->ops->route(&a, l->me.part, l->me.parts);
     run_meet(l->r);
+    const struct expert_pairs pairs = {s->pair_of, s->pair_row, s->expert_end};
     if (l->me.part == 0)
-        sort_pairs(c, s, tokens);
+        expert_pairs_sort(s->expert, tokens, c->moe.top_k, c->moe.experts, &pairs);
     run_meet(l->r);
     return (struct pair_list){tokens * c->moe.top_k, c->moe.experts, s->expert_end};
 }
@@ -214,8 +190,7 @@ static void run_products(const struct layer_run *l, const struct pair_list *p, c
     if (l->me.part == 0)
         l->r->m->scratch.expert_bytes += bytes;
     struct work *work = l->r->m->work;
-    const uint64_t each = cost / PIECE_BYTES / (uint64_t)l->me.parts + 1; /* evenly cut, at least */
-    const size_t pieces = (size_t)(each < PIECES_EACH ? each : PIECES_EACH) * (size_t)l->me.parts;
+    const size_t pieces = gemm_share_pieces(cost, (size_t)l->me.parts);
     size_t begin, end;
     work_begin(work, l->me.part, pieces, 1);
     while (work_take(work, l->me.part, &begin, &end))

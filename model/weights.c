@@ -406,6 +406,7 @@ enum status weights_bind(const struct weights_args *args, struct model_weights *
                                        .dir = args->dir,
                                        .cache = args->cache,
                                        .form = cache_form(args),
+                                       .stop = args->stop,
                                        .err = err},
                         .err = err};
     enum status st = ST_OK;
@@ -418,10 +419,12 @@ enum status weights_bind(const struct weights_args *args, struct model_weights *
         st = err_set(err, ST_NO_MEMORY, "%s: no memory for biases", args->dir);
     if (!st)
         st = weights_list(c, out, bind_floats, &b);
-    const char *bad = st ? NULL : weights_fp8_check(&out->fp8, args->team);
+    const char *bad = st ? NULL : weights_fp8_check(&out->fp8, args->team, args->stop);
     if (bad)
         st = err_set(err, ST_INVALID, "%s: tensor %s: an element is not a finite number", args->dir,
                      bad);
+    if (!st && stop_asked(args->stop))
+        st = err_set(err, ST_CANCELLED, "%s: asked to stop while it was loaded", args->dir);
     if (!st && args->cache && b.conversion.n_jobs > 0) {
         b.conversion.files.v = weight_source_files(args->source, &b.conversion.files.n);
         struct weights_origin *of = &b.conversion.origin;

@@ -225,21 +225,21 @@ static void put(struct writer *w, const void *data, uint64_t bytes)
     }
 }
 
-static bool write_parts(int fd, const struct head *h, const struct entry *entries,
-                        const struct weights_part *parts)
+static bool write_parts(struct weights_cache_new *to, const struct head *h,
+                        const struct entry *entries, const struct weights_part *parts)
 {
     static const char zeros[PACKED_ALIGN];
-    struct writer w = {.fd = fd, .stage = malloc(STAGE_BYTES)};
+    struct writer w = {.fd = to->fd, .stage = malloc(STAGE_BYTES)};
     uint64_t at = sizeof *h + h->n * sizeof *entries;
     w.failed = !w.stage;
     put(&w, h, sizeof *h);
     put(&w, entries, h->n * sizeof *entries);
     put(&w, zeros, h->data - at);
-    for (uint64_t i = 0; i < h->n; i++) {
+    for (uint64_t i = 0; i < h->n && !stop_asked(to->stop); i++) {
         put(&w, parts[i].data, parts[i].bytes);
         put(&w, zeros, aligned(parts[i].bytes) - parts[i].bytes);
     }
-    bool written = !w.failed && write_all(fd, w.stage, w.staged);
+    bool written = !w.failed && write_all(to->fd, w.stage, w.staged);
     free(w.stage);
     return written;
 }
@@ -287,6 +287,7 @@ enum status weights_cache_begin(const char *path, const struct weights_part *par
                                 struct weights_cache_new *out, struct error *err)
 {
     uint64_t bytes = data_at(n);
+    out->stop = NULL;
     for (size_t i = 0; i < n; i++)
         bytes += aligned(parts[i].bytes);
     if (snprintf(out->path, sizeof out->path, "%s", path) >= (int)sizeof out->path)
@@ -321,7 +322,7 @@ enum status weights_cache_finish(struct weights_cache_new *w, const struct weigh
     struct entry *entries = calloc(n + 1, sizeof *entries);
     uint64_t at = h.data;
     enum status st = ST_OK;
-    for (size_t i = 0; entries && i < n; i++) {
+    for (size_t i = 0; entries && i < n && !stop_asked(w->stop); i++) {
         parts[i].crc = hash_crc32c(0, parts[i].data, parts[i].bytes);
         entries[i] = (struct entry){at, parts[i].bytes, parts[i].form, parts[i].crc};
         at += aligned(parts[i].bytes);
@@ -330,8 +331,10 @@ enum status weights_cache_finish(struct weights_cache_new *w, const struct weigh
         st = err_set(err, ST_NO_MEMORY, "%s: no memory", w->path);
     } else {
         h.crc = crc_of(&h, entries);
-        if (!write_parts(w->fd, &h, entries, parts) || !is_taken(w->fd) ||
-            rename(w->part, w->path) != 0)
+        const bool written = write_parts(w, &h, entries, parts) && is_taken(w->fd);
+        if (stop_is_set(w->stop))
+            st = err_set(err, ST_CANCELLED, "%s: asked to stop while it was written", w->part);
+        else if (!written || rename(w->part, w->path) != 0)
             st = err_set(err, ST_IO, "%s: %s", w->part, strerror(errno));
     }
     free(entries);

@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "base/stop.h"
 #include "model/weights_files.h"
 
 struct weights_part {
@@ -65,12 +66,13 @@ enum status weights_cache_restamp(struct weights_cache *c, const char *path,
 struct weights_cache_new {
     int fd;
     char path[1024], part[1032];
+    struct stop *stop; /* of who began it; NULL */
 };
 /* Only bytes of the parts counts yet. ST_IO: the folder is none, cannot be written to, or another
  * start writes the same; ST_NO_MEMORY: of the disk, of which a GiB is left free. */
 enum status weights_cache_begin(const char *path, const struct weights_part *parts, size_t n,
                                 struct weights_cache_new *out, struct error *err);
-/* crc of the parts is filled in. ST_IO, ST_NO_MEMORY. */
+/* crc of the parts is filled in. ST_IO, ST_NO_MEMORY, ST_CANCELLED. */
 enum status weights_cache_finish(struct weights_cache_new *w, const struct weights_origin *origin,
                                  struct weights_part *parts, size_t n, struct error *err);
 void weights_cache_abandon(struct weights_cache_new *w);

@@ -340,7 +340,7 @@ static void convert_body(void *arg, int part, int parts)
 {
     struct conversion *c = arg;
     (void)parts;
-    for (size_t i; (i = atomic_fetch_add(&c->next, 1)) < c->n_jobs;) {
+    for (size_t i; !stop_here(c->stop, part) && (i = atomic_fetch_add(&c->next, 1)) < c->n_jobs;) {
         int none = 0;
         if (!run_job(c, &c->jobs[i]))
             atomic_compare_exchange_strong(&c->bad, &none, (int)i + 1);
@@ -408,6 +408,11 @@ static bool in_panels(const struct conversion *c)
     return false;
 }
 
+static enum status stopped(const struct conversion *c)
+{
+    return err_set(c->err, ST_CANCELLED, "%s: asked to stop while it was loaded", c->dir);
+}
+
 enum status conversion_run(struct conversion *c, struct team *team, struct model_weights *out)
 {
     char path[1024], kind[64];
@@ -425,9 +430,11 @@ enum status conversion_run(struct conversion *c, struct team *team, struct model
         weights_keep_mix(c);
     weight_source_let_go(c->source); /* samples of it were read */
     bool kept = keeps && weights_keep_use(c, path, team, out);
-    enum status st = kept ? ST_OK : run_jobs(c, team, out);
+    enum status st = kept || stop_is_set(c->stop) ? ST_OK : run_jobs(c, team, out);
     if (st != ST_OK)
         return st;
+    if (stop_is_set(c->stop))
+        return stopped(c);
     bind_jobs(c, out);
     int bad = atomic_load(&c->bad);
     if (bad && !c->jobs[bad - 1].out)
@@ -438,5 +445,5 @@ enum status conversion_run(struct conversion *c, struct team *team, struct model
                        c->dir, c->jobs[bad - 1].weight->name);
     if (keeps && !kept)
         weights_keep_write(c, path, team);
-    return ST_OK;
+    return stop_is_set(c->stop) ? stopped(c) : ST_OK;
 }

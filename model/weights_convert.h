@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 
+#include "base/stop.h"
 #include "base/team.h"
 #include "formats/weight_source.h"
 #include "model/weights_cache.h"
@@ -39,6 +40,7 @@ struct conversion {
     struct weights_origin origin; /* of them, where there is a cache; content: see there */
     bool is_hashed;               /* origin.content is known */
     bool cannot_hash;             /* it was tried */
+    struct stop *stop;            /* or NULL */
     struct error *err;
     struct conversion_job *jobs;
     size_t n_jobs, cap_jobs, n_packed, bytes_all;
@@ -64,7 +66,7 @@ enum status conversion_pack(struct conversion *c, const struct weight *w,
 enum status conversion_round(struct conversion *c, const struct weight *w,
                              const struct weight_spec *s, const struct packed *form);
 /* Maps what was kept, or converts all, with a line of progress now and then. ST_INVALID: an element
- * is no number. */
+ * is no number. ST_CANCELLED: it was to stop. */
 enum status conversion_run(struct conversion *c, struct team *team, struct model_weights *out);
 void conversion_fini(struct conversion *c);
 /* What a job's result takes, were its floats, or its scales, of this type. */

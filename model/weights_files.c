@@ -71,6 +71,7 @@ struct hashing {
     uint64_t bytes;
     atomic_size_t next;
     atomic_bool failed;
+    struct stop *stop;
     int64_t said_ns;
 };
 
@@ -160,7 +161,8 @@ static void hash_body(void *arg, int part, int parts)
     struct hashing *h = arg;
     char *buffer = malloc(READ_BYTES);
     (void)parts;
-    for (size_t i; !atomic_load(&h->failed) && (i = atomic_fetch_add(&h->next, 1)) < h->n;) {
+    for (size_t i; !atomic_load(&h->failed) && !stop_here(h->stop, part) &&
+                   (i = atomic_fetch_add(&h->next, 1)) < h->n;) {
         h->pieces[i].why = buffer ? hash_piece(&h->pieces[i], buffer) : ENOMEM;
         if (h->pieces[i].why)
             atomic_store(&h->failed, true);
@@ -178,10 +180,10 @@ static enum status refuse(const struct piece *p, struct error *err)
                    p->file->path, strerror(p->why));
 }
 
-enum status weights_files_hash(struct weights_files files, struct team *team, uint64_t *out,
-                               struct error *err)
+enum status weights_files_hash(struct weights_files files, struct team *team, struct stop *stop,
+                               uint64_t *out, struct error *err)
 {
-    struct hashing h = {0};
+    struct hashing h = {.stop = stop};
     const int64_t begin = clock_now_ns();
     if (files.n == 0)
         return err_set(err, ST_INVALID, "no files to be hashed");
@@ -197,6 +199,8 @@ enum status weights_files_hash(struct weights_files files, struct team *team, ui
             st = refuse(&h.pieces[i], err);
         sum += hash_bytes(h.pieces[i].hash, NULL, 0);
     }
+    if (!st && stop_is_set(stop))
+        st = err_set(err, ST_CANCELLED, "asked to stop while %zu files were hashed", files.n);
     if (!st) {
         *out = sum;
         log_info("checkpoint_hashed", "mib=%llu seconds=%.1f", (unsigned long long)(h.bytes >> 20),

@@ -23,6 +23,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "base/stop.h"
 #include "base/team.h"
 #include "formats/opened_file.h"
 
@@ -45,8 +46,8 @@ bool weights_files_same(struct weights_files files);
 bool weights_files_settled(struct weights_files files);
 /* Reads all, by the whole team, with a line when it begins, now and then, and when it ends. What of
  * them was not in the system's cache of files before is not left there. ST_IO; ST_INVALID: not what
- * was opened any more; ST_NO_MEMORY. */
-enum status weights_files_hash(struct weights_files files, struct team *team, uint64_t *out,
-                               struct error *err);
+ * was opened any more; ST_NO_MEMORY; ST_CANCELLED: it was to stop. */
+enum status weights_files_hash(struct weights_files files, struct team *team, struct stop *stop,
+                               uint64_t *out, struct error *err);
 
 #endif

@@ -63,6 +63,7 @@ enum status weights_fp8_bind(struct fp8_list *list, const struct weight *w,
 
 struct fp8_check {
     const struct fp8_list *list;
+    struct stop *stop;
     atomic_size_t next;
     atomic_size_t bad; /* 1 + the first that was found */
 };
@@ -77,17 +78,17 @@ static bool is_good(const struct fp8_weight *w)
 static void check_body(void *arg, int part, int parts)
 {
     struct fp8_check *c = arg;
-    (void)part, (void)parts;
-    for (size_t i; (i = atomic_fetch_add(&c->next, 1)) < c->list->n;) {
+    (void)parts;
+    for (size_t i; !stop_here(c->stop, part) && (i = atomic_fetch_add(&c->next, 1)) < c->list->n;) {
         size_t none = 0;
         if (!is_good(c->list->v[i]))
             atomic_compare_exchange_strong(&c->bad, &none, i + 1);
     }
 }
 
-const char *weights_fp8_check(const struct fp8_list *list, struct team *team)
+const char *weights_fp8_check(const struct fp8_list *list, struct team *team, struct stop *stop)
 {
-    struct fp8_check c = {.list = list};
+    struct fp8_check c = {.list = list, .stop = stop};
     if (list->n > 0)
         team_run(team, check_body, &c);
     size_t bad = atomic_load(&c.bad);

@@ -7,6 +7,7 @@
 #ifndef MODEL_WEIGHTS_FP8_H
 #define MODEL_WEIGHTS_FP8_H
 
+#include "base/stop.h"
 #include "base/team.h"
 #include "formats/weight_source.h"
 #include "model/weights_list.h"
@@ -16,9 +17,9 @@ bool weights_fp8_takes(const struct weight *w, const struct weight_spec *s);
 /* Makes it the spec's matrix. ST_NO_MEMORY. */
 enum status weights_fp8_bind(struct fp8_list *list, const struct weight *w,
                              const struct weight_spec *s);
-/* Reads all of them, by the whole team: NULL, or the name of a tensor with an element or a scale
- * that is no number. */
-const char *weights_fp8_check(const struct fp8_list *list, struct team *team);
+/* Reads all of them, by the whole team, unless it is to stop: NULL, or the name of a tensor with an
+ * element or a scale that is no number. */
+const char *weights_fp8_check(const struct fp8_list *list, struct team *team, struct stop *stop);
 void weights_fp8_fini(struct fp8_list *list);
 
 #endif

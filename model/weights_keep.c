@@ -37,6 +37,7 @@ static bool fits(struct conversion_job *j, const struct weights_part *p, bool ta
 
 struct cache_check {
     const struct weights_cache *cache;
+    struct stop *stop;
     atomic_size_t next;
     atomic_bool damaged;
 };
@@ -44,8 +45,8 @@ struct cache_check {
 static void check_body(void *arg, int part, int parts)
 {
     struct cache_check *c = arg;
-    (void)part, (void)parts;
-    for (size_t i; (i = atomic_fetch_add(&c->next, 1)) < c->cache->n;)
+    (void)parts;
+    for (size_t i; !stop_here(c->stop, part) && (i = atomic_fetch_add(&c->next, 1)) < c->cache->n;)
         if (!weights_cache_check(c->cache, i))
             atomic_store(&c->damaged, true);
 }
@@ -86,7 +87,7 @@ static enum status hash_files(struct conversion *c, struct team *team, struct er
         return ST_OK;
     if (c->cannot_hash)
         return err_set(err, ST_IO, "%s: could not be hashed before", c->dir);
-    enum status st = weights_files_hash(c->files, team, &c->origin.content, err);
+    enum status st = weights_files_hash(c->files, team, c->stop, &c->origin.content, err);
     c->is_hashed = st == ST_OK;
     c->cannot_hash = !c->is_hashed;
     return st;
@@ -116,7 +117,7 @@ static enum status check_files(struct conversion *c, const struct weights_cache 
 static enum status check_cache(struct conversion *c, const struct weights_cache *cache,
                                struct team *team, struct error *err)
 {
-    struct cache_check check = {.cache = cache};
+    struct cache_check check = {.cache = cache, .stop = c->stop};
     for (size_t i = 0; i < c->n_jobs; i++)
         if (!fits(&c->jobs[i], &cache->parts[i], false))
             return err_set(err, ST_INVALID, "%s: what was kept of it is of another form", c->dir);
@@ -125,6 +126,8 @@ static enum status check_cache(struct conversion *c, const struct weights_cache 
     if (st)
         return st;
     team_run(team, check_body, &check);
+    if (stop_is_set(c->stop))
+        return err_set(err, ST_CANCELLED, "%s: asked to stop while it was checked", c->dir);
     if (atomic_load(&check.damaged))
         return err_set(err, ST_INVALID, "%s: what was kept of it is damaged", c->dir);
     return ST_OK;
@@ -162,7 +165,9 @@ bool weights_keep_use(struct conversion *c, const char *path, struct team *team,
     if (!st)
         st = check_cache(c, &out->cache, team, &why);
     if (st) {
-        log_warn("weights_cache_unusable", "why=%s", log_quote(quoted, sizeof quoted, why.text));
+        if (st != ST_CANCELLED)
+            log_warn("weights_cache_unusable", "why=%s",
+                     log_quote(quoted, sizeof quoted, why.text));
         weights_cache_close(&out->cache);
         return false;
     }
@@ -202,6 +207,7 @@ static enum status write_cache(struct conversion *c, const char *path, struct te
     }
     enum status st = weights_cache_begin(path, parts, c->n_jobs, &made, err);
     if (!st) {
+        made.stop = c->stop;
         st = origin_for_keeping(c, team, err);
         if (st)
             weights_cache_abandon(&made);

@@ -162,6 +162,11 @@ int node_main(const struct config *config, const struct node_role_ops *role, boo
     }
     n.signal_fd = process_init(); /* before any thread exists */
     enum status st = node_start(&n, &err);
+    if (st == ST_CANCELLED) { /* by a signal, as it was being loaded */
+        log_info("node_stopped", "node=%s while=loading", config->node.name);
+        node_stop(&n);
+        return 0;
+    }
     if (st != ST_OK) {
         fprintf(stderr, "baton-%s: %s\n", role->name, err.text);
         node_stop(&n);

@@ -3,6 +3,7 @@
 #include "node/node_internal.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,14 @@
 static int32_t max_calls(const struct node *n)
 {
     return (int32_t)(2 * n->config->engine.max_batch);
+}
+
+/* Loading a large model takes minutes. The signal stays there, for the loop. */
+static bool is_told_to_stop(void *ctx)
+{
+    const struct node *n = ctx;
+    struct pollfd fd = {.fd = n->signal_fd, .events = POLLIN};
+    return n->signal_fd >= 0 && poll(&fd, 1, 0) > 0;
 }
 
 static enum status start_model(struct node *n, struct error *err)
@@ -52,13 +61,15 @@ static enum status start_model(struct node *n, struct error *err)
         return err_set(err, ST_NO_MEMORY, "%d kernel threads could not be started", threads);
     const struct engine_args sizes = {.max_batch = (int32_t)c->engine.max_batch,
                                       .chunk_tokens_max = (int32_t)c->engine.chunk_tokens_max};
+    struct stop stop = {.asked = is_told_to_stop, .ctx = n};
     const struct model_load_args load = {.dir = c->model.path,
                                          .ops = ops,
                                          .team = n->team,
                                          .max_batch_tokens = engine_rows_max(&sizes),
                                          .max_logits_rows = engine_logits_max(&sizes),
                                          .weights = form,
-                                         .weights_cache = cache};
+                                         .weights_cache = cache,
+                                         .stop = &stop};
     return model_load(&load, &n->model, err);
 }
 

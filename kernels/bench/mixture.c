@@ -7,10 +7,8 @@
 #include <string.h>
 
 #include "kernels/bench/job.h"
+#include "kernels/expert_pairs.h"
 #include "kernels/gemm_share.h"
-
-#define PIECE_BYTES ((uint64_t)256 << 10)
-#define PIECES_EACH 64
 
 enum matrix_of { GATE, UP, DOWN, MATRICES };
 
@@ -48,20 +46,8 @@ static void choose_experts(const struct bench_job *j, int part, int parts)
 
 static void sort_pairs(const struct bench_shape *s, struct bench_pairs *p)
 {
-    const int32_t n = s->tokens * s->top_k;
-    memset(p->end, 0, sizeof p->end);
-    for (int32_t i = 0; i < n; i++)
-        p->end[p->expert[i]]++;
-    for (int32_t e = 0, sum = 0; e < s->experts; e++) {
-        const int32_t count = p->end[e];
-        p->end[e] = sum; /* its beginning, until the pairs are put there */
-        sum += count;
-    }
-    for (int32_t i = 0; i < n; i++) {
-        const int32_t pair = p->end[p->expert[i]]++;
-        p->pair_of[i] = pair;
-        p->row_of[pair] = i / s->top_k;
-    }
+    expert_pairs_sort(p->expert, s->tokens, s->top_k, s->experts,
+                      &(struct expert_pairs){p->pair_of, p->row_of, p->end});
 }
 
 /* This member of the team. */
@@ -148,8 +134,7 @@ static void run_products(const struct member *me, const struct products *p)
             const struct op_gemm a = product_of(j, p, &c, i, &w);
             cost += gemm_cost(a.w, a.tokens);
         }
-    const uint64_t each = cost / PIECE_BYTES / (uint64_t)me->parts + 1;
-    const size_t pieces = (size_t)(each < PIECES_EACH ? each : PIECES_EACH) * (size_t)me->parts;
+    const size_t pieces = gemm_share_pieces(cost, (size_t)me->parts);
     work_begin(j->work, me->part, pieces, 1);
     while (work_take(j->work, me->part, &begin, &end))
         run_share(j, p, gemm_share_of(cost, begin, end, pieces));

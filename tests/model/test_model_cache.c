@@ -386,6 +386,69 @@ Test(cache, of_files_that_change_during_a_load, .init = setup, .fini = teardown)
     free(want);
 }
 
+/* Says yes when it is asked for the n-th time. */
+static bool countdown(void *left)
+{
+    return --*(int *)left < 0;
+}
+
+/* Loads until it is asked `left` times whether to stop. */
+static enum status load_until(int left, bool *mapped)
+{
+    const struct ops *ops;
+    struct model *m;
+    struct error err = {0};
+    struct team *team = team_create(2, false, false);
+    struct stop stop = {.asked = countdown, .ctx = &left};
+    cr_assert_eq(ops_cpu("auto", &ops, NULL), ST_OK);
+    const struct model_load_args args = {.dir = folder,
+                                         .ops = ops,
+                                         .team = team,
+                                         .max_batch_tokens = 4,
+                                         .max_logits_rows = 4,
+                                         .weights = MODEL_WEIGHTS_PACKED,
+                                         .weights_cache = cache,
+                                         .stop = &stop};
+    capture_begin();
+    const enum status st = model_load(&args, &m, &err);
+    capture_end();
+    cr_assert(st == ST_OK || st == ST_CANCELLED, "%d: %s", (int)st, err.text);
+    cr_assert_eq(access(part, F_OK), -1, "a part of a file is left");
+    cr_assert_not(says("level=warn"), "%s", logged);
+    if (!st) {
+        *mapped = m->weights.cache.map != NULL;
+        model_free(m);
+    }
+    team_destroy(team);
+    return st;
+}
+
+/* Wherever a load is stopped: while weights are converted, files hashed, a cache written or read;
+ * nothing is left of it, and what was kept before stays. */
+Test(cache, loads_that_are_stopped, .init = setup, .fini = teardown, .timeout = 120)
+{
+    bool mapped = true;
+    size_t n;
+    int stopped = 0, kept;
+    while (load_until(stopped, &mapped) == ST_CANCELLED) {
+        kept = access(file, F_OK) == 0;
+        cr_assert(!kept || stopped > 4, "written before anything was converted");
+        cr_assert_eq(unlink(file), kept ? 0 : -1);
+        stopped++;
+    }
+    cr_assert_gt(stopped, 10, "it was hardly asked: %d", stopped);
+    cr_assert_not(mapped);
+    clock_sleep_ns(SETTLED_NS);
+    float *want = say(folder, cache, &mapped, &n);
+    cr_assert(mapped);
+    for (stopped = 0; load_until(stopped, &mapped) == ST_CANCELLED; stopped++)
+        cr_assert_eq(access(file, F_OK), 0);
+    cr_assert_gt(stopped, 2, "it was hardly asked: %d", stopped);
+    cr_assert(mapped);
+    expect(true, want, "after loads that were stopped");
+    free(want);
+}
+
 /* What is of each setting stays beside what is of another. */
 Test(cache, of_each_form, .init = setup, .fini = teardown)
 {

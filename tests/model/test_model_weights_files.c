@@ -62,7 +62,7 @@ Test(weights_files, all_count)
             v[1] = v[2];
         weights_files_mix(&key[i], files);
         stamp[i] = weights_files_stamp(files);
-        cr_assert_eq(weights_files_hash(files, team, &content[i], NULL), ST_OK);
+        cr_assert_eq(weights_files_hash(files, team, NULL, &content[i], NULL), ST_OK);
     }
     cr_assert(memcmp(&key[0], &key[1], sizeof key[0]) == 0);
     cr_assert(memcmp(&stamp[0], &stamp[1], sizeof stamp[0]) == 0);
@@ -73,7 +73,7 @@ Test(weights_files, all_count)
     cr_assert_neq(content[0], content[2]);
     v[1] = v[0];
     v[0] = v[2];
-    cr_assert_eq(weights_files_hash(files, team, &content[0], NULL), ST_OK);
+    cr_assert_eq(weights_files_hash(files, team, NULL, &content[0], NULL), ST_OK);
     cr_assert_neq(content[0], content[2], "in another order");
     team_destroy(team);
     for (int i = 0; i < 3; i++)
@@ -96,10 +96,10 @@ Test(weights_files, hash)
     cr_assert_eq(write(fd, bytes, BYTES), (ssize_t)BYTES);
     struct opened_file f = opened(path);
     const struct weights_files files = {&f, 1};
-    cr_assert_eq(weights_files_hash(files, team, &first, NULL), ST_OK);
+    cr_assert_eq(weights_files_hash(files, team, NULL, &first, NULL), ST_OK);
     f.map = mmap(NULL, BYTES, PROT_READ, MAP_SHARED, fd, 0);
     cr_assert_neq(f.map, MAP_FAILED);
-    cr_assert_eq(weights_files_hash(files, alone, &got, NULL), ST_OK);
+    cr_assert_eq(weights_files_hash(files, alone, NULL, &got, NULL), ST_OK);
     cr_assert_eq(got, first, "mapped, by one thread");
     cr_assert(weights_files_same(files));
     static const long places[] = {0, PIECE - 1, PIECE, 2 * PIECE + 100, BYTES - 1};
@@ -107,23 +107,23 @@ Test(weights_files, hash)
         clock_sleep_ns(20 * NS_PER_MS); /* a tick of the file system's clock, and more */
         change(path, places[i]);
         cr_assert_not(weights_files_same(files));
-        cr_assert_eq(weights_files_hash(files, team, &got, &err), ST_INVALID);
+        cr_assert_eq(weights_files_hash(files, team, NULL, &got, &err), ST_INVALID);
         cr_assert_not_null(strstr(err.text, "changed while it was read"), "%s", err.text);
         f.state = opened(path).state;
-        cr_assert_eq(weights_files_hash(files, team, &got, NULL), ST_OK);
+        cr_assert_eq(weights_files_hash(files, team, NULL, &got, NULL), ST_OK);
         cr_assert_neq(got, first, "byte %ld", places[i]);
         change(path, places[i]);
         f.state = opened(path).state;
-        cr_assert_eq(weights_files_hash(files, team, &got, NULL), ST_OK);
+        cr_assert_eq(weights_files_hash(files, team, NULL, &got, NULL), ST_OK);
         cr_assert_eq(got, first);
     }
     unlink(path);
     cr_assert_not(weights_files_same(files));
-    cr_assert_eq(weights_files_hash(files, team, &got, NULL), ST_INVALID, "gone");
+    cr_assert_eq(weights_files_hash(files, team, NULL, &got, NULL), ST_INVALID, "gone");
     f.path = "/dev/null/none";
-    cr_assert_eq(weights_files_hash(files, team, &got, &err), ST_IO);
+    cr_assert_eq(weights_files_hash(files, team, NULL, &got, &err), ST_IO);
     cr_assert_not_null(strstr(err.text, "cannot be hashed"), "%s", err.text);
-    cr_assert_eq(weights_files_hash((struct weights_files){0}, team, &got, NULL), ST_INVALID);
+    cr_assert_eq(weights_files_hash((struct weights_files){0}, team, NULL, &got, NULL), ST_INVALID);
     munmap((void *)(uintptr_t)f.map, BYTES);
     close(fd);
     free(bytes);
