@@ -311,7 +311,7 @@ struct ops {
     void (*round)(const struct op_round *a, int part, int parts); /* NULL: gemm has no use for it */
     bool panels; /* and gemm takes bf16 and FP8 that is read by what that makes in panels alone */
     bool tiles;  /* products are made in tiles, of bytes too, and of all types of KV */
-    bool gates;  /* gemm takes op_gemm.unit: of weights in panels, in tiles of all that is packed */
+    bool gates;  /* gemm takes op_gemm.unit: see ops_gates() */
     /* So many rows of x, about, gemm goes through at a time, by weights in panels or with a scale a
      * row; 0: as many as there are. See ops_gemm_blocks(). */
     int32_t block_rows;

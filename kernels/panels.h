@@ -1,4 +1,4 @@
-/* Weights of bf16 in the order in which tiles take them:
+/* Weights of bf16 in the order in which tiles, and vectors of pairs, take them:
  *
  *     [panels of PANELS_ROWS rows][spans of PANELS_COLS columns][pairs of columns][PANELS_ROWS][2]
  *

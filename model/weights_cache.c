@@ -22,6 +22,7 @@
 #define PARTS_MAX (1u << 24)
 #define DISK_LEFT (UINT64_C(1) << 30)
 #define STAGE_BYTES ((size_t)4 << 20)
+#define WRITE_BYTES ((uint64_t)64 << 20) /* at a time, of what is many stages: a multiple */
 
 /* Both as the CPU has them: the file is for the host that wrote it. */
 struct head {
@@ -200,13 +201,19 @@ struct writer {
     size_t staged;
     char *stage;
     bool failed;
+    struct stop *stop;
 };
 
 static void put(struct writer *w, const void *data, uint64_t bytes)
 {
     const char *at = data;
     while (bytes > 0 && !w->failed) {
-        const uint64_t whole = bytes / STAGE_BYTES * STAGE_BYTES;
+        const uint64_t all = bytes / STAGE_BYTES * STAGE_BYTES;
+        const uint64_t whole = all < WRITE_BYTES ? all : WRITE_BYTES;
+        if (stop_asked(w->stop)) {
+            w->failed = true;
+            return;
+        }
         if (w->staged == 0 && whole > 0) {
             w->failed = !write_all(w->fd, at, whole);
             at += whole;
@@ -229,13 +236,13 @@ static bool write_parts(struct weights_cache_new *to, const struct head *h,
                         const struct entry *entries, const struct weights_part *parts)
 {
     static const char zeros[PACKED_ALIGN];
-    struct writer w = {.fd = to->fd, .stage = malloc(STAGE_BYTES)};
+    struct writer w = {.fd = to->fd, .stage = malloc(STAGE_BYTES), .stop = to->stop};
     uint64_t at = sizeof *h + h->n * sizeof *entries;
     w.failed = !w.stage;
     put(&w, h, sizeof *h);
     put(&w, entries, h->n * sizeof *entries);
     put(&w, zeros, h->data - at);
-    for (uint64_t i = 0; i < h->n && !stop_asked(to->stop); i++) {
+    for (uint64_t i = 0; i < h->n; i++) {
         put(&w, parts[i].data, parts[i].bytes);
         put(&w, zeros, aligned(parts[i].bytes) - parts[i].bytes);
     }

@@ -16,6 +16,7 @@
 #define CONVERT_ALIGN 64
 #define KEEP_MIN_BYTES ((size_t)64 << 20)
 #define LET_GO_BYTES (UINT64_C(64) << 20)
+#define ASK_ROWS 512
 #define PROGRESS_NS INT64_C(2000000000)
 
 static size_t job_bytes(const struct weight_spec *s, enum dtype to)
@@ -95,6 +96,8 @@ enum status conversion_add_panels8(struct conversion *c, const struct weight *w,
 
 void conversion_fini(struct conversion *c)
 {
+    for (size_t i = 0; i < c->n_jobs; i++)
+        free(c->jobs[i].own); /* not bound: a load that was stopped */
     free(c->jobs);
     c->jobs = NULL;
 }
@@ -107,6 +110,12 @@ static void have_read(struct conversion *c, const struct weight *w, uint64_t row
     const uint64_t before = atomic_fetch_add(&c->read, bytes);
     if (before / LET_GO_BYTES != (before + bytes) / LET_GO_BYTES)
         weight_source_let_go(c->source);
+}
+
+/* Whether to go on with a job that has come to this row. */
+static bool goes_on(struct conversion *c, int part, size_t row)
+{
+    return !(row % ASK_ROWS == 0 ? stop_here(c->stop, part) : stop_is_set(c->stop));
 }
 
 /* How many rows of a tensor are read at a time: formats that are packed down their columns make as
@@ -155,7 +164,8 @@ static void put_slab(const struct conversion_job *j, struct slab *s, size_t at)
     }
 }
 
-static void read_into(struct conversion *c, const struct conversion_job *j, struct slab *s)
+static void read_into(struct conversion *c, const struct conversion_job *j, struct slab *s,
+                      int part)
 {
     const struct weight_spec *spec = &j->spec;
     const uint64_t base = weights_first_row(spec);
@@ -168,7 +178,7 @@ static void read_into(struct conversion *c, const struct conversion_job *j, stru
     }
     const size_t all = (size_t)(spec->flip ? spec->take_cols : spec->take_rows);
     const uint64_t step = spec->flip ? 1 : (uint64_t)spec->step;
-    for (size_t i = 0; i < all; i += s->n) {
+    for (size_t i = 0; i < all && goes_on(c, part, i); i += s->n) {
         uint64_t from = base + (uint64_t)(spec->flip ? spec->skip : spec->first) + i * step;
         s->n = all - i < CONVERT_ROWS ? all - i : CONVERT_ROWS;
         if (step == 1)
@@ -181,7 +191,7 @@ static void read_into(struct conversion *c, const struct conversion_job *j, stru
     }
 }
 
-static bool put_fp8(struct conversion *c, const struct conversion_job *j)
+static bool put_fp8(struct conversion *c, const struct conversion_job *j, int part)
 {
     const struct weight_spec *s = &j->spec;
     const size_t cols = (size_t)s->take_cols, rows = (size_t)s->take_rows;
@@ -189,7 +199,7 @@ static bool put_fp8(struct conversion *c, const struct conversion_job *j)
     weight_as_fp8(j->weight, &f);
     const uint8_t *q = f.data + (weights_first_row(s) + (uint64_t)s->first) * cols;
     bool good = true;
-    for (size_t row = 0; row < rows; row++, q += cols) {
+    for (size_t row = 0; row < rows && goes_on(c, part, row); row++, q += cols) {
         good = fp8_find_nan(q, cols) == cols && good;
         panels8_put_row(j->out, s->take_cols, row, q);
         have_read(c, j->weight, 1);
@@ -199,7 +209,7 @@ static bool put_fp8(struct conversion *c, const struct conversion_job *j)
 
 /* fp16 has the precision that quantized weights need, where fp32 would take room that matters; a
  * matrix with numbers beyond its range goes into bf16, which takes the same room. */
-static bool convert(struct conversion *c, struct conversion_job *j)
+static bool convert(struct conversion *c, struct conversion_job *j, int part)
 {
     const size_t rows = j->spec.take_cols ? CONVERT_ROWS : 1;
     struct slab s = {.rows =
@@ -209,10 +219,10 @@ static bool convert(struct conversion *c, struct conversion_job *j)
         return false;
     }
     s.line = s.rows + rows * (size_t)j->weight->cols;
-    read_into(c, j, &s);
+    read_into(c, j, &s, part);
     if (s.good && j->to == DTYPE_F16 && s.largest > 65504.0f) {
         j->to = DTYPE_BF16;
-        read_into(c, j, &s);
+        read_into(c, j, &s, part);
     }
     free(s.rows);
     j->spec.matrix->dtype = j->to;
@@ -286,11 +296,11 @@ static void place(struct conversion_job *j)
         weight_read_order(j->weight, (int32_t *)(uintptr_t)j->form.order);
 }
 
-static bool pack_all(struct conversion *c, const struct conversion_job *j, struct ints *s)
+static bool pack_all(struct conversion *c, const struct conversion_job *j, struct ints *s, int part)
 {
     const size_t rows = (size_t)j->form.rows;
     s->good = s->fits_f16 = true;
-    for (size_t i = 0; i < rows && s->good; i += PACKED_ROWS) {
+    for (size_t i = 0; i < rows && s->good && goes_on(c, part, i); i += PACKED_ROWS) {
         size_t n = rows - i < PACKED_ROWS ? rows - i : PACKED_ROWS;
         (j->rounds ? round_ints : read_ints)(j, s, i, n);
         have_read(c, j->weight, n);
@@ -302,7 +312,7 @@ static bool pack_all(struct conversion *c, const struct conversion_job *j, struc
 }
 
 /* Scales go into fp16, or all of them into fp32 where one does not fit. */
-static bool pack(struct conversion *c, struct conversion_job *j)
+static bool pack(struct conversion *c, struct conversion_job *j, int part)
 {
     const size_t cells = PACKED_ROWS * packed_groups(&j->form);
     const size_t cols = (size_t)j->form.cols,
@@ -316,14 +326,14 @@ static bool pack(struct conversion *c, struct conversion_job *j)
     s.rows = s.min + cells;
     s.q = (uint8_t *)(s.scale + floats);
     place(j);
-    if (!pack_all(c, j, &s)) {
+    if (!pack_all(c, j, &s, part)) {
         j->form.scale_type = DTYPE_F32;
         j->own = aligned_alloc(PACKED_ALIGN, packed_bytes(&j->form));
         j->out = j->own;
         s.good = false;
         if (j->own) {
             place(j);
-            pack_all(c, j, &s);
+            pack_all(c, j, &s, part);
         }
     }
     free(s.scale);
@@ -331,9 +341,11 @@ static bool pack(struct conversion *c, struct conversion_job *j)
 }
 
 /* False: an element is no number, or there is no memory, and no result. */
-static bool run_job(struct conversion *c, struct conversion_job *j)
+static bool run_job(struct conversion *c, struct conversion_job *j, int part)
 {
-    return j->packs ? pack(c, j) : j->to == DTYPE_FP8 ? put_fp8(c, j) : convert(c, j);
+    return j->packs             ? pack(c, j, part)
+           : j->to == DTYPE_FP8 ? put_fp8(c, j, part)
+                                : convert(c, j, part);
 }
 
 static void convert_body(void *arg, int part, int parts)
@@ -342,7 +354,7 @@ static void convert_body(void *arg, int part, int parts)
     (void)parts;
     for (size_t i; !stop_here(c->stop, part) && (i = atomic_fetch_add(&c->next, 1)) < c->n_jobs;) {
         int none = 0;
-        if (!run_job(c, &c->jobs[i]))
+        if (!run_job(c, &c->jobs[i], part))
             atomic_compare_exchange_strong(&c->bad, &none, (int)i + 1);
         int64_t now = clock_now_ns();
         if (part == 0 && now - c->said_ns > PROGRESS_NS) {
@@ -364,16 +376,17 @@ static void share_order(struct packed *p, const struct packed *before)
         p->order = before->order;
 }
 
-static void bind_jobs(const struct conversion *c, struct model_weights *out)
+static void bind_jobs(struct conversion *c, struct model_weights *out)
 {
     for (size_t i = 0; i < c->n_jobs; i++) {
-        const struct conversion_job *j = &c->jobs[i];
+        struct conversion_job *j = &c->jobs[i];
         j->spec.matrix->data = j->packs ? NULL : j->out;
         if (!j->packs && j->to != DTYPE_FP8)
             j->spec.matrix->dtype = j->to;
         if (!j->packs)
             continue;
         out->owned[out->n_packed] = j->own;
+        j->own = NULL;
         out->packed[out->n_packed] = j->form;
         if (out->n_packed > 0)
             share_order(&out->packed[out->n_packed], &out->packed[out->n_packed - 1]);

@@ -246,21 +246,30 @@ Test(fp8, rows_depend_on_themselves_alone, .timeout = 120)
 
 Test(fp8, what_is_no_number_stays_none)
 {
+    enum { N = 16, K = 300, ROWS = 10 };
     static const float wrong[] = {NAN, INFINITY, -INFINITY};
-    struct weights *w = weights_make(&forms[0], 16, 300, 5);
-    for (int b = 0; ops_at(b); b++)
-        for (int i = 0; i < 3; i++)
-            for (int tokens = 1; tokens < 7; tokens += 5) {
-                float *x = kt_floats((size_t)(tokens * 300), 3), out[6 * 16];
-                x[290] = wrong[i];
-                struct op_gemm a = {.out = out, .x = x, .w = &w->m, .tokens = tokens};
-                ops_at(b)->gemm(&a, 0, 1);
-                for (int n = 0; n < 16; n++)
-                    cr_assert_not(isfinite(out[n]), "%s", ops_at(b)->name);
-                for (int n = 16; n < tokens * 16; n++)
-                    cr_assert(isfinite(out[n]), "%s", ops_at(b)->name);
-                free(x);
-            }
+    static const int counts[] = {1, 6, ROWS};
+    struct weights *w = weights_make(&forms[0], N, K, 5);
+    for (int t = 0; ops_at(t / 9); t++)
+        for (int pairs = 0; pairs <= (ops_at(t / 9)->round != NULL); pairs++) {
+            const struct ops *ops = ops_at(t / 9);
+            const int tokens = counts[t / 3 % 3];
+            float *x = kt_floats((size_t)(tokens * K), 3), out[ROWS * N];
+            x[290] = wrong[t % 3];
+            uint16_t *x16 = pairs ? rounded(ops, x, tokens, K) : NULL;
+            struct op_gemm a = {.out = out,
+                                .x = x,
+                                .x16 = x16,
+                                .w = pairs ? &w->in_panels : &w->m,
+                                .tokens = tokens};
+            ops->gemm(&a, 0, 1);
+            for (int n = 0; n < N; n++)
+                cr_assert_not(isfinite(out[n]), "%s", ops->name);
+            for (int n = N; n < tokens * N; n++)
+                cr_assert(isfinite(out[n]), "%s", ops->name);
+            free(x16);
+            free(x);
+        }
     weights_free(w);
 }
 

@@ -145,7 +145,7 @@ INLINE float panels_x_sum(const struct panels_tile *t, int row, size_t k, size_t
         sum = _mm256_dpbf16_ps(sum,
                                (__m256bh)_mm256_loadu_si256((const __m256i *)(const void *)(x + k)),
                                (__m256bh)one);
-    return _mm512_reduce_add_ps(_mm512_castps256_ps512(sum));
+    return _mm512_reduce_add_ps(_mm512_zextps256_ps512(sum));
 }
 
 INLINE void panels_run_units(struct panels_tile *t, struct panels_form f)

@@ -121,7 +121,7 @@ bool cpu_tiles_agree(const struct ops *tiles, const struct ops *vectors)
         for (int j = 0; good && j < 4; j++)
             good = agree(n, &(struct trial){forms[i], j < 2 ? TOKENS : FEW, j % 2 == 1}, tiles,
                          vectors);
-    good = good && (!tiles->panels || agree_on_pairs(n, tiles));
+    good = good && (!tiles->tiles || agree_on_pairs(n, tiles));
     free(n);
     return good;
 }

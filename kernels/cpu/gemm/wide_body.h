@@ -12,6 +12,8 @@
 #ifndef KERNELS_CPU_GEMM_WIDE_BODY_H
 #define KERNELS_CPU_GEMM_WIDE_BODY_H
 
+#include <assert.h>
+
 #define WIDE_UNIT ((size_t)128)  /* columns; a multiple of PACKED_SPAN */
 #define WIDE_PIECE ((size_t)512) /* columns of a piece: units that end within them */
 #define WIDE_PANELS 4            /* panels of a piece; one where a tile holds all rows */
