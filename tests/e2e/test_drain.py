@@ -200,6 +200,21 @@ class Drain(unittest.TestCase):
             finally:
                 up.kill()
 
+    def test_while_loading(self):
+        """A node that is told to stop before it is ready does so, instead of getting ready first."""
+        def told_before():
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # what is pending stays so across exec()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        for program in ("baton-prefill", "baton-decode"):
+            words = [os.path.join(cluster.BIN, program), "--model", cluster.TINY, "--listen", "127.0.0.1:0", "--http",
+                     "127.0.0.1:0", "--threads", "1", "--pool-bytes", str(cluster.POOL_BYTES)]
+            node = subprocess.run(words, cwd=cluster.SOURCE, capture_output=True, text=True, timeout=30 * cluster.SLOWER,
+                                  preexec_fn=told_before, check=False)
+            self.assertEqual((node.returncode, node.stdout), (0, ""), node.stderr)
+            self.assertIn("while=loading", node.stderr)
+            self.assertNotIn("node_ready", node.stderr)
+
     def test_up_under_load(self):
         """Ctrl-C on `baton up`: the streams end as they should, every process exits."""
         with cluster.up(prefill=1, decode=2) as c:
