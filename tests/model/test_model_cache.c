@@ -1,5 +1,6 @@
 /* Converted weights that are kept for the next start: what is mapped says what was converted, and
- * nothing that is stale, damaged or another's is used. */
+ * nothing that is stale, damaged or another's is used. It is over 600 lines because what can happen
+ * to the file is as much. */
 #include <criterion/criterion.h>
 
 #include <fcntl.h>

@@ -195,9 +195,9 @@ static void vary_company(const char *model, const struct ops *ops)
     run_company(model, ops, 40);
 }
 
-/* Bodies with tiles or panels compute gate and up of many rows as one gemm (op_gemm.unit), whose outputs go
- * on in bf16 where weights are, and cut rows in blocks for several members: prompts in any chunks,
- * above and below what is many. */
+/* Bodies with tiles or panels compute gate and up of many rows as one gemm (op_gemm.unit), whose
+ * outputs go on in bf16 where weights are, and cut rows in blocks for several members: prompts in
+ * any chunks, above and below what is many. */
 static void vary_long_prompts(void)
 {
     static const struct shape cases[] = {

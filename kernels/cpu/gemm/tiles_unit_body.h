@@ -1,5 +1,5 @@
-/* What gemms in tiles, and by panels, do with op_gemm.unit: sums of two products become a gated unit's outputs, and
- * are never anything else in memory. */
+/* What gemms in tiles, and by panels, do with op_gemm.unit: sums of two products become a gated
+ * unit's outputs, and are never anything else in memory. */
 #ifndef KERNELS_CPU_GEMM_TILES_UNIT_BODY_H
 #define KERNELS_CPU_GEMM_TILES_UNIT_BODY_H
 
