@@ -328,13 +328,13 @@ static enum status bind_one(void *ctx, const struct weight_spec *s)
         if (weights_fp8_bind(&b->out->fp8, w, s))
             return err_set(b->err, ST_NO_MEMORY, "%s: no memory for scales", b->args->dir);
         s->matrix->panels = s->matrix->rounds && b->args->panels;
-        return s->matrix->panels ? conversion_add_panels8(&b->conversion, w, s) : ST_OK;
+        return s->matrix->panels ? conversion_add_panels(&b->conversion, w, s, DTYPE_FP8) : ST_OK;
     }
     s->matrix->rounds = b->rounds && native && dtype == DTYPE_BF16 && s->take_cols && !s->as_floats;
     b->out->rounds = b->out->rounds || s->matrix->rounds;
     s->matrix->panels = s->matrix->rounds && b->args->panels;
     if (s->matrix->panels)
-        return conversion_add_panels(&b->conversion, w, s);
+        return conversion_add_panels(&b->conversion, w, s, DTYPE_BF16);
     if (!native || s->flip || s->step != 1)
         return conversion_add(&b->conversion, w, s, dtype);
     size_t start =

@@ -79,18 +79,10 @@ enum status conversion_round(struct conversion *c, const struct weight *w,
 }
 
 enum status conversion_add_panels(struct conversion *c, const struct weight *w,
-                                  const struct weight_spec *s)
+                                  const struct weight_spec *s, enum dtype to)
 {
-    struct conversion_job job = {.weight = w, .spec = *s, .to = DTYPE_BF16, .panels = true};
-    job.bytes = conversion_result_bytes(&job, DTYPE_BF16);
-    return add_job(c, job);
-}
-
-enum status conversion_add_panels8(struct conversion *c, const struct weight *w,
-                                   const struct weight_spec *s)
-{
-    struct conversion_job job = {.weight = w, .spec = *s, .to = DTYPE_FP8, .panels = true};
-    job.bytes = conversion_result_bytes(&job, DTYPE_FP8);
+    struct conversion_job job = {.weight = w, .spec = *s, .to = to, .panels = true};
+    job.bytes = conversion_result_bytes(&job, to);
     return add_job(c, job);
 }
 

@@ -53,12 +53,9 @@ struct conversion {
 /* Lists a part of a tensor; its struct matrix gets data when all are converted. ST_NO_MEMORY. */
 enum status conversion_add(struct conversion *c, const struct weight *w,
                            const struct weight_spec *s, enum dtype to);
-/* The same, to bf16 in panels (kernels/panels.h). */
+/* The same, in panels (kernels/panels.h): to bf16, or FP8 as it is (weight_as_fp8()). */
 enum status conversion_add_panels(struct conversion *c, const struct weight *w,
-                                  const struct weight_spec *s);
-/* The same, FP8 as it is (weight_as_fp8()) in panels. */
-enum status conversion_add_panels8(struct conversion *c, const struct weight *w,
-                                   const struct weight_spec *s);
+                                  const struct weight_spec *s, enum dtype to);
 /* The same, packed in this form; its scale type is found out on the way. */
 enum status conversion_pack(struct conversion *c, const struct weight *w,
                             const struct weight_spec *s, const struct packed *form);

@@ -1,5 +1,5 @@
 /* Weights in FP8 that are computed with as they are, where they lie in the file or copied into
- * panels (conversion_add_panels8()), and their scales, which are copied. Private to this folder.
+ * panels (conversion_add_panels()), and their scales, which are copied. Private to this folder.
  *
  * Owner: the list belongs to the model's weights, and weights_fp8_fini() frees it. Thread: the one
  * that loads.

@@ -28,6 +28,7 @@
 struct panels_pass {
     const struct matrix *w;
     enum panels_kind kind;
+    __m512i of;        /* of packed ones: wide_of() */
     const uint16_t *x; /* the first row */
     size_t x_stride, rows, panel, panels, cols;
     const char *next; /* the panels of the pass that comes next, or NULL */
@@ -143,10 +144,9 @@ static void panels_scales(const struct matrix *w, size_t panel, struct panels_pi
 static void panels_expand(const struct panels_pass *p, const char *q, size_t cols, char *out)
 {
     const size_t lines = panels_lines_of(p->kind);
-    const __m512i of = p->w->packed ? wide_of(p->w->packed) : _mm512_setzero_si512();
     for (size_t k = 0; k < cols; k += 2 * lines, q += PANELS_LINE) {
         __m512i w[4];
-        panels_lines(q, p->kind, of, w);
+        panels_lines(q, p->kind, p->of, w);
         for (size_t i = 0; i < lines; i++, out += PANELS_LINE)
             _mm512_store_si512(out, w[i]);
     }
@@ -169,8 +169,7 @@ static enum panels_kind panels_open(const struct panels_pass *p, struct panels_p
         t->scale[j] = piece->scale[j];
         t->min[j] = has_min ? piece->min[j] : NULL;
     }
-    if (p->w->packed)
-        t->of = wide_of(p->w->packed);
+    t->of = p->of;
     t->unit_end = piece->unit_end;
     return expands ? PANELS_UNITS : p->kind;
 }
@@ -237,14 +236,16 @@ static void panels_write(const struct op_gemm *op, const struct packed_strip *s,
     }
 }
 
-/* `last`: no panels come after it. */
-static void panels_strip(const struct op_gemm *op, const struct packed_strip *s, bool last)
+/* `last`: no panels come after it; `of`: of all of them. */
+static void panels_strip(const struct op_gemm *op, const struct packed_strip *s, bool last,
+                         __m512i of)
 {
     float sums[2 * PANELS_TILE][PANELS_STRIP * LANES] __attribute__((aligned(64)));
     const struct matrix *w = op->w, *up = op->unit ? op->unit->up : NULL;
     const char *next = last ? NULL : panels_place(w, s->panel + s->panels, 0);
     struct panels_pass p = {.w = w,
                             .kind = panels_kind_of(w),
+                            .of = of,
                             .x = op->x16 + s->m * rows16_stride(w->cols),
                             .x_stride = rows16_stride(w->cols),
                             .rows = s->rows,
@@ -272,9 +273,10 @@ static size_t panels_rows(size_t all)
 static void panels_gemm(const struct op_gemm *op, struct packed_share share)
 {
     const size_t rows = panels_rows(share.m_end - share.m_begin);
+    const __m512i of = op->w->packed ? wide_of(op->w->packed) : _mm512_setzero_si512();
     assert(op->x16);
     for (struct packed_strip s = {0}; packed_next(&share, rows, PANELS_TILE, &s);)
-        panels_strip(op, &s, s.panel + s.panels + PANELS_TILE > share.end);
+        panels_strip(op, &s, s.panel + s.panels + PANELS_TILE > share.end, of);
 }
 
 #endif
