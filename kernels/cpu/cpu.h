@@ -61,6 +61,8 @@ CPU_BODY(amx_emulated)
 /* Instructions beyond the bodies; the files that use them are left out where the compiler does not
  * know them. cpu_amx_permit() also asks the kernel for the tiles' state, once per process. */
 bool cpu_amx_permit(void);
+double probe_bytes_avx2(int64_t rounds);
+double probe_bytes_avx512(int64_t rounds);
 double probe_dot_bf16(int64_t rounds);
 double probe_dot_int8(int64_t rounds);
 double probe_amx_bf16(int64_t rounds, bool from_cache);

@@ -34,7 +34,7 @@ import gguf_file
 
 STEADY = 1.10
 WARM_PROMPT = 16  # `bench model` always measures a prefill too
-ROOFS = {"int8": ("int8_dot_gops", "amx_int8_gops"), "BF16": ("fma_gflops", "bf16_dot_gflops", "amx_bf16_gflops"),
+ROOFS = {"int8": ("fma_gflops", "int8_dot_gops", "amx_int8_gops"), "BF16": ("fma_gflops", "bf16_dot_gflops", "amx_bf16_gflops"),
          "other": ("fma_gflops",)}
 FORMULAS = {
     "ratio": "Baton's tokens per second over llama.cpp's, per pair",

@@ -63,6 +63,7 @@ INLINE void dot_tile(const struct dot_args *d, enum dtype t, int rows)
     const char *w[DOT_COLS];
     size_t whole = d->k - d->k % LANES;
     int tail = (int)(d->k % LANES);
+    const bool in_turn = rows == 1 && d->k <= DOT_IN_TURN;
 
     UNROLL
     for (int i = 0; i < rows; i++)
@@ -71,16 +72,21 @@ INLINE void dot_tile(const struct dot_args *d, enum dtype t, int rows)
     for (int j = 0; j < cols; j++)
         w[j] = d->w[j];
     dot_begin(d, acc, rows);
-    /* One row of x: memory gives rows of w one after the other faster than side by side. */
+    /* One row of x: memory gives rows of w one after the other faster than side by side. Where rows
+     * are long and vectors short the additions of one are too slow for that: then the rows that the
+     * next tile has are asked for. */
     UNROLL
-    for (int j = 0; j < cols && rows == 1; j++)
+    for (int j = 0; j < cols && in_turn; j++)
         for (size_t k = 0; k < whole; k += LANES)
             acc[0][j] = vec_fma(vec_load(x[0] + k), vec_load_as(w[j], t, k), acc[0][j]);
-    for (size_t k = 0; k < whole && rows > 1; k += LANES) {
+    for (size_t k = 0; k < whole && !in_turn; k += LANES) {
         vec wv[DOT_COLS];
         UNROLL
-        for (int j = 0; j < cols; j++)
+        for (int j = 0; j < cols; j++) {
             wv[j] = vec_load_as(w[j], t, k);
+            if (rows == 1)
+                __builtin_prefetch(w[j] + (cols * d->k + k) * (t == DTYPE_F32 ? 4 : 2));
+        }
         UNROLL
         for (int i = 0; i < rows; i++) {
             vec xv = vec_load(x[i] + k);

@@ -20,10 +20,19 @@
 #define PACKED_AHEAD 6144
 #define PACKED_NEAR_TILES 4 /* of a block, for what is fetched to go into the first level */
 #define PACKED_LINE_BYTES ((size_t)64)
-#define PACKED_TILES_MAX 64 /* of a block of rows */
+#define PACKED_TILES_MAX 64   /* of a block of rows */
+#define PACKED_NARROW_MOST 32 /* the largest entry of a table that counts as narrow */
+#if defined(BYTES_CHAIN)
+#define UNROLL_BYTES NO_UNROLL
+#else
+#define UNROLL_BYTES UNROLL
+#endif
 
 struct packed_tile {
     const struct packed *p;
+    uint8_t table[16]; /* p's, less its least, and what stands for zero there */
+    int32_t zero;
+    bool narrow;    /* its entries are of few bits */
     struct rows8 x; /* from its first row on */
     const uint8_t *panel[BYTES_PANELS];
     const char *scales[BYTES_PANELS], *mins[BYTES_PANELS];
@@ -32,6 +41,24 @@ struct packed_tile {
     const uint8_t *ahead[BYTES_PANELS]; /* weights of the next piece, and how many lines of them */
     size_t ahead_lines;                 /* each unit of this tile asks for */
 };
+
+/* With the least entry of a table at zero sums are the same, and its entries small. */
+static struct packed_tile packed_tile_of(const struct packed *p)
+{
+    struct packed_tile t = {.p = p, .zero = p->zero};
+    uint8_t least = UINT8_MAX, most = 0;
+    if (!p->has_table)
+        return t;
+    for (size_t i = 0; i < sizeof t.table; i++) {
+        least = p->table[i] < least ? p->table[i] : least;
+        most = p->table[i] > most ? p->table[i] : most;
+    }
+    for (size_t i = 0; i < sizeof t.table; i++)
+        t.table[i] = (uint8_t)(p->table[i] - least);
+    t.zero -= least;
+    t.narrow = most - least <= PACKED_NARROW_MOST;
+    return t;
+}
 
 /* What is constant where the tile is inlined. */
 struct packed_form {
@@ -48,7 +75,7 @@ INLINE size_t unit_cols(struct packed_form f)
 
 INLINE bytes_w tile_bytes(const struct packed_tile *t, struct packed_form f, byte_vec b)
 {
-    return bytes_w_of(f.table ? bytes_lookup(b, t->p->table) : b);
+    return bytes_w_of(f.table ? bytes_lookup(b, t->table) : b);
 }
 
 /* Adds steps to the sums: one, or with 4 bits the two that share their bytes. */
@@ -80,6 +107,77 @@ INLINE void tile_step(const struct packed_tile *t, struct packed_form f, size_t 
     }
 }
 
+#if defined(BYTES_CHAIN)
+/* Pairs of products of 4 bits and 8 fit 16 bits, and so do a few pairs added up: those of
+ * CHAIN_STEPS where values are up to 15, of half as many where a table's are narrow. */
+#define CHAIN_STEPS ((size_t)8)
+
+/* A step of the low or the high halves of bytes. */
+INLINE void chain_step(const struct packed_tile *t, struct packed_form f, size_t at, bool high,
+                       const int8_t *x, byte_vec chain[BYTES_ROWS][TILE_VECS])
+{
+    const size_t stride = rows8_stride(t->x.spans);
+    byte_vec w[TILE_VECS];
+    UNROLL
+    for (int v = 0; v < f.panels * PANEL_VECS; v++) {
+        const uint8_t *from =
+            t->panel[v / PANEL_VECS] + at + (size_t)(v % PANEL_VECS) * (4 * LANES);
+        if (!high && v == 0 && f.rows <= 2)
+            __builtin_prefetch(from + PACKED_AHEAD);
+        w[v] = high ? bytes_high(bytes_load(from)) : bytes_low(bytes_load(from));
+        if (f.table)
+            w[v] = bytes_lookup(w[v], t->table);
+    }
+    UNROLL
+    for (int r = 0; r < f.rows; r++) {
+        const byte_vec four = chain_x_of(x + (size_t)r * stride);
+        UNROLL
+        for (int v = 0; v < f.panels * PANEL_VECS; v++)
+            chain[r][v] = chain_dot(chain[r][v], w[v], four);
+    }
+}
+
+/* Adds so many steps, an even number, to the sums. */
+INLINE void tile_chain(const struct packed_tile *t, struct packed_form f, size_t at, size_t steps,
+                       const int8_t *x, ivec sum[BYTES_ROWS][TILE_VECS])
+{
+    byte_vec chain[BYTES_ROWS][TILE_VECS];
+    UNROLL
+    for (int i = 0; i < f.rows * f.panels * PANEL_VECS; i++)
+        chain[i / (f.panels * PANEL_VECS)][i % (f.panels * PANEL_VECS)] = chain_zero();
+    UNROLL_BYTES
+    for (size_t s = 0; s < steps; s += 2, at += PANEL_STEP_BYTES, x += 8) {
+        chain_step(t, f, at, false, x, chain);
+        chain_step(t, f, at, true, x + 4, chain);
+    }
+    UNROLL
+    for (int r = 0; r < f.rows; r++) {
+        UNROLL
+        for (int v = 0; v < f.panels * PANEL_VECS; v++)
+            sum[r][v] = chain_sum(sum[r][v], chain[r][v]);
+    }
+}
+#endif
+
+/* All steps of a unit of 4 bits. */
+INLINE void tile_halves(const struct packed_tile *t, struct packed_form f, size_t begin,
+                        const int8_t *x, ivec sum[BYTES_ROWS][TILE_VECS])
+{
+    const size_t steps = unit_cols(f) / 4;
+#if defined(BYTES_CHAIN)
+    if (!f.table || t->narrow) {
+        const size_t most = f.table ? CHAIN_STEPS / 2 : CHAIN_STEPS;
+        const size_t each = steps < most ? steps : most;
+        for (size_t s = 0; s < steps; s += each)
+            tile_chain(t, f, begin + s / 2 * PANEL_STEP_BYTES, each, x + 4 * s, sum);
+        return;
+    }
+#endif
+    UNROLL
+    for (size_t s = 0; s < steps / 2; s++)
+        tile_step(t, f, begin + s * PANEL_STEP_BYTES, x + 8 * s, sum);
+}
+
 INLINE int32_t unit_sum(const struct packed_tile *t, struct packed_form f, int r, size_t unit)
 {
     const int32_t *sum = t->x.sum + (size_t)r * (size_t)t->x.spans * 2;
@@ -102,19 +200,17 @@ INLINE void tile_unit(const struct packed_tile *t, struct packed_form f, size_t 
     const size_t steps = cols / 4, begin = k * PACKED_ROWS * (size_t)f.bits / 8;
     UNROLL
     for (int r = 0; r < f.rows; r++) {
-        ivec start = ivec_set1(-t->p->zero * unit_sum(t, f, r, unit));
+        ivec start = ivec_set1(-t->zero * unit_sum(t, f, r, unit));
         UNROLL
         for (int v = 0; v < f.panels * PANEL_VECS; v++)
             sum[r][v] = start;
     }
     if (f.bits == 8) {
-        UNROLL
+        UNROLL_BYTES
         for (size_t s = 0; s < steps; s++)
             tile_step(t, f, begin + s * PANEL_STEP_BYTES, t->x.q + k + 4 * s, sum);
     } else {
-        UNROLL
-        for (size_t s = 0; s < steps / 2; s++)
-            tile_step(t, f, begin + s * PANEL_STEP_BYTES, t->x.q + k + 8 * s, sum);
+        tile_halves(t, f, begin, t->x.q + k, sum);
     }
     UNROLL
     for (int r = 0; r < f.rows; r++) {
@@ -402,7 +498,7 @@ static void packed_run(const struct op_gemm *op, const struct packed_strip *s)
     const size_t scales = groups * PACKED_ROWS * dtype_bytes(p->scale_type);
     const int form = packed_form_of(p, op->x8);
     float sums[PACKED_TILES_MAX * BYTES_ROWS * TILE_WIDTH] __attribute__((aligned(64)));
-    struct packed_tile t = {.p = p};
+    struct packed_tile t = packed_tile_of(p);
     for (size_t i = 0; i < s->panels; i++) {
         t.panel[i] = p->q + (s->panel + i) * packed_panel_bytes(p);
         t.scales[i] = (const char *)p->scales + (s->panel + i) * scales;

@@ -1,3 +1,3 @@
-#include "kernels/cpu/vec/vec_avx2.h"
+#include "kernels/cpu/vec/bytes_avx2.h"
 
 #include "kernels/cpu/probe/probe_body.h"

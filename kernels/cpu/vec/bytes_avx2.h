@@ -5,7 +5,7 @@
 
 #include "kernels/cpu/vec/vec_avx2.h"
 
-#define BYTES_ROWS 2
+#define BYTES_ROWS 4
 #define BYTES_PANELS 1
 
 typedef __m256i byte_vec;
@@ -46,10 +46,36 @@ INLINE bytes_x bytes_x_of(const int8_t *x)
     __m256i v = _mm256_set1_epi32(four);
     return (bytes_x){_mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8), _mm256_srai_epi16(v, 8)};
 }
+/* One product at a time: gcc would compute many before it adds any, and has 16 registers. */
 INLINE ivec bytes_dot(ivec sum, bytes_w w, bytes_x x)
 {
     sum = _mm256_add_epi32(sum, _mm256_madd_epi16(w.even, x.even));
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(w.odd, x.odd));
+    __asm__("" : "+x"(sum));
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(w.odd, x.odd));
+    __asm__("" : "+x"(sum));
+    return sum;
+}
+/* Sums of pairs in 16 bits: `w` of few bits, see packed_body.h. */
+#define BYTES_CHAIN
+INLINE byte_vec chain_zero(void)
+{
+    return _mm256_setzero_si256();
+}
+INLINE byte_vec chain_x_of(const int8_t *x)
+{
+    int32_t four;
+    memcpy(&four, x, sizeof four);
+    return _mm256_set1_epi32(four);
+}
+INLINE byte_vec chain_dot(byte_vec sum, byte_vec w, byte_vec x)
+{
+    sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, x));
+    __asm__("" : "+x"(sum));
+    return sum;
+}
+INLINE ivec chain_sum(ivec sum, byte_vec chain)
+{
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(chain, _mm256_set1_epi16(1)));
 }
 INLINE void bytes_store(int8_t *to, ivec v)
 {

@@ -98,6 +98,24 @@ INLINE ivec bytes_dot(ivec sum, bytes_w w, bytes_x x)
     sum = _mm512_add_epi32(sum, _mm512_madd_epi16(w.even, x.even));
     return _mm512_add_epi32(sum, _mm512_madd_epi16(w.odd, x.odd));
 }
+/* Sums of pairs in 16 bits: `w` of few bits, see packed_body.h. */
+#define BYTES_CHAIN
+INLINE byte_vec chain_zero(void)
+{
+    return _mm512_setzero_si512();
+}
+INLINE byte_vec chain_x_of(const int8_t *x)
+{
+    return _mm512_set1_epi32(bytes_four(x));
+}
+INLINE byte_vec chain_dot(byte_vec sum, byte_vec w, byte_vec x)
+{
+    return _mm512_add_epi16(sum, _mm512_maddubs_epi16(w, x));
+}
+INLINE ivec chain_sum(ivec sum, byte_vec chain)
+{
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(chain, _mm512_set1_epi16(1)));
+}
 #endif
 
 /* FP8 (e4m3, but for NaN) as fp16 of another bias: times FP8_UNIT it is what it stands for. */

@@ -16,7 +16,8 @@
 #define LANES 8
 #define DOT_ROWS 4 /* register tile of dot products: rows of x by rows of w */
 #define DOT_COLS 3
-#define MIX_ROWS 2 /* register tile of weighted sums: rows by vectors */
+#define DOT_IN_TURN 1024 /* columns of rows that one row of x meets one by one */
+#define MIX_ROWS 2       /* register tile of weighted sums: rows by vectors */
 #define MIX_VECS 4
 
 typedef __m256 vec;

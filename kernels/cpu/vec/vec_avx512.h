@@ -35,6 +35,7 @@
 #define LANES 16
 #define DOT_ROWS 4 /* register tile of dot products: rows of x by rows of w */
 #define DOT_COLS 6
+#define DOT_IN_TURN SIZE_MAX
 #define MIX_ROWS 4 /* register tile of weighted sums: rows by vectors */
 #define MIX_VECS 4
 

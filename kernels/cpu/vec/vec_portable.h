@@ -16,6 +16,7 @@
 #define LANES 4
 #define DOT_ROWS 4 /* register tile of dot products: rows of x by rows of w */
 #define DOT_COLS 2
+#define DOT_IN_TURN SIZE_MAX
 #define MIX_ROWS 2 /* register tile of weighted sums: rows by vectors */
 #define MIX_VECS 2
 
