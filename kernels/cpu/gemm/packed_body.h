@@ -22,7 +22,7 @@
 #define PACKED_LINE_BYTES ((size_t)64)
 #define PACKED_TILES_MAX 64   /* of a block of rows */
 #define PACKED_NARROW_MOST 32 /* the largest entry of a table that counts as narrow */
-#if defined(BYTES_CHAIN)
+#if LANES == 8                /* 16 registers */
 #define UNROLL_BYTES NO_UNROLL
 #else
 #define UNROLL_BYTES UNROLL

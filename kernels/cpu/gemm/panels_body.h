@@ -18,7 +18,7 @@
 
 #include "kernels/cpu/gemm/packed_body.h"
 #include "kernels/cpu/gemm/panels_tile_body.h"
-#include "kernels/cpu/gemm/tiles_unit_body.h"
+#include "kernels/cpu/gemm/unit_body.h"
 
 #define PANELS_STRIP 256  /* rows whose sums wait, at most */
 #define PANELS_PIECE 1024 /* columns that are scaled, at a time */
@@ -227,8 +227,7 @@ static void panels_write(const struct op_gemm *op, const struct packed_strip *s,
             const size_t col = (s->panel + i) * PANELS_ROWS, left = (size_t)op->w->rows - col;
             const float *sum = sums[i] + r * LANES;
             if (op->unit)
-                tiles_write_unit(op, sum, sums[PANELS_TILE + i] + r * LANES, s->m + r,
-                                 s->panel + i);
+                unit_write(op, sum, sums[PANELS_TILE + i] + r * LANES, s->m + r, s->panel + i);
             else
                 packed_write_vec(op, vec_load(sum), op->out + (s->m + r) * stride + col, col,
                                  left < LANES ? (int)left : 0);

@@ -24,7 +24,7 @@
 
 #include <assert.h>
 
-#include "kernels/cpu/gemm/tiles_unit_body.h"
+#include "kernels/cpu/gemm/unit_body.h"
 #include "kernels/cpu/vec/tiles.h"
 
 #define BLOCK_ROWS 512        /* of x at a time */
@@ -494,8 +494,8 @@ static void bytes_write(const struct bytes_run *b, const struct packed_strip *s)
     }
     for (size_t r = 0; r < s->rows; r++)
         for (size_t i = 0; i < s->panels; i++)
-            tiles_write_unit(b->op, b->sums->acc[2 * i] + r * TILE_ROWS,
-                             b->sums->acc[2 * i + 1] + r * TILE_ROWS, s->m + r, s->panel + i);
+            unit_write(b->op, b->sums->acc[2 * i] + r * TILE_ROWS,
+                       b->sums->acc[2 * i + 1] + r * TILE_ROWS, s->m + r, s->panel + i);
 }
 
 /* All of K. The strip's rows are a block at most. */

@@ -27,7 +27,7 @@
 
 #include <assert.h>
 
-#include "kernels/cpu/gemm/tiles_unit_body.h"
+#include "kernels/cpu/gemm/unit_body.h"
 #include "kernels/cpu/gemm/whole_body.h"
 #include "kernels/cpu/vec/tiles.h"
 #include "kernels/panels.h"
@@ -335,8 +335,8 @@ static void lines_write_units(const struct op_gemm *op, float (*sums)[LINES_ROWS
 {
     for (size_t r = 0; r < s->rows; r++)
         for (size_t i = 0; i < s->panels; i++)
-            tiles_write_unit(op, sums[2 * i] + r * TILE_ROWS, sums[2 * i + 1] + r * TILE_ROWS,
-                             s->m + r, s->panel + i);
+            unit_write(op, sums[2 * i] + r * TILE_ROWS, sums[2 * i + 1] + r * TILE_ROWS, s->m + r,
+                       s->panel + i);
 }
 
 /* `end`: of the share's panels. */

@@ -66,13 +66,13 @@ static void wide_values(const struct packed *p, float out[16])
 INLINE void wide_step_floats(const struct packed *p, const uint8_t *q, int shift,
                              const float values[16], float *out)
 {
-    uint32_t four[PACKED_ROWS];
-    memcpy(four, q, sizeof four);
-    for (int c = 0; c < 4; c++, out += PACKED_ROWS)
-        for (int r = 0; r < PACKED_ROWS; r++) {
-            const int32_t v = (int32_t)(four[r] >> (8 * c + shift));
-            out[r] = p->bits == 4 ? values[v & 15] : (float)((v & 255) - p->zero);
-        }
+    UNROLL
+    for (int i = 0; i < 4 * PANEL_VECS; i++) {
+        const byte_vec four = bytes_load(q + (size_t)(i % PANEL_VECS) * 4 * LANES);
+        const int at = i / PANEL_VECS * 8 + shift;
+        vec_store(out + (size_t)i * LANES,
+                  p->bits == 4 ? bytes_entries(four, at, values) : bytes_floats(four, at, p->zero));
+    }
 }
 
 #if defined(BODY_ROUNDS) || defined(BODY_TILES)

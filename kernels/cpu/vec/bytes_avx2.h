@@ -83,6 +83,21 @@ INLINE void bytes_store(int8_t *to, ivec v)
     _mm_storel_epi64((__m128i *)to, _mm_packs_epi16(h, h));
 }
 
+/* Of each four bytes the one that begins with bit `at`, less `zero`; the entry of `table` that the
+ * four bits from `at` on stand for, all in one byte. */
+INLINE vec bytes_floats(byte_vec b, int at, int32_t zero)
+{
+    const ivec byte = _mm256_and_si256(_mm256_srli_epi32(b, at), ivec_set1(255));
+    return vec_of_int(vec_sub_int(byte, ivec_set1(zero)));
+}
+INLINE vec bytes_entries(byte_vec b, int at, const float table[16])
+{
+    const ivec i = _mm256_srli_epi32(b, at); /* of which three bits are read, and then the fourth */
+    return _mm256_blendv_ps(_mm256_permutevar8x32_ps(vec_load(table), i),
+                            _mm256_permutevar8x32_ps(vec_load(table + 8), i),
+                            _mm256_castsi256_ps(_mm256_slli_epi32(i, 28)));
+}
+
 INLINE vec vec_load_fp8(const uint8_t *p)
 {
     __m128i h = _mm_slli_epi16(_mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)p)), 7);

@@ -118,6 +118,18 @@ INLINE ivec chain_sum(ivec sum, byte_vec chain)
 }
 #endif
 
+/* Of each four bytes the one that begins with bit `at`, less `zero`; the entry of `table` that the
+ * four bits from `at` on stand for, all in one byte. */
+INLINE vec bytes_floats(byte_vec b, int at, int32_t zero)
+{
+    const ivec byte = _mm512_and_si512(_mm512_srli_epi32(b, (unsigned)at), ivec_set1(255));
+    return vec_of_int(vec_sub_int(byte, ivec_set1(zero)));
+}
+INLINE vec bytes_entries(byte_vec b, int at, const float table[16])
+{
+    return _mm512_permutexvar_ps(_mm512_srli_epi32(b, (unsigned)at), vec_load(table));
+}
+
 /* FP8 (e4m3, but for NaN) as fp16 of another bias: times FP8_UNIT it is what it stands for. */
 INLINE vec vec_load_fp8(const uint8_t *p)
 {

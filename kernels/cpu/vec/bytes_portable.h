@@ -71,6 +71,21 @@ INLINE void bytes_store(int8_t *to, ivec v)
         to[i] = (int8_t)v[i];
 }
 
+INLINE vec bytes_floats(byte_vec b, int at, int32_t zero)
+{
+    vec v;
+    for (int i = 0; i < LANES; i++)
+        v[i] = (float)(b.q[4 * i + at / 8] - zero);
+    return v;
+}
+INLINE vec bytes_entries(byte_vec b, int at, const float table[16])
+{
+    vec v;
+    for (int i = 0; i < LANES; i++)
+        v[i] = table[b.q[4 * i + at / 8] >> at % 8 & 15];
+    return v;
+}
+
 INLINE vec vec_load_fp8(const uint8_t *p)
 {
     uint16_t h[4];

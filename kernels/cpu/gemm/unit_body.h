@@ -1,13 +1,13 @@
 /* What gemms in tiles, and by panels, do with op_gemm.unit: sums of two products become a gated
  * unit's outputs, and are never anything else in memory. */
-#ifndef KERNELS_CPU_GEMM_TILES_UNIT_BODY_H
-#define KERNELS_CPU_GEMM_TILES_UNIT_BODY_H
+#ifndef KERNELS_CPU_GEMM_UNIT_BODY_H
+#define KERNELS_CPU_GEMM_UNIT_BODY_H
 
 #include "kernels/cpu/rows/glu_body.h"
 
 /* A row's sums of one panel of both matrices. */
-INLINE void tiles_write_unit(const struct op_gemm *op, const float *gate_sum, const float *up_sum,
-                             size_t row, size_t panel)
+INLINE void unit_write(const struct op_gemm *op, const float *gate_sum, const float *up_sum,
+                       size_t row, size_t panel)
 {
     const struct gemm_unit *u = op->unit;
     const size_t rows = (size_t)op->w->rows, col = panel * PACKED_ROWS, left = rows - col;
