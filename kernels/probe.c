@@ -162,7 +162,7 @@ static struct instructions instructions_of_cpu(void)
     if (cpu_has_avx512()) {
         i.fma = probe_flops_avx512;
         i.read = probe_read_avx512;
-        i.dot_int8 = probe_bytes_avx512;
+        i.dot_int8 = cpu_has_vnni() ? NULL : probe_bytes_avx512; /* which the next may have */
     } else if (cpu_has_avx2()) {
         i.fma = probe_flops_avx2;
         i.read = probe_read_avx2;

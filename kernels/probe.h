@@ -23,7 +23,8 @@
 struct kernels_probe {
     double gflops; /* fp32 multiply-adds of the widest vectors */
     /* Of the fastest instructions that there are for products of bf16 and of bytes, dot products or
-     * tiles, from registers; gflops where there are none. */
+     * tiles, from registers; without any, of bytes what int8_dot_gops says, of which products of
+     * two full bytes come to half, or gflops. */
     double bf16_gflops, int8_gops;
     double gbytes_per_second; /* reading memory, in the best of 1, 2, 4 and 8 streams a member */
     double cache_gbytes_per_second; /* reading 512 KiB for each member again and again */
@@ -34,7 +35,7 @@ struct machine_limits {
     int threads;
     struct kernels_probe roof;
     double bf16_dot_gflops;    /* vdpbf16ps */
-    double int8_dot_gops;      /* vpdpbusd; where there is none vpmaddubsw, added up in 16 bits */
+    double int8_dot_gops;      /* vpdpbusd; on CPUs without vpmaddubsw, added up in 16 bits */
     double amx_bf16_gflops;    /* tiles that stay in registers */
     double amx_bf16_l1_gflops; /* with both operands loaded from the first cache */
     double amx_int8_gops, amx_int8_l1_gops;

@@ -11,16 +11,27 @@ struct form {
     int zero;
     bool min, table, wide; /* wide: scales that fp16 does not hold */
     bool order;
+    bool narrow; /* a table of entries that lie together */
 };
 
 static const struct form forms[] = {
-    {8, 32, 128, false, false, false},    {8, 16, 32, false, false, false},
-    {8, 0, 128, false, false, true},      {8, 128, 0, true, false, true},
-    {8, 32, 0, true, false, false},       {8, 64, 128, false, false, false},
-    {4, 32, 8, false, false, false},      {4, 16, 0, true, false, false},
-    {4, 128, 0, true, false, false},      {4, 0, 8, false, false, true},
-    {4, 32, 128, false, true, false},     {4, 16, 128, false, true, false},
-    {4, 64, 8, true, false, false, true}, {8, 32, 128, false, false, false, true},
+    {8, 32, 128, false, false, false},
+    {8, 16, 32, false, false, false},
+    {8, 0, 128, false, false, true},
+    {8, 128, 0, true, false, true},
+    {8, 32, 0, true, false, false},
+    {8, 64, 128, false, false, false},
+    {4, 32, 8, false, false, false},
+    {4, 16, 0, true, false, false},
+    {4, 128, 0, true, false, false},
+    {4, 0, 8, false, false, true},
+    {4, 32, 128, false, true, false},
+    {4, 16, 128, false, true, false},
+    {4, 64, 8, true, false, false, true},
+    {8, 32, 128, false, false, false, true},
+    {4, 32, 128, .table = true, .narrow = true},
+    {4, 16, 100, .table = true, .narrow = true},
+    {4, 64, 128, .table = true, .narrow = true},
 };
 
 #define FORMS ((int)(sizeof forms / sizeof forms[0]))
@@ -64,7 +75,7 @@ static KT_UNUSED struct weights *weights_make(const struct form *f, int rows, in
     float *scale = malloc((size_t)rows * groups * sizeof *scale);
     float *min = malloc((size_t)rows * groups * sizeof *min);
     for (int i = 0; i < 16; i++)
-        w.p.table[i] = (uint8_t)kt_below(&seed, 256);
+        w.p.table[i] = (uint8_t)(f->narrow ? 112 + kt_below(&seed, 33) : kt_below(&seed, 256));
     for (size_t i = 0; i < n; i++)
         q[i] = (uint8_t)kt_below(&seed, 1 << f->bits);
     for (size_t i = 0; i < (size_t)rows * groups; i++) {

@@ -4,9 +4,9 @@
 #include "kernels/kernels_util.h"
 #include "kernels/packed.h"
 
-enum { ROWS = 33, COLS = 512, TOKENS = 9 };
+enum { ROWS = 65, COLS = 512, TOKENS = 9 };
 
-/* Which entry of a table all weights are of, and what its other entries are about. */
+/* All weights are q, or entry q of a table, which is `most`; all other entries are `least`. */
 struct extreme {
     int bits, group, zero;
     bool has_table;
@@ -59,7 +59,12 @@ static struct packed extreme_make(const struct extreme *e, void **memory)
     return p;
 }
 
-/* Rows of 127 and of -127: so many tokens. */
+/* Elements of row m, all the same; -128 are left of rows that hold no numbers. */
+static int x_of(int m)
+{
+    return m % 3 == 0 ? 127 : m % 3 == 1 ? -127 : -128;
+}
+
 static struct rows8 rows_make(bool paired)
 {
     const size_t spans = COLS / PACKED_SPAN, stride = rows8_stride((int32_t)spans);
@@ -69,10 +74,10 @@ static struct rows8 rows_make(bool paired)
                       .spans = (int32_t)spans,
                       .paired = paired};
     for (size_t m = 0; m < TOKENS; m++)
-        memset(x.q + m * stride, m % 2 ? -127 : 127, stride);
+        memset(x.q + m * stride, x_of((int)m), stride);
     for (size_t i = 0; i < TOKENS * spans; i++) {
         x.scale[i] = 1;
-        x.sum[2 * i] = x.sum[2 * i + 1] = (i / spans % 2 ? -127 : 127) * PACKED_SPAN / 2;
+        x.sum[2 * i] = x.sum[2 * i + 1] = x_of((int)(i / spans)) * PACKED_SPAN / 2;
     }
     return x;
 }
@@ -89,7 +94,7 @@ static void check_extreme(const struct extreme *e, const struct ops *ops, bool p
     for (int part = 0; part < 2; part++)
         ops->gemm(&a, part, 2);
     for (int i = 0; i < tokens * ROWS; i++)
-        cr_assert_eq(out[i], (float)((i / ROWS % 2 ? -127 : 127) * COLS * value),
+        cr_assert_eq(out[i], (float)(x_of(i / ROWS) * COLS * value),
                      "%s: %d bits, groups of %d, token %d of %d, output %d: %g", ops->name, e->bits,
                      e->group, i / ROWS, tokens, i % ROWS, (double)out[i]);
     free(x.q), free(x.scale), free(x.sum), free(memory);

@@ -6,6 +6,7 @@
 #ifndef KERNELS_CPU_GEMM_DOT_BODY_H
 #define KERNELS_CPU_GEMM_DOT_BODY_H
 
+#define DOT_AHEAD_MOST ((size_t)128 << 10) /* bytes: a part of L2 */
 #define DOT_TILE ((DOT_ROWS * DOT_COLS + 3) / 4 * 4)
 
 /* A tile: `rows` (1, 2 or DOT_ROWS) rows of x, x_stride elements apart, by DOT_COLS rows of some
@@ -63,6 +64,8 @@ INLINE void dot_tile(const struct dot_args *d, enum dtype t, int rows)
     const char *w[DOT_COLS];
     size_t whole = d->k - d->k % LANES;
     int tail = (int)(d->k % LANES);
+    const size_t bytes = t == DTYPE_F32 ? 4 : 2, next = cols * d->k * bytes;
+    const size_t ahead = next < DOT_AHEAD_MOST ? next : DOT_AHEAD_MOST;
     const bool in_turn = rows == 1 && d->k <= DOT_IN_TURN;
 
     UNROLL
@@ -73,8 +76,8 @@ INLINE void dot_tile(const struct dot_args *d, enum dtype t, int rows)
         w[j] = d->w[j];
     dot_begin(d, acc, rows);
     /* One row of x: memory gives rows of w one after the other faster than side by side. Where rows
-     * are long and vectors short the additions of one are too slow for that: then the rows that the
-     * next tile has are asked for. */
+     * are long and vectors short the additions of one are too slow for that: then the rows of the
+     * next tile are asked for. */
     UNROLL
     for (int j = 0; j < cols && in_turn; j++)
         for (size_t k = 0; k < whole; k += LANES)
@@ -85,7 +88,7 @@ INLINE void dot_tile(const struct dot_args *d, enum dtype t, int rows)
         for (int j = 0; j < cols; j++) {
             wv[j] = vec_load_as(w[j], t, k);
             if (rows == 1)
-                __builtin_prefetch(w[j] + (cols * d->k + k) * (t == DTYPE_F32 ? 4 : 2));
+                __builtin_prefetch(w[j] + k * bytes + ahead);
         }
         UNROLL
         for (int i = 0; i < rows; i++) {

@@ -10,6 +10,8 @@
 #ifndef KERNELS_CPU_GEMM_PACKED_BODY_H
 #define KERNELS_CPU_GEMM_PACKED_BODY_H
 
+#include <assert.h>
+
 #include "base/team.h"
 
 #define PANEL_VECS (PACKED_ROWS / LANES)
@@ -33,6 +35,7 @@ struct packed_tile {
     uint8_t table[16]; /* p's, less its least, and what stands for zero there */
     int32_t zero;
     bool narrow;    /* its entries are of few bits */
+    bool asks;      /* one tile in all: it asks for what comes next as it goes */
     struct rows8 x; /* from its first row on */
     const uint8_t *panel[BYTES_PANELS];
     const char *scales[BYTES_PANELS], *mins[BYTES_PANELS];
@@ -46,6 +49,7 @@ struct packed_tile {
 static struct packed_tile packed_tile_of(const struct packed *p)
 {
     struct packed_tile t = {.p = p, .zero = p->zero};
+    assert(p->bits == 4 || !p->has_table);
     uint8_t least = UINT8_MAX, most = 0;
     if (!p->has_table)
         return t;
@@ -109,46 +113,55 @@ INLINE void tile_step(const struct packed_tile *t, struct packed_form f, size_t 
 
 #if defined(BYTES_CHAIN)
 /* Pairs of products of 4 bits and 8 fit 16 bits, and so do a few pairs added up: those of
- * CHAIN_STEPS where values are up to 15, of half as many where a table's are narrow. */
-#define CHAIN_STEPS ((size_t)8)
+ * CHAIN_STEPS where values are up to 15, of half as many where a table's are narrow. x is -128 only
+ * where a row has no number for a scale; then sums come to the last that fits. */
+#define CHAIN_STEPS 8
+_Static_assert(CHAIN_STEPS * 2 * 15 * 128 <= 32768, "so many pairs of 4 bits");
+_Static_assert(CHAIN_STEPS / 2 * 2 * PACKED_NARROW_MOST * 128 <= 32768, "and of narrow tables");
+
+/* Some steps, an even number: where their bytes are, and their x of the first row. */
+struct chain_from {
+    size_t at, steps;
+    const int8_t *x;
+};
 
 /* A step of the low or the high halves of bytes. */
-INLINE void chain_step(const struct packed_tile *t, struct packed_form f, size_t at, bool high,
-                       const int8_t *x, byte_vec chain[BYTES_ROWS][TILE_VECS])
+INLINE void chain_step(const struct packed_tile *t, struct packed_form f, struct chain_from from,
+                       bool high, byte_vec chain[BYTES_ROWS][TILE_VECS])
 {
     const size_t stride = rows8_stride(t->x.spans);
     byte_vec w[TILE_VECS];
     UNROLL
     for (int v = 0; v < f.panels * PANEL_VECS; v++) {
-        const uint8_t *from =
-            t->panel[v / PANEL_VECS] + at + (size_t)(v % PANEL_VECS) * (4 * LANES);
-        if (!high && v == 0 && f.rows <= 2)
-            __builtin_prefetch(from + PACKED_AHEAD);
-        w[v] = high ? bytes_high(bytes_load(from)) : bytes_low(bytes_load(from));
+        const uint8_t *q =
+            t->panel[v / PANEL_VECS] + from.at + (size_t)(v % PANEL_VECS) * (4 * LANES);
+        if (!high && v % PANEL_VECS == 0 && t->asks)
+            __builtin_prefetch(q + PACKED_AHEAD);
+        w[v] = high ? bytes_high(bytes_load(q)) : bytes_low(bytes_load(q));
         if (f.table)
             w[v] = bytes_lookup(w[v], t->table);
     }
     UNROLL
     for (int r = 0; r < f.rows; r++) {
-        const byte_vec four = chain_x_of(x + (size_t)r * stride);
+        const byte_vec four = chain_x_of(from.x + (size_t)r * stride + (high ? 4 : 0));
         UNROLL
         for (int v = 0; v < f.panels * PANEL_VECS; v++)
             chain[r][v] = chain_dot(chain[r][v], w[v], four);
     }
 }
 
-/* Adds so many steps, an even number, to the sums. */
-INLINE void tile_chain(const struct packed_tile *t, struct packed_form f, size_t at, size_t steps,
-                       const int8_t *x, ivec sum[BYTES_ROWS][TILE_VECS])
+/* Adds steps to the sums. */
+INLINE void tile_chain(const struct packed_tile *t, struct packed_form f, struct chain_from from,
+                       ivec sum[BYTES_ROWS][TILE_VECS])
 {
     byte_vec chain[BYTES_ROWS][TILE_VECS];
     UNROLL
     for (int i = 0; i < f.rows * f.panels * PANEL_VECS; i++)
         chain[i / (f.panels * PANEL_VECS)][i % (f.panels * PANEL_VECS)] = chain_zero();
     UNROLL_BYTES
-    for (size_t s = 0; s < steps; s += 2, at += PANEL_STEP_BYTES, x += 8) {
-        chain_step(t, f, at, false, x, chain);
-        chain_step(t, f, at, true, x + 4, chain);
+    for (size_t s = 0; s < from.steps; s += 2, from.at += PANEL_STEP_BYTES, from.x += 8) {
+        chain_step(t, f, from, false, chain);
+        chain_step(t, f, from, true, chain);
     }
     UNROLL
     for (int r = 0; r < f.rows; r++) {
@@ -169,11 +182,12 @@ INLINE void tile_halves(const struct packed_tile *t, struct packed_form f, size_
         const size_t most = f.table ? CHAIN_STEPS / 2 : CHAIN_STEPS;
         const size_t each = steps < most ? steps : most;
         for (size_t s = 0; s < steps; s += each)
-            tile_chain(t, f, begin + s / 2 * PANEL_STEP_BYTES, each, x + 4 * s, sum);
+            tile_chain(t, f, (struct chain_from){begin + s / 2 * PANEL_STEP_BYTES, each, x + 4 * s},
+                       sum);
         return;
     }
 #endif
-    UNROLL
+    UNROLL_BYTES
     for (size_t s = 0; s < steps / 2; s++)
         tile_step(t, f, begin + s * PANEL_STEP_BYTES, x + 8 * s, sum);
 }
@@ -504,6 +518,7 @@ static void packed_run(const struct op_gemm *op, const struct packed_strip *s)
         t.scales[i] = (const char *)p->scales + (s->panel + i) * scales;
         t.mins[i] = p->has_min ? (const char *)p->mins + (s->panel + i) * scales : NULL;
     }
+    t.asks = tiles == 1;
     for (t.group = 0; t.group < groups; t.group = t.group_end) {
         t.group_end = groups - t.group < step ? groups : t.group + step;
         for (size_t i = 0, tile = 0, n; i < s->rows; i += n, tile++) {

@@ -19,6 +19,7 @@
 #define WIDE_PANELS 4            /* panels of a piece; one where a tile holds all rows */
 #define WIDE_BLOCK 64            /* rows of x for which it is expanded */
 #define WIDE_AHEAD 4096
+#define WIDE_BYTES 64 /* of a step of 8 bits, or of two of 4 */
 #if LANES == 16
 #define WIDE_ROWS 8
 #else
@@ -61,18 +62,23 @@ static void wide_values(const struct packed *p, float out[16])
         out[i] = (float)((p->has_table ? p->table[i] : i) - p->zero);
 }
 
-/* Four columns of a panel, [4][PACKED_ROWS] floats; `shift` is 4 for the second of two steps that
- * share their bytes. */
-INLINE void wide_step_floats(const struct packed *p, const uint8_t *q, int shift,
-                             const float values[16], float *out)
+/* Four columns of a panel, [4][PACKED_ROWS] floats. */
+INLINE void wide_step8(const uint8_t *q, int32_t zero, float *out)
 {
     UNROLL
-    for (int i = 0; i < 4 * PANEL_VECS; i++) {
-        const byte_vec four = bytes_load(q + (size_t)(i % PANEL_VECS) * 4 * LANES);
-        const int at = i / PANEL_VECS * 8 + shift;
+    for (int i = 0; i < 4 * PANEL_VECS; i++)
         vec_store(out + (size_t)i * LANES,
-                  p->bits == 4 ? bytes_entries(four, at, values) : bytes_floats(four, at, p->zero));
-    }
+                  bytes_floats(bytes_load(q + (size_t)(i % PANEL_VECS) * 4 * LANES),
+                               i / PANEL_VECS * 8, zero));
+}
+/* The same; `shift` is 4 for the second of two steps that share their bytes. */
+INLINE void wide_step4(const uint8_t *q, int shift, const float values[16], float *out)
+{
+    UNROLL
+    for (int i = 0; i < 4 * PANEL_VECS; i++)
+        vec_store(out + (size_t)i * LANES,
+                  bytes_entries(bytes_load(q + (size_t)(i % PANEL_VECS) * 4 * LANES),
+                                i / PANEL_VECS * 8 + shift, values));
 }
 
 #if defined(BODY_ROUNDS) || defined(BODY_TILES)
@@ -135,15 +141,23 @@ INLINE const uint8_t *wide_bytes(const struct packed *p, size_t panel, size_t k)
 }
 
 /* `columns` of a panel, up to whole steps. */
-static void wide_expand(const struct packed *p, const uint8_t *q, size_t columns, char *out)
+static void wide_expand(const struct packed *p, const uint8_t *q, size_t columns, float *out)
 {
+    const int32_t zero = p->zero;
     float values[16];
+    if (p->bits == 8) {
+        for (size_t k = 0; k < columns; k += 4, q += WIDE_BYTES, out += 4 * PACKED_ROWS) {
+            __builtin_prefetch(q + WIDE_AHEAD);
+            wide_step8(q, zero, out);
+        }
+        return;
+    }
     wide_values(p, values);
-    for (size_t k = 0; k < columns; k += 4, out += WIDE_STEP_BYTES) {
-        const size_t step = k / 4;
-        const uint8_t *from = q + (p->bits == 4 ? step / 2 : step) * 64;
-        __builtin_prefetch(from + WIDE_AHEAD);
-        wide_step_floats(p, from, p->bits == 4 && step % 2 ? 4 : 0, values, (float *)(void *)out);
+    for (size_t k = 0; k < columns; k += 8, q += WIDE_BYTES, out += 8 * PACKED_ROWS) {
+        __builtin_prefetch(q + WIDE_AHEAD);
+        wide_step4(q, 0, values, out);
+        if (k + 4 < columns)
+            wide_step4(q, 4, values, out + 4 * PACKED_ROWS);
     }
 }
 
@@ -342,7 +356,8 @@ static void wide_block(const struct op_gemm *op, const struct packed_strip *s, c
         struct wide_rows_of rows = {.op = op, .m = s->m};
         t.end = wide_piece_end(p, t.begin);
         for (size_t i = 0; i < s->panels; i++)
-            wide_expand(p, wide_bytes(p, s->panel + i, t.begin), t.end - t.begin, piece[i]);
+            wide_expand(p, wide_bytes(p, s->panel + i, t.begin), t.end - t.begin,
+                        (float *)(void *)piece[i]);
         for (t.sum = sums; rows.m < s->m + s->rows;
              rows.m += rows.n, t.sum += rows.n * t.sum_stride) {
             int form;

@@ -1,5 +1,5 @@
-/* Four-byte dot products in AVX2: even and odd byte_vec apart, so that no sum of two saturates. See
- * bytes_avx512.h for the words. */
+/* Four-byte dot products in AVX2: even and odd bytes apart, so that no sum of two saturates, but of
+ * few bits, where none does. See bytes_avx512.h for the words. */
 #ifndef KERNELS_CPU_VEC_BYTES_AVX2_H
 #define KERNELS_CPU_VEC_BYTES_AVX2_H
 
@@ -83,8 +83,8 @@ INLINE void bytes_store(int8_t *to, ivec v)
     _mm_storel_epi64((__m128i *)to, _mm_packs_epi16(h, h));
 }
 
-/* Of each four bytes the one that begins with bit `at`, less `zero`; the entry of `table` that the
- * four bits from `at` on stand for, all in one byte. */
+/* Of each four bytes the one that begins with bit `at` (0, 8, 16, 24), less `zero`; the entry of
+ * `table` that the four bits from `at` on stand for, all in one byte. */
 INLINE vec bytes_floats(byte_vec b, int at, int32_t zero)
 {
     const ivec byte = _mm256_and_si256(_mm256_srli_epi32(b, at), ivec_set1(255));

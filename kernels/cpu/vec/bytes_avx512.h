@@ -3,7 +3,8 @@
  *
  * byte_vec: LANES * 4 unsigned bytes of weights; bytes_w: the same made ready to be multiplied;
  * bytes_x: four signed bytes of a row of x, for all lanes. Sums are exact, so every body gives the
- * same integers. AVX-512 alone takes even and odd bytes apart; with VNNI one instruction does it.
+ * same integers. AVX-512 alone takes even and odd bytes apart, but of few bits, which need not be;
+ * with VNNI one instruction does it.
  *
  * It is over 150 lines because it is code. */
 #ifndef KERNELS_CPU_VEC_BYTES_AVX512_H
@@ -118,8 +119,8 @@ INLINE ivec chain_sum(ivec sum, byte_vec chain)
 }
 #endif
 
-/* Of each four bytes the one that begins with bit `at`, less `zero`; the entry of `table` that the
- * four bits from `at` on stand for, all in one byte. */
+/* Of each four bytes the one that begins with bit `at` (0, 8, 16, 24), less `zero`; the entry of
+ * `table` that the four bits from `at` on stand for, all in one byte. */
 INLINE vec bytes_floats(byte_vec b, int at, int32_t zero)
 {
     const ivec byte = _mm512_and_si512(_mm512_srli_epi32(b, (unsigned)at), ivec_set1(255));
