@@ -35,7 +35,7 @@ struct machine_limits {
     int threads;
     struct kernels_probe roof;
     double bf16_dot_gflops;    /* vdpbf16ps */
-    double int8_dot_gops;      /* vpdpbusd; on CPUs without vpmaddubsw, added up in 16 bits */
+    double int8_dot_gops;      /* vpdpbusd; where a CPU lacks it, vpmaddubsw and 16-bit additions */
     double amx_bf16_gflops;    /* tiles that stay in registers */
     double amx_bf16_l1_gflops; /* with both operands loaded from the first cache */
     double amx_int8_gops, amx_int8_l1_gops;

@@ -49,8 +49,8 @@ struct packed_tile {
 static struct packed_tile packed_tile_of(const struct packed *p)
 {
     struct packed_tile t = {.p = p, .zero = p->zero};
-    assert(p->bits == 4 || !p->has_table);
     uint8_t least = UINT8_MAX, most = 0;
+    assert(p->bits == 4 || !p->has_table);
     if (!p->has_table)
         return t;
     for (size_t i = 0; i < sizeof t.table; i++) {
@@ -504,7 +504,9 @@ static void packed_ahead(struct packed_tile *t, const struct packed_strip *s, si
     }
 }
 
-static void packed_run(const struct op_gemm *op, const struct packed_strip *s)
+/* `of`: packed_tile_of() the weights. */
+static void packed_run(const struct op_gemm *op, const struct packed_strip *s,
+                       const struct packed_tile *of)
 {
     const struct packed *p = op->w->packed;
     const size_t most = tile_most(p, s->rows), tiles = tiles_of(s->rows, most);
@@ -512,7 +514,7 @@ static void packed_run(const struct op_gemm *op, const struct packed_strip *s)
     const size_t scales = groups * PACKED_ROWS * dtype_bytes(p->scale_type);
     const int form = packed_form_of(p, op->x8);
     float sums[PACKED_TILES_MAX * BYTES_ROWS * TILE_WIDTH] __attribute__((aligned(64)));
-    struct packed_tile t = packed_tile_of(p);
+    struct packed_tile t = *of;
     for (size_t i = 0; i < s->panels; i++) {
         t.panel[i] = p->q + (s->panel + i) * packed_panel_bytes(p);
         t.scales[i] = (const char *)p->scales + (s->panel + i) * scales;
@@ -573,12 +575,13 @@ static bool packed_next(const struct packed_share *share, size_t rows, size_t pa
 static void packed_gemm(const struct op_gemm *op, struct packed_share share)
 {
     const struct packed *p = op->w->packed;
+    const struct packed_tile of = packed_tile_of(p);
     size_t block = cpu_cache_bytes(2) / 2 / (packed_spans(p) * PACKED_SPAN) / BYTES_ROWS;
     block = (block < 1 ? 1 : block < PACKED_TILES_MAX ? block : PACKED_TILES_MAX) * BYTES_ROWS;
     const size_t rows = share.m_end - share.m_begin;
     const size_t most = p->bits == 4 && rows <= PACKED_FEW ? 1 : BYTES_PANELS;
     for (struct packed_strip s = {0}; packed_next(&share, block, most, &s);)
-        packed_run(op, &s);
+        packed_run(op, &s, &of);
 }
 
 #endif
