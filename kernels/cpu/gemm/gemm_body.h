@@ -1,7 +1,7 @@
 /* Matrix products, compiled once per instruction set (see cpu.h).
  *
- * A block of weight rows stays in L2 while all rows of x pass by it; a tile of x rows stays in L1
- * while the block passes by it, one block of K after the other. Between blocks of K the
+ * A block of weight rows stays in L2 while all rows of x pass by it; a tile of x rows stays in L1,
+ * packed, while the block passes by it, one block of K after the other. Between blocks of K the
  * accumulators wait in scratch, lanes untouched, so blocking changes no order of addition. Few
  * rows: the weights are read once, where they lie, at the speed of memory.
  *
@@ -14,8 +14,8 @@
 #include "base/team.h"
 #include "kernels/cpu/gemm/dot_body.h"
 
-#define GEMM_N_BLOCK 48   /* a multiple of every DOT_COLS */
-#define GEMM_K_BLOCK 2048 /* a multiple of every LANES */
+#define GEMM_N_BLOCK 96   /* a multiple of every dot_cols() */
+#define GEMM_K_BLOCK 1024 /* a multiple of every DOT_PAIRS */
 #define GEMM_GRAIN (2 * DOT_COLS)
 
 struct gemm_view {
@@ -31,7 +31,7 @@ static void gemm_write(const struct gemm_view *g, size_t m, size_t n, int cols,
     for (int i = 0; i < d->rows; i++) {
         float *out = op->out + (m + (size_t)i) * g->out_stride + n;
         for (int j = 0; j < cols; j++) {
-            float v = d->sum[i * DOT_COLS + j];
+            float v = d->sum[i * dot_cols(d->rows) + j];
             if (op->bias)
                 v += op->bias[n + (size_t)j];
             if (op->scale != 0)
@@ -41,26 +41,38 @@ static void gemm_write(const struct gemm_view *g, size_t m, size_t n, int cols,
     }
 }
 
+/* Rows [m, m + d->rows) of x from column k on, as a tile takes them. */
+static void gemm_rows(const struct gemm_view *g, size_t m, size_t k, float *packed,
+                      struct dot_args *d)
+{
+    d->x = g->op->x + m * g->x_stride + k;
+    d->x_stride = g->x_stride;
+    if (d->rows == DOT_TALL) {
+        dot_pack(d->x, d->x_stride, d->k, g->op->w->dtype, packed);
+        d->x = packed;
+    }
+}
+
 /* Outputs [m, m + rows) x [n, n + count). */
 static void gemm_strip(const struct gemm_view *g, size_t m, int rows, size_t n, int count)
 {
-    vec carry[GEMM_N_BLOCK / DOT_COLS * DOT_TILE]; /* each tile its own */
-    float sum[DOT_TILE];
+    vec carry[GEMM_N_BLOCK * DOT_TALL]; /* each tile its own */
+    float sum[DOT_TILE], packed[DOT_TALL * GEMM_K_BLOCK] __attribute__((aligned(64)));
     const struct matrix *w = g->op->w;
+    const int wide = dot_cols(rows);
     size_t bytes = dtype_bytes(w->dtype);
     for (size_t k = 0; k == 0 || k < g->k; k += g->k_block) {
         const char *block = (const char *)w->data + (n * g->k + k) * bytes;
-        struct dot_args d = {.x = g->op->x + m * g->x_stride + k,
-                             .x_stride = g->x_stride,
-                             .k = g->k - k < g->k_block ? g->k - k : g->k_block,
+        struct dot_args d = {.k = g->k - k < g->k_block ? g->k - k : g->k_block,
                              .carry = carry,
                              .first = k == 0,
                              .last = g->k - k <= g->k_block,
                              .sum = sum,
                              .rows = rows};
-        for (int j = 0; j < count; j += DOT_COLS, d.carry += DOT_TILE) {
-            int cols = count - j < DOT_COLS ? count - j : DOT_COLS;
-            for (int c = 0; c < DOT_COLS; c++)
+        gemm_rows(g, m, k, packed, &d);
+        for (int j = 0; j < count; j += wide, d.carry += wide * rows) {
+            int cols = count - j < wide ? count - j : wide;
+            for (int c = 0; c < wide; c++)
                 d.w[c] = block + (size_t)(j + (c < cols ? c : cols - 1)) * g->k * bytes;
             dot_run(&d, w->dtype);
             if (d.last)
@@ -120,7 +132,7 @@ void BODY(gemm)(const struct op_gemm *a, int part, int parts)
     struct gemm_view g = {
         .op = a,
         .k = (size_t)w->cols,
-        .k_block = a->tokens > DOT_ROWS ? GEMM_K_BLOCK : (size_t)w->cols,
+        .k_block = a->tokens >= DOT_TALL || a->tokens > DOT_ROWS ? GEMM_K_BLOCK : (size_t)w->cols,
         .x_stride = (size_t)(a->x_stride ? a->x_stride : w->cols),
         .out_stride = (size_t)(a->out_stride ? a->out_stride : w->rows),
         .m_end = (size_t)a->tokens,
@@ -144,7 +156,7 @@ void BODY(gemm)(const struct op_gemm *a, int part, int parts)
     for (size_t n = g.n_begin; n < g.n_end; n += GEMM_N_BLOCK) {
         int count = g.n_end - n < GEMM_N_BLOCK ? (int)(g.n_end - n) : GEMM_N_BLOCK;
         for (size_t m = g.m_begin; m < g.m_end; m += (size_t)rows) {
-            rows = dot_rows((int)(g.m_end - m));
+            rows = dot_rows_most((int)(g.m_end - m));
             gemm_strip(&g, m, rows, n, count);
         }
     }

@@ -16,6 +16,8 @@
 #define LANES 8
 #define DOT_ROWS 4 /* register tile of dot products: rows of x by rows of w */
 #define DOT_COLS 3
+#define DOT_TALL 6 /* of many rows */
+#define DOT_TALL_COLS 2
 #define DOT_IN_TURN 1024 /* columns of rows that one row of x meets one by one */
 #define MIX_ROWS 2       /* register tile of weighted sums: rows by vectors */
 #define MIX_VECS 4
@@ -60,6 +62,11 @@ INLINE vec vec_min(vec a, vec b)
 {
     return _mm256_min_ps(a, b);
 }
+INLINE vec vec_kept(vec v)
+{
+    __asm__("" : "+x"(v));
+    return v;
+}
 INLINE vec vec_fma(vec a, vec b, vec c)
 {
     return _mm256_fmadd_ps(a, b, c);
@@ -101,6 +108,28 @@ INLINE vec vec_from_bf16(__m128i h)
 INLINE vec vec_load_bf16(const void *p)
 {
     return vec_from_bf16(_mm_loadu_si128(p));
+}
+/* The even or odd ones of 2 * LANES elements; vec_load_bf16() takes an operation more for each. */
+INLINE vec vec_in_order(vec v) /* halves of lanes 0, 2, 1, 3 */
+{
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(v), 0xd8));
+}
+INLINE vec vec_even(const float *p)
+{
+    return vec_in_order(_mm256_shuffle_ps(vec_load(p), vec_load(p + LANES), 0x88));
+}
+INLINE vec vec_odd(const float *p)
+{
+    return vec_in_order(_mm256_shuffle_ps(vec_load(p), vec_load(p + LANES), 0xdd));
+}
+INLINE vec vec_even_bf16(const void *p)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(p), 16));
+}
+INLINE vec vec_odd_bf16(const void *p)
+{
+    const __m256i upper = _mm256_set1_epi32((int32_t)0xffff0000);
+    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(p), upper));
 }
 INLINE vec vec_load_bf16_n(const void *p, int n)
 {

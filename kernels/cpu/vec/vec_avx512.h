@@ -35,8 +35,10 @@
 #define LANES 16
 #define DOT_ROWS 4 /* register tile of dot products: rows of x by rows of w */
 #define DOT_COLS 6
-#define DOT_IN_TURN SIZE_MAX
-#define MIX_ROWS 4 /* register tile of weighted sums: rows by vectors */
+#define DOT_TALL 8 /* of many rows */
+#define DOT_TALL_COLS 3
+#define DOT_IN_TURN 1024 /* columns of rows that one row of x meets one by one */
+#define MIX_ROWS 4       /* register tile of weighted sums: rows by vectors */
 #define MIX_VECS 4
 
 typedef __m512 vec;
@@ -79,6 +81,12 @@ INLINE vec vec_min(vec a, vec b)
 {
     return _mm512_min_ps(a, b);
 }
+/* v in a register: compilers load it anew for each use else, and loads run short. */
+INLINE vec vec_kept(vec v)
+{
+    __asm__("" : "+v"(v));
+    return v;
+}
 INLINE vec vec_fma(vec a, vec b, vec c)
 {
     return _mm512_fmadd_ps(a, b, c);
@@ -111,6 +119,28 @@ INLINE vec vec_from_bf16(__m256i h)
 INLINE vec vec_load_bf16(const void *p)
 {
     return vec_from_bf16(_mm256_loadu_si256(p));
+}
+/* The even or odd ones of 2 * LANES elements; vec_load_bf16() takes an operation more for each. */
+INLINE vec vec_even(const float *p)
+{
+    const __m512i index =
+        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    return _mm512_permutex2var_ps(vec_load(p), index, vec_load(p + LANES));
+}
+INLINE vec vec_odd(const float *p)
+{
+    const __m512i index =
+        _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    return _mm512_permutex2var_ps(vec_load(p), index, vec_load(p + LANES));
+}
+INLINE vec vec_even_bf16(const void *p)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16));
+}
+INLINE vec vec_odd_bf16(const void *p)
+{
+    const __m512i upper = _mm512_set1_epi32((int32_t)0xffff0000);
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), upper));
 }
 INLINE vec vec_load_bf16_n(const void *p, int n)
 {

@@ -16,6 +16,8 @@
 #define LANES 4
 #define DOT_ROWS 4 /* register tile of dot products: rows of x by rows of w */
 #define DOT_COLS 2
+#define DOT_TALL 4 /* of many rows */
+#define DOT_TALL_COLS 2
 #define DOT_IN_TURN SIZE_MAX
 #define MIX_ROWS 2 /* register tile of weighted sums: rows by vectors */
 #define MIX_VECS 2
@@ -64,6 +66,10 @@ INLINE vec vec_min(vec a, vec b)
 {
     return vec_select(a < b, a, b);
 }
+INLINE vec vec_kept(vec v) /* in a register */
+{
+    return v;
+}
 INLINE vec vec_fma(vec a, vec b, vec c)
 {
     return a * b + c;
@@ -101,6 +107,27 @@ INLINE vec vec_load_bf16(const void *p)
     uint16_t h[4];
     memcpy(h, p, sizeof h);
     return vec_from_bf16(h);
+}
+/* The even or odd ones of 2 * LANES elements; vec_load_bf16() takes an operation more for each. */
+INLINE vec vec_even(const float *p)
+{
+    return (vec){p[0], p[2], p[4], p[6]};
+}
+INLINE vec vec_odd(const float *p)
+{
+    return (vec){p[1], p[3], p[5], p[7]};
+}
+INLINE vec vec_even_bf16(const void *p) /* as a little-endian machine has them */
+{
+    ivec v;
+    memcpy(&v, p, sizeof v);
+    return (vec)(v << 16);
+}
+INLINE vec vec_odd_bf16(const void *p)
+{
+    ivec v;
+    memcpy(&v, p, sizeof v);
+    return (vec)(v & (int32_t)0xffff0000);
 }
 INLINE vec vec_load_bf16_n(const void *p, int n)
 {
