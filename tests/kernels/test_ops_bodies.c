@@ -61,8 +61,8 @@ static void gemm_check(const struct gemm_case *c)
 
 Test(bodies, gemm)
 {
-    static const int ms[] = {1, 2, 3, 4, 5, 6, 8, 9, 65}, ns[] = {1, 5, 6, 25, 49, 101};
-    static const int ks[] = {1, 7, 16, 17, 100, 513, 1040, 2090};
+    static const int ms[] = {1, 2, 4, 5, 6, 9, 65}, ns[] = {1, 5, 6, 25, 101};
+    static const int ks[] = {1, 7, 17, 100, 513, 1024, 2090};
     int count = 0;
     for (size_t m = 0; m < sizeof ms / sizeof ms[0]; m++)
         for (size_t n = 0; n < sizeof ns / sizeof ns[0]; n++)
@@ -71,33 +71,6 @@ Test(bodies, gemm)
                     struct gemm_case c = {ms[m], ns[n], ks[k], count++ % 8, dtypes[d]};
                     gemm_check(&c);
                 }
-}
-
-/* A row's sums are the same alone and among others, whatever tile it falls in. */
-Test(bodies, gemm_rows_alone)
-{
-    enum { M = 23, N = 101, K = 2090 };
-    float *x = kt_floats(M * K, 15), *all = malloc(M * N * sizeof *all);
-    float *some = malloc(M * N * sizeof *some);
-    for (size_t d = 0; d < 3; d++) {
-        struct kt_matrix w = kt_matrix_make(N, K, dtypes[d], 1, 16);
-        struct op_gemm a = {.w = &w.m};
-        for (int b = 1; ops_at(b); b++) {
-            a.out = all, a.x = x, a.tokens = M;
-            ops_at(b)->gemm(&a, 0, 1);
-            for (int n = 1; n < 16; n++) {
-                for (int m = 0; m < M; m += n) {
-                    a.out = some + m * N, a.x = x + m * K, a.tokens = M - m < n ? M - m : n;
-                    ops_at(b)->gemm(&a, 0, 1);
-                }
-                kt_same(ops_at(b)->name, some, all, M * N);
-            }
-        }
-        free(w.memory);
-    }
-    free(some);
-    free(all);
-    free(x);
 }
 
 Test(bodies, embed)
@@ -334,8 +307,10 @@ Test(bodies, selection)
     int last = 0;
     while (ops_at(last + 1))
         last++;
-    cr_assert(ops == ops_at(last) || only_able(ops_at(last)), "auto is the best body");
-    cr_assert(!only_able(ops), "auto is a body that pays");
+    int best = last;
+    while (only_able(ops_at(best)))
+        best--;
+    cr_assert(ops == ops_at(best), "auto is the best body that pays");
     for (int b = 1; b <= last; b++) {
         cr_assert_eq(ops_cpu(ops_at(b)->name, &ops, &err), ST_OK);
         cr_assert(ops == ops_at(b));

@@ -48,12 +48,12 @@ static void gemm_slice(const struct ops *ops, const struct op_gemm *all, int fir
 
 Test(exact, gemm, .timeout = 240)
 {
-    static const int ns[] = {3, 53, 130}, ks[] = {5, 513, 1040};
-    static const int counts[] = {1, 2, 3, 5, 8, 13, ROWS};
+    static const int ns[] = {3, 53, 130, 101}, ks[] = {5, 513, 2090, 2048};
+    static const int counts[] = {1, 2, 4, 5, 6, 8, 13, ROWS};
     SWEEP();
     for (int b = 0; ops_at(b); b++)
         for (size_t d = 0; d < 3; d++)
-            for (size_t s = 0; s < 3; s++) {
+            for (size_t s = 0; s < 4; s++) {
                 struct kt_matrix w = kt_matrix_make(ns[s], ks[s], dtypes[d], 2, 1);
                 float *x = kt_floats((size_t)(ROWS * ks[s]), 2);
                 float *bias = kt_floats((size_t)ns[s], 3);

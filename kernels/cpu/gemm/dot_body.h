@@ -34,9 +34,8 @@ INLINE int dot_cols(int rows)
     return rows == DOT_TALL ? DOT_TALL_COLS : DOT_COLS;
 }
 
-INLINE void dot_begin(const struct dot_args *d, vec acc[][DOT_COLS], int rows)
+INLINE void dot_begin(const struct dot_args *d, vec acc[][DOT_COLS], int rows, int cols)
 {
-    const int cols = dot_cols(rows);
     UNROLL
     for (int i = 0; i < rows * cols; i++)
         acc[i / cols][i % cols] = vec_zero();
@@ -47,9 +46,8 @@ INLINE void dot_begin(const struct dot_args *d, vec acc[][DOT_COLS], int rows)
     }
 }
 
-INLINE void dot_end(const struct dot_args *d, vec acc[][DOT_COLS], int rows)
+INLINE void dot_end(const struct dot_args *d, vec acc[][DOT_COLS], int rows, int cols)
 {
-    const int cols = dot_cols(rows);
     if (!d->last) {
         UNROLL
         for (int i = 0; i < rows * cols; i++)
@@ -94,20 +92,27 @@ INLINE void dot_pack_pairs(const float *x, enum dtype t, float *out)
 INLINE void dot_pack(const float *x, size_t x_stride, size_t k, enum dtype t, float *out)
 {
     const size_t left = k % DOT_PAIRS, whole = k - left;
-    for (size_t i = 0; i < DOT_TALL; i++, x += x_stride, out += LANES) {
+    for (size_t i = 0; i < DOT_TALL; i++, out += LANES) {
+        const float *row = x + i * x_stride;
         float rest[DOT_PAIRS] = {0};
         for (size_t at = 0; at < whole; at += DOT_PAIRS)
-            dot_pack_pairs(x + at, t, out + at * DOT_TALL);
+            dot_pack_pairs(row + at, t, out + at * DOT_TALL);
         if (left == 0)
             continue;
-        memcpy(rest, x + whole, left * sizeof rest[0]);
+        memcpy(rest, row + whole, left * sizeof rest[0]);
         dot_pack_pairs(rest, t, out + whole * DOT_TALL);
     }
 }
 
-/* acc[i][j] += the products of DOT_PAIRS elements of the tile's rows from x and w on. */
-INLINE void dot_steps(const struct dot_args *d, const float *x, const char *const *w, enum dtype t,
-                      int rows, vec acc[][DOT_COLS])
+/* Where in a tile's rows the next steps begin. */
+struct dot_place {
+    const float *x; /* DOT_TALL rows: packed */
+    size_t x_stride;
+    const char *w[DOT_COLS];
+};
+
+/* acc[i][j] += the products of DOT_PAIRS elements of the tile's rows. */
+INLINE void dot_steps(const struct dot_place *at, enum dtype t, int rows, vec acc[][DOT_COLS])
 {
     const int cols = dot_cols(rows);
     UNROLL
@@ -115,11 +120,11 @@ INLINE void dot_steps(const struct dot_args *d, const float *x, const char *cons
         vec wv[DOT_COLS];
         UNROLL
         for (int j = 0; j < cols; j++)
-            wv[j] = dot_w(w[j], t, second);
+            wv[j] = dot_w(at->w[j], t, second);
         UNROLL
         for (int i = 0; i < rows; i++) {
-            vec xv = rows == DOT_TALL ? vec_load(x + (second * DOT_TALL + i) * LANES)
-                                      : dot_x(x + (size_t)i * d->x_stride, t, second);
+            vec xv = rows == DOT_TALL ? vec_load(at->x + (second * DOT_TALL + i) * LANES)
+                                      : dot_x(at->x + (size_t)i * at->x_stride, t, second);
             xv = vec_kept(xv);
             UNROLL
             for (int j = 0; j < cols; j++)
@@ -128,20 +133,20 @@ INLINE void dot_steps(const struct dot_args *d, const float *x, const char *cons
     }
 }
 
-/* The same of the first `left` elements. */
+/* The same of the last `left` elements, and zeros behind them. */
 INLINE void dot_rest(const struct dot_args *d, size_t left, enum dtype t, int rows,
                      vec acc[][DOT_COLS])
 {
     float x[DOT_ROWS][DOT_PAIRS] = {{0}};
     char w[DOT_COLS][DOT_PAIRS * sizeof(float)] = {{0}};
-    const char *ws[DOT_COLS];
     const size_t k = d->k - left, bytes = dot_bytes(t);
-    struct dot_args rest = {.x_stride = DOT_PAIRS};
+    struct dot_place at = {.x = rows == DOT_TALL ? d->x + k * DOT_TALL : x[0],
+                           .x_stride = DOT_PAIRS};
     for (int i = 0; i < rows && rows != DOT_TALL; i++)
         memcpy(x[i], d->x + (size_t)i * d->x_stride + k, left * sizeof(float));
     for (int j = 0; j < dot_cols(rows); j++)
-        ws[j] = memcpy(w[j], d->w[j] + k * bytes, left * bytes);
-    dot_steps(&rest, rows == DOT_TALL ? d->x + k * DOT_TALL : x[0], ws, t, rows, acc);
+        at.w[j] = memcpy(w[j], d->w[j] + k * bytes, left * bytes);
+    dot_steps(&at, t, rows, acc);
 }
 
 /* One row of x, and short ones: memory gives rows of weights one after the other faster than side
@@ -157,8 +162,9 @@ INLINE void dot_in_turn(const struct dot_args *d, size_t k_end, enum dtype t, ve
         }
 }
 
-/* How far behind a row of weights is what is asked for meanwhile, in bytes: the next tile. Memory
- * waits for the additions of one row of x, and those of many for the second level of cache. */
+/* How far behind a row of weights is what is asked for meanwhile, in bytes: the next tile, or of
+ * one row of x as near as is good for the cache. Memory waits for the additions of one row, and
+ * those of many for the second level of cache. */
 INLINE size_t dot_ahead(const struct dot_args *d, enum dtype t, int rows)
 {
     const size_t next = DOT_COLS * d->k * dot_bytes(t);
@@ -171,22 +177,24 @@ INLINE void dot_side_by_side(const struct dot_args *d, size_t k_end, enum dtype 
                              vec acc[][DOT_COLS])
 {
     const size_t x_step = rows == DOT_TALL ? DOT_TALL * DOT_PAIRS : DOT_PAIRS;
-    const size_t ahead = dot_ahead(d, t, rows);
-    const float *x = d->x;
-    const char *w[DOT_COLS];
+    const size_t w_step = DOT_PAIRS * dot_bytes(t), ahead = dot_ahead(d, t, rows);
+    struct dot_place at = {.x = d->x, .x_stride = d->x_stride};
     UNROLL
     for (int j = 0; j < dot_cols(rows); j++)
-        w[j] = d->w[j];
-    for (size_t k = 0; k < k_end; k += DOT_PAIRS, x += x_step) {
+        at.w[j] = d->w[j];
+    for (size_t k = 0; k < k_end; k += DOT_PAIRS, at.x += x_step) {
         if (rows == 1 || rows == DOT_TALL) {
             UNROLL
-            for (int j = 0; j < dot_cols(rows); j++)
-                __builtin_prefetch(w[j] + ahead);
+            for (int j = 0; j < dot_cols(rows); j++) {
+                __builtin_prefetch(at.w[j] + ahead);
+                if (w_step > 64)
+                    __builtin_prefetch(at.w[j] + ahead + 64);
+            }
         }
-        dot_steps(d, x, w, t, rows, acc);
+        dot_steps(&at, t, rows, acc);
         UNROLL
         for (int j = 0; j < dot_cols(rows); j++)
-            w[j] += DOT_PAIRS * dot_bytes(t);
+            at.w[j] += w_step;
     }
 }
 
@@ -195,14 +203,14 @@ INLINE void dot_tile(const struct dot_args *d, enum dtype t, int rows)
 {
     vec acc[DOT_TALL][DOT_COLS];
     const size_t left = d->k % DOT_PAIRS, whole = d->k - left;
-    dot_begin(d, acc, rows);
+    dot_begin(d, acc, rows, dot_cols(rows));
     if (rows == 1 && d->k <= DOT_IN_TURN)
         dot_in_turn(d, whole, t, acc);
     else
         dot_side_by_side(d, whole, t, rows, acc);
     if (left > 0)
         dot_rest(d, left, t, rows, acc);
-    dot_end(d, acc, rows);
+    dot_end(d, acc, rows, dot_cols(rows));
 }
 
 #define DOT_CASE(name, t, rows)                                                                    \
@@ -213,7 +221,7 @@ INLINE void dot_tile(const struct dot_args *d, enum dtype t, int rows)
 #define DOT_CASES(name, t)                                                                         \
     DOT_CASE(dot_##name##_1, t, 1)                                                                 \
     DOT_CASE(dot_##name##_2, t, 2)                                                                 \
-    DOT_CASE(dot_##name##_4, t, DOT_ROWS)                                                          \
+    DOT_CASE(dot_##name##_some, t, DOT_ROWS)                                                       \
     DOT_CASE(dot_##name##_tall, t, DOT_TALL)
 
 DOT_CASES(f32, DTYPE_F32)
@@ -235,9 +243,9 @@ INLINE int dot_rows_most(int left)
 INLINE void dot_run(const struct dot_args *d, enum dtype t)
 {
     static dot_fn *const fns[DTYPE_COUNT][4] = {
-        [DTYPE_F32] = {dot_f32_1, dot_f32_2, dot_f32_4, dot_f32_tall},
-        [DTYPE_BF16] = {dot_bf16_1, dot_bf16_2, dot_bf16_4, dot_bf16_tall},
-        [DTYPE_F16] = {dot_f16_1, dot_f16_2, dot_f16_4, dot_f16_tall},
+        [DTYPE_F32] = {dot_f32_1, dot_f32_2, dot_f32_some, dot_f32_tall},
+        [DTYPE_BF16] = {dot_bf16_1, dot_bf16_2, dot_bf16_some, dot_bf16_tall},
+        [DTYPE_F16] = {dot_f16_1, dot_f16_2, dot_f16_some, dot_f16_tall},
     };
     fns[t][d->rows == 1 ? 0 : d->rows == 2 ? 1 : d->rows == DOT_TALL ? 3 : 2](d);
 }

@@ -219,7 +219,7 @@ static void fp8_write(const struct gemm_view *g, size_t m, size_t n, int cols, i
 {
     float sum[DOT_TILE];
     struct dot_args d = {.rows = rows, .sum = sum, .last = true};
-    dot_end(&d, acc, rows);
+    dot_end(&d, acc, rows, DOT_COLS);
     gemm_write(g, m, n, cols, &d);
 }
 

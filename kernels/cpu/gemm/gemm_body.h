@@ -14,13 +14,17 @@
 #include "base/team.h"
 #include "kernels/cpu/gemm/dot_body.h"
 
-#define GEMM_N_BLOCK 96   /* a multiple of every dot_cols() */
-#define GEMM_K_BLOCK 1024 /* a multiple of every DOT_PAIRS */
+#define GEMM_N_BLOCK 96 /* where as many rows of weights fit in half of L2, else half as many */
+#define GEMM_K_BLOCK 1024
 #define GEMM_GRAIN (2 * DOT_COLS)
+
+_Static_assert(GEMM_N_BLOCK / 2 % DOT_COLS == 0 && GEMM_N_BLOCK / 2 % DOT_TALL_COLS == 0,
+               "tiles are whole");
+_Static_assert(GEMM_K_BLOCK % DOT_PAIRS == 0, "steps are whole");
 
 struct gemm_view {
     const struct op_gemm *op;
-    size_t k, k_block, x_stride, out_stride;
+    size_t k, k_block, n_block, x_stride, out_stride;
     size_t m_begin, m_end, n_begin, n_end;
 };
 
@@ -28,10 +32,11 @@ static void gemm_write(const struct gemm_view *g, size_t m, size_t n, int cols,
                        const struct dot_args *d)
 {
     const struct op_gemm *op = g->op;
+    const int wide = dot_cols(d->rows);
     for (int i = 0; i < d->rows; i++) {
         float *out = op->out + (m + (size_t)i) * g->out_stride + n;
         for (int j = 0; j < cols; j++) {
-            float v = d->sum[i * dot_cols(d->rows) + j];
+            float v = d->sum[i * wide + j];
             if (op->bias)
                 v += op->bias[n + (size_t)j];
             if (op->scale != 0)
@@ -48,6 +53,7 @@ static void gemm_rows(const struct gemm_view *g, size_t m, size_t k, float *pack
     d->x = g->op->x + m * g->x_stride + k;
     d->x_stride = g->x_stride;
     if (d->rows == DOT_TALL) {
+        assert(d->k <= GEMM_K_BLOCK);
         dot_pack(d->x, d->x_stride, d->k, g->op->w->dtype, packed);
         d->x = packed;
     }
@@ -120,6 +126,12 @@ static void gemm_packed(const struct op_gemm *a, struct packed_share share)
 
 #include "kernels/cpu/gemm/fp8_body.h"
 
+static size_t gemm_n_block(const struct matrix *w)
+{
+    const size_t bytes = GEMM_N_BLOCK * (size_t)w->cols * dtype_bytes(w->dtype);
+    return bytes <= cpu_cache_bytes(2) / 2 ? GEMM_N_BLOCK : GEMM_N_BLOCK / 2;
+}
+
 void BODY(gemm)(const struct op_gemm *a, int part, int parts)
 {
     const struct matrix *w = a->w;
@@ -133,6 +145,7 @@ void BODY(gemm)(const struct op_gemm *a, int part, int parts)
         .op = a,
         .k = (size_t)w->cols,
         .k_block = a->tokens >= DOT_TALL || a->tokens > DOT_ROWS ? GEMM_K_BLOCK : (size_t)w->cols,
+        .n_block = gemm_n_block(w),
         .x_stride = (size_t)(a->x_stride ? a->x_stride : w->cols),
         .out_stride = (size_t)(a->out_stride ? a->out_stride : w->rows),
         .m_end = (size_t)a->tokens,
@@ -153,8 +166,8 @@ void BODY(gemm)(const struct op_gemm *a, int part, int parts)
         fp8_gemm(&g);
         return;
     }
-    for (size_t n = g.n_begin; n < g.n_end; n += GEMM_N_BLOCK) {
-        int count = g.n_end - n < GEMM_N_BLOCK ? (int)(g.n_end - n) : GEMM_N_BLOCK;
+    for (size_t n = g.n_begin; n < g.n_end; n += g.n_block) {
+        int count = (int)(g.n_end - n < g.n_block ? g.n_end - n : g.n_block);
         for (size_t m = g.m_begin; m < g.m_end; m += (size_t)rows) {
             rows = dot_rows_most((int)(g.m_end - m));
             gemm_strip(&g, m, rows, n, count);

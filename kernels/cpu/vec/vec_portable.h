@@ -66,7 +66,7 @@ INLINE vec vec_min(vec a, vec b)
 {
     return vec_select(a < b, a, b);
 }
-INLINE vec vec_kept(vec v) /* in a register */
+INLINE vec vec_kept(vec v) /* where it is kept the compiler knows best */
 {
     return v;
 }
@@ -108,7 +108,7 @@ INLINE vec vec_load_bf16(const void *p)
     memcpy(h, p, sizeof h);
     return vec_from_bf16(h);
 }
-/* The even or odd ones of 2 * LANES elements; vec_load_bf16() takes an operation more for each. */
+/* The even or odd ones of 2 * LANES elements. */
 INLINE vec vec_even(const float *p)
 {
     return (vec){p[0], p[2], p[4], p[6]};
