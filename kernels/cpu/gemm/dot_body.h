@@ -12,7 +12,7 @@
 #define DOT_TILE ((DOT_ROWS * DOT_COLS + 3) / 4 * 4)
 #define DOT_PAIRS (2 * LANES)
 
-_Static_assert(DOT_TALL *DOT_TALL_COLS <= DOT_TILE, "both tiles' sums fit");
+_Static_assert(DOT_TILE >= DOT_TALL * DOT_TALL_COLS, "both tiles' sums fit");
 
 /* A tile: `rows` rows of x, x_stride elements apart, by dot_cols(rows) rows of some dtype, wherever
  * they lie; where fewer are wanted the last is named again. Of a sum over K in several calls all

@@ -144,6 +144,7 @@ void BODY(gemm)(const struct op_gemm *a, int part, int parts)
     struct gemm_view g = {
         .op = a,
         .k = (size_t)w->cols,
+        /* a single tile reads rows from end to end, but where it is packed, a block at a time */
         .k_block = a->tokens >= DOT_TALL || a->tokens > DOT_ROWS ? GEMM_K_BLOCK : (size_t)w->cols,
         .n_block = gemm_n_block(w),
         .x_stride = (size_t)(a->x_stride ? a->x_stride : w->cols),

@@ -109,11 +109,11 @@ INLINE vec vec_load_bf16(const void *p)
 {
     return vec_from_bf16(_mm_loadu_si128(p));
 }
-/* The even or odd ones of 2 * LANES elements; vec_load_bf16() takes an operation more for each. */
 INLINE vec vec_in_order(vec v) /* the quarters 0, 2, 1, 3 of a vector */
 {
     return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(v), 0xd8));
 }
+/* The even or odd ones of 2 * LANES elements; vec_load_bf16() takes an operation more for each. */
 INLINE vec vec_even(const float *p)
 {
     return vec_in_order(_mm256_shuffle_ps(vec_load(p), vec_load(p + LANES), 0x88));
