@@ -17,6 +17,7 @@ struct local_options local_defaults(void)
 {
     return (struct local_options){.cpu_features = "auto",
                                   .weights = "auto",
+                                  .weights_cache = "none",
                                   .kv_dtype = "fp32",
                                   .block_tokens = 16,
                                   .chunk_tokens_max = 512,
@@ -35,10 +36,13 @@ static enum status open_model(struct local *l, const struct local_options *o, st
         return err_set(err, ST_INVALID,
                        "--weights: expected auto, packed, int8, wide or float, got \"%s\"",
                        o->weights);
+    if (*o->weights_cache == '\0')
+        return err_set(err, ST_INVALID, "--weights-cache: expected model, none or a folder");
     int cores = topology_cpus(), threads = o->threads > 0 ? (int)o->threads : cores;
     l->team = team_create(threads, threads <= cores, false);
     if (l->team == NULL)
         return err_set(err, ST_NO_MEMORY, "cannot start %d threads", threads);
+    const bool keeps = strcmp(o->weights_cache, "none") != 0;
     struct engine_args sizes = {.max_batch = (int32_t)o->max_batch,
                                 .chunk_tokens_max = (int32_t)o->chunk_tokens_max};
     struct model_load_args args = {.dir = o->dir,
@@ -46,7 +50,8 @@ static enum status open_model(struct local *l, const struct local_options *o, st
                                    .team = l->team,
                                    .max_batch_tokens = engine_rows_max(&sizes),
                                    .max_logits_rows = engine_logits_max(&sizes),
-                                   .weights = form};
+                                   .weights = form,
+                                   .weights_cache = keeps ? o->weights_cache : NULL};
     return model_load(&args, &l->model, err);
 }
 

@@ -19,10 +19,11 @@
 
 struct local_options {
     const char *dir;
-    const char *cpu_features; /* auto */
-    const char *weights;      /* auto */
-    const char *kv_dtype;     /* fp32 */
-    int64_t threads;          /* 0: all cores */
+    const char *cpu_features;  /* auto */
+    const char *weights;       /* auto */
+    const char *weights_cache; /* none */
+    const char *kv_dtype;      /* fp32 */
+    int64_t threads;           /* 0: all cores */
     int64_t block_tokens, chunk_tokens_max, max_batch;
     int64_t pool_tokens; /* room for this many tokens; 0: one full context */
     int64_t max_context; /* 0: the model's */
@@ -72,6 +73,12 @@ enum status local_read_all(FILE *f, const char *name, struct buf *out, struct er
          .target = &(o).weights,                                                                   \
          .value = "FORM",                                                                          \
          .help = "auto, packed, int8, wide or float: what is rounded (docs/formats.md)"},          \
+        {.name = "weights-cache",                                                                  \
+         .kind = FLAG_STR,                                                                         \
+         .target = &(o).weights_cache,                                                             \
+         .value = "FOLDER",                                                                        \
+         .help = "where converted weights are kept for the next start; model: beside it "          \
+                 "(default none)"},                                                                \
         {.name = "kv-dtype",                                                                       \
          .kind = FLAG_STR,                                                                         \
          .target = &(o).kv_dtype,                                                                  \

@@ -169,6 +169,18 @@ class Commands(unittest.TestCase):
             if all(flag in flags for flag in ("avx2", "fma", "f16c")):
                 self.assertIsNotNone(row["int8_dot_gops"])
 
+    def test_weights_that_are_kept(self):
+        """Converted weights are kept where that is asked for, and the next start maps them and says the same."""
+        words = ("generate", TINY, "--prompt", "Once upon", "--greedy", "--max-tokens", "8", "--json", "--weights", "int8", "--log-level",
+                 "info", "--weights-cache")
+        said = self.baton(*words, "none")
+        for maps in (False, True):
+            again = self.baton(*words, self.folder.name)
+            self.assertEqual(json.loads(said.stdout)["ids"], json.loads(again.stdout)["ids"])
+            self.assertEqual(maps, "weights_mapped" in again.stderr, again.stderr)
+            self.assertEqual(os.listdir(self.folder.name), ["tiny.int8.packed"])
+        self.assertIn("--weights-cache", self.baton(*words, "", status=1).stderr)
+
     def test_bench_model(self):
         result = self.bench("model", TINY, "--prompt-tokens", "48", "--gen-tokens", "4", "--batch", "1,3", "--depth", "16,40")
         self.check_probes(result)
