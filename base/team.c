@@ -15,9 +15,11 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "base/numa.h"
 #include "base/topology.h"
 
@@ -181,8 +183,32 @@ static bool start_member(struct team *t, int part)
     return true;
 }
 
+/* Whether the caller, who is a member, has as much stack as members may use: a process's first
+ * thread has as much as a limit says by then, which this raises. */
+static bool caller_has_stack(void)
+{
+    struct rlimit limit;
+    pthread_attr_t a;
+    void *stack;
+    size_t bytes = TEAM_STACK;
+    if (getrlimit(RLIMIT_STACK, &limit) == 0 && limit.rlim_cur < TEAM_STACK) {
+        limit.rlim_cur = limit.rlim_max < TEAM_STACK ? limit.rlim_max : TEAM_STACK;
+        (void)setrlimit(RLIMIT_STACK, &limit); /* refused: as with a limit that is too low */
+    }
+    if (pthread_getattr_np(pthread_self(), &a) != 0)
+        return true;
+    (void)pthread_attr_getstack(&a, &stack, &bytes);
+    pthread_attr_destroy(&a);
+    if (bytes < TEAM_STACK / 2)
+        log_error("stack_too_small", "bytes=%zu least=%zu hint=\"raise ulimit -s\"", bytes,
+                  TEAM_STACK / 2);
+    return bytes >= TEAM_STACK / 2;
+}
+
 struct team *team_create(int threads, bool spin, bool pin)
 {
+    if (!caller_has_stack())
+        return NULL;
     if (threads < 1)
         threads = 1;
     if (threads > TEAM_MAX)

@@ -17,12 +17,14 @@
 #include <stddef.h>
 
 #define TEAM_MAX 1024 /* more threads are not made */
-/* Bytes of stack of members but the first, who is the caller; what they call may use half of it. */
+/* Bytes of stack of members but the first, who is the caller; what they call may use half of it.
+ * team_create() sees to it that the caller has that much, and raises the process's limit. */
 #define TEAM_STACK ((size_t)8 << 20)
 
 struct team;
 typedef void team_fn(void *arg, int part, int parts);
 
+/* NULL: no memory, no threads, or too small a stack of the caller's, which is logged. */
 struct team *team_create(int threads, bool spin, bool pin);
 void team_destroy(struct team *t);
 int team_size(const struct team *t);

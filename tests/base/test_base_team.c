@@ -5,6 +5,8 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/rng.h"
@@ -163,4 +165,46 @@ Test(team, split_covers_everything_once)
         cr_assert_eq(expect, n);
         cr_assert_leq(most - least, 1, "even");
     }
+}
+
+/* Uses as much stack as a member may. */
+static void deep_body(void *arg, int part, int parts)
+{
+    volatile char deep[TEAM_STACK / 2 - 65536];
+    for (size_t i = 0; i < sizeof deep; i += 1024)
+        deep[i] = (char)part;
+    if (part == 0)
+        *(int *)arg = deep[sizeof deep / 1024 * 1024 - 1024] + parts;
+}
+
+/* What a process whose stack is limited to so many bytes, and at most `most`, comes to. */
+static int deep_process(rlim_t bytes, rlim_t most)
+{
+    const pid_t pid = fork();
+    cr_assert_geq(pid, 0);
+    if (pid == 0) {
+        int got = 0;
+        if (setrlimit(RLIMIT_STACK, &(struct rlimit){bytes, most}) != 0)
+            _exit(100);
+        struct team *t = team_create(2, false, false);
+        if (!t)
+            _exit(3);
+        team_run(t, deep_body, &got);
+        team_destroy(t);
+        _exit(got == 2 ? 0 : 101);
+    }
+    int status;
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    cr_assert(WIFEXITED(status), "killed by signal %d", WTERMSIG(status));
+    return WEXITSTATUS(status);
+}
+
+Test(team, the_caller_has_stack_too)
+{
+    struct rlimit now;
+    cr_assert_eq(getrlimit(RLIMIT_STACK, &now), 0);
+    if (now.rlim_max < TEAM_STACK)
+        cr_skip_test("the stack cannot be raised here");
+    cr_expect_eq(deep_process(512 << 10, now.rlim_max), 0);
+    cr_expect_eq(deep_process(512 << 10, 1 << 20), 3, "a stack of a MiB was enough");
 }
