@@ -113,11 +113,16 @@ static bool probe_amx(void)
            syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_TILES) == 0;
 }
 
+static bool probe_amd(void)
+{
+    uint32_t a, b, c, d;
+    return __get_cpuid(0, &a, &b, &c, &d) && b == VENDOR_AMD_EBX;
+}
+
 /* Intel's cores take twice as long for a product of bf16 pairs as for two of floats. */
 static bool probe_fast_bf16(void)
 {
-    uint32_t a, b, c, d;
-    return probe_bf16() && __get_cpuid(0, &a, &b, &c, &d) && b == VENDOR_AMD_EBX;
+    return probe_bf16() && probe_amd();
 }
 
 /* cpuid is slow, and in a virtual machine a trap: each answer is remembered. */
@@ -157,6 +162,12 @@ bool cpu_has_fast_bf16(void)
     return remember(&answer, probe_fast_bf16);
 }
 
+bool cpu_fetches_well(void)
+{
+    static _Atomic int answer;
+    return remember(&answer, probe_amd);
+}
+
 bool cpu_has_vnni(void)
 {
     static _Atomic int answer;
@@ -181,4 +192,9 @@ bool cpu_has_amx(void)
     return remember(&answer, probe_amx_body);
 }
 #endif
+#else
+bool cpu_fetches_well(void)
+{
+    return false;
+}
 #endif
