@@ -162,7 +162,7 @@ bool cpu_has_fast_bf16(void)
     return remember(&answer, probe_fast_bf16);
 }
 
-bool cpu_fetches_well(void)
+bool cpu_is_amd(void)
 {
     static _Atomic int answer;
     return remember(&answer, probe_amd);
@@ -193,7 +193,7 @@ bool cpu_has_amx(void)
 }
 #endif
 #else
-bool cpu_fetches_well(void)
+bool cpu_is_amd(void)
 {
     return false;
 }

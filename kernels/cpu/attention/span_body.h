@@ -191,6 +191,16 @@ static const char *const *attention_ahead(const struct attention_state *s, enum 
     return part == KV_KEY ? s->ahead->key : s->ahead->value;
 }
 
+/* Asks for a vector of the next span. Into the first level of the cache where that was faster:
+ * types of 8 bits on Zen 4, a quarter less time. */
+INLINE void attention_ask(const char *codes, size_t bytes, bool near)
+{
+    if (!near)
+        rows_prefetch(codes, bytes);
+    for (size_t i = 0; near && i < bytes; i += 64)
+        __builtin_prefetch(codes + i);
+}
+
 /* Elements [cols[0], cols[1]) of the span's keys or values, of types that the tiles do not load, as
  * rows of floats: those of positions [range[0], range[1]), a neighbour in the others' places. */
 static struct span_rows attention_widen(struct attention_state *s, enum kv_part part,
@@ -199,6 +209,7 @@ static struct span_rows attention_widen(struct attention_state *s, enum kv_part 
     const char *const *row = part == KV_KEY ? s->now->key : s->now->value;
     const char *const *ahead = attention_ahead(s, part);
     const size_t n = cols[1] - cols[0], bytes = kv_vector_bytes(s->dtype, s->stored[part]);
+    const bool near = s->dtype != DTYPE_INT4 && cpu_is_amd();
     struct kv_widen w = {
         .dtype = s->dtype, .dim = s->stored[part], .from = cols[0], .n = n, .out = s->wide};
     for (int j = range[0]; j < range[1]; j += w.count) {
@@ -207,12 +218,12 @@ static struct span_rows attention_widen(struct attention_state *s, enum kv_part 
         w.count = 1;
         while (j + w.count < range[1] && row[j + w.count] == row[j] + (size_t)w.count * bytes)
             w.count++;
+        for (int i = j; ahead && i < j + w.count; i++)
+            attention_ask(ahead[i] + kv_codes_bytes(s->dtype, cols[0]), kv_codes_bytes(s->dtype, n),
+                          near);
         kv_widen(&w);
     }
     for (int j = 0; j < OPS_KV_SPAN; j++) {
-        if (ahead)
-            rows_prefetch(ahead[j] + kv_codes_bytes(s->dtype, cols[0]),
-                          kv_codes_bytes(s->dtype, n));
         const int seen = j < range[0] || j >= range[1] ? range[0] : j;
         s->wide_row[j] = (const char *)(s->wide + (size_t)seen * n);
     }

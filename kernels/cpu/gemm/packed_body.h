@@ -75,8 +75,8 @@ struct packed_strip {
 
 PACKED_CASE(packed_8_near, BYTES_ROWS, BYTES_PANELS, 8, false, false, false, true)
 
-/* One row of 8 bits, two panels at a time: two streams, which memory gives faster than one where
- * the CPU does not fetch well by itself. */
+/* One row of 8 bits, two panels at a time: two streams, which memory gives faster than one on CPUs
+ * that do not fetch as well by themselves as AMD's. */
 #if BYTES_PANELS == 2
 #define PACKED_ALONE(name, half, twice)                                                            \
     static __attribute__((noinline)) void name(struct packed_tile *t)                              \
@@ -113,7 +113,7 @@ static packed_fn *const packed_quiet[9] = {[0] = packed_8_quiet,
 /* Whether one row asks for nothing. AVX2's does: Zen 4 was up to a twentieth slower without. */
 INLINE bool packed_is_quiet(size_t rows)
 {
-    return LANES == 16 && rows == 1 && cpu_fetches_well();
+    return LANES == 16 && rows == 1 && cpu_is_amd();
 }
 
 /* Of a tile of so many of the strip's rows. */

@@ -25,7 +25,7 @@ struct packed_tile {
     int32_t zero;
     bool narrow;    /* its entries are of few bits */
     bool asks;      /* one tile in all: it asks for what comes next as it goes */
-    bool quiet;     /* one row, where asking costs more than it gives: cpu_fetches_well() */
+    bool quiet;     /* one row, where asking costs more than it gives */
     struct rows8 x; /* from its first row on */
     const uint8_t *panel[BYTES_PANELS];
     const char *scales[BYTES_PANELS], *mins[BYTES_PANELS];
