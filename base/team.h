@@ -18,7 +18,8 @@
 
 #define TEAM_MAX 1024 /* more threads are not made */
 /* Bytes of stack of members but the first, who is the caller; what they call may use half of it.
- * team_create() sees to it that the caller has that much, and raises the process's limit. */
+ * The caller has to have that half: of a process's first thread team_create() raises the limit
+ * (RLIMIT_STACK, which programs that it starts inherit). */
 #define TEAM_STACK ((size_t)8 << 20)
 
 struct team;

@@ -68,9 +68,7 @@ double probe_dot_int8(int64_t rounds);
 double probe_amx_bf16(int64_t rounds, bool from_cache);
 double probe_amx_int8(int64_t rounds, bool from_cache);
 
-/* For what hangs on the maker and nothing else that a program can ask for: AMD's cores fetch what
- * comes next of one stream as fast as memory gives it, and asking for it as well, or reading two
- * side by side, holds them up (Zen 4: by 6 to 9 per cent, a third where memory is quick). */
+/* The maker, for what hangs on it and on nothing else that a program can ask for. */
 bool cpu_is_amd(void);
 
 /* Bytes of a core's data cache of level 1 or 2, as the system has it; within what cores have, and

@@ -178,7 +178,7 @@ class Commands(unittest.TestCase):
             again = self.baton(*words, self.folder.name)
             self.assertEqual(json.loads(said.stdout)["ids"], json.loads(again.stdout)["ids"])
             self.assertEqual(maps, "weights_mapped" in again.stderr, again.stderr)
-            self.assertEqual(os.listdir(self.folder.name), ["tiny.int8.packed"])
+            self.assertEqual(os.listdir(self.folder.name), ["tiny.int8.packed"], again.stderr)
         self.assertIn("--weights-cache", self.baton(*words, "", status=1).stderr)
 
     def test_bench_model(self):

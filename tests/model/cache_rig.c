@@ -109,6 +109,7 @@ void kept_flip(long at)
     fputc(byte ^ 4, f);
     fclose(f);
 }
+
 struct weights_origin kept_origin(void)
 {
     struct weights_origin o;

@@ -41,6 +41,7 @@ Test(cache, what_is_kept_is_used_and_nothing_else, .init = kept_begin, .fini = k
     kept_expect(true, want, "nobody else can");
     free(want);
 }
+
 /* Where in its file the first byte of FP8 is. */
 static long find_fp8(const char *dir)
 {

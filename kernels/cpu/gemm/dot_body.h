@@ -25,6 +25,7 @@ struct dot_args {
     size_t k;
     int rows; /* 1, 2, DOT_ROWS or DOT_TALL */
     bool first, last;
+    bool quiet; /* one row asks for nothing */
     vec *carry; /* [DOT_TILE] */
     float *sum; /* [DOT_TILE] */
 };
@@ -179,7 +180,7 @@ INLINE void dot_side_by_side(const struct dot_args *d, size_t k_end, enum dtype 
     const size_t x_step = rows == DOT_TALL ? DOT_TALL * DOT_PAIRS : DOT_PAIRS;
     const size_t w_step = DOT_PAIRS * dot_bytes(t), ahead = dot_ahead(d, t, rows);
     struct dot_place at = {.x = d->x, .x_stride = d->x_stride};
-    const bool asks = rows == DOT_TALL || (rows == 1 && (LANES < 16 || !cpu_is_amd()));
+    const bool asks = rows == DOT_TALL || (rows == 1 && !d->quiet);
     UNROLL
     for (int j = 0; j < dot_cols(rows); j++)
         at.w[j] = d->w[j];

@@ -74,7 +74,8 @@ static void gemm_strip(const struct gemm_view *g, size_t m, int rows, size_t n, 
                              .first = k == 0,
                              .last = g->k - k <= g->k_block,
                              .sum = sum,
-                             .rows = rows};
+                             .rows = rows,
+                             .quiet = gemm_is_quiet((size_t)rows)};
         gemm_rows(g, m, k, packed, &d);
         for (int j = 0; j < count; j += wide, d.carry += wide * rows) {
             int cols = count - j < wide ? count - j : wide;

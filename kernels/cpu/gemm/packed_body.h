@@ -90,8 +90,8 @@ static packed_fn *const packed_alone[3] = {packed_8_alone, packed_8_half_alone,
                                            packed_8_twice_alone};
 #endif
 
-/* One row that asks for nothing. Of 4 bits in groups of a span so much is computed for so few bytes
- * that asking pays all the same. */
+/* One row that asks for nothing. Of 4 bits in groups of a span or less so much is computed for so
+ * few bytes that asking pays all the same; chains of them were not tried without. */
 #if LANES == 16
 #define PACKED_QUIET(name, bits, half, twice, table)                                               \
     static __attribute__((noinline)) void name(struct packed_tile *t)                              \
@@ -101,17 +101,25 @@ static packed_fn *const packed_alone[3] = {packed_8_alone, packed_8_half_alone,
 PACKED_QUIET(packed_8_quiet, 8, false, false, false)
 PACKED_QUIET(packed_8_half_quiet, 8, true, false, false)
 PACKED_QUIET(packed_8_twice_quiet, 8, false, true, false)
+#if !defined(BYTES_CHAIN)
 PACKED_QUIET(packed_4_twice_quiet, 4, false, true, false)
 PACKED_QUIET(packed_4_twice_table_quiet, 4, false, true, true)
+#endif
 static packed_fn *const packed_quiet[9] = {[0] = packed_8_quiet,
                                            [1] = packed_8_half_quiet,
                                            [2] = packed_8_twice_quiet,
+#if !defined(BYTES_CHAIN)
                                            [5] = packed_4_twice_quiet,
-                                           [8] = packed_4_twice_table_quiet};
+                                           [8] = packed_4_twice_table_quiet
+#endif
+};
 #endif
 
-/* Whether one row asks for nothing. AVX2's does: Zen 4 was up to a twentieth slower without. */
-INLINE bool packed_is_quiet(size_t rows)
+/* Whether one row asks for nothing: AMD's cores fetch what comes next of one stream as fast as
+ * memory gives it, and asking for it as well, or reading two panels side by side, holds them up
+ * (Zen 4: by 6 to 9 per cent, by 15 to 28 where memory is quick). With AVX2 asking is up to a
+ * twentieth faster there. */
+INLINE bool gemm_is_quiet(size_t rows)
 {
     return LANES == 16 && rows == 1 && cpu_is_amd();
 }
@@ -238,7 +246,7 @@ static void packed_ahead(struct packed_tile *t, const struct packed_strip *s, si
 
 /* `of`: packed_tile_of() the weights. */
 static void packed_run(const struct op_gemm *op, const struct packed_strip *s,
-                       const struct packed_tile *of)
+                       const struct packed_tile *of, bool quiet)
 {
     const struct packed *p = op->w->packed;
     const size_t most = tile_most(p, s->rows), tiles = tiles_of(s->rows, most);
@@ -252,7 +260,7 @@ static void packed_run(const struct op_gemm *op, const struct packed_strip *s,
         t.scales[i] = (const char *)p->scales + (s->panel + i) * scales;
         t.mins[i] = p->has_min ? (const char *)p->mins + (s->panel + i) * scales : NULL;
     }
-    t.asks = tiles == 1;
+    t.single = tiles == 1;
     for (t.group = 0; t.group < groups; t.group = t.group_end) {
         t.group_end = groups - t.group < step ? groups : t.group + step;
         for (size_t i = 0, tile = 0, n; i < s->rows; i += n, tile++) {
@@ -260,7 +268,7 @@ static void packed_run(const struct op_gemm *op, const struct packed_strip *s,
             t.x = rows8_from(op->x8, s->m + i);
             t.sum = sums + i * s->panels * PACKED_ROWS;
             packed_ahead(&t, s, tile, tiles);
-            packed_fn_of(s, n, form, of->quiet)(&t);
+            packed_fn_of(s, n, form, quiet)(&t);
         }
     }
     packed_write(op, sums, s);
@@ -307,14 +315,14 @@ static bool packed_next(const struct packed_share *share, size_t rows, size_t pa
 static void packed_gemm(const struct op_gemm *op, struct packed_share share)
 {
     const struct packed *p = op->w->packed;
-    struct packed_tile of = packed_tile_of(p);
+    const struct packed_tile of = packed_tile_of(p);
     size_t block = cpu_cache_bytes(2) / 2 / (packed_spans(p) * PACKED_SPAN) / BYTES_ROWS;
     block = (block < 1 ? 1 : block < PACKED_TILES_MAX ? block : PACKED_TILES_MAX) * BYTES_ROWS;
     const size_t rows = share.m_end - share.m_begin;
-    of.quiet = packed_is_quiet(rows);
-    const size_t most = of.quiet || (p->bits == 4 && rows <= PACKED_FEW) ? 1 : BYTES_PANELS;
+    const bool quiet = gemm_is_quiet(rows);
+    const size_t most = quiet || (p->bits == 4 && rows <= PACKED_FEW) ? 1 : BYTES_PANELS;
     for (struct packed_strip s = {0}; packed_next(&share, block, most, &s);)
-        packed_run(op, &s, &of);
+        packed_run(op, &s, &of, quiet);
 }
 
 #endif

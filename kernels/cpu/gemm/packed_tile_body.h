@@ -24,8 +24,7 @@ struct packed_tile {
     uint8_t table[16]; /* p's, less its least, and what stands for zero there */
     int32_t zero;
     bool narrow;    /* its entries are of few bits */
-    bool asks;      /* one tile in all: it asks for what comes next as it goes */
-    bool quiet;     /* one row, where asking costs more than it gives */
+    bool single;    /* one tile in all: chains ask for what comes next as they go */
     struct rows8 x; /* from its first row on */
     const uint8_t *panel[BYTES_PANELS];
     const char *scales[BYTES_PANELS], *mins[BYTES_PANELS];
@@ -124,7 +123,7 @@ INLINE void chain_step(const struct packed_tile *t, struct packed_form f, struct
     for (int v = 0; v < f.panels * PANEL_VECS; v++) {
         const uint8_t *q =
             t->panel[v / PANEL_VECS] + from.at + (size_t)(v % PANEL_VECS) * (4 * LANES);
-        if (!high && v % PANEL_VECS == 0 && t->asks)
+        if (!high && v % PANEL_VECS == 0 && t->single)
             __builtin_prefetch(q + PACKED_AHEAD);
         w[v] = high ? bytes_high(bytes_load(q)) : bytes_low(bytes_load(q));
         if (f.table)

@@ -90,7 +90,9 @@ INLINE void whole_run(const struct whole_tile *w, struct packed_form f, bool ahe
 #define WHOLE_CASE(name, rows, panels, ahead)                                                      \
     static __attribute__((noinline)) void name(const struct whole_tile *w)                         \
     {                                                                                              \
-        whole_run(w, (struct packed_form){rows, panels, 8, false, false, false, false, false},     \
+        whole_run(w,                                                                               \
+                  (struct packed_form){rows, panels, 8,                                            \
+                                       .asks = (panels) == 1 && (rows) == 1}, /* far ahead */      \
                   ahead);                                                                          \
     }
 #define WHOLE_CASES(rows, panels)                                                                  \
