@@ -117,7 +117,7 @@ static packed_fn *const packed_quiet[9] = {[0] = packed_8_quiet,
 
 /* Whether one row asks for nothing: AMD's cores fetch what comes next of one stream as fast as
  * memory gives it, and asking for it as well, or reading two panels side by side, holds them up
- * (Zen 4: by 6 to 9 per cent, by 15 to 28 where memory is quick). With AVX2 asking is up to a
+ * (Zen 4: by 6 to 9 per cent, by 13 to 28 where memory is quick). With AVX2 asking is up to a
  * twentieth faster there. */
 INLINE bool gemm_is_quiet(size_t rows)
 {
