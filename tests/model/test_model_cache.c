@@ -12,6 +12,7 @@
 
 #include "model/model_impl.h"
 #include "tests/model/cache_rig.h"
+#include "tests/model/file_rig.h"
 #include "tests/model/int8_folder.h"
 #include "tests/model/model_rig.h"
 
@@ -143,14 +144,6 @@ Test(cache, of_another_form_or_model, .init = kept_begin, .fini = kept_end)
     folder_remove(other);
 }
 
-static void put(const char *path, const char *text)
-{
-    FILE *f = fopen(path, "wb");
-    cr_assert_not_null(f);
-    fputs(text, f);
-    fclose(f);
-}
-
 /* Processes of containers have the same number again and again: what is left of one that was killed
  * may not keep the next from writing, nor stay. */
 Test(cache, what_another_start_left_or_writes, .init = kept_begin, .fini = kept_end)
@@ -159,14 +152,14 @@ Test(cache, what_another_start_left_or_writes, .init = kept_begin, .fini = kept_
     size_t n;
     struct stat s;
     float *want = kept_say(kept_rig.folder, NULL, &mapped, &n);
-    put(kept_rig.part, "half of it");
+    file_put(kept_rig.part, "half of it");
     kept_expect(false, want, "beside what is left of another");
     cr_assert_eq(access(kept_rig.part, F_OK), -1);
     kept_expect(true, want, "taken over");
     cr_assert_eq(stat(kept_rig.file, &s), 0);
     cr_assert_eq(s.st_mode & 0777, 0600);
     unlink(kept_rig.file);
-    put(kept_rig.part, "being written");
+    file_put(kept_rig.part, "being written");
     int fd = open(kept_rig.part, O_RDWR);
     cr_assert_eq(flock(fd, LOCK_EX), 0);
     kept_expect(false, want, "another writes it");
@@ -188,7 +181,7 @@ Test(cache, files_of_others_are_not_written_to, .init = kept_begin, .fini = kept
     bool mapped;
     size_t n;
     snprintf(theirs, sizeof theirs, "%s/theirs", kept_rig.cache);
-    put(theirs, "theirs");
+    file_put(theirs, "theirs");
     for (int hard = 0; hard < 2; hard++) {
         cr_assert_eq(hard ? link(theirs, kept_rig.part) : symlink(theirs, kept_rig.part), 0);
         free(kept_say(kept_rig.folder, kept_rig.cache, &mapped, &n));

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "model/model_impl.h"
 #include "tests/model/cache_rig.h"
+#include "tests/model/file_rig.h"
 
 #define SETTLED_NS (INT64_C(2100) * NS_PER_MS)
 
@@ -30,21 +31,6 @@ static void copy_file(const char *from, const char *to)
         cr_assert_eq(fwrite(buffer, 1, n, out), n);
     fclose(in);
     fclose(out);
-}
-
-/* Flips a bit and puts the time back. */
-static void change(const char *path, long at)
-{
-    struct stat s;
-    FILE *f = fopen(path, "r+b");
-    cr_assert(f && stat(path, &s) == 0);
-    cr_assert_eq(fseek(f, at, SEEK_SET), 0);
-    int byte = fgetc(f);
-    fseek(f, at, SEEK_SET);
-    fputc(byte ^ 16, f);
-    fclose(f);
-    const struct timespec times[2] = {s.st_atim, s.st_mtim};
-    cr_assert_eq(utimensat(AT_FDCWD, path, times, 0), 0);
 }
 
 /* Where in the file bytes of some tensors of integers lie; returns how many. */
@@ -66,19 +52,12 @@ static int find_integers(const char *path, long *places, int most)
     fclose(f);
     return n;
 }
-static struct opened_file opened(const char *path)
-{
-    struct opened_file f = {.path = path};
-    cr_assert(file_state_read(path, &f.state));
-    return f;
-}
-
 /* Of the folder's only file. */
 static struct weights_key stamp_now(void)
 {
     char path[256];
     path_of_weights(path);
-    const struct opened_file f = opened(path);
+    const struct opened_file f = file_opened(path);
     return weights_files_stamp((struct weights_files){&f, 1});
 }
 
@@ -96,7 +75,7 @@ Test(cache_files, of_changed_files, .init = kept_begin, .fini = kept_end)
     int unseen = 0;
     for (int i = 0; i < n_places; i++) {
         const struct weights_origin was = kept_origin();
-        change(weights, places[i]);
+        file_change(weights, places[i]);
         float *want = kept_say(kept_rig.folder, NULL, &mapped, &n);
         kept_expect(false, want, "a byte changed and the time put back");
         const struct weights_origin is = kept_origin();
@@ -119,7 +98,7 @@ static bool is_fresh(void)
 {
     char path[256];
     path_of_weights(path);
-    return clock_unix_ns() - opened(path).state.changed_ns < INT64_C(1900) * NS_PER_MS;
+    return clock_unix_ns() - file_opened(path).state.changed_ns < INT64_C(1900) * NS_PER_MS;
 }
 
 /* Another inode or time is no other model; what has not settled is not trusted. */

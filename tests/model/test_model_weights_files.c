@@ -11,36 +11,7 @@
 
 #include "base/clock.h"
 #include "model/weights_files.h"
-
-static void put(const char *path, const char *text)
-{
-    FILE *f = fopen(path, "wb");
-    cr_assert_not_null(f);
-    fputs(text, f);
-    fclose(f);
-}
-
-static struct opened_file opened(const char *path)
-{
-    struct opened_file f = {.path = path};
-    cr_assert(file_state_read(path, &f.state));
-    return f;
-}
-
-/* Flips a bit and puts the time back. */
-static void change(const char *path, long at)
-{
-    struct stat s;
-    FILE *f = fopen(path, "r+b");
-    cr_assert(f && stat(path, &s) == 0);
-    cr_assert_eq(fseek(f, at, SEEK_SET), 0);
-    int byte = fgetc(f);
-    fseek(f, at, SEEK_SET);
-    fputc(byte ^ 16, f);
-    fclose(f);
-    const struct timespec times[2] = {s.st_atim, s.st_mtim};
-    cr_assert_eq(utimensat(AT_FDCWD, path, times, 0), 0);
-}
+#include "tests/model/file_rig.h"
 
 /* Each file counts, and which it is; names do not. */
 Test(weights_files, all_count)
@@ -54,8 +25,8 @@ Test(weights_files, all_count)
     cr_assert_not_null(mkdtemp(dir));
     for (int i = 0; i < 3; i++) {
         snprintf(path[i], sizeof path[i], "%s/%d", dir, i);
-        put(path[i], i == 2 ? "GGUF and more" : "GGUF");
-        v[i] = opened(path[i]);
+        file_put(path[i], i == 2 ? "GGUF and more" : "GGUF");
+        v[i] = file_opened(path[i]);
     }
     for (int i = 0; i < 3; i++) {
         if (i == 2)
@@ -94,7 +65,7 @@ Test(weights_files, hash)
         bytes[i] = (char)(i * 7 + i / 1000);
     int fd = mkstemp(path);
     cr_assert_eq(write(fd, bytes, BYTES), (ssize_t)BYTES);
-    struct opened_file f = opened(path);
+    struct opened_file f = file_opened(path);
     const struct weights_files files = {&f, 1};
     cr_assert_eq(weights_files_hash(files, team, NULL, &first, NULL), ST_OK);
     f.map = mmap(NULL, BYTES, PROT_READ, MAP_SHARED, fd, 0);
@@ -105,15 +76,15 @@ Test(weights_files, hash)
     static const long places[] = {0, PIECE - 1, PIECE, 2 * PIECE + 100, BYTES - 1};
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
         clock_sleep_ns(20 * NS_PER_MS); /* a tick of the file system's clock, and more */
-        change(path, places[i]);
+        file_change(path, places[i]);
         cr_assert_not(weights_files_same(files));
         cr_assert_eq(weights_files_hash(files, team, NULL, &got, &err), ST_INVALID);
         cr_assert_not_null(strstr(err.text, "changed while it was read"), "%s", err.text);
-        f.state = opened(path).state;
+        f.state = file_opened(path).state;
         cr_assert_eq(weights_files_hash(files, team, NULL, &got, NULL), ST_OK);
         cr_assert_neq(got, first, "byte %ld", places[i]);
-        change(path, places[i]);
-        f.state = opened(path).state;
+        file_change(path, places[i]);
+        f.state = file_opened(path).state;
         cr_assert_eq(weights_files_hash(files, team, NULL, &got, NULL), ST_OK);
         cr_assert_eq(got, first);
     }

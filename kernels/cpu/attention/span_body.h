@@ -196,9 +196,11 @@ static const char *const *attention_ahead(const struct attention_state *s, enum 
  * quarter). */
 INLINE void attention_ask(const char *codes, size_t bytes, bool near)
 {
-    if (!near)
+    if (!near) {
         rows_prefetch(codes, bytes);
-    for (size_t i = 0; near && i < bytes; i += 64)
+        return;
+    }
+    for (size_t i = 0; i < bytes; i += 64)
         __builtin_prefetch(codes + i);
 }
 
