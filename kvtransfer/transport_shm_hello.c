@@ -15,7 +15,7 @@
 #include "base/rng.h"
 #include "kvtransfer/transport_shm_internal.h"
 
-#define SHM_VERSION 2
+#define SHM_VERSION 3 /* of the hello, and of where a pool has what (kv_layout.h) */
 #define HELLO_NS (5 * NS_PER_S)
 
 struct hello {

@@ -156,13 +156,20 @@ struct table {
     int32_t stride;
 };
 
-static inline char *slot_of(const struct node *x, struct table t, int layer, enum kv_part part,
-                            int32_t position)
+struct spot {
+    int layer;
+    enum kv_part part;
+    int head;
+    int32_t position;
+};
+
+static inline char *slot_of(const struct node *x, struct table t, struct spot s)
 {
     const struct kv_layout *l = &x->layout;
-    int32_t block = t.blocks[kv_group_of(l, layer) * t.stride + position / l->block_tokens];
-    cr_assert(block >= 0 && block < l->blocks, "layer %d position %d", layer, position);
-    return (char *)x->pool + kv_offset(l, layer, block, part, 0, position % l->block_tokens);
+    int32_t block = t.blocks[kv_group_of(l, s.layer) * t.stride + s.position / l->block_tokens];
+    cr_assert(block >= 0 && block < l->blocks, "layer %d position %d", s.layer, s.position);
+    return (char *)x->pool +
+           kv_offset(l, s.layer, block, s.part, s.head, s.position % l->block_tokens);
 }
 
 struct copy {
@@ -179,14 +186,12 @@ static inline void copy_kv(const struct copy *c, int32_t position)
         if (position < kv_groups_need_from(f->groups, kv_group_of(f, layer), c->tokens))
             continue;
         for (enum kv_part part = KV_KEY; part <= KV_VALUE && kv_part_dim(f, part); part++)
-            for (size_t h = 0; h < (size_t)f->kv_heads; h++)
+            for (int h = 0; h < f->kv_heads; h++) {
+                const struct spot s = {layer, part, h, position};
                 kv_vectors_convert(
                     &(struct kv_conversion){t->dtype, f->dtype, (size_t)kv_part_dim(f, part)},
-                    slot_of(c->to, c->target, layer, part, position) +
-                        h * kv_head_run_bytes(t, part),
-                    slot_of(c->from, c->source, layer, part, position) +
-                        h * kv_head_run_bytes(f, part),
-                    1);
+                    slot_of(c->to, c->target, s), slot_of(c->from, c->source, s), 1);
+            }
     }
 }
 

@@ -219,7 +219,7 @@ static void say(int fd, const struct head *h, const void *data, size_t bytes)
 
 static struct hello good_hello(void)
 {
-    return (struct hello){2, DTYPE_F32, 2, 2, 8, 8, 16, 4, 0, kv_pool_bytes(&layout)};
+    return (struct hello){3, DTYPE_F32, 2, 2, 8, 8, 16, 4, 0, kv_pool_bytes(&layout)};
 }
 
 static void say_hello(int fd, const struct hello *hello, const int *fds, int n_fds)
@@ -291,7 +291,7 @@ Test(transport_shm, bad_hellos)
             n_fds = 2;
             break;
         case 4:
-            x.version = 1;
+            x.version = 2; /* of pools with all keys of a block before all values */
             break;
         case 5:
             x.dtype = DTYPE_KV_COUNT;
@@ -309,7 +309,7 @@ Test(transport_shm, bad_hellos)
             x.blocks = INT32_MAX;
             break;
         case 10: /* a product that wraps to 0 */
-            x = (struct hello){2, 0, 4096, 65536, 65536, 65536, 65536, 1 << 30, 0, 0};
+            x = (struct hello){3, 0, 4096, 65536, 65536, 65536, 65536, 1 << 30, 0, 0};
             break;
         case 11:
             x.head_base = -1;
