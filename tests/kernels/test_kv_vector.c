@@ -29,13 +29,18 @@ static void numbers(float *x, size_t n, uint64_t seed, bool sick)
         x[kt_below(&seed, (int)n)] = none[kt_below(&seed, 4)];
 }
 
-/* Of int4 scales are below 2: the product of a larger one may be infinite before it is added. */
+/* Of int4 scales are below 2: the product of a larger one may be infinite before it is added. Of fp8
+ * they are below 2^118, as what is written: bodies take multiples of them. */
 static void any_bytes(uint8_t *vector, enum dtype d, size_t dim, uint64_t seed)
 {
     for (size_t i = 0; i < kv_vector_bytes(d, dim); i++)
         vector[i] = (uint8_t)kt_below(&seed, 256);
     for (size_t at = 0; d == DTYPE_INT4 && at < dim; at += KV_GROUP_4)
         vector[kv_scale_at(d, dim, at) + 1] &= 0xbf;
+    for (size_t at = 0; d == DTYPE_FP8 && at < dim; at += KV_GROUP_8)
+        if (fabsf(kv_load_bf16(vector + kv_scale_at(d, dim, at))) >= 0x1p118f &&
+            fabsf(kv_load_bf16(vector + kv_scale_at(d, dim, at))) < INFINITY)
+            vector[kv_scale_at(d, dim, at) + 1] &= 0xbf;
 }
 
 Test(kv_vector, sizes_and_names)
@@ -193,42 +198,61 @@ Test(kv_vector, converts_any_pair)
             }
 }
 
-/* Of one position attention gives the value itself: each body's reading, bit for bit. Here any
- * bytes are a value. */
-Test(kv_vector, bodies_read_what_ref_says)
+/* Of one position attention gives the value itself: a body's reading, bit for bit. */
+static void expect_read(const struct ops *ops, const struct kv_layout *l, const void *pool)
 {
     static const int32_t positions[] = {0}, seq_of[] = {0}, block[] = {0};
     static const int32_t *const table[] = {block};
     const struct op_rows rows = {positions, seq_of, table, 1};
+    const size_t dim = (size_t)l->value_dim;
+    float q[DIM_MAX] = {0}, got[DIM_MAX];
+    ops->attention(&(struct op_attention){.out = got,
+                                          .q = q,
+                                          .pool = (void *)pool,
+                                          .layout = l,
+                                          .heads = 1,
+                                          .scale = 1,
+                                          .rows = &rows},
+                   0, 1);
+    const char *value = (const char *)pool + kv_offset(l, 0, 0, KV_VALUE, 0, 0);
+    for (size_t i = 0; i < dim; i++) {
+        float want = ref_kv_element(value, l->dtype, dim, i) + 0.0f; /* -0 becomes 0 */
+        cr_assert(same_number(got[i], want), "%s %s dim %zu element %zu: %a, not %a", ops->name,
+                  dtype_name(l->dtype), dim, i, (double)got[i], (double)want);
+    }
+}
+
+/* Here any bytes are a value; then the largest and the least magnitudes that are written. */
+Test(kv_vector, bodies_read_what_ref_says)
+{
     for (int type = DTYPE_COUNT; type < DTYPE_KV_COUNT; type++)
-        for (size_t k = 0; k < N_DIMS; k++)
+        for (size_t k = 0; k < N_DIMS; k++) {
+            const size_t dim = dims[k];
+            const struct kv_layout l = {.layers = 1,
+                                        .kv_heads = 1,
+                                        .head_dim = (int32_t)dim,
+                                        .value_dim = (int32_t)dim,
+                                        .block_tokens = 1,
+                                        .blocks = 1,
+                                        .dtype = (enum dtype)type};
+            char *pool = calloc(1, kv_pool_bytes(&l));
+            char *value = pool + kv_offset(&l, 0, 0, KV_VALUE, 0, 0);
+            float *x = kt_floats(dim, k), largest = 0;
+            for (size_t i = 0; i < dim; i++)
+                largest = fmaxf(largest, fabsf(x[i]));
             for (int b = 1; ops_at(b); b++) {
-                const size_t dim = dims[k];
-                struct kv_layout l = {.layers = 1,
-                                      .kv_heads = 1,
-                                      .head_dim = (int32_t)dim,
-                                      .value_dim = (int32_t)dim,
-                                      .block_tokens = 1,
-                                      .blocks = 1,
-                                      .dtype = (enum dtype)type};
-                uint8_t *pool = calloc(1, kv_pool_bytes(&l));
-                uint8_t *value = pool + kv_offset(&l, 0, 0, KV_VALUE, 0, 0);
-                float q[DIM_MAX] = {0}, got[DIM_MAX];
-                any_bytes(value, l.dtype, dim, k);
-                ops_at(b)->attention(&(struct op_attention){.out = got,
-                                                            .q = q,
-                                                            .pool = pool,
-                                                            .layout = &l,
-                                                            .heads = 1,
-                                                            .scale = 1,
-                                                            .rows = &rows},
-                                     0, 1);
-                for (size_t i = 0; i < dim; i++) {
-                    float want = ref_kv_element(value, l.dtype, dim, i) + 0.0f; /* -0 becomes 0 */
-                    cr_assert(same_number(got[i], want), "%s %s dim %zu element %zu: %a, not %a",
-                              ops_at(b)->name, dtype_name(l.dtype), dim, i, (double)got[i],
-                              (double)want);
+                any_bytes((uint8_t *)value, l.dtype, dim, k);
+                expect_read(ops_at(b), &l, pool);
+                for (int least = 0; least < 2; least++) {
+                    const float by = least ? KV_VECTOR_LEAST * 1.01f : KV_VECTOR_MOST * 0.99f;
+                    float scaled[DIM_MAX];
+                    for (size_t i = 0; i < dim; i++)
+                        scaled[i] = x[i] / largest * by;
+                    kv_vector_narrow(value, l.dtype, scaled, dim);
+                    expect_read(ops_at(b), &l, pool);
                 }
-                free(pool);
             }
+            free(x);
+            free(pool);
+        }
 }

@@ -15,12 +15,18 @@ struct kv_widen {
     float *out; /* [count, n] */
 };
 
-/* LANES elements as they are stored. */
+/* What a group's elements are multiplied by, as kv_widen_load() gives them. */
+INLINE float kv_widen_scale(const char *at, enum dtype d)
+{
+    return kv_load_bf16(at) * (d == DTYPE_FP8 ? KV_FP8_UNIT : 1);
+}
+
+/* LANES elements as they are stored, of fp8 in units. */
 INLINE vec kv_widen_load(const char *p, enum dtype d)
 {
     return d == DTYPE_INT4   ? vec_load_int4(p)
            : d == DTYPE_INT8 ? vec_load_int8(p)
-                             : vec_load_fp8(p);
+                             : vec_load_fp8_units(p);
 }
 
 INLINE vec kv_widen_scaled(const char *p, enum dtype d, vec scale, vec least)
@@ -35,7 +41,7 @@ INLINE vec kv_widen_scaled(const char *p, enum dtype d, vec scale, vec least)
 INLINE void kv_widen_group(const char *codes, enum dtype d, const char *scale_at, size_t n,
                            float *out)
 {
-    vec scale = vec_set1(kv_load_bf16(scale_at));
+    vec scale = vec_set1(kv_widen_scale(scale_at, d));
     vec least = d == DTYPE_INT4 ? vec_set1(kv_load_bf16(scale_at + 2)) : vec_zero();
     size_t i = 0;
     for (; i + LANES <= n; i += LANES)

@@ -22,7 +22,9 @@ struct mix_args {
 INLINE void mix_tile(const struct mix_args *a, size_t d, enum dtype t, int rows, int vecs, int tail)
 {
     vec sum[MIX_ROWS * MIX_VECS], v[MIX_VECS];
-    const size_t bytes = t == DTYPE_F32 ? 4 : 2, offset = a->v.offset + d * bytes;
+    const size_t ahead = rows_bytes(t, (size_t)(vecs * LANES));
+    const size_t offset = a->v.offset + rows_bytes(t, d);
+    const bool near = kv_is_quantized(t) && a->v.near;
     float *acc = a->acc + d;
     UNROLL
     for (int i = 0; i < rows * vecs; i++)
@@ -31,11 +33,14 @@ INLINE void mix_tile(const struct mix_args *a, size_t d, enum dtype t, int rows,
     for (int j = a->range[0]; j < a->range[1]; j++) {
         const char *value = a->v.row[j] + offset;
         if (a->v.ahead)
-            rows_prefetch(a->v.ahead[j] + offset, (size_t)(vecs * LANES) * bytes);
+            rows_ask(a->v.ahead[j] + offset, ahead, near);
         UNROLL
-        for (int e = 0; e < vecs; e++)
-            v[e] =
-                tail ? vec_load_as_n(value, t, 0, tail) : vec_load_as(value, t, (size_t)e * LANES);
+        for (int e = 0; e < vecs; e++) {
+            const size_t at = (size_t)e * LANES;
+            v[e] = kv_is_quantized(t) ? rows_widen(&a->v, j, t, d + at)
+                   : tail             ? vec_load_as_n(value, t, 0, tail)
+                                      : vec_load_as(value, t, at);
+        }
         UNROLL
         for (int i = 0; i < rows; i++) {
             vec w = vec_set1(a->weight[i * OPS_KV_SPAN + j]);
@@ -73,10 +78,23 @@ MIX_CASE(mix_f16_all, DTYPE_F16, MIX_ROWS)
 
 typedef void mix_fn(const struct mix_args *a, size_t dim);
 
-static mix_fn *const mix_fns[DTYPE_COUNT][3] = {
+MIX_CASE(mix_fp8_one, DTYPE_FP8, 1)
+MIX_CASE(mix_fp8_two, DTYPE_FP8, 2)
+MIX_CASE(mix_fp8_all, DTYPE_FP8, MIX_ROWS)
+MIX_CASE(mix_int8_one, DTYPE_INT8, 1)
+MIX_CASE(mix_int8_two, DTYPE_INT8, 2)
+MIX_CASE(mix_int8_all, DTYPE_INT8, MIX_ROWS)
+MIX_CASE(mix_int4_one, DTYPE_INT4, 1)
+MIX_CASE(mix_int4_two, DTYPE_INT4, 2)
+MIX_CASE(mix_int4_all, DTYPE_INT4, MIX_ROWS)
+
+static mix_fn *const mix_fns[DTYPE_KV_COUNT][3] = {
     [DTYPE_F32] = {mix_f32_one, mix_f32_two, mix_f32_all},
     [DTYPE_BF16] = {mix_bf16_one, mix_bf16_two, mix_bf16_all},
     [DTYPE_F16] = {mix_f16_one, mix_f16_two, mix_f16_all},
+    [DTYPE_FP8] = {mix_fp8_one, mix_fp8_two, mix_fp8_all},
+    [DTYPE_INT8] = {mix_int8_one, mix_int8_two, mix_int8_all},
+    [DTYPE_INT4] = {mix_int4_one, mix_int4_two, mix_int4_all},
 };
 
 #if defined(BODY_ROUNDS)

@@ -12,6 +12,7 @@
 #ifndef KERNELS_CPU_ATTENTION_SCORE_BODY_H
 #define KERNELS_CPU_ATTENTION_SCORE_BODY_H
 
+#include "kernels/cpu/attention/kv_widen_body.h"
 #include "kernels/cpu/cpu.h"
 
 #define SCORE_ELEMENTS 64
@@ -27,6 +28,9 @@ struct span_rows {
     const char *const *ahead; /* rows that are read next, or NULL */
     size_t offset;
     enum dtype t;
+    /* Of quantized types, of which SCORE_ELEMENTS are read: [their groups][OPS_KV_SPAN]. */
+    const float *scale, *least;
+    bool near; /* what lies ahead is wanted in the first level of cache */
 };
 
 /* score[i][j] (+)= sum over n elements of q[i] * key[j], positions [range[0], range[1]). */
@@ -44,6 +48,32 @@ INLINE void rows_prefetch(const char *row, size_t bytes)
 {
     for (size_t i = 0; i < bytes; i += 64)
         __builtin_prefetch(row + i, 0, 2);
+}
+
+INLINE void rows_ask(const char *at, size_t bytes, bool near)
+{
+    if (!near) {
+        rows_prefetch(at, bytes);
+        return;
+    }
+    for (size_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch(at + i);
+}
+
+/* Bytes of n elements. */
+INLINE size_t rows_bytes(enum dtype t, size_t n)
+{
+    return kv_is_quantized(t) ? kv_codes_bytes(t, n) : n * (t == DTYPE_F32 ? 4 : 2);
+}
+
+/* A vector of row j, of a quantized type, from element `offset` + i on: the same as kv_widen() makes
+ * of it. */
+INLINE vec rows_widen(const struct span_rows *r, int j, enum dtype t, size_t i)
+{
+    const char *p = r->row[j] + r->offset + kv_codes_bytes(t, i);
+    const size_t at = t == DTYPE_INT4 ? i / KV_GROUP_4 * OPS_KV_SPAN + (size_t)j : (size_t)j;
+    const vec scale = vec_set1(r->scale[at]);
+    return kv_widen_scaled(p, t, scale, vec_set1(t == DTYPE_INT4 ? r->least[at] : 0));
 }
 
 /* Elements in a vector. */
@@ -91,7 +121,8 @@ INLINE void few_tile(const struct score_args *a, const struct span_rows *r, int 
     const int width = score_width(form), groups = LANES / SUM_GROUP, g = a->range[0];
     const char *const *row = r->row + g, *const *ahead = r->ahead ? r->ahead + g : NULL;
     const size_t offset = r->offset, stride = a->q_stride;
-    const size_t bytes = (size_t)n * (t == DTYPE_F32 ? 4 : 2);
+    const size_t bytes = rows_bytes(t, (size_t)n);
+    const bool near = kv_is_quantized(t) && r->near;
     const float *q = a->q;
     vec part[MIX_ROWS][LANES / SUM_GROUP];
     NO_UNROLL
@@ -99,7 +130,7 @@ INLINE void few_tile(const struct score_args *a, const struct span_rows *r, int 
         vec sum[MIX_ROWS][SUM_GROUP];
         if (ahead) /* spread, so that no load waits behind a crowd of them */
             for (int j = 0; j < SUM_GROUP; j++)
-                rows_prefetch(ahead[m * SUM_GROUP + j] + offset, bytes);
+                rows_ask(ahead[m * SUM_GROUP + j] + offset, bytes, near);
         UNROLL
         for (int i = 0; i < rows * SUM_GROUP; i++)
             sum[i / SUM_GROUP][i % SUM_GROUP] = vec_zero();
@@ -107,7 +138,9 @@ INLINE void few_tile(const struct score_args *a, const struct span_rows *r, int 
         for (int i = 0; i < n; i += width) {
             UNROLL
             for (int j = 0; j < SUM_GROUP; j++) {
-                vec key = key_load(row[j * groups + m] + offset, t, form, (size_t)i, n - i);
+                const vec key = kv_is_quantized(t) ? rows_widen(r, g + j * groups + m, t, (size_t)i)
+                                                   : key_load(row[j * groups + m] + offset, t, form,
+                                                              (size_t)i, n - i);
                 UNROLL
                 for (int k = 0; k < rows; k++)
                     sum[k][j] = score_step(
@@ -131,7 +164,7 @@ INLINE void few_scores(const struct score_args *all, const struct span_rows *r, 
     for (int i = 0, n; i < rows; i += n, keys.ahead = NULL) {
         n = rows - i >= MIX_ROWS && a.n == SCORE_ELEMENTS ? MIX_ROWS : 1;
         for (a.range[0] = all->range[0]; a.range[0] < a.range[1]; a.range[0] += LANES) {
-            if (a.n != SCORE_ELEMENTS)
+            if (a.n != SCORE_ELEMENTS && !kv_is_quantized(t))
                 few_tile(&a, &keys, 1, a.n, t, form);
             else if (n == 1)
                 few_tile(&a, &keys, 1, SCORE_ELEMENTS, t, form);
@@ -153,14 +186,22 @@ INLINE void few_scores(const struct score_args *all, const struct span_rows *r, 
 FEW_CASE(few_f32, DTYPE_F32, SCORE_FLOATS)
 FEW_CASE(few_f16, DTYPE_F16, SCORE_FLOATS)
 FEW_CASE(few_bf16, DTYPE_BF16, SCORE_FLOATS)
+FEW_CASE(few_fp8, DTYPE_FP8, SCORE_FLOATS)
+FEW_CASE(few_int8, DTYPE_INT8, SCORE_FLOATS)
+FEW_CASE(few_int4, DTYPE_INT4, SCORE_FLOATS)
 #if defined(BODY_ROUNDS)
 FEW_CASE(few_rounded, DTYPE_BF16, SCORE_ROUNDED)
 #endif
 
 typedef void few_fn(const struct score_args *a, const struct span_rows *r, int rows);
 
-static few_fn *const few_fns[SCORE_FORMS][DTYPE_COUNT] = {
-    [SCORE_FLOATS] = {[DTYPE_F32] = few_f32, [DTYPE_F16] = few_f16, [DTYPE_BF16] = few_bf16},
+static few_fn *const few_fns[SCORE_FORMS][DTYPE_KV_COUNT] = {
+    [SCORE_FLOATS] = {[DTYPE_F32] = few_f32,
+                      [DTYPE_F16] = few_f16,
+                      [DTYPE_BF16] = few_bf16,
+                      [DTYPE_FP8] = few_fp8,
+                      [DTYPE_INT8] = few_int8,
+                      [DTYPE_INT4] = few_int4},
 #if defined(BODY_ROUNDS)
     [SCORE_ROUNDED] = {[DTYPE_BF16] = few_rounded},
 #endif

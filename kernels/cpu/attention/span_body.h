@@ -99,7 +99,7 @@ struct attention_state {
     struct attention_tiles tiles __attribute__((aligned(64)));
 #endif
     /* Times scale; or pairs of bf16. Zeros behind the end of each, as many as fill a vector. */
-    float q[ATTENTION_QUERY_FLOATS + ATTENTION_PADDING];
+    float q[ATTENTION_QUERY_FLOATS + ATTENTION_PADDING] __attribute__((aligned(64)));
     float acc[ATTENTION_QUERY_FLOATS + ATTENTION_PADDING];
     float score[ATTENTION_QUERIES * OPS_KV_SPAN];
     float all_acc[ATTENTION_QUERY_FLOATS + ATTENTION_PADDING];
@@ -119,6 +119,9 @@ struct attention_state {
     size_t out_dim;   /* of values: where a key holds its value, its first elements */
     size_t stored[2]; /* elements of keys and of what is read as values */
     size_t q_stride, acc_stride;
+    /* Of codes that are read as they lie. */
+    float scale[SCORE_ELEMENTS / KV_GROUP_4][OPS_KV_SPAN];
+    float least[SCORE_ELEMENTS / KV_GROUP_4][OPS_KV_SPAN];
 };
 
 /* First position that a row at position p sees. */
@@ -191,17 +194,11 @@ static const char *const *attention_ahead(const struct attention_state *s, enum 
     return part == KV_KEY ? s->ahead->key : s->ahead->value;
 }
 
-/* Asks for a vector of the next span; into the first level of the cache where that was faster: of
- * types of 8 bits on Zen 4, where attention takes a quarter less time (AVX2: a sixth to a
- * quarter). */
-INLINE void attention_ask(const char *codes, size_t bytes, bool near)
+/* Whether what is read next is asked for into the first level of cache: of types of 8 bits on AMD's
+ * CPUs, where attention took a sixth to a quarter less time (Zen 4). */
+INLINE bool attention_near(const struct attention_state *s)
 {
-    if (!near) {
-        rows_prefetch(codes, bytes);
-        return;
-    }
-    for (size_t i = 0; i < bytes; i += 64)
-        __builtin_prefetch(codes + i);
+    return (s->dtype == DTYPE_FP8 || s->dtype == DTYPE_INT8) && cpu_is_amd();
 }
 
 /* Elements [cols[0], cols[1]) of the span's keys or values, of types that the tiles do not load, as
@@ -213,7 +210,7 @@ static struct span_rows attention_widen(struct attention_state *s, enum kv_part 
     const char *const *ahead = attention_ahead(s, part);
     const size_t n = cols[1] - cols[0], bytes = kv_vector_bytes(s->dtype, s->stored[part]);
     const size_t from = kv_codes_bytes(s->dtype, cols[0]), codes = kv_codes_bytes(s->dtype, n);
-    const bool near = ahead && s->dtype != DTYPE_INT4 && cpu_is_amd();
+    const bool near = ahead && attention_near(s);
     struct kv_widen w = {
         .dtype = s->dtype, .dim = s->stored[part], .from = cols[0], .n = n, .out = s->wide};
     for (int j = range[0]; j < range[1]; j += w.count) {
@@ -223,23 +220,54 @@ static struct span_rows attention_widen(struct attention_state *s, enum kv_part 
         while (j + w.count < range[1] && row[j + w.count] == row[j] + (size_t)w.count * bytes)
             w.count++;
         for (int i = j; near && i < j + w.count; i++)
-            attention_ask(ahead[i] + from, codes, near);
+            rows_ask(ahead[i] + from, codes, near);
         kv_widen(&w);
     }
     for (int j = 0; j < OPS_KV_SPAN; j++) {
         const bool hidden = j < range[0] || j >= range[1];
         const int seen = hidden ? range[0] : j;
         if (ahead && (hidden || !near))
-            attention_ask(ahead[j] + from, codes, near);
+            rows_ask(ahead[j] + from, codes, near);
         s->wide_row[j] = (const char *)(s->wide + (size_t)seen * n);
     }
     return (struct span_rows){.row = s->wide_row, .t = DTYPE_F32};
 }
 
-/* Where elements [cols[0], cols[1]) of the span's keys or values are read. */
-static struct span_rows attention_rows(struct attention_state *s, enum kv_part part,
-                                       const size_t cols[2], const int range[2])
+/* Whether n elements of quantized types are made floats where they are multiplied, by so many pairs: where
+ * these are one tile it saves writing them down. The numbers are the same. */
+INLINE bool attention_reads_codes(const struct attention_state *s, size_t n, int pairs)
 {
+    return kv_is_quantized(s->dtype) && n == SCORE_ELEMENTS && (pairs == MIX_ROWS || pairs <= 2);
+}
+
+/* SCORE_ELEMENTS of the span's keys or values, from element `from` on, as they lie. */
+static struct span_rows attention_codes(struct attention_state *s, enum kv_part part, size_t from)
+{
+    _Static_assert(KV_GROUP_8 % SCORE_ELEMENTS == 0 && SCORE_ELEMENTS % KV_GROUP_4 == 0, "groups");
+    const char *const *row = part == KV_KEY ? s->now->key : s->now->value;
+    const size_t groups = s->dtype == DTYPE_INT4 ? SCORE_ELEMENTS / KV_GROUP_4 : 1;
+    for (size_t g = 0; g < groups; g++) {
+        const size_t at = kv_scale_at(s->dtype, s->stored[part], from + g * kv_group(s->dtype));
+        for (int j = 0; j < OPS_KV_SPAN; j++)
+            s->scale[g][j] = kv_widen_scale(row[j] + at, s->dtype);
+        for (int j = 0; j < OPS_KV_SPAN && s->dtype == DTYPE_INT4; j++)
+            s->least[g][j] = kv_load_bf16(row[j] + at + 2);
+    }
+    return (struct span_rows){.row = row,
+                              .ahead = attention_ahead(s, part),
+                              .offset = kv_codes_bytes(s->dtype, from),
+                              .t = s->dtype,
+                              .scale = s->scale[0],
+                              .least = s->least[0],
+                              .near = attention_near(s)};
+}
+
+/* Where elements [cols[0], cols[1]) of the span's keys or values are read by so many pairs. */
+static struct span_rows attention_rows(struct attention_state *s, enum kv_part part,
+                                       const size_t cols[2], const int range[2], int pairs)
+{
+    if (attention_reads_codes(s, cols[1] - cols[0], pairs))
+        return attention_codes(s, part, cols[0]);
     if (kv_is_quantized(s->dtype))
         return attention_widen(s, part, cols, range);
     return (struct span_rows){
@@ -259,7 +287,7 @@ static void attention_scores(struct attention_state *s, const int range[2], int 
     for (size_t d = 0; d < s->dim; d += SCORE_ELEMENTS, a.first = false) {
         a.n = s->dim - d < SCORE_ELEMENTS ? (int)(s->dim - d) : SCORE_ELEMENTS;
         const size_t cols[2] = {d, d + (size_t)a.n};
-        const struct span_rows keys = attention_rows(s, KV_KEY, cols, range);
+        const struct span_rows keys = attention_rows(s, KV_KEY, cols, range, to - from);
         a.q = s->q + (size_t)from * s->q_stride + (s->form == SCORE_ROUNDED ? d / 2 : d);
         a.score = s->score + from * OPS_KV_SPAN;
         if (to - from <= SCORE_FEW) {
@@ -409,8 +437,8 @@ static void attention_mix_rows(const struct attention_tile *t, struct attention_
     struct attention_part p = {.n = SCORE_ELEMENTS};
     for (; p.d < s->out_dim; p.d += p.n) {
         p.n = s->out_dim - p.d < p.n ? s->out_dim - p.d : p.n;
-        struct span_rows values =
-            attention_rows(s, KV_VALUE, (const size_t[2]){p.d, p.d + p.n}, v->range);
+        struct span_rows values = attention_rows(s, KV_VALUE, (const size_t[2]){p.d, p.d + p.n},
+                                                 v->range, (v->last - v->first) * t->heads);
         for (int row = v->first, next; row < v->last; row = next, values.ahead = NULL) {
             p.range[0] = attention_skip(t, row, base);
             p.range[1] = attention_seen(t, row, base);

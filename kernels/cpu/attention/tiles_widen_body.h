@@ -42,7 +42,9 @@ INLINE __m512i tiles_widen_block(const char *codes, const char *scale_at, enum d
         return vec_pack_bf16(vec_load_f16(codes), vec_load_f16(codes + 2 * LANES));
     if (d == DTYPE_INT4)
         return tiles_widen_int4(codes, scale_at);
-    const vec scale = tiles_widen_scale(scale_at);
+    vec scale = tiles_widen_scale(scale_at);
+    if (d == DTYPE_FP8)
+        scale = scale * vec_set1(KV_FP8_UNIT);
     return vec_pack_bf16(kv_widen_load(codes, d) * scale, kv_widen_load(codes + LANES, d) * scale);
 }
 

@@ -17,11 +17,13 @@ INLINE vec vec_load_int4(const void *p)
     w = _mm_and_si128(_mm_or_si128(w, _mm_slli_epi16(w, 4)), _mm_set1_epi8(15));
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(w));
 }
-INLINE vec vec_load_fp8(const void *p) /* 2^-8 of it in fp16 is a shift */
+/* What vec_load_fp8_units() is to be multiplied by; in fp16 2^-8 of an element is a shift. */
+#define KV_FP8_UNIT 256.0f
+INLINE vec vec_load_fp8_units(const void *p)
 {
     __m128i h = _mm_slli_epi16(_mm_cvtepi8_epi16(_mm_loadl_epi64(p)), 7);
     h = _mm_and_si128(h, _mm_set1_epi16((short)0xbfff));
-    return _mm256_cvtph_ps(h) * _mm256_set1_ps(256);
+    return _mm256_cvtph_ps(h);
 }
 
 #endif

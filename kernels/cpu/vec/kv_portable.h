@@ -18,7 +18,10 @@ INLINE vec vec_load_int4(const void *p)
     ivec v = {b[0] & 15, b[0] >> 4, b[1] & 15, b[1] >> 4};
     return __builtin_convertvector(v, vec);
 }
-INLINE vec vec_load_fp8(const void *p) /* 2^-120 of it is a shift */
+/* What vec_load_fp8_units() is to be multiplied by. Not 2^120, which it does itself: scales could
+ * not be multiplied by that. */
+#define KV_FP8_UNIT 1.0f
+INLINE vec vec_load_fp8_units(const void *p)
 {
     uint8_t b[4];
     memcpy(b, p, sizeof b);
