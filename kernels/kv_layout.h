@@ -2,12 +2,12 @@
  *
  *     pool[place][block][kv_head][K or V][slot in block]     vectors (kv_vector.h) of `dtype`
  *
- * so that one (layer, block) is contiguous, and in it the heads that a rank of a larger group of
- * ranks has, and one head's keys and values, which are what attention reads: the longer a run, the
- * nearer reading comes to the memory's speed (on Zen 4 runs of 2 KiB came to 70 to 85 per cent, of
- * 4 KiB to 85 to 100). A token at absolute position p of a sequence lives in
- * block_table[p / block_tokens] of the sequence's table for the layer's group, at the layer's place
- * (kv_groups.h), slot p % block_tokens. Pure; offsets are in bytes from the pool's base.
+ * so that one (layer, block) is contiguous, and in it one head's keys and values, which attention
+ * reads: the longer a run, the nearer reading comes to the memory's speed. Whoever changes this
+ * changes the version of the hello that lets others read a pool (transport_shm_hello.c). A token at
+ * absolute position p of a sequence lives in block_table[p / block_tokens] of the sequence's table
+ * for the layer's group, at the layer's place (kv_groups.h), slot p % block_tokens. Pure; offsets
+ * are in bytes from the pool's base.
  */
 #ifndef KERNELS_KV_LAYOUT_H
 #define KERNELS_KV_LAYOUT_H

@@ -24,8 +24,8 @@ struct hello {
     uint64_t pool_bytes;
 };
 
-/* Whom shm_identify() would let in, and who can find an abstract socket: the same user, of the same
- * network namespace, of the same boot. */
+/* Whom shm_identify() would let in, who can find an abstract socket, and who knows where a pool has
+ * what: the same user, of the same network namespace, of the same boot and version. */
 const char *transport_shm_host(void)
 {
     static char host[160];
@@ -41,8 +41,8 @@ const char *transport_shm_host(void)
     boot[strcspn(boot, "\n")] = '\0';
     struct stat net, user;
     if (boot[0] && stat("/proc/self/ns/net", &net) == 0 && stat("/proc/self/ns/user", &user) == 0)
-        snprintf(host, sizeof(host), "%s/%llu/%llu/%u", boot, (unsigned long long)net.st_ino,
-                 (unsigned long long)user.st_ino, (unsigned)geteuid());
+        snprintf(host, sizeof(host), "%s/%llu/%llu/%u/%d", boot, (unsigned long long)net.st_ino,
+                 (unsigned long long)user.st_ino, (unsigned)geteuid(), SHM_VERSION);
     else /* no telling: then nobody is */
         snprintf(host, sizeof(host), "unknown/%016llx", (unsigned long long)rng_entropy());
     return host;

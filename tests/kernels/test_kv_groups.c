@@ -100,6 +100,11 @@ Test(kv_groups, pages_do_not_overlap)
                           .groups = &g};
     cr_assert_eq(kv_pool_bytes(&l), 2 * 7 * kv_block_bytes(&l));
     cr_assert_eq(kv_page_bytes(&l), 2 * kv_block_bytes(&l));
+    /* [head][K or V][slot], vectors of 8 bytes. Peers read a pool by this: see SHM_VERSION. */
+    cr_assert_eq(kv_offset(&l, 0, 0, KV_KEY, 0, 2), 2 * 8);
+    cr_assert_eq(kv_offset(&l, 0, 0, KV_VALUE, 0, 0), 3 * 8);
+    cr_assert_eq(kv_offset(&l, 0, 0, KV_KEY, 1, 0), 2 * 3 * 8);
+    cr_assert_eq(kv_offset(&l, 0, 1, KV_KEY, 0, 0), 2 * 2 * 3 * 8);
     for (int i = 0; i < 5; i++) {
         size_t at = kv_offset(&l, i, 6, KV_VALUE, 1, 2);
         cr_assert_leq(at + 4 * 2, kv_pool_bytes(&l));

@@ -29,8 +29,8 @@ static void numbers(float *x, size_t n, uint64_t seed, bool sick)
         x[kt_below(&seed, (int)n)] = none[kt_below(&seed, 4)];
 }
 
-/* Of int4 scales are below 2: the product of a larger one may be infinite before it is added. Of fp8
- * they are below 2^118, as what is written: bodies take multiples of them. */
+/* Of int4 scales are below 2: the product of a larger one may be infinite before it is added. Of
+ * fp8 they are below 2^118, as what is written: bodies take multiples of them. */
 static void any_bytes(uint8_t *vector, enum dtype d, size_t dim, uint64_t seed)
 {
     for (size_t i = 0; i < kv_vector_bytes(d, dim); i++)

@@ -150,7 +150,8 @@ static void sequence_free(struct sequence *q)
 static const struct shape shapes[] = {
     {6, 2, 20, 20, 0},   {4, 4, 64, 64, 0},   {3, 1, 12, 7, 0},    {5, 1, 33, 16, 0},
     {9, 1, 28, 0, 20},   {4, 1, 576, 0, 512}, {34, 1, 72, 0, 64},  {2, 1, 40, 0, 40},
-    {8, 2, 256, 256, 0}, {2, 2, 24, 24, 24},  {3, 1, 700, 333, 0},
+    {8, 2, 256, 256, 0}, {2, 2, 24, 24, 24},  {3, 1, 700, 333, 0}, {2, 1, 192, 128, 0},
+    {2, 1, 576, 0, 512},
 };
 #define N_SHAPES (sizeof shapes / sizeof shapes[0])
 static const struct features features[] = {

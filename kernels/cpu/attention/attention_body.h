@@ -380,8 +380,8 @@ static int attention_heads(struct attention_walk *w, struct attention_tile *t, i
     return item - first;
 }
 
-/* Stretch by stretch, each of all heads: what lies between one head's runs of a block is read next,
- * and what the hardware fetches behind a run is not in vain. */
+/* Stretch by stretch, each of all heads: what lies behind one head's run of a block, the next
+ * head's, is read soon, and what the hardware fetches behind a run is not in vain. */
 static int attention_shares(struct attention_walk *w, struct attention_tile *t)
 {
     const struct attention_range r = attention_stretches(t, 0, t->rows - 1);

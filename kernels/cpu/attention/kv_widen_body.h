@@ -1,6 +1,6 @@
 /* Quantized vectors of a pool to rows of floats, compiled once per instruction set (see cpu.h):
- * what attention reads in their place. The numbers are those of kv_vector_widen(), on every body.
- */
+ * what attention reads in their place; and vector by vector, where it multiplies them at once
+ * (rows_widen()). The numbers are those of kv_vector_widen(), on every body. */
 #ifndef KERNELS_CPU_ATTENTION_KV_WIDEN_BODY_H
 #define KERNELS_CPU_ATTENTION_KV_WIDEN_BODY_H
 

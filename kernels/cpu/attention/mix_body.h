@@ -76,8 +76,6 @@ MIX_CASE(mix_f16_one, DTYPE_F16, 1)
 MIX_CASE(mix_f16_two, DTYPE_F16, 2)
 MIX_CASE(mix_f16_all, DTYPE_F16, MIX_ROWS)
 
-typedef void mix_fn(const struct mix_args *a, size_t dim);
-
 MIX_CASE(mix_fp8_one, DTYPE_FP8, 1)
 MIX_CASE(mix_fp8_two, DTYPE_FP8, 2)
 MIX_CASE(mix_fp8_all, DTYPE_FP8, MIX_ROWS)
@@ -87,6 +85,8 @@ MIX_CASE(mix_int8_all, DTYPE_INT8, MIX_ROWS)
 MIX_CASE(mix_int4_one, DTYPE_INT4, 1)
 MIX_CASE(mix_int4_two, DTYPE_INT4, 2)
 MIX_CASE(mix_int4_all, DTYPE_INT4, MIX_ROWS)
+
+typedef void mix_fn(const struct mix_args *a, size_t dim);
 
 static mix_fn *const mix_fns[DTYPE_KV_COUNT][3] = {
     [DTYPE_F32] = {mix_f32_one, mix_f32_two, mix_f32_all},

@@ -66,8 +66,8 @@ INLINE size_t rows_bytes(enum dtype t, size_t n)
     return kv_is_quantized(t) ? kv_codes_bytes(t, n) : n * (t == DTYPE_F32 ? 4 : 2);
 }
 
-/* A vector of row j, of a quantized type, from element `offset` + i on: the same as kv_widen() makes
- * of it. */
+/* A vector of row j, of a quantized type, from element i behind `offset` on: the same as kv_widen()
+ * makes of it. */
 INLINE vec rows_widen(const struct span_rows *r, int j, enum dtype t, size_t i)
 {
     const char *p = r->row[j] + r->offset + kv_codes_bytes(t, i);

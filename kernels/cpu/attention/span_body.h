@@ -98,18 +98,19 @@ struct attention_state {
 #if defined(BODY_TILES)
     struct attention_tiles tiles __attribute__((aligned(64)));
 #endif
-    /* Times scale; or pairs of bf16. Zeros behind the end of each, as many as fill a vector. */
+    /* Vectors of all arrays of floats lie in one line of cache each.
+     * Times scale; or pairs of bf16. Zeros behind the end of each, as many as fill a vector. */
     float q[ATTENTION_QUERY_FLOATS + ATTENTION_PADDING] __attribute__((aligned(64)));
     float acc[ATTENTION_QUERY_FLOATS + ATTENTION_PADDING];
     float score[ATTENTION_QUERIES * OPS_KV_SPAN];
     float all_acc[ATTENTION_QUERY_FLOATS + ATTENTION_PADDING];
     float all_max[ATTENTION_QUERIES], all_sum[ATTENTION_QUERIES];
-    struct attention_sums all; /* the three above: of the stretches so far */
     float max[ATTENTION_QUERIES], sum[ATTENTION_QUERIES];
     float fade[ATTENTION_QUERIES + ATTENTION_LANES_MAX];
     float panel[SCORE_ELEMENTS * OPS_KV_SPAN];
     float wide[OPS_KV_SPAN * SCORE_ELEMENTS]; /* of quantized keys or values, what is read now */
     const char *wide_row[OPS_KV_SPAN];
+    struct attention_sums all; /* all_max, all_sum, all_acc: of the stretches so far */
     struct attention_pool pool;
     struct attention_places places[2]; /* of this span and of the next */
     const struct attention_places *now, *ahead;
@@ -233,8 +234,8 @@ static struct span_rows attention_widen(struct attention_state *s, enum kv_part 
     return (struct span_rows){.row = s->wide_row, .t = DTYPE_F32};
 }
 
-/* Whether n elements of quantized types are made floats where they are multiplied, by so many pairs: where
- * these are one tile it saves writing them down. The numbers are the same. */
+/* Whether n elements of a quantized type are made floats where so many pairs multiply them, instead
+ * of before: where these are one tile, or two of one row. The numbers are the same. */
 INLINE bool attention_reads_codes(const struct attention_state *s, size_t n, int pairs)
 {
     return kv_is_quantized(s->dtype) && n == SCORE_ELEMENTS && (pairs == MIX_ROWS || pairs <= 2);
@@ -244,6 +245,8 @@ INLINE bool attention_reads_codes(const struct attention_state *s, size_t n, int
 static struct span_rows attention_codes(struct attention_state *s, enum kv_part part, size_t from)
 {
     _Static_assert(KV_GROUP_8 % SCORE_ELEMENTS == 0 && SCORE_ELEMENTS % KV_GROUP_4 == 0, "groups");
+    _Static_assert(MIX_ROWS <= SCORE_FEW && SCORE_ELEMENTS % (MIX_VECS * LANES) == 0,
+                   "no panels and no tails, neither of which reads codes");
     const char *const *row = part == KV_KEY ? s->now->key : s->now->value;
     const size_t groups = s->dtype == DTYPE_INT4 ? SCORE_ELEMENTS / KV_GROUP_4 : 1;
     for (size_t g = 0; g < groups; g++) {

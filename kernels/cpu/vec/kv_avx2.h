@@ -1,5 +1,5 @@
 /* Quantized KV (kv_vector.h) to floats in AVX2: LANES elements, without their
- * scale. The words that kv_widen_body.h is written in. */
+ * scale, of fp8 in units of its own. The words that kv_widen_body.h is written in. */
 #ifndef KERNELS_CPU_VEC_KV_AVX2_H
 #define KERNELS_CPU_VEC_KV_AVX2_H
 

@@ -1,5 +1,5 @@
 /* Quantized KV (kv_vector.h) to floats without instructions for it: LANES elements, without their
- * scale. The words that kv_widen_body.h is written in. */
+ * scale, of fp8 in units of its own. The words that kv_widen_body.h is written in. */
 #ifndef KERNELS_CPU_VEC_KV_PORTABLE_H
 #define KERNELS_CPU_VEC_KV_PORTABLE_H
 
