@@ -88,7 +88,7 @@ class Runner:
 
 def split_settings(command):
     """The leading NAME=VALUE words, and the rest."""
-    n = next(i for i, word in enumerate(command) if "=" not in word)
+    n = next((i for i, word in enumerate(command) if "=" not in word), len(command))
     return command[:n], command[n:]
 
 
@@ -391,8 +391,10 @@ def arguments():
     a.llama_batched_bench = a.llama_batched_bench and os.path.abspath(a.llama_batched_bench)
     a.baton, a.model = os.path.abspath(a.baton), os.path.abspath(a.model)
     a.baton_model = a.baton_model and os.path.abspath(a.baton_model)
-    a.llama_bench = [(*settings, os.path.abspath(path)) for settings, (path,) in
-                     (split_settings(shlex.split(b)) for b in a.llama_bench)]
+    benches = [split_settings(shlex.split(b)) for b in a.llama_bench]
+    if any(len(words) != 1 for _, words in benches):
+        p.error("--llama-bench: expected [NAME=VALUE ...] PATH")
+    a.llama_bench = [(*settings, os.path.abspath(path)) for settings, (path,) in benches]
     return a
 
 
