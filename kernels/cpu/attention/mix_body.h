@@ -66,25 +66,17 @@ INLINE void mix_tile(const struct mix_args *a, size_t d, enum dtype t, int rows,
             mix_tile(a, d, t, rows, 1, (int)(dim - d));                                            \
     }
 
-MIX_CASE(mix_f32_one, DTYPE_F32, 1)
-MIX_CASE(mix_f32_two, DTYPE_F32, 2)
-MIX_CASE(mix_f32_all, DTYPE_F32, MIX_ROWS)
-MIX_CASE(mix_bf16_one, DTYPE_BF16, 1)
-MIX_CASE(mix_bf16_two, DTYPE_BF16, 2)
-MIX_CASE(mix_bf16_all, DTYPE_BF16, MIX_ROWS)
-MIX_CASE(mix_f16_one, DTYPE_F16, 1)
-MIX_CASE(mix_f16_two, DTYPE_F16, 2)
-MIX_CASE(mix_f16_all, DTYPE_F16, MIX_ROWS)
+#define MIX_CASES(name, t)                                                                         \
+    MIX_CASE(name##_one, t, 1)                                                                     \
+    MIX_CASE(name##_two, t, 2)                                                                     \
+    MIX_CASE(name##_all, t, MIX_ROWS)
 
-MIX_CASE(mix_fp8_one, DTYPE_FP8, 1)
-MIX_CASE(mix_fp8_two, DTYPE_FP8, 2)
-MIX_CASE(mix_fp8_all, DTYPE_FP8, MIX_ROWS)
-MIX_CASE(mix_int8_one, DTYPE_INT8, 1)
-MIX_CASE(mix_int8_two, DTYPE_INT8, 2)
-MIX_CASE(mix_int8_all, DTYPE_INT8, MIX_ROWS)
-MIX_CASE(mix_int4_one, DTYPE_INT4, 1)
-MIX_CASE(mix_int4_two, DTYPE_INT4, 2)
-MIX_CASE(mix_int4_all, DTYPE_INT4, MIX_ROWS)
+MIX_CASES(mix_f32, DTYPE_F32)
+MIX_CASES(mix_bf16, DTYPE_BF16)
+MIX_CASES(mix_f16, DTYPE_F16)
+MIX_CASES(mix_fp8, DTYPE_FP8)
+MIX_CASES(mix_int8, DTYPE_INT8)
+MIX_CASES(mix_int4, DTYPE_INT4)
 
 typedef void mix_fn(const struct mix_args *a, size_t dim);
 

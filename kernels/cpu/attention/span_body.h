@@ -98,8 +98,8 @@ struct attention_state {
 #if defined(BODY_TILES)
     struct attention_tiles tiles __attribute__((aligned(64)));
 #endif
-    /* Vectors of all arrays of floats lie in one line of cache each.
-     * Times scale; or pairs of bf16. Zeros behind the end of each, as many as fill a vector. */
+    /* Aligned, so that no vector of these arrays lies in two lines of cache. Queries are times
+     * scale, or pairs of bf16; zeros behind the end of each, as many as fill a vector. */
     float q[ATTENTION_QUERY_FLOATS + ATTENTION_PADDING] __attribute__((aligned(64)));
     float acc[ATTENTION_QUERY_FLOATS + ATTENTION_PADDING];
     float score[ATTENTION_QUERIES * OPS_KV_SPAN];
