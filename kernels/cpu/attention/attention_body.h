@@ -50,8 +50,7 @@ INLINE size_t attention_place(const struct attention_state *s, size_t d)
     if (s->form == SCORE_ROUNDED)
         return mix16_place(d);
 #endif
-    (void)s;
-    return d;
+    return score_place(d, s->dtype, s->form);
 }
 
 INLINE size_t attention_acc_stride(const struct op_attention *a)
@@ -79,18 +78,26 @@ static void attention_finish(const struct attention_tile *t, const struct attent
         return;
     }
 #endif
-    for (size_t d = 0; d < s->out_dim; d++)
-        out[d] = acc[attention_place(s, d)] * fade / sum;
+    for (size_t d = 0; d < s->out_dim; d += 2 * LANES) {
+        const size_t n = s->out_dim - d < 2 * LANES ? s->out_dim - d : 2 * LANES;
+        float all[2 * LANES];
+        for (size_t e = 0; e < 2 * LANES; e += LANES)
+            vec_store(all + e, vec_load(acc + d + e) * vec_set1(fade) / vec_set1(sum));
+        for (size_t e = 0; e < n; e++)
+            out[d + e] = all[attention_place(s, e)];
+    }
 }
 
 /* to = q * scale, in the form that scores are made of. */
-INLINE void attention_scale(float *to, const float *q, size_t dim, float scale,
-                            enum score_form form)
+static void attention_scale(const struct attention_state *s, const float *q, float scale, float *to)
 {
+    const size_t dim = s->dim;
+    size_t d = 0;
+    memset(to, 0, s->q_stride * sizeof *to);
 #if defined(BODY_ROUNDS)
-    if (form == SCORE_ROUNDED) {
+    if (s->form == SCORE_ROUNDED) {
         uint16_t *half = (uint16_t *)to;
-        for (size_t d = 0; d < dim; d += LANES) {
+        for (; d < dim; d += LANES) {
             const __mmask16 there = dim - d < LANES ? vec_first((int)(dim - d)) : 0xffff;
             const vec v = _mm512_maskz_loadu_ps(there, q + d) * vec_set1(scale);
             _mm256_mask_storeu_epi16(half + d, there, (__m256i)_mm512_cvtneps_pbh(v));
@@ -98,9 +105,12 @@ INLINE void attention_scale(float *to, const float *q, size_t dim, float scale,
         return;
     }
 #endif
-    (void)form;
-    for (size_t d = 0; d < dim; d++)
-        to[d] = q[d] * scale;
+    for (; score_splits(s->dtype, s->form) && d + 2 * LANES <= dim; d += 2 * LANES) {
+        vec_store(to + d, vec_even(q + d) * vec_set1(scale));
+        vec_store(to + d + LANES, vec_odd(q + d) * vec_set1(scale));
+    }
+    for (; d < dim; d++)
+        to[score_place(d, s->dtype, s->form)] = q[d] * scale;
 }
 
 /* The tile's queries, times scale, and what is the same for all of its spans. */
@@ -125,15 +135,11 @@ static void attention_begin(const struct attention_tile *t, struct attention_sta
         return;
     }
 #endif
-    const size_t width = (size_t)score_width(s->form);
-    s->q_stride = (dim + width - 1) / width * LANES;
+    s->q_stride = (size_t)score_lanes((int)dim, attention_reads_as(s), s->form);
     for (int i = 0; i < t->rows * t->heads; i++) {
         const float *q = a->q + (size_t)(t->row + i / t->heads) * q_stride +
                          (size_t)(t->head + i % t->heads) * dim;
-        float *to = s->q + (size_t)i * s->q_stride;
-        for (size_t d = s->q_stride - LANES; d < s->q_stride; d++)
-            to[d] = 0;
-        attention_scale(to, q, dim, a->scale, s->form);
+        attention_scale(s, q, a->scale, s->q + (size_t)i * s->q_stride);
     }
 }
 

@@ -1,8 +1,9 @@
 /* Tiles of attention scores: queries times the keys of one span.
  *
  * A score is the sum of LANES chains, one for each lane of a vector of elements as they are stored
- * (pairs of elements where the body multiplies such), each over its elements in ascending order,
- * and they are added by halves: lanes LANES / 2 apart, then half of that, down to neighbours. Of
+ * (of bf16 of pairs of elements, which are multiplied together where the body does that, and the
+ * even one before the odd one else), each over its elements in ascending order, and they are added
+ * by halves: lanes LANES / 2 apart, then half of that, down to neighbours. Of
  * more than SCORE_ELEMENTS elements each so many are a sum of their own.
  *
  * A few queries are multiplied with the keys as they lie, and lanes are summed at the end. For many
@@ -35,11 +36,11 @@ struct span_rows {
 
 /* score[i][j] (+)= sum over n elements of q[i] * key[j], positions [range[0], range[1]). */
 struct score_args {
-    const float *q; /* rounded: pairs of bf16; zeros up to a whole vector */
+    const float *q; /* [lanes of a key], as score_place() has them; rounded: pairs of bf16 */
     size_t q_stride;
     const float *panel; /* [lanes of a key][OPS_KV_SPAN]; not for a few */
     float *score;       /* [rows][OPS_KV_SPAN] */
-    int n;
+    int n, lanes;
     bool first;
     int range[2]; /* multiples of LANES */
 };
@@ -76,20 +77,38 @@ INLINE vec rows_widen(const struct span_rows *r, int j, enum dtype t, size_t i)
     return kv_widen_scaled(p, t, scale, vec_set1(t == DTYPE_INT4 ? r->least[at] : 0));
 }
 
-/* Elements in a vector. */
-INLINE int score_width(enum score_form form)
+/* Elements in a vector of a key as it is loaded. */
+INLINE int score_width(enum dtype t)
 {
-    return form == SCORE_FLOATS ? LANES : 2 * LANES;
+    return t == DTYPE_BF16 ? 2 * LANES : LANES;
 }
 
-/* A vector of a key, from element i on; `left` elements there are, or more than fit. */
-INLINE vec key_load(const char *row, enum dtype t, enum score_form form, size_t i, int left)
+/* Whether each vector of keys is made two: of its even elements and of its odd ones. */
+INLINE bool score_splits(enum dtype t, enum score_form form)
 {
-#if defined(BODY_ROUNDS)
-    if (form == SCORE_ROUNDED)
+    return t == DTYPE_BF16 && form == SCORE_FLOATS;
+}
+
+/* Lanes of n elements, up to whole vectors. */
+INLINE int score_lanes(int n, enum dtype t, enum score_form form)
+{
+    const int vecs = (n + score_width(t) - 1) / score_width(t);
+    return vecs * (score_splits(t, form) ? 2 * LANES : LANES);
+}
+
+/* Where element d of a query is, or of what values of bf16 add up to. */
+INLINE size_t score_place(size_t d, enum dtype t, enum score_form form)
+{
+    const size_t both = 2 * LANES;
+    return score_splits(t, form) ? d / both * both + d % 2 * LANES + d % both / 2 : d;
+}
+
+/* A vector of a key, from element i on; `left` elements there are, or more than fit. Of bf16 pairs,
+ * whatever the form. */
+INLINE vec key_load(const char *row, enum dtype t, size_t i, int left)
+{
+    if (t == DTYPE_BF16)
         return vec_load_pairs(row + 2 * i, left);
-#endif
-    (void)form;
     return left >= LANES ? vec_load_as(row, t, i) : vec_load_as_n(row, t, i, left);
 }
 
@@ -118,12 +137,12 @@ INLINE void score_put(float *to, vec sum, bool first)
 INLINE void few_tile(const struct score_args *a, const struct span_rows *r, int rows, int n,
                      enum dtype t, enum score_form form)
 {
-    const int width = score_width(form), groups = LANES / SUM_GROUP, g = a->range[0];
+    const int width = score_width(t), groups = LANES / SUM_GROUP, g = a->range[0];
+    const bool splits = score_splits(t, form);
     const char *const *row = r->row + g, *const *ahead = r->ahead ? r->ahead + g : NULL;
     const size_t offset = r->offset, stride = a->q_stride;
     const size_t bytes = rows_bytes(t, (size_t)n);
     const bool near = kv_is_quantized(t) && r->near;
-    const float *q = a->q;
     vec part[MIX_ROWS][LANES / SUM_GROUP];
     NO_UNROLL
     for (int m = 0; m < groups; m++) {
@@ -136,15 +155,22 @@ INLINE void few_tile(const struct score_args *a, const struct span_rows *r, int 
             sum[i / SUM_GROUP][i % SUM_GROUP] = vec_zero();
         UNROLL
         for (int i = 0; i < n; i += width) {
+            const float *q = a->q + i / width * (splits ? 2 * LANES : LANES);
             UNROLL
             for (int j = 0; j < SUM_GROUP; j++) {
-                const vec key = kv_is_quantized(t) ? rows_widen(r, g + j * groups + m, t, (size_t)i)
-                                                   : key_load(row[j * groups + m] + offset, t, form,
-                                                              (size_t)i, n - i);
+                const vec key =
+                    kv_is_quantized(t)
+                        ? rows_widen(r, g + j * groups + m, t, (size_t)i)
+                        : key_load(row[j * groups + m] + offset, t, (size_t)i, n - i);
+                const vec first = splits ? vec_even_of(key) : key;
                 UNROLL
                 for (int k = 0; k < rows; k++)
-                    sum[k][j] = score_step(
-                        sum[k][j], vec_load(q + (size_t)k * stride + i / width * LANES), key, form);
+                    sum[k][j] =
+                        score_step(sum[k][j], vec_load(q + (size_t)k * stride), first, form);
+                UNROLL
+                for (int k = 0; k < rows && splits; k++)
+                    sum[k][j] = score_step(sum[k][j], vec_load(q + (size_t)k * stride + LANES),
+                                           vec_odd_of(key), form);
             }
         }
         UNROLL
@@ -213,21 +239,25 @@ static few_fn *const few_fns[SCORE_FORMS][DTYPE_KV_COUNT] = {
 INLINE void panel_fill(float *panel, const struct score_args *a, const struct span_rows *r,
                        enum dtype t, enum score_form form)
 {
-    const int width = score_width(form), each = t == DTYPE_F32 ? 4 : 2;
+    const int width = score_width(t), each = t == DTYPE_F32 ? 4 : 2;
+    const bool splits = score_splits(t, form);
     for (int g = a->range[0]; g < a->range[1]; g += LANES) {
         for (int i = 0; i < a->n; i += width) {
             vec v[LANES];
             UNROLL
             for (int j = 0; j < LANES; j++)
-                v[j] = key_load(r->row[g + j] + r->offset, t, form, (size_t)i, a->n - i);
+                v[j] = key_load(r->row[g + j] + r->offset, t, (size_t)i, a->n - i);
             if (r->ahead)
                 for (int j = 0; j < LANES; j++)
                     rows_prefetch(r->ahead[g + j] + r->offset + i * each, (size_t)(width * each));
             vec_transpose(v);
-            float *to = panel + (size_t)(i / width * LANES * OPS_KV_SPAN + g);
+            float *to = panel + (size_t)(score_lanes(i, t, form) * OPS_KV_SPAN + g);
             UNROLL
-            for (int k = 0; k < LANES; k++)
-                vec_store(to + k * OPS_KV_SPAN, v[k]);
+            for (int k = 0; k < LANES; k++) {
+                vec_store(to + k * OPS_KV_SPAN, splits ? vec_even_of(v[k]) : v[k]);
+                if (splits)
+                    vec_store(to + (LANES + k) * OPS_KV_SPAN, vec_odd_of(v[k]));
+            }
         }
     }
 }
@@ -260,12 +290,11 @@ static panel_fn *const panel_fns[SCORE_FORMS][DTYPE_COUNT] = {
 INLINE void score_chain(const struct score_args *a, int lane, vec *sum, const int shape[2],
                         enum score_form form)
 {
-    const int rows = shape[0], vecs = shape[1], width = score_width(form);
-    const int end = (a->n + width - 1) / width * LANES;
+    const int rows = shape[0], vecs = shape[1];
     UNROLL
     for (int i = 0; i < rows * vecs; i++)
         sum[i] = vec_zero();
-    for (int k = lane; k < end; k += LANES) {
+    for (int k = lane; k < a->lanes; k += LANES) {
         vec keys[SCORE_VECS];
         UNROLL
         for (int e = 0; e < vecs; e++)

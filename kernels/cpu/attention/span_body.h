@@ -281,6 +281,12 @@ static struct span_rows attention_rows(struct attention_state *s, enum kv_part p
     };
 }
 
+/* What a key or value is multiplied as. */
+INLINE enum dtype attention_reads_as(const struct attention_state *s)
+{
+    return kv_is_quantized(s->dtype) ? DTYPE_F32 : s->dtype;
+}
+
 /* Scores of pairs [from, to) at the span's positions [range[0], range[1]). */
 static void attention_scores(struct attention_state *s, const int range[2], int from, int to)
 {
@@ -289,6 +295,7 @@ static void attention_scores(struct attention_state *s, const int range[2], int 
     a.range[1] = (range[1] + LANES - 1) / LANES * LANES;
     for (size_t d = 0; d < s->dim; d += SCORE_ELEMENTS, a.first = false) {
         a.n = s->dim - d < SCORE_ELEMENTS ? (int)(s->dim - d) : SCORE_ELEMENTS;
+        a.lanes = score_lanes(a.n, attention_reads_as(s), s->form);
         const size_t cols[2] = {d, d + (size_t)a.n};
         const struct span_rows keys = attention_rows(s, KV_KEY, cols, range, to - from);
         a.q = s->q + (size_t)from * s->q_stride + (s->form == SCORE_ROUNDED ? d / 2 : d);

@@ -113,7 +113,7 @@ INLINE vec vec_in_order(vec v) /* the quarters 0, 2, 1, 3 of a vector */
 {
     return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(v), 0xd8));
 }
-/* The even or odd ones of 2 * LANES elements; vec_load_bf16() takes an operation more for each. */
+/* The even or odd ones of 2 * LANES elements. */
 INLINE vec vec_even(const float *p)
 {
     return vec_in_order(_mm256_shuffle_ps(vec_load(p), vec_load(p + LANES), 0x88));
@@ -122,14 +122,25 @@ INLINE vec vec_odd(const float *p)
 {
     return vec_in_order(_mm256_shuffle_ps(vec_load(p), vec_load(p + LANES), 0xdd));
 }
-INLINE vec vec_even_bf16(const void *p)
+/* Pairs of bf16, one in each lane: 2 * LANES elements, or the `left` ones that there are; and their
+ * even or odd ones. */
+INLINE vec vec_load_pairs(const void *p, int left)
 {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(p), 16));
+    if (left >= 2 * LANES)
+        return vec_load(p);
+    const int low = left < LANES ? left : LANES;
+    return _mm256_castsi256_ps(
+        _mm256_set_m128i(vec_load_halves_n((const char *)p + 2 * low, left - low),
+                         low == LANES ? _mm_loadu_si128(p) : vec_load_halves_n(p, low)));
 }
-INLINE vec vec_odd_bf16(const void *p)
+INLINE vec vec_even_of(vec pairs)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pairs), 16));
+}
+INLINE vec vec_odd_of(vec pairs)
 {
     const __m256i upper = _mm256_set1_epi32((int32_t)0xffff0000);
-    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(p), upper));
+    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(pairs), upper));
 }
 INLINE vec vec_load_bf16_n(const void *p, int n)
 {

@@ -120,7 +120,7 @@ INLINE vec vec_load_bf16(const void *p)
 {
     return vec_from_bf16(_mm256_loadu_si256(p));
 }
-/* The even or odd ones of 2 * LANES elements; vec_load_bf16() takes an operation more for each. */
+/* The even or odd ones of 2 * LANES elements. */
 INLINE vec vec_even(const float *p)
 {
     const __m512i index =
@@ -133,14 +133,22 @@ INLINE vec vec_odd(const float *p)
         _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
     return _mm512_permutex2var_ps(vec_load(p), index, vec_load(p + LANES));
 }
-INLINE vec vec_even_bf16(const void *p)
+/* Pairs of bf16, one in each lane: 2 * LANES elements, or the `left` ones that there are; and their
+ * even or odd ones. */
+INLINE vec vec_load_pairs(const void *p, int left)
 {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16));
+    if (left >= 2 * LANES)
+        return _mm512_loadu_ps(p);
+    return _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(((__mmask32)1 << left) - 1, p));
 }
-INLINE vec vec_odd_bf16(const void *p)
+INLINE vec vec_even_of(vec pairs)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pairs), 16));
+}
+INLINE vec vec_odd_of(vec pairs)
 {
     const __m512i upper = _mm512_set1_epi32((int32_t)0xffff0000);
-    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), upper));
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), upper));
 }
 INLINE vec vec_load_bf16_n(const void *p, int n)
 {
@@ -240,15 +248,6 @@ INLINE void vec_round_run(uint16_t *out, const float *x, size_t n)
     if (i < n)
         vec_store_bf16_n(out + i, vec_load_n(x + i, (int)(n - i)), (int)(n - i));
 }
-#if defined(BODY_ROUNDS)
-/* Pairs of bf16, one in each lane: 2 * LANES elements, or the `left` ones that there are. */
-INLINE vec vec_load_pairs(const void *p, int left)
-{
-    if (left >= 2 * LANES)
-        return _mm512_loadu_ps(p);
-    return _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(((__mmask32)1 << left) - 1, p));
-}
-#endif
 /* Nearest integers, and 2^k for -126 <= k <= 127. */
 INLINE ivec vec_round(vec v)
 {

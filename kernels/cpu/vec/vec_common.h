@@ -17,6 +17,16 @@ INLINE vec vec_load_as_n(const char *p, enum dtype t, size_t i, int n)
     return t == DTYPE_BF16 ? vec_load_bf16_n(p + 2 * i, n) : vec_load_f16_n(p + 2 * i, n);
 }
 
+/* The even or odd ones of 2 * LANES elements; vec_load_bf16() takes an operation more for each. */
+INLINE vec vec_even_bf16(const void *p)
+{
+    return vec_even_of(vec_load(p));
+}
+INLINE vec vec_odd_bf16(const void *p)
+{
+    return vec_odd_of(vec_load(p));
+}
+
 /* e^x to about 1 ulp: x = k ln2 + r, |r| <= ln2/2, a polynomial of degree 6 in r (Moshier, Cephes),
  * and 2^k in two factors so that subnormal results round once. Overflows to infinity, underflows to
  * 0, keeps NaN. */

@@ -117,17 +117,21 @@ INLINE vec vec_odd(const float *p)
 {
     return (vec){p[1], p[3], p[5], p[7]};
 }
-INLINE vec vec_even_bf16(const void *p) /* as a little-endian machine has them */
+/* Pairs of bf16, one in each lane, as a little-endian machine has them: 2 * LANES elements, or the
+ * `left` ones that there are; and their even or odd ones. */
+INLINE vec vec_load_pairs(const void *p, int left)
 {
-    ivec v;
-    memcpy(&v, p, sizeof v);
-    return (vec)(v << 16);
+    vec v = {0};
+    memcpy(&v, p, left < 2 * LANES ? (size_t)left * sizeof(uint16_t) : sizeof v);
+    return v;
 }
-INLINE vec vec_odd_bf16(const void *p)
+INLINE vec vec_even_of(vec pairs)
 {
-    ivec v;
-    memcpy(&v, p, sizeof v);
-    return (vec)(v & (int32_t)0xffff0000);
+    return (vec)((ivec)pairs << 16);
+}
+INLINE vec vec_odd_of(vec pairs)
+{
+    return (vec)((ivec)pairs & (int32_t)0xffff0000);
 }
 INLINE vec vec_load_bf16_n(const void *p, int n)
 {
