@@ -53,7 +53,7 @@ INLINE void mix_tile(const struct mix_args *a, size_t d, enum dtype t, int rows,
         sum[i] = vec_load(acc + (size_t)(i / vecs) * a->acc_stride + i % vecs * LANES) *
                  vec_set1(a->fade[i / vecs]);
     for (int j = a->range[0]; j < a->range[1]; j++) {
-        if (a->v.ahead)
+        if (a->v.ahead && j >= a->v.asked)
             rows_ask(a->v.ahead[j] + offset, ahead, near);
         mix_values(a, j, d, t, v, shape);
         UNROLL

@@ -32,6 +32,7 @@ struct span_rows {
     /* Of quantized types, of which SCORE_ELEMENTS are read: [their groups][OPS_KV_SPAN]. */
     const float *scale, *least;
     bool near; /* what lies ahead is wanted in the first level of cache */
+    int asked; /* rows ahead that have been asked for already */
 };
 
 /* score[i][j] (+)= sum over n elements of q[i] * key[j], positions [range[0], range[1]). */
@@ -45,9 +46,11 @@ struct score_args {
     int range[2]; /* multiples of LANES */
 };
 
+#define ROWS_LINE 64 /* bytes that are asked for at a time */
+
 INLINE void rows_prefetch(const char *row, size_t bytes)
 {
-    for (size_t i = 0; i < bytes; i += 64)
+    for (size_t i = 0; i < bytes; i += ROWS_LINE)
         __builtin_prefetch(row + i, 0, 2);
 }
 
@@ -57,7 +60,7 @@ INLINE void rows_ask(const char *at, size_t bytes, bool near)
         rows_prefetch(at, bytes);
         return;
     }
-    for (size_t i = 0; i < bytes; i += 64)
+    for (size_t i = 0; i < bytes; i += ROWS_LINE)
         __builtin_prefetch(at + i);
 }
 
@@ -141,15 +144,11 @@ INLINE void few_tile(const struct score_args *a, const struct span_rows *r, int 
     const bool splits = score_splits(t, form);
     const char *const *row = r->row + g, *const *ahead = r->ahead ? r->ahead + g : NULL;
     const size_t offset = r->offset, stride = a->q_stride;
-    const size_t bytes = rows_bytes(t, (size_t)n);
     const bool near = kv_is_quantized(t) && r->near;
     vec part[MIX_ROWS][LANES / SUM_GROUP];
     NO_UNROLL
     for (int m = 0; m < groups; m++) {
         vec sum[MIX_ROWS][SUM_GROUP];
-        if (ahead) /* spread, so that no load waits behind a crowd of them */
-            for (int j = 0; j < SUM_GROUP; j++)
-                rows_ask(ahead[m * SUM_GROUP + j] + offset, bytes, near);
         UNROLL
         for (int i = 0; i < rows * SUM_GROUP; i++)
             sum[i / SUM_GROUP][i % SUM_GROUP] = vec_zero();
@@ -163,6 +162,9 @@ INLINE void few_tile(const struct score_args *a, const struct span_rows *r, int 
                         ? rows_widen(r, g + j * groups + m, t, (size_t)i)
                         : key_load(row[j * groups + m] + offset, t, (size_t)i, n - i);
                 const vec first = splits ? vec_even_of(key) : key;
+                const size_t at = rows_bytes(t, (size_t)i);
+                if (ahead && at % ROWS_LINE == 0) /* one by one: no load waits behind a crowd */
+                    rows_ask(ahead[m * SUM_GROUP + j] + offset + at, 1, near);
                 UNROLL
                 for (int k = 0; k < rows; k++)
                     sum[k][j] =

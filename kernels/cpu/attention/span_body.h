@@ -114,6 +114,7 @@ struct attention_state {
     struct attention_pool pool;
     struct attention_places places[2]; /* of this span and of the next */
     const struct attention_places *now, *ahead;
+    int asked; /* positions of `ahead` whose first values have been asked for */
     enum dtype dtype; /* of what they point to */
     enum score_form form;
     size_t dim;       /* of queries and keys */
@@ -262,6 +263,7 @@ static struct span_rows attention_codes(struct attention_state *s, enum kv_part 
                               .t = s->dtype,
                               .scale = s->scale[0],
                               .least = s->least[0],
+                              .asked = part == KV_VALUE && from == 0 ? s->asked : 0,
                               .near = attention_near(s)};
 }
 
@@ -274,6 +276,7 @@ static struct span_rows attention_rows(struct attention_state *s, enum kv_part p
     if (kv_is_quantized(s->dtype))
         return attention_widen(s, part, cols, range);
     return (struct span_rows){
+        .asked = part == KV_VALUE && cols[0] == 0 ? s->asked : 0,
         .row = part == KV_KEY ? s->now->key : s->now->value,
         .ahead = attention_ahead(s, part),
         .offset = cols[0] * dtype_bytes(s->dtype),
@@ -368,13 +371,23 @@ static float attention_top(const struct op_attention *a, float *score, int skip,
     return vec_reduce_max(top);
 }
 
+/* Asks for the next of the next span's values, so that memory does not idle while weights are
+ * computed: SCORE_ELEMENTS of one position. */
+INLINE void attention_ask_value(struct attention_state *s)
+{
+    const size_t n = s->out_dim < SCORE_ELEMENTS ? s->out_dim : SCORE_ELEMENTS;
+    if (s->ahead && s->asked < OPS_KV_SPAN / 4)
+        rows_ask(s->ahead->value[s->asked++], rows_bytes(s->dtype, n), attention_near(s));
+}
+
 /* Scores up to n of a pair as weights; what they add up to. */
-static vec attention_weigh(const struct attention_state *s, float *score, float base, int n)
+static vec attention_weigh(struct attention_state *s, float *score, float base, int n)
 {
     const int end = (n + LANES - 1) / LANES * LANES;
     vec sum = vec_zero();
     for (int j = 0; j < end; j += LANES) {
         vec v = vec_exp(vec_load(score + j) - vec_set1(base));
+        attention_ask_value(s);
         vec_store(score + j, v);
         sum = sum + v;
     }
@@ -393,6 +406,7 @@ static void attention_softmax(const struct attention_tile *t, struct attention_s
 {
     const int from = v->first * t->heads, to = v->last * t->heads;
     float lowest[ATTENTION_QUERIES + ATTENTION_LANES_MAX], *fade = s->fade + from;
+    s->asked = 0;
     for (int i = from; i < to; i++) {
         const int row = i / t->heads;
         const float top = attention_top(t->op, s->score + i * OPS_KV_SPAN,
