@@ -43,20 +43,31 @@ INLINE enum score_form attention_form(const struct op_attention *a)
     return SCORE_FLOATS;
 }
 
-/* Where element d of a value is in its accumulator. */
-INLINE size_t attention_place(const struct attention_state *s, size_t d)
-{
-#if defined(BODY_ROUNDS)
-    if (s->form == SCORE_ROUNDED)
-        return mix16_place(d);
-#endif
-    return score_place(d, s->dtype, s->form);
-}
-
 INLINE size_t attention_acc_stride(const struct op_attention *a)
 {
     size_t dim = (size_t)(a->out_dim ? a->out_dim : a->layout->value_dim);
     return (dim + 2 * LANES - 1) / (2 * LANES) * (2 * LANES);
+}
+
+/* Writes two vectors of an accumulator, whose elements are where the form has them, in their order.
+ */
+INLINE void attention_put(const struct attention_state *s, float *out, vec first, vec second)
+{
+#if defined(BODY_ROUNDS)
+    if (s->form == SCORE_ROUNDED) {
+        vec both[2];
+        vec_of_unpacked(first, second, both);
+        vec_store(out, both[0]);
+        vec_store(out + LANES, both[1]);
+        return;
+    }
+#endif
+    if (score_splits(s->dtype, s->form)) {
+        vec_store_both(out, first, second);
+    } else {
+        vec_store(out, first);
+        vec_store(out + LANES, second);
+    }
 }
 
 /* Writes a pair's result; a sink takes its share of the weights and adds nothing. */
@@ -79,12 +90,13 @@ static void attention_finish(const struct attention_tile *t, const struct attent
     }
 #endif
     for (size_t d = 0; d < s->out_dim; d += 2 * LANES) {
-        const size_t n = s->out_dim - d < 2 * LANES ? s->out_dim - d : 2 * LANES;
-        float all[2 * LANES];
-        for (size_t e = 0; e < 2 * LANES; e += LANES)
-            vec_store(all + e, vec_load(acc + d + e) * vec_set1(fade) / vec_set1(sum));
-        for (size_t e = 0; e < n; e++)
-            out[d + e] = all[attention_place(s, e)];
+        const vec first = vec_load(acc + d) * vec_set1(fade) / vec_set1(sum);
+        const vec second = vec_load(acc + d + LANES) * vec_set1(fade) / vec_set1(sum);
+        float last[2 * LANES];
+        const bool whole = d + 2 * LANES <= s->out_dim;
+        attention_put(s, whole ? out + d : last, first, second);
+        if (!whole)
+            memcpy(out + d, last, (s->out_dim - d) * sizeof *out);
     }
 }
 
@@ -105,12 +117,16 @@ static void attention_scale(const struct attention_state *s, const float *q, flo
         return;
     }
 #endif
-    for (; score_splits(s->dtype, s->form) && d + 2 * LANES <= dim; d += 2 * LANES) {
-        vec_store(to + d, vec_even(q + d) * vec_set1(scale));
-        vec_store(to + d + LANES, vec_odd(q + d) * vec_set1(scale));
+    if (score_splits(s->dtype, s->form)) {
+        for (; d + 2 * LANES <= dim; d += 2 * LANES) {
+            vec_store(to + d, vec_even(q + d) * vec_set1(scale));
+            vec_store(to + d + LANES, vec_odd(q + d) * vec_set1(scale));
+        }
+        for (const size_t from = d; d < dim; d++)
+            to[from + d % 2 * LANES + (d - from) / 2] = q[d] * scale;
     }
     for (; d < dim; d++)
-        to[score_place(d, s->dtype, s->form)] = q[d] * scale;
+        to[d] = q[d] * scale;
 }
 
 /* The tile's queries, times scale, and what is the same for all of its spans. */

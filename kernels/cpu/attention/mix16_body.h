@@ -2,15 +2,9 @@
  * even one and the next, and a pair is one product. AVX-512 with BF16 alone.
  *
  * Two rows of 2 * LANES elements side by side, as the unpacking leaves them, put the elements into
- * two accumulators in an order of their own: mix16_place(). */
+ * two accumulators in an order of their own: vec_of_unpacked(). */
 #ifndef KERNELS_CPU_ATTENTION_MIX16_BODY_H
 #define KERNELS_CPU_ATTENTION_MIX16_BODY_H
-
-/* Where element d is among the accumulators. */
-INLINE size_t mix16_place(size_t d)
-{
-    return d / 32 * 32 + d % 8 / 4 * 16 + d % 32 / 8 * 4 + d % 4;
-}
 
 INLINE __m512i mix16_load(const char *p, int tail)
 {

@@ -47,13 +47,14 @@ INLINE void mix_tile(const struct mix_args *a, size_t d, enum dtype t, int rows,
     const size_t offset = a->v.offset + rows_bytes(t, d);
     const int shape[2] = {vecs, tail};
     const bool near = kv_is_quantized(t) && a->v.near;
+    const int ask_from = a->v.ahead ? a->v.asked : a->range[1];
     float *acc = a->acc + d;
     UNROLL
     for (int i = 0; i < rows * vecs; i++)
         sum[i] = vec_load(acc + (size_t)(i / vecs) * a->acc_stride + i % vecs * LANES) *
                  vec_set1(a->fade[i / vecs]);
     for (int j = a->range[0]; j < a->range[1]; j++) {
-        if (a->v.ahead && j >= a->v.asked)
+        if (j >= ask_from)
             rows_ask(a->v.ahead[j] + offset, ahead, near);
         mix_values(a, j, d, t, v, shape);
         UNROLL

@@ -37,7 +37,7 @@ struct span_rows {
 
 /* score[i][j] (+)= sum over n elements of q[i] * key[j], positions [range[0], range[1]). */
 struct score_args {
-    const float *q; /* [lanes of a key], as score_place() has them; rounded: pairs of bf16 */
+    const float *q; /* [lanes of a key], as score_splits() says; rounded: pairs of bf16 */
     size_t q_stride;
     const float *panel; /* [lanes of a key][OPS_KV_SPAN]; not for a few */
     float *score;       /* [rows][OPS_KV_SPAN] */
@@ -86,7 +86,8 @@ INLINE int score_width(enum dtype t)
     return t == DTYPE_BF16 ? 2 * LANES : LANES;
 }
 
-/* Whether each vector of keys is made two: of its even elements and of its odd ones. */
+/* Whether each vector of keys or values is made two, of its even elements and of its odd ones, an
+ * operation each. Queries and weighted sums then lie so, 2 * LANES elements at a time. */
 INLINE bool score_splits(enum dtype t, enum score_form form)
 {
     return t == DTYPE_BF16 && form == SCORE_FLOATS;
@@ -97,13 +98,6 @@ INLINE int score_lanes(int n, enum dtype t, enum score_form form)
 {
     const int vecs = (n + score_width(t) - 1) / score_width(t);
     return vecs * (score_splits(t, form) ? 2 * LANES : LANES);
-}
-
-/* Where element d of a query is, or of what values of bf16 add up to. */
-INLINE size_t score_place(size_t d, enum dtype t, enum score_form form)
-{
-    const size_t both = 2 * LANES;
-    return score_splits(t, form) ? d / both * both + d % 2 * LANES + d % both / 2 : d;
 }
 
 /* A vector of a key, from element i on; `left` elements there are, or more than fit. Of bf16 pairs,
@@ -144,11 +138,13 @@ INLINE void few_tile(const struct score_args *a, const struct span_rows *r, int 
     const bool splits = score_splits(t, form);
     const char *const *row = r->row + g, *const *ahead = r->ahead ? r->ahead + g : NULL;
     const size_t offset = r->offset, stride = a->q_stride;
-    const bool near = kv_is_quantized(t) && r->near;
+    const bool codes = kv_is_quantized(t), near = codes && r->near;
     vec part[MIX_ROWS][LANES / SUM_GROUP];
     NO_UNROLL
     for (int m = 0; m < groups; m++) {
         vec sum[MIX_ROWS][SUM_GROUP];
+        for (int j = 0; j < SUM_GROUP && codes && ahead; j++)
+            rows_ask(ahead[m * SUM_GROUP + j] + offset, rows_bytes(t, (size_t)n), near);
         UNROLL
         for (int i = 0; i < rows * SUM_GROUP; i++)
             sum[i / SUM_GROUP][i % SUM_GROUP] = vec_zero();
@@ -157,14 +153,13 @@ INLINE void few_tile(const struct score_args *a, const struct span_rows *r, int 
             const float *q = a->q + i / width * (splits ? 2 * LANES : LANES);
             UNROLL
             for (int j = 0; j < SUM_GROUP; j++) {
-                const vec key =
-                    kv_is_quantized(t)
-                        ? rows_widen(r, g + j * groups + m, t, (size_t)i)
-                        : key_load(row[j * groups + m] + offset, t, (size_t)i, n - i);
+                const vec key = kv_is_quantized(t)
+                                    ? rows_widen(r, g + j * groups + m, t, (size_t)i)
+                                    : key_load(row[j * groups + m] + offset, t, (size_t)i, n - i);
                 const vec first = splits ? vec_even_of(key) : key;
                 const size_t at = rows_bytes(t, (size_t)i);
-                if (ahead && at % ROWS_LINE == 0) /* one by one: no load waits behind a crowd */
-                    rows_ask(ahead[m * SUM_GROUP + j] + offset + at, 1, near);
+                if (!codes && ahead && at % ROWS_LINE == 0) /* no load waits behind a crowd */
+                    rows_prefetch(ahead[m * SUM_GROUP + j] + offset + at, 1);
                 UNROLL
                 for (int k = 0; k < rows; k++)
                     sum[k][j] =

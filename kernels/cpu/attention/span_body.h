@@ -114,8 +114,8 @@ struct attention_state {
     struct attention_pool pool;
     struct attention_places places[2]; /* of this span and of the next */
     const struct attention_places *now, *ahead;
-    int asked; /* positions of `ahead` whose first values have been asked for */
     enum dtype dtype; /* of what they point to */
+    int asked;        /* positions of `ahead` whose first values have been asked for */
     enum score_form form;
     size_t dim;       /* of queries and keys */
     size_t out_dim;   /* of values: where a key holds its value, its first elements */
@@ -263,7 +263,6 @@ static struct span_rows attention_codes(struct attention_state *s, enum kv_part 
                               .t = s->dtype,
                               .scale = s->scale[0],
                               .least = s->least[0],
-                              .asked = part == KV_VALUE && from == 0 ? s->asked : 0,
                               .near = attention_near(s)};
 }
 
@@ -372,12 +371,12 @@ static float attention_top(const struct op_attention *a, float *score, int skip,
 }
 
 /* Asks for the next of the next span's values, so that memory does not idle while weights are
- * computed: SCORE_ELEMENTS of one position. */
+ * computed: SCORE_ELEMENTS of one position. Codes, which are few bytes, lose by it. */
 INLINE void attention_ask_value(struct attention_state *s)
 {
     const size_t n = s->out_dim < SCORE_ELEMENTS ? s->out_dim : SCORE_ELEMENTS;
-    if (s->ahead && s->asked < OPS_KV_SPAN / 4)
-        rows_ask(s->ahead->value[s->asked++], rows_bytes(s->dtype, n), attention_near(s));
+    if (s->ahead && s->asked < OPS_KV_SPAN / 4 && !kv_is_quantized(s->dtype))
+        rows_prefetch(s->ahead->value[s->asked++], rows_bytes(s->dtype, n));
 }
 
 /* Scores up to n of a pair as weights; what they add up to. */
@@ -395,7 +394,6 @@ static vec attention_weigh(struct attention_state *s, float *score, float base, 
     if (s->form == SCORE_ROUNDED)
         sum = attention_round(score, end);
 #endif
-    (void)s;
     return sum;
 }
 

@@ -205,8 +205,8 @@ INLINE const void *tiles_value(const struct tiles_stretch *x, const struct atten
 
 /* Elements [d, d + 64) of the values of positions [range[0], range[1]), zeros in the others' places
  * as far as somebody sees some of the 32: [32 positions][two tiles of each 32 elements][position]
- * [16][2], the second of the position 16 later. Elements are then where mix16_place() says. True
- * where one is no finite number. */
+ * [16][2], the second of the position 16 later. Elements are then as vec_of_unpacked() takes them.
+ * True where one is no finite number. */
 static bool tiles_values(const struct tiles_stretch *x, struct attention_state *s, size_t d,
                          const int range[2])
 {
@@ -400,15 +400,6 @@ static void tiles_stretch(const struct attention_tile *t, struct attention_state
     flush_end(csr);
 }
 
-/* A pair's elements as mix16_place() has them, in their order. */
-INLINE void tiles_order(vec low, vec high, vec out[2])
-{
-    const __m512i first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
-    const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
-    out[0] = _mm512_permutex2var_ps(low, first, high);
-    out[1] = _mm512_permutex2var_ps(low, second, high);
-}
-
 /* Elements of a pair's sums in their order, times `fade` and over `sum`. */
 static void tiles_write(const struct attention_state *s, const float *acc, vec fade, vec sum,
                         float *out)
@@ -422,7 +413,7 @@ static void tiles_write(const struct attention_state *s, const float *acc, vec f
         if (s->tiles.width < TILE_ROWS)
             narrow_order(low, high, v);
         else
-            tiles_order(low, high, v);
+            vec_of_unpacked(low, high, v);
         _mm512_mask_storeu_ps(out + d, (__mmask16)mask, v[0]);
         _mm512_mask_storeu_ps(out + d + LANES, (__mmask16)(mask >> 16), v[1]);
     }

@@ -122,6 +122,13 @@ INLINE vec vec_odd(const float *p)
 {
     return vec_in_order(_mm256_shuffle_ps(vec_load(p), vec_load(p + LANES), 0xdd));
 }
+/* out[2 i] = even[i], out[2 i + 1] = odd[i] */
+INLINE void vec_store_both(float *out, vec even, vec odd)
+{
+    const vec low = _mm256_unpacklo_ps(even, odd), high = _mm256_unpackhi_ps(even, odd);
+    vec_store(out, _mm256_permute2f128_ps(low, high, 0x20));
+    vec_store(out + LANES, _mm256_permute2f128_ps(low, high, 0x31));
+}
 /* Pairs of bf16, one in each lane: 2 * LANES elements, or the `left` ones that there are; and their
  * even or odd ones. */
 INLINE vec vec_load_pairs(const void *p, int left)

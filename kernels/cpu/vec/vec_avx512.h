@@ -133,6 +133,23 @@ INLINE vec vec_odd(const float *p)
         _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
     return _mm512_permutex2var_ps(vec_load(p), index, vec_load(p + LANES));
 }
+/* out[2 i] = even[i], out[2 i + 1] = odd[i] */
+INLINE void vec_store_both(float *out, vec even, vec odd)
+{
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(LANES / 2));
+    vec_store(out, _mm512_permutex2var_ps(even, low, odd));
+    vec_store(out + LANES, _mm512_permutex2var_ps(even, high, odd));
+}
+/* 32 elements in their order, of which unpacking two rows has left of each eight the first four in
+ * `low` and the others in `high`. */
+INLINE void vec_of_unpacked(vec low, vec high, vec out[2])
+{
+    const __m512i first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+    const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
+    out[0] = _mm512_permutex2var_ps(low, first, high);
+    out[1] = _mm512_permutex2var_ps(low, second, high);
+}
 /* Pairs of bf16, one in each lane: 2 * LANES elements, or the `left` ones that there are; and their
  * even or odd ones. */
 INLINE vec vec_load_pairs(const void *p, int left)

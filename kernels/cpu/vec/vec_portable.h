@@ -117,6 +117,12 @@ INLINE vec vec_odd(const float *p)
 {
     return (vec){p[1], p[3], p[5], p[7]};
 }
+/* out[2 i] = even[i], out[2 i + 1] = odd[i] */
+INLINE void vec_store_both(float *out, vec even, vec odd)
+{
+    vec_store(out, (vec){even[0], odd[0], even[1], odd[1]});
+    vec_store(out + LANES, (vec){even[2], odd[2], even[3], odd[3]});
+}
 /* Pairs of bf16, one in each lane, as a little-endian machine has them: 2 * LANES elements, or the
  * `left` ones that there are; and their even or odd ones. */
 INLINE vec vec_load_pairs(const void *p, int left)
