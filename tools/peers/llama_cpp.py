@@ -12,7 +12,7 @@ and --decode tokens one at a time after --depth others (each depth but 0 in wind
 `baton probe` runs before, between and after a pair's two windows; a pair counts if the limit that holds for it
 (arithmetic or reading memory, whichever takes longer) is within 10 % in all three. --llama-bench may be repeated, for other builds, and may begin
 with settings of the environment ("OMP_WAIT_POLICY=passive PATH"), which matter where the cores are shared; of all of
-them, with and without flash attention, short trials choose the fastest, by the product of its speeds in a window. The
+them, with and without flash attention, short trials choose the fastest (where there is more than one), by the product of its speeds in a window. The
 result is written after every test. Standard library only.
 """
 import argparse
@@ -207,7 +207,10 @@ def spread(values):
 # ---- measuring ----
 
 def choose_variant(a, runner, group):
-    """Short runs of each build, with and without flash attention: [(variant, {phase: speeds})], the fastest first."""
+    """Short runs of each build, with and without flash attention: [(variant, {phase: speeds})], the fastest first. Where
+    there is one of each, it is that one, unmeasured."""
+    if len(a.llama_bench) == 1 and "," not in a.flash_attention:
+        return [((a.llama_bench[0], a.flash_attention), {})]
     got = {}
     for turn in range(a.trials):
         for build in a.llama_bench if turn % 2 == 0 else reversed(a.llama_bench):
@@ -300,7 +303,7 @@ def summarize(a, facts, test, pairs, trials):
     kept = [p for p in pairs if steady_pair(p, k)]
     bound = [limits(q, each, facts["type"]) for p in pairs for q in p["probes"]]
     trials = [{"build": a.llama_bench.index(v[0]), "command": shown(v[0]), "flash_attention": v[1],
-               "tokens_per_second": [round(x, 2) for x in got[k]]} for v, got in trials]
+               "tokens_per_second": [round(x, 2) for x in got.get(k, [])]} for v, got in trials]
     return {**test, "tokens": a.prompt if test["phase"] == "prefill" else a.decode, "pairs": len(pairs),
             "dropped": len(pairs) - len(kept), "ratio": spread([p["A"][k] / p["B"][k] for p in kept]),
             "ratio_of_steady_arithmetic": spread([p["A"][k] / p["B"][k] for p in pairs

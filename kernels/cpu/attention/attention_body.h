@@ -27,6 +27,8 @@
 
 _Static_assert(sizeof(struct attention_state) < TEAM_STACK / 2,
                "lies on the stack of whoever calls");
+_Static_assert(ATTENTION_PADDING >= (2 * LANES - 1) * ATTENTION_QUERIES,
+               "queries and sums are padded to two vectors");
 
 /* How the body multiplies by what is stored. */
 INLINE enum score_form attention_form(const struct op_attention *a)
@@ -49,25 +51,20 @@ INLINE size_t attention_acc_stride(const struct op_attention *a)
     return (dim + 2 * LANES - 1) / (2 * LANES) * (2 * LANES);
 }
 
-/* Writes two vectors of an accumulator, whose elements are where the form has them, in their order.
- */
+/* Writes two vectors of an accumulator, whose elements are where the form has them, in order. */
 INLINE void attention_put(const struct attention_state *s, float *out, vec first, vec second)
 {
+    vec v[2] = {first, second};
 #if defined(BODY_ROUNDS)
-    if (s->form == SCORE_ROUNDED) {
-        vec both[2];
-        vec_of_unpacked(first, second, both);
-        vec_store(out, both[0]);
-        vec_store(out + LANES, both[1]);
-        return;
-    }
+    if (s->form == SCORE_ROUNDED)
+        vec_of_unpacked(first, second, v);
 #endif
     if (score_splits(s->dtype, s->form)) {
         vec_store_both(out, first, second);
-    } else {
-        vec_store(out, first);
-        vec_store(out + LANES, second);
+        return;
     }
+    vec_store(out, v[0]);
+    vec_store(out + LANES, v[1]);
 }
 
 /* Writes a pair's result; a sink takes its share of the weights and adds nothing. */
@@ -124,6 +121,7 @@ static void attention_scale(const struct attention_state *s, const float *q, flo
         }
         for (const size_t from = d; d < dim; d++)
             to[from + d % 2 * LANES + (d - from) / 2] = q[d] * scale;
+        return;
     }
     for (; d < dim; d++)
         to[d] = q[d] * scale;
@@ -151,7 +149,7 @@ static void attention_begin(const struct attention_tile *t, struct attention_sta
         return;
     }
 #endif
-    s->q_stride = (size_t)score_lanes((int)dim, attention_reads_as(s), s->form);
+    s->q_stride = (size_t)score_lanes((int)dim, s->dtype, s->form);
     for (int i = 0; i < t->rows * t->heads; i++) {
         const float *q = a->q + (size_t)(t->row + i / t->heads) * q_stride +
                          (size_t)(t->head + i % t->heads) * dim;

@@ -33,7 +33,7 @@ INLINE void mix16_tile(const struct mix_args *a, size_t d, int rows, int vecs, i
                  vec_set1(a->fade[i / vecs]);
     for (int j = a->range[0] & ~1; j < a->range[1]; j += 2) {
         __m512i v[MIX_VECS];
-        if (a->v.ahead) {
+        if (a->v.ahead && j + 1 >= a->v.asked) {
             rows_prefetch(a->v.ahead[j] + offset, (size_t)(vecs * LANES) * 2);
             rows_prefetch(a->v.ahead[j + 1] + offset, (size_t)(vecs * LANES) * 2);
         }

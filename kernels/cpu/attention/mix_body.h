@@ -17,36 +17,16 @@ struct mix_args {
     int range[2];        /* positions */
 };
 
-/* The values of position j that mix_tile() adds, as vectors; of bf16 each two hold 2 * LANES
- * elements, the even ones and the odd ones. */
-INLINE void mix_values(const struct mix_args *a, int j, size_t d, enum dtype t, vec v[MIX_VECS],
-                       const int shape[2])
-{
-    const int vecs = shape[0], tail = shape[1];
-    const char *value = a->v.row[j] + a->v.offset + rows_bytes(t, d);
-    UNROLL
-    for (int e = 0; e < vecs; e++) {
-        const size_t at = (size_t)e * LANES;
-        if (t == DTYPE_BF16) {
-            const vec pairs = vec_load_pairs(value + e / 2 * 4 * LANES, tail ? tail : 2 * LANES);
-            v[e] = e % 2 ? vec_odd_of(pairs) : vec_even_of(pairs);
-        } else if (kv_is_quantized(t)) {
-            v[e] = rows_widen(&a->v, j, t, d + at);
-        } else {
-            v[e] = tail ? vec_load_as_n(value, t, 0, tail) : vec_load_as(value, t, at);
-        }
-    }
-}
-
 /* Elements [d, d + vecs * LANES), or the `tail` elements from d on when tail > 0 (vecs is the least
- * there is). rows, vecs, t are constants where this is inlined. */
+ * there is: of bf16 two, the even elements and the odd ones). rows, vecs, t are constants where
+ * this is inlined. */
 INLINE void mix_tile(const struct mix_args *a, size_t d, enum dtype t, int rows, int vecs, int tail)
 {
     vec sum[MIX_ROWS * MIX_VECS], v[MIX_VECS];
     const size_t ahead = rows_bytes(t, (size_t)(vecs * LANES));
     const size_t offset = a->v.offset + rows_bytes(t, d);
-    const int shape[2] = {vecs, tail};
     const bool near = kv_is_quantized(t) && a->v.near;
+    const int least = score_width(t) / LANES;
     const int ask_from = a->v.ahead ? a->v.asked : a->range[1];
     float *acc = a->acc + d;
     UNROLL
@@ -54,9 +34,23 @@ INLINE void mix_tile(const struct mix_args *a, size_t d, enum dtype t, int rows,
         sum[i] = vec_load(acc + (size_t)(i / vecs) * a->acc_stride + i % vecs * LANES) *
                  vec_set1(a->fade[i / vecs]);
     for (int j = a->range[0]; j < a->range[1]; j++) {
+        const char *value = a->v.row[j] + offset;
         if (j >= ask_from)
             rows_ask(a->v.ahead[j] + offset, ahead, near);
-        mix_values(a, j, d, t, v, shape);
+        UNROLL
+        for (int e = 0; e < vecs; e += least) {
+            const size_t at = (size_t)e * LANES;
+            if (t == DTYPE_BF16) {
+                const vec pairs =
+                    vec_load_pairs(value + rows_bytes(t, at), tail ? tail : 2 * LANES);
+                v[e] = vec_even_of(pairs);
+                v[e + 1] = vec_odd_of(pairs);
+            } else {
+                v[e] = kv_is_quantized(t) ? rows_widen(&a->v, j, t, d + at)
+                       : tail             ? vec_load_as_n(value, t, 0, tail)
+                                          : vec_load_as(value, t, at);
+            }
+        }
         UNROLL
         for (int i = 0; i < rows; i++) {
             vec w = vec_set1(a->weight[i * OPS_KV_SPAN + j]);
@@ -73,14 +67,14 @@ INLINE void mix_tile(const struct mix_args *a, size_t d, enum dtype t, int rows,
 #define MIX_CASE(name, t, rows)                                                                    \
     static __attribute__((noinline)) void name(const struct mix_args *a, size_t dim)               \
     {                                                                                              \
-        const int least = (t) == DTYPE_BF16 ? 2 : 1;                                               \
+        const size_t least = (size_t)score_width(t);                                               \
         size_t d = 0;                                                                              \
         for (; d + MIX_VECS * LANES <= dim; d += MIX_VECS * LANES)                                 \
             mix_tile(a, d, t, rows, MIX_VECS, 0);                                                  \
-        for (; d + (size_t)(least * LANES) <= dim; d += (size_t)(least * LANES))                   \
-            mix_tile(a, d, t, rows, least, 0);                                                     \
+        for (; d + least <= dim; d += least)                                                       \
+            mix_tile(a, d, t, rows, (int)least / LANES, 0);                                        \
         if (d < dim)                                                                               \
-            mix_tile(a, d, t, rows, least, (int)(dim - d));                                        \
+            mix_tile(a, d, t, rows, (int)least / LANES, (int)(dim - d));                           \
     }
 
 #define MIX_CASES(name, t)                                                                         \

@@ -1,15 +1,15 @@
 /* Tiles of attention scores: queries times the keys of one span.
  *
- * A score is the sum of LANES chains, one for each lane of a vector of elements as they are stored
- * (of bf16 of pairs of elements, which are multiplied together where the body does that, and the
- * even one before the odd one else), each over its elements in ascending order, and they are added
- * by halves: lanes LANES / 2 apart, then half of that, down to neighbours. Of
- * more than SCORE_ELEMENTS elements each so many are a sum of their own.
+ * A score is the sum of LANES chains, one for each lane of a vector of elements as they are stored,
+ * each over its elements in ascending order, and they are added by halves: lanes LANES / 2 apart,
+ * then half of that, down to neighbours. Of bf16 a lane holds two neighbours: one product where the
+ * body has such, else the even one's and then the odd one's. Of more than SCORE_ELEMENTS elements
+ * each so many are a sum of their own.
  *
  * A few queries are multiplied with the keys as they lie, and lanes are summed at the end. For many
- * the keys are turned around first, into a panel whose row d holds element d of all positions of
- * the span: lanes are positions, and a chain is every LANES'th row. It is code, and over 150 lines
- * because of that. */
+ * the keys are turned around first, into a panel whose row k holds lane k of the keys, as
+ * score_lanes() counts them, of all positions of the span: lanes are positions, and a chain is
+ * every LANES'th row. It is code, and over 150 lines because of that. */
 #ifndef KERNELS_CPU_ATTENTION_SCORE_BODY_H
 #define KERNELS_CPU_ATTENTION_SCORE_BODY_H
 
@@ -37,7 +37,9 @@ struct span_rows {
 
 /* score[i][j] (+)= sum over n elements of q[i] * key[j], positions [range[0], range[1]). */
 struct score_args {
-    const float *q; /* [lanes of a key], as score_splits() says; rounded: pairs of bf16 */
+    /* [lanes of a key], as score_splits() says, zeros where a lane has no element; rounded: pairs
+     * of bf16. */
+    const float *q;
     size_t q_stride;
     const float *panel; /* [lanes of a key][OPS_KV_SPAN]; not for a few */
     float *score;       /* [rows][OPS_KV_SPAN] */
@@ -150,20 +152,19 @@ INLINE void few_tile(const struct score_args *a, const struct span_rows *r, int 
             sum[i / SUM_GROUP][i % SUM_GROUP] = vec_zero();
         UNROLL
         for (int i = 0; i < n; i += width) {
-            const float *q = a->q + i / width * (splits ? 2 * LANES : LANES);
+            const float *q = a->q + score_lanes(i, t, form);
             UNROLL
             for (int j = 0; j < SUM_GROUP; j++) {
                 const vec key = kv_is_quantized(t)
                                     ? rows_widen(r, g + j * groups + m, t, (size_t)i)
                                     : key_load(row[j * groups + m] + offset, t, (size_t)i, n - i);
-                const vec first = splits ? vec_even_of(key) : key;
+                const vec even = splits ? vec_even_of(key) : key;
                 const size_t at = rows_bytes(t, (size_t)i);
                 if (!codes && ahead && at % ROWS_LINE == 0) /* no load waits behind a crowd */
                     rows_prefetch(ahead[m * SUM_GROUP + j] + offset + at, 1);
                 UNROLL
                 for (int k = 0; k < rows; k++)
-                    sum[k][j] =
-                        score_step(sum[k][j], vec_load(q + (size_t)k * stride), first, form);
+                    sum[k][j] = score_step(sum[k][j], vec_load(q + (size_t)k * stride), even, form);
                 UNROLL
                 for (int k = 0; k < rows && splits; k++)
                     sum[k][j] = score_step(sum[k][j], vec_load(q + (size_t)k * stride + LANES),

@@ -99,7 +99,7 @@ struct attention_state {
     struct attention_tiles tiles __attribute__((aligned(64)));
 #endif
     /* Aligned, so that no vector of these arrays lies in two lines of cache. Queries are times
-     * scale, or pairs of bf16; zeros behind the end of each, as many as fill a vector. */
+     * scale, or pairs of bf16, as score_args has them. */
     float q[ATTENTION_QUERY_FLOATS + ATTENTION_PADDING] __attribute__((aligned(64)));
     float acc[ATTENTION_QUERY_FLOATS + ATTENTION_PADDING];
     float score[ATTENTION_QUERIES * OPS_KV_SPAN];
@@ -275,18 +275,12 @@ static struct span_rows attention_rows(struct attention_state *s, enum kv_part p
     if (kv_is_quantized(s->dtype))
         return attention_widen(s, part, cols, range);
     return (struct span_rows){
-        .asked = part == KV_VALUE && cols[0] == 0 ? s->asked : 0,
         .row = part == KV_KEY ? s->now->key : s->now->value,
         .ahead = attention_ahead(s, part),
         .offset = cols[0] * dtype_bytes(s->dtype),
         .t = s->dtype,
+        .asked = part == KV_VALUE && cols[0] == 0 ? s->asked : 0,
     };
-}
-
-/* What a key or value is multiplied as. */
-INLINE enum dtype attention_reads_as(const struct attention_state *s)
-{
-    return kv_is_quantized(s->dtype) ? DTYPE_F32 : s->dtype;
 }
 
 /* Scores of pairs [from, to) at the span's positions [range[0], range[1]). */
@@ -297,7 +291,7 @@ static void attention_scores(struct attention_state *s, const int range[2], int 
     a.range[1] = (range[1] + LANES - 1) / LANES * LANES;
     for (size_t d = 0; d < s->dim; d += SCORE_ELEMENTS, a.first = false) {
         a.n = s->dim - d < SCORE_ELEMENTS ? (int)(s->dim - d) : SCORE_ELEMENTS;
-        a.lanes = score_lanes(a.n, attention_reads_as(s), s->form);
+        a.lanes = score_lanes(a.n, s->dtype, s->form);
         const size_t cols[2] = {d, d + (size_t)a.n};
         const struct span_rows keys = attention_rows(s, KV_KEY, cols, range, to - from);
         a.q = s->q + (size_t)from * s->q_stride + (s->form == SCORE_ROUNDED ? d / 2 : d);
@@ -371,11 +365,13 @@ static float attention_top(const struct op_attention *a, float *score, int skip,
 }
 
 /* Asks for the next of the next span's values, so that memory does not idle while weights are
- * computed: SCORE_ELEMENTS of one position. Codes, which are few bytes, lose by it. */
+ * computed: SCORE_ELEMENTS of one position. Codes, which are few bytes, lose by it, and values that
+ * are keys have been asked for. */
 INLINE void attention_ask_value(struct attention_state *s)
 {
     const size_t n = s->out_dim < SCORE_ELEMENTS ? s->out_dim : SCORE_ELEMENTS;
-    if (s->ahead && s->asked < OPS_KV_SPAN / 4 && !kv_is_quantized(s->dtype))
+    const bool own = s->pool.first[KV_VALUE] != s->pool.first[KV_KEY];
+    if (s->ahead && s->asked < OPS_KV_SPAN / 4 && own && !kv_is_quantized(s->dtype))
         rows_prefetch(s->ahead->value[s->asked++], rows_bytes(s->dtype, n));
 }
 

@@ -135,10 +135,16 @@ INLINE vec vec_load_pairs(const void *p, int left)
 {
     if (left >= 2 * LANES)
         return vec_load(p);
-    const int low = left < LANES ? left : LANES;
-    return _mm256_castsi256_ps(
-        _mm256_set_m128i(vec_load_halves_n((const char *)p + 2 * low, left - low),
-                         low == LANES ? _mm_loadu_si128(p) : vec_load_halves_n(p, low)));
+    vec pairs = vec_load_n(p, left / 2);
+    if (left % 2) {
+        uint16_t last;
+        memcpy(&last, (const char *)p + (size_t)(left - 1) * sizeof last, sizeof last);
+        const __m256i at = _mm256_cmpeq_epi32(_mm256_set1_epi32(left / 2),
+                                              _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+        const vec alone = _mm256_castsi256_ps(_mm256_set1_epi32(last));
+        pairs = _mm256_blendv_ps(pairs, alone, _mm256_castsi256_ps(at));
+    }
+    return pairs;
 }
 INLINE vec vec_even_of(vec pairs)
 {

@@ -123,12 +123,19 @@ INLINE void vec_store_both(float *out, vec even, vec odd)
     vec_store(out, (vec){even[0], odd[0], even[1], odd[1]});
     vec_store(out + LANES, (vec){even[2], odd[2], even[3], odd[3]});
 }
-/* Pairs of bf16, one in each lane, as a little-endian machine has them: 2 * LANES elements, or the
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+               "the even one of a pair is its lower half");
+/* Pairs of bf16, one in each lane: 2 * LANES elements, or the
  * `left` ones that there are; and their even or odd ones. */
 INLINE vec vec_load_pairs(const void *p, int left)
 {
     vec v = {0};
-    memcpy(&v, p, left < 2 * LANES ? (size_t)left * sizeof(uint16_t) : sizeof v);
+    if (left >= 2 * LANES)
+        memcpy(&v, p, sizeof v);
+    else if (left == LANES)
+        memcpy(&v, p, LANES * sizeof(uint16_t));
+    else
+        memcpy(&v, p, (size_t)left * sizeof(uint16_t));
     return v;
 }
 INLINE vec vec_even_of(vec pairs)
