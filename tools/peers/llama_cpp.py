@@ -4,7 +4,7 @@
 
     llama_cpp.py --llama-bench PATH... --baton PATH --model FILE.gguf --out RESULT.json
                  [--pairs 10] [--threads 2] [--prompt 512] [--decode 64] [--depth 0,2048]
-                 [--llama-batched-bench PATH --batch 8,32]
+                 [--batch 8,32]
 
 A is `baton bench model`, B `llama-bench`, each a process of its own for every window: the prefill of --prompt tokens,
 and --decode tokens one at a time after --depth others (each depth but 0 in windows of its own). With --batch B is
@@ -92,9 +92,14 @@ def split_settings(command):
     return command[:n], command[n:]
 
 
+def bare(word):
+    """Without the folder of this machine, of NAME=VALUE the value's."""
+    name, equals, value = word.rpartition("=")
+    return name + equals + (os.path.basename(value) if os.path.isabs(value) else value)
+
+
 def shown(command):
-    """Without the folders of this machine."""
-    return shlex.join(os.path.basename(word) if os.path.isabs(word) else word for word in command)
+    return shlex.join(bare(word) for word in command)
 
 
 # ---- the two programs ----
@@ -127,9 +132,14 @@ def llama_command(a, build, flash, group):
             "-t", str(a.threads), "-ngl", "0", "-fa", flash, "-ctk", "f16", "-ctv", "f16", "-o", "json"]
 
 
-def batched_command(a, settings, flash, group):
+def batched_bench(a, build):
+    """The one that was given, or what lies beside the build's llama-bench."""
+    return a.llama_batched_bench or os.path.join(os.path.dirname(build[-1]), "llama-batched-bench")
+
+
+def batched_command(a, build, flash, group):
     batches, depth = [t["batch"] for t in group], group[0]["depth"]
-    return [*settings, a.llama_batched_bench, "-m", a.model, "-c", str(max(batches) * (depth + a.decode)), "-b", "2048",
+    return [*build[:-1], batched_bench(a, build), "-m", a.model, "-c", str(max(batches) * (depth + a.decode)), "-b", "2048",
             "-ub", "512", "-npp", str(depth), "-ntg", str(a.decode), "-npl", ",".join(map(str, batches)), "-t",
             str(a.threads), "-tb", str(a.threads), "-ngl", "0", "-fa", "on" if flash == "1" else "off", "-ctk", "f16",
             "-ctv", "f16", "--output-format", "jsonl"]
@@ -139,7 +149,7 @@ def run_batched(a, runner, variant, group):
     """The same of llama-batched-bench."""
     out = []
     for flash in variant[1].split(","):
-        text = runner.output(batched_command(a, variant[0][:-1], flash, group))
+        text = runner.output(batched_command(a, variant[0], flash, group))
         rows = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
         out.append({("decode", r["pl"]): r["speed_tg"] for r in rows})
     return out, None
@@ -343,7 +353,7 @@ def measure(a, runner, group, facts, out):
         out["llama_cpp"] = {k: last["llama"][k] for k in ("build_commit", "build_number", "backends", "cpu_info")}
     for test in group:
         row = summarize(a, facts, test, pairs, trials)
-        b = (batched_command(a, variant[0][:-1], variant[1], group) if test["batch"] > 1 else
+        b = (batched_command(a, *variant, group) if test["batch"] > 1 else
              llama_command(a, *variant, group))
         row["commands"] = {"A": shown(baton_command(a, group)), "B": shown(b)}
         out["rows"].append(row)
@@ -370,7 +380,7 @@ def arguments():
     p.add_argument("--decode", type=int, default=64, metavar="N", help="tokens of a decode; 0: no such test (64)")
     p.add_argument("--depth", default="0", metavar="N,...",
                    help="tokens before those that are decoded; empty: no such test (0)")
-    p.add_argument("--llama-batched-bench", metavar="PATH", help="of the first build; for --batch")
+    p.add_argument("--llama-batched-bench", metavar="PATH", help="for --batch (beside each --llama-bench)")
     p.add_argument("--batch", default="", metavar="N,...", help="sequences that decode together, in windows of their own")
     p.add_argument("--batch-depth", type=int, default=16, metavar="N", help="tokens of each of them before (16)")
     p.add_argument("--flash-attention", default="0,1", metavar="0,1", help="llama.cpp's, to be tried (both)")
@@ -387,8 +397,6 @@ def arguments():
     p.add_argument("--window-limit-s", type=float, default=600, metavar="S", help="one window ends by then (600)")
     a = p.parse_args()
     a.pairs_most = a.pairs_most or 2 * a.pairs
-    if a.batch and not a.llama_batched_bench:
-        p.error("--batch needs --llama-batched-bench")
     if any(int(b) < 2 for b in a.batch.split(",") if b):
         p.error("--batch: expected two sequences or more; one is what --depth is for")
     a.llama_batched_bench = a.llama_batched_bench and os.path.abspath(a.llama_batched_bench)
@@ -398,6 +406,8 @@ def arguments():
     if any(len(words) != 1 for _, words in benches):
         p.error("--llama-bench: expected [NAME=VALUE ...] PATH")
     a.llama_bench = [(*settings, os.path.abspath(path)) for settings, (path,) in benches]
+    if a.batch and not all(os.path.exists(batched_bench(a, build)) for build in a.llama_bench):
+        p.error("--batch: there is no llama-batched-bench; give --llama-batched-bench")
     return a
 
 
@@ -412,7 +422,7 @@ def main():
         groups = [[prefill, *groups[0]], *groups[1:]] if depths[:1] == [0] else [[prefill], *groups]
     if a.batch:
         groups.append([{"phase": "decode", "depth": a.batch_depth, "batch": int(b)} for b in a.batch.split(",")])
-    given = [" ".join(os.path.basename(part) for part in w.split(" ")) for w in sys.argv[1:]]
+    given = [" ".join(bare(part) for part in w.split(" ")) for w in sys.argv[1:]]
     out = {"command": shlex.join(["tools/peers/llama_cpp.py", *given]),
            "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "model": os.path.basename(a.model),
            "file": facts, "baton_file": {"weights": a.baton_weights, "kv_dtype": a.baton_kv} | a.baton_facts,
