@@ -1,6 +1,7 @@
 /* Inputs for the kernel tests: reproducible numbers, stored matrices at odd addresses, and pools
- * with shuffled blocks whose unused slots are poisoned with NaN. Everything is malloc'ed at exact
- * size, so that a sanitizer sees an access past the end. */
+ * with shuffled blocks whose unused slots are poisoned with NaN. Everything else is malloc'ed at
+ * exact size, so that a sanitizer sees an access past the end. It is over 150 lines because every
+ * suite of kernels wants some of it. */
 #ifndef TESTS_KERNELS_KERNELS_UTIL_H
 #define TESTS_KERNELS_KERNELS_UTIL_H
 
@@ -11,6 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "kernels/ops.h"
 
@@ -151,10 +154,27 @@ static KT_UNUSED void kt_batch_free(struct kt_batch *b)
     free(b->seq_of);
 }
 
-/* A pool of all ones bits: NaN in every dtype. */
-static KT_UNUSED void *kt_pool_make(const struct kv_layout *l)
+/* Whole pages that hold a pool, and one behind them. */
+static KT_UNUSED size_t kt_pool_pages(const struct kv_layout *l)
 {
-    return memset(malloc(kv_pool_bytes(l)), 0xff, kv_pool_bytes(l));
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    return (kv_pool_bytes(l) + page - 1) / page * page + page;
+}
+
+/* A pool of all ones bits: NaN in every dtype. Behind its last byte lies a page that nobody may
+ * read, since bodies whose instructions are no C are not seen by a sanitizer in every build. */
+static KT_UNUSED char *kt_pool_make(const struct kv_layout *l)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), pages = kt_pool_pages(l);
+    char *at = mmap(NULL, pages, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    cr_assert(at != MAP_FAILED && mprotect(at + pages - page, page, PROT_NONE) == 0);
+    return memset(at + pages - page - kv_pool_bytes(l), 0xff, kv_pool_bytes(l));
+}
+
+static KT_UNUSED void kt_pool_free(char *pool, const struct kv_layout *l)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), pages = kt_pool_pages(l);
+    munmap(pool + kv_pool_bytes(l) + page - pages, pages);
 }
 
 #endif

@@ -225,7 +225,7 @@ static void attention_check(const struct attention_case *c)
         l.blocks = used > l.blocks ? used : l.blocks;
     }
     l.blocks *= c->spec.sequences;
-    void *pool = kt_pool_make(&l);
+    char *pool = kt_pool_make(&l);
     store_all(ops_ref(), c, &l, pool);
     struct kt_batch b = kt_batch_make(&c->spec, c->block_tokens, l.blocks);
     int stride = c->heads * c->head_dim + 2;
@@ -243,7 +243,7 @@ static void attention_check(const struct attention_case *c)
     ops_ref()->attention(&a, 0, 1);
     for (int i = 1; ops_at(i); i++) {
         char what[128];
-        void *own = kt_pool_make(&l);
+        char *own = kt_pool_make(&l);
         float *got = malloc(n * sizeof *got);
         snprintf(what, sizeof what, "%s %s heads %d/%d dim %d block %d", ops_at(i)->name,
                  dtype_name(c->dtype), c->heads, c->kv_heads, c->head_dim, c->block_tokens);
@@ -255,12 +255,12 @@ static void attention_check(const struct attention_case *c)
             ops_at(i)->attention(&a, part, 2);
         kt_near(what, got, want, n, (struct kt_tolerance){2e-6, 1e-6});
         free(got);
-        free(own);
+        kt_pool_free(own, &l);
     }
     free(want);
     free(q);
     kt_batch_free(&b);
-    free(pool);
+    kt_pool_free(pool, &l);
 }
 
 Test(bodies, kv_store_and_attention, .timeout = 240)

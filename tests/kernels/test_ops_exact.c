@@ -260,10 +260,10 @@ static void compute(const struct sequence *q, const struct way *w, float *out)
                           .block_tokens = w->block_tokens,
                           .blocks = 3 * (LENGTH / w->block_tokens + 1),
                           .dtype = q->dtype};
-    void *pool = kt_pool_make(&l);
+    char *pool = kt_pool_make(&l);
     for (int at = 0; at < LENGTH; at += w->chunk)
         feed(q, w, &l, pool, out, at, LENGTH - at < w->chunk ? LENGTH - at : w->chunk);
-    free(pool);
+    kt_pool_free(pool, &l);
 }
 
 Test(exact, attention, .timeout = 240)
@@ -398,7 +398,7 @@ Test(exact, attention_on_a_team)
             .attention = {
                 .q = values, .layout = &l, .heads = HEADS, .scale = 0.3f, .rows = &batch.rows}};
         for (int threads = 0; threads < 2; threads++) {
-            void *pool = kt_pool_make(&l);
+            char *pool = kt_pool_make(&l);
             job.store.pool = pool;
             job.attention.pool = pool;
             job.attention.out = threads ? together : alone;
@@ -406,7 +406,7 @@ Test(exact, attention_on_a_team)
                 team_run(team, team_attention, &job);
             else
                 team_attention(&job, 0, 1);
-            free(pool);
+            kt_pool_free(pool, &l);
         }
         kt_same(job.ops->name, together, alone, n);
     }

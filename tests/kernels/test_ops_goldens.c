@@ -92,7 +92,7 @@ static void run_attention(const struct check *c, struct kv_layout l, struct op_a
     l.block_tokens = 16;
     l.blocks = tokens / 16 + 1;
     struct kt_batch b = kt_batch_make(&(struct kt_spec){1, {0}, {tokens}}, 16, l.blocks);
-    void *pool = kt_pool_make(&l);
+    char *pool = kt_pool_make(&l);
     float *out = malloc(n_out * sizeof *out);
     struct op_kv_store store = {.pool = pool, .layout = &l, .k = k, .v = v, .rows = &b.rows};
     a.out = out;
@@ -104,7 +104,7 @@ static void run_attention(const struct check *c, struct kv_layout l, struct op_a
     c->ops->attention(&a, 0, 1);
     kt_near(c->what, out, want, n_out, (struct kt_tolerance){4e-6, 2e-6});
     free(out);
-    free(pool);
+    kt_pool_free(pool, &l);
     kt_batch_free(&b);
 }
 

@@ -68,7 +68,7 @@ static void sequence_free(struct sequence *s)
 {
     free(s->sinks);
     free(s->q);
-    free(s->pool);
+    kt_pool_free(s->pool, &s->layout);
 }
 
 struct call {

@@ -136,7 +136,7 @@ static void compute(const struct ops *ops, const struct sequence *q, const struc
         ((uint8_t *)c.pool)[i] = i % 2 ? (uint8_t)(i % 3 ? 0x3f : 0x80) : (uint8_t)(i * 37 % 5);
     for (int at = 0; at < LENGTH; at += w->chunk)
         feed(&c, at, LENGTH - at < w->chunk ? LENGTH - at : w->chunk);
-    free(c.pool);
+    kt_pool_free(c.pool, &l);
 }
 
 static struct sequence sequence_make(const struct shape *s, const struct features *f)
