@@ -12,8 +12,8 @@ and --decode tokens one at a time after --depth others (each depth but 0 in wind
 `baton probe` runs before, between and after a pair's two windows; a pair counts if the limit that holds for it
 (arithmetic or reading memory, whichever takes longer) is within 10 % in all three. --llama-bench may be repeated, for other builds, and may begin
 with settings of the environment ("OMP_WAIT_POLICY=passive PATH"), which matter where the cores are shared; of all of
-them, with and without flash attention, short trials choose the fastest (where there is more than one), by the product of its speeds in a window. The
-result is written after every test. Standard library only.
+them, with and without flash attention, short trials choose the fastest (where there is more than one), by the product of its
+speeds in a window. The result is written after every test. Standard library only.
 """
 import argparse
 import contextlib

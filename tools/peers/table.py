@@ -6,8 +6,8 @@ for one row after the other while there is time, those that were found least cer
              [--limit-s 7200]
     table.py --out FOLDER                  the table alone
 
-What --llama-bench may be, llama_cpp.py says; beside it lies llama-batched-bench. A row whose file is in --out is not measured again. On a CPU with tiles give
-llama.cpp's build with AMX and that without. Standard library only.
+What --llama-bench may be, llama_cpp.py says; beside it lies llama-batched-bench. A row whose file is in --out is not measured
+again. On a CPU with tiles give llama.cpp's build with AMX and that without. Standard library only.
 """
 import argparse
 import json
@@ -28,7 +28,7 @@ MODELS = {
 }
 ONE = ["--prompt", "0", "--decode", "16"]
 SEVERAL = ["--prompt", "0", "--decode", "8", "--depth", "", "--flash-attention", "1", "--batch"]
-# Name, model, how it is run, and seconds that ten pairs take at most on two cores.
+# Name, model, how it is run, and the seconds after which it ends with the pairs that it has.
 ROWS = [
     ("1b-q8_0-d8192", "1b-q8_0", [*ONE, "--depth", "8192", "--flash-attention", "0"], 3600),
     ("1b-q8_0-d2048", "1b-q8_0", [*ONE, "--depth", "2048", "--flash-attention", "0"], 1200),
@@ -76,7 +76,7 @@ def measure(a):
         if (a.rows and row[0] not in a.rows) or os.path.exists(result_file(a, row[0])):
             continue
         if left < 60:
-            print(f"{row[0]}: no time is left")
+            print(f"{row[0]}: no time is left", flush=True)
             continue
         if subprocess.run(command(a, row, left), check=False).returncode:
             print(f"{row[0]}: not measured", flush=True)
@@ -124,11 +124,11 @@ def arguments():
     p.add_argument("--out", required=True, metavar="FOLDER", help="where results are, or will be")
     p.add_argument("--llama-bench", action="append", default=[], metavar="PATH", help="may be repeated: the best counts")
     p.add_argument("--baton", metavar="PATH")
-    p.add_argument("--models", metavar="FOLDER", help="of the files of weights; 8 GB if none is there")
+    p.add_argument("--models", metavar="FOLDER", help="of the files of weights; all of them take some 14 GB")
     p.add_argument("--rows", default="", metavar="NAME,...", help=", ".join(names))
     p.add_argument("--pairs", type=int, default=10, metavar="N", help="of each row (10)")
     p.add_argument("--threads", type=int, default=2, metavar="K", help="(2)")
-    p.add_argument("--limit-s", type=float, default=7200, metavar="S", help="no row begins after (7200)")
+    p.add_argument("--limit-s", type=float, default=7200, metavar="S", help="the whole run ends by then, model files apart (7200)")
     a = p.parse_args()
     a.rows = [r for r in a.rows.split(",") if r]
     if not set(a.rows) <= set(names):
